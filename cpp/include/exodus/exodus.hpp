@@ -1,0 +1,53 @@
+/// @file
+/// The C++ interface of exodus_core: spiking neurons over time, forward and backward, on raw buffers.
+///
+///     exodus::Lif<float> neuron;
+///     neuron.alpha = 0.95f;
+///     const exodus::Layout layout{.outer = 1, .time = T, .inner = N};
+///     exodus::Status status = exodus::forward(layout, neuron, {.current = a, .spikes = s, .potential = u});
+///
+/// Functions allocate nothing, throw nothing and keep no state but a pool of threads. They are defined for any parameter value; NaN and
+/// infinities in the data stay in their own neuron. Equations: docs in lif.hpp and exp_leak.hpp.
+#pragma once
+
+#include "exp_leak.hpp"
+#include "lif.hpp"
+#include "surrogate.hpp"
+#include "types.hpp"
+
+namespace exodus {
+
+/// Runs the neurons over the layout's time. `N` is Lif<float>, Lif<double>, ExpLeak<float> or ExpLeak<double>. Needs no workspace; only
+/// `workspace.threads` is read. The results have the same bits on every instruction set, thread count, layout and chunking of time.
+/// Outputs must not overlap inputs or each other.
+template <class N>
+EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
+
+/// The gradients of a loss by the given method. Reads the potential that forward() wrote. A workspace is needed where the gradient of a
+/// parameter is wanted.
+template <class N>
+EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                           const typename N::Backward& arrays, Workspace workspace = {}) noexcept;
+
+/// The workspace that backward() needs for these arrays: `bytes` set, `data` null.
+template <class N>
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept;
+
+/// h[k] = f'(potential[k]) for k < count, with the threshold of element k.
+template <class S>
+EXODUS_API Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& threshold, std::int64_t count,
+                           const arithmetic_t<S>* potential, arithmetic_t<S>* h) noexcept;
+
+/// How many threads a call uses unless its workspace says otherwise: what was set, else EXODUS_NUM_THREADS, else the processors.
+EXODUS_API int get_num_threads() noexcept;
+/// Sets it; values below 1 are taken as 1.
+EXODUS_API void set_num_threads(int threads) noexcept;
+
+/// The instruction set whose kernels run: "avx512", "avx2", "x86-64-v2" or "generic". The best that the processor has, or the one that the
+/// environment variable EXODUS_ISA names; null if it names one that is unknown or that the processor lacks.
+EXODUS_API const char* isa() noexcept;
+
+/// The library's version, "major.minor.patch".
+EXODUS_API const char* version() noexcept;
+
+}   // namespace exodus

@@ -1,0 +1,256 @@
+/// @file
+/// The leaky integrate-and-fire neuron (appendix, section 3): parameters, state, step, adjoints.
+///
+/// Forward, with x[n] = gain a[n] and rho the reset amount:
+///
+///     u[n] = alpha u[n-1] + x[n] - amount s[n-1]       reset after decay (S10, S11)
+///     u[n] = alpha (u[n-1] - amount s[n-1]) + x[n]     reset before decay
+///     u[n] = alpha u[n-1] 1[s[n-1] = 0] + x[n]         reset to zero
+///     u[n] = max(u[n], v_min),  s[n] = f(u[n])
+///
+/// EXODUS, exact for the given surrogate h (S16 collapsed to one recurrence, equal to S19):
+///
+///     S[n] = e[n] - rho d[n+1]                                  the total dL/ds[n]
+///     w[n] = q[n] + h[n] e[n] + (alpha - rho h[n]) d[n+1]       rho: amount, or alpha amount when the reset precedes the decay
+///     d[n] = w[n] unless step n was clipped, then 0             clipped: u[n] == v_min
+///     dL/da[n] = gain d[n]
+///
+/// Reset to zero has S[n] = e[n] - alpha u[n] d[n+1] and w[n] = q[n] + h[n] S[n] + alpha 1[s[n] = 0] d[n+1].
+/// SLAYER takes the same with s detached in the reset: S = e, rho = 0. BPTT is the reverse of the step, statement by statement.
+#pragma once
+
+#include <limits>
+#include <type_traits>
+
+#include "neuron.hpp"
+
+namespace exodus {
+
+template <class X>
+struct LifParameters {
+  X alpha{}, threshold{}, gain{}, reset_amount{}, v_min{};
+};
+
+/// `potential` is the one before the reset of its own step.
+template <class X>
+struct LifState {
+  X potential{}, spikes{};
+};
+
+/// What EXODUS and SLAYER carry from step to step: d[n+1].
+template <class X>
+struct LifCarry {
+  X d{};
+};
+
+/// LIF for data of type S. Not given: alpha 1 (which makes it the integrate-and-fire neuron, IF), threshold 1, gain 1, reset_amount the
+/// threshold (whose gradient then counts both roles), v_min none.
+template <class S>
+struct Lif : LifParameters<Param<arithmetic_t<S>>> {
+  using Storage = S;
+  template <class X>
+  using Parameters = LifParameters<X>;
+  template <class X>
+  using State = LifState<X>;
+  template <Method M, class X>   // BPTT carries dL/d(state)
+  using Carry = std::conditional_t<M == Method::bptt, LifState<X>, LifCarry<X>>;
+  using Forward = ForwardArrays<S, LifState>;
+  using Backward = BackwardArrays<S, LifState, LifParameters>;
+
+  Reset reset = Reset::subtract;
+  ResetTiming reset_timing = ResetTiming::after_decay;
+  std::int64_t max_spikes = 1;       ///< spikes in one step, at most; 0: any number
+  bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
+
+  static constexpr bool fires = true;
+  static constexpr int variants = 8;          ///< see LifVariant
+  static constexpr int threshold_index = 1;   ///< which parameter the surrogate reads
+  static constexpr int gain_index = 2;        ///< whose gradient reads the current
+  static constexpr const char* parameter_names[] = {"alpha", "threshold", "gain", "reset_amount", "v_min"};
+  static constexpr const char* state_names[] = {"potential", "spikes"};
+};
+
+/// Calls field(name, member) for everything that is neither parameter nor state.
+template <class S, class F>
+static inline void for_each_option(Lif<S>& neuron, F&& field) {
+  field("reset", neuron.reset);
+  field("reset_timing", neuron.reset_timing);
+  field("max_spikes", neuron.max_spikes);
+  field("gain_follows_alpha", neuron.gain_follows_alpha);
+}
+
+enum class LifReset { after_decay, before_decay, zero, none };
+
+/// What of the options is a compile-time choice: the reset's four forms, and several spikes in a step.
+template <int Variant>
+struct LifVariant {
+  static constexpr LifReset reset = static_cast<LifReset>(Variant % 4);
+  static constexpr bool multi = Variant / 4 != 0;
+};
+
+template <class S>
+static inline int variant_of(const Lif<S>& neuron) {
+  const LifReset reset = neuron.reset == Reset::none                        ? LifReset::none
+                         : neuron.reset == Reset::zero                      ? LifReset::zero
+                         : neuron.reset_timing == ResetTiming::before_decay ? LifReset::before_decay
+                                                                            : LifReset::after_decay;
+  return static_cast<int>(reset) + (neuron.max_spikes == 1 ? 0 : 4);
+}
+
+/// The parameters with the defaults of those not given. NaN as v_min never clips.
+template <class S>
+static inline LifParameters<Param<arithmetic_t<S>>> resolved(const Lif<S>& neuron) {
+  using P = Param<arithmetic_t<S>>;
+  const auto given = [](const P& p, const P& otherwise) { return p.count == 0 ? otherwise : p; };
+  const P threshold = given(neuron.threshold, P(1));
+  return {given(neuron.alpha, P(1)), threshold, given(neuron.gain, P(1)), given(neuron.reset_amount, threshold),
+          given(neuron.v_min, P(std::numeric_limits<arithmetic_t<S>>::quiet_NaN()))};
+}
+
+/// The reset amount that is the threshold, and the gain that is 1 - alpha, pass their gradients on.
+template <class S, class F>
+static inline void for_each_tie(const Lif<S>& neuron, F&& tie) {
+  enum { alpha, threshold, gain, reset_amount };
+  if (neuron.gain_follows_alpha) tie(Tie{gain, alpha, -1});
+  if (neuron.reset_amount.count == 0) tie(Tie{reset_amount, threshold, +1});
+}
+
+/// One step, in the order of operations that the interface promises. `cap` bounds the spikes of a step.
+template <int Variant, class V>
+EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, V a) {
+  constexpr LifReset reset = LifVariant<Variant>::reset;
+  const V x = p.gain * a;
+  V u;
+  if constexpr (reset == LifReset::after_decay) {
+    u = ((p.alpha * state.potential) + x) - (p.reset_amount * state.spikes);
+  } else if constexpr (reset == LifReset::before_decay) {
+    u = (p.alpha * (state.potential - (p.reset_amount * state.spikes))) + x;
+  } else if constexpr (reset == LifReset::zero) {
+    u = (p.alpha * (state.spikes > V(0) ? V(0) : state.potential)) + x;
+  } else {
+    u = (p.alpha * state.potential) + x;
+  }
+  u = u < p.v_min ? p.v_min : u;
+  state.potential = u;
+  state.spikes = fire<LifVariant<Variant>::multi>(u, p.threshold, cap);
+}
+
+/// The state after a step, from its potential.
+template <int Variant, class V>
+EXODUS_SCALAR LifState<V> recorded(const LifParameters<V>& p, V cap, V u) {
+  return {u, fire<LifVariant<Variant>::multi>(u, p.threshold, cap)};
+}
+
+/// The terms of step n in the parameters' gradients (math.md, Parameters).
+template <LifReset R, class V>
+EXODUS_SCALAR LifParameters<V> gradient_terms(const LifParameters<V>& p, const Moment<V, LifState>& at, V S, V w, V d) {
+  const LifState<V>& before = at.before;
+  LifParameters<V> terms{};
+  terms.threshold = -(at.h * S);
+  terms.gain = d * at.a;
+  terms.v_min = at.u == p.v_min ? w : V(0);
+  if constexpr (R == LifReset::after_decay) {
+    terms.alpha = d * before.potential;
+    terms.reset_amount = -(d * before.spikes);
+  } else if constexpr (R == LifReset::before_decay) {
+    terms.alpha = d * (before.potential - p.reset_amount * before.spikes);
+    terms.reset_amount = -(p.alpha * d * before.spikes);
+  } else if constexpr (R == LifReset::zero) {
+    terms.alpha = d * (before.spikes > V(0) ? V(0) : before.potential);
+  } else {
+    terms.alpha = d * before.potential;
+  }
+  return terms;
+}
+
+/// rho, the weight of a spike in the next potential, for resets that subtract; 0 for none.
+template <LifReset R, class V>
+EXODUS_SCALAR V reset_weight(const LifParameters<V>& p) {
+  if constexpr (R == LifReset::after_decay) return p.reset_amount;
+  if constexpr (R == LifReset::before_decay) return p.alpha * p.reset_amount;
+  return V(0);
+}
+
+/// The factor of u[n] in u[n+1].
+template <LifReset R, class V>
+EXODUS_SCALAR V leak(const LifParameters<V>& p, bool fired) {
+  if constexpr (R == LifReset::zero) return fired ? V(0) : p.alpha;
+  return p.alpha;
+}
+
+/// One step of the backward pass: takes the carry from step n+1 to step n, sets the terms of the parameters' gradients, returns dL/da[n].
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const LifParameters<V>& p, const Moment<V, LifState>& at, LifCarry<V>& carry, LifParameters<V>& terms) {
+  constexpr LifReset reset = LifVariant<Variant>::reset;
+  const V decay = leak<reset>(p, at.u >= p.threshold);
+  V S, w;
+  if constexpr (M == Method::slayer) {
+    S = at.e;
+    w = at.q + at.h * at.e + decay * carry.d;
+  } else if constexpr (reset == LifReset::zero) {
+    S = at.e - p.alpha * at.u * carry.d;
+    w = at.q + at.h * S + decay * carry.d;
+  } else {
+    const V rho = reset_weight<reset>(p);
+    S = at.e - rho * carry.d;
+    w = at.q + at.h * at.e + (decay - rho * at.h) * carry.d;
+  }
+  const V d = at.u == p.v_min ? V(0) : w;
+  terms = gradient_terms<reset>(p, at, S, w, d);
+  carry.d = d;
+  return p.gain * d;
+}
+
+/// dL/d(initial state) from the carry after step 0.
+template <Method M, int Variant, class V>
+EXODUS_SCALAR LifState<V> initial_gradient(const LifParameters<V>& p, const LifState<V>& initial, const LifCarry<V>& carry) {
+  constexpr LifReset reset = LifVariant<Variant>::reset;
+  const V through_spikes = reset == LifReset::zero ? p.alpha * initial.potential : reset_weight<reset>(p);
+  return {leak<reset>(p, initial.spikes > V(0)) * carry.d, M == Method::slayer ? V(0) : -(through_spikes * carry.d)};
+}
+
+/// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const LifParameters<V>& p, const Moment<V, LifState>& at, LifState<V>& carry, LifParameters<V>& terms) {
+  constexpr LifReset reset = LifVariant<Variant>::reset;
+  const LifState<V>& before = at.before;
+  terms = {};
+
+  const V grad_spikes = at.e + carry.spikes;   // s = f(u - threshold)
+  const V grad_u = (at.q + carry.potential) + at.h * grad_spikes;
+  terms.threshold = -(at.h * grad_spikes);
+
+  const bool clipped = at.u == p.v_min;   // u = max(v, v_min)
+  const V grad_v = clipped ? V(0) : grad_u;
+  terms.v_min = clipped ? grad_u : V(0);
+
+  if constexpr (reset == LifReset::after_decay) {   // v = alpha u' + x - amount s'
+    terms.alpha = grad_v * before.potential;
+    terms.reset_amount = -(grad_v * before.spikes);
+    carry = {grad_v * p.alpha, -(grad_v * p.reset_amount)};
+  } else if constexpr (reset == LifReset::before_decay) {   // kept = u' - amount s', v = alpha kept + x
+    const V kept = before.potential - p.reset_amount * before.spikes;
+    const V grad_kept = grad_v * p.alpha;
+    terms.alpha = grad_v * kept;
+    terms.reset_amount = -(grad_kept * before.spikes);
+    carry = {grad_kept, -(grad_kept * p.reset_amount)};
+  } else if constexpr (reset == LifReset::zero) {   // kept = u' (1 - s'), v = alpha kept + x
+    const bool fired = before.spikes > V(0);
+    const V grad_kept = grad_v * p.alpha;
+    terms.alpha = grad_v * (fired ? V(0) : before.potential);
+    carry = {fired ? V(0) : grad_kept, -(grad_kept * before.potential)};
+  } else {   // v = alpha u' + x
+    terms.alpha = grad_v * before.potential;
+    carry = {grad_v * p.alpha, V(0)};
+  }
+
+  terms.gain = grad_v * at.a;   // x = gain a
+  return grad_v * p.gain;
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR LifState<V> initial_gradient(const LifParameters<V>&, const LifState<V>&, const LifState<V>& carry) {
+  return carry;
+}
+
+}   // namespace exodus

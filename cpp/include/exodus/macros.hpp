@@ -1,0 +1,21 @@
+/// @file
+/// Compiler glue shared by the headers; nothing here concerns neurons.
+#pragma once
+
+/// A scalar function of the mathematics. It has internal linkage, so that an object compiled for AVX-512 can never lend its copy to one
+/// compiled for an older processor, and it is always inlined, so that the loop around it vectorises.
+#if defined(__CUDACC__)
+#define EXODUS_SCALAR static __host__ __device__ __forceinline__
+#else
+#define EXODUS_SCALAR [[maybe_unused]] static inline __attribute__((always_inline))
+#endif
+
+/// Marks a loop over lanes: iterations are independent, whatever the pointers look like. A test checks that each of them is vectorised.
+#if defined(__clang__)
+#define EXODUS_LANES _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define EXODUS_LANES _Pragma("GCC ivdep")
+#endif
+
+/// A function that the shared library exports.
+#define EXODUS_API __attribute__((visibility("default")))

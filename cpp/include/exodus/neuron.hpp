@@ -1,0 +1,38 @@
+/// @file
+/// What every neuron model shares: the spike function, and what the backward pass knows of a step.
+#pragma once
+
+#include "fields.hpp"
+#include "scalar.hpp"
+#include "types.hpp"
+
+namespace exodus {
+
+/// s = f(u): one spike at u >= threshold, or with `Multi` min(floor(u / threshold), cap). NaN never fires.
+template <bool Multi, class V>
+EXODUS_SCALAR V fire(V u, V threshold, V cap) {
+  if constexpr (!Multi) {
+    return u >= threshold ? V(1) : V(0);
+  } else {
+    const V count = round_down(u / threshold);
+    return u >= threshold ? (count < cap ? count : cap) : V(0);
+  }
+}
+
+/// What a backward pass knows of step n.
+template <class V, template <class> class State>
+struct Moment {
+  V u;               ///< u[n], before the reset
+  State<V> before;   ///< the state after step n-1; read by BPTT and by parameter gradients alone
+  V h;               ///< f'(u[n]), the surrogate
+  V e;               ///< dL/ds[n], direct
+  V q;               ///< dL/du[n], direct
+  V a;               ///< a[n]; read by the gradient of the gain alone
+};
+
+/// dL/d(parameter `source`) belongs to the parameter `target` as well, with this sign.
+struct Tie {
+  int source, target, sign;
+};
+
+}   // namespace exodus

@@ -1,0 +1,103 @@
+/// @file
+/// The small structs of the C++ interface: sizes, parameters, status, workspace. The caller owns all memory; null means "not given" or
+/// "not wanted".
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "macros.hpp"
+
+namespace exodus {
+
+/// The three sizes of an array with time on any axis. Element (o, n, i) is at (o*time + n)*inner + i; neuron j = o*inner + i.
+/// (T, N) is {1, T, N}; (B, T, C, H, W) is {B, T, C*H*W}; time last, (N, T), is {N, T, 1}.
+struct Layout {
+  std::int64_t outer = 1;
+  std::int64_t time = 0;
+  std::int64_t inner = 1;
+};
+
+enum class [[nodiscard]] Status {
+  ok,
+  bad_layout,            ///< a size below 1, or a product of sizes beyond int64
+  bad_parameter,         ///< a Param with count or repeat below 1, or max_spikes < 0, or an enumerator out of range
+  null_pointer,          ///< an array that this call needs is null
+  workspace_too_small,   ///< ask workspace() for the size
+  unsupported,           ///< unknown method, surrogate or EXODUS_ISA; the gradient of a parameter that is tied to another
+  cuda,                  ///< the CUDA runtime reported an error
+};
+
+/// What a status means, as one line of English. Never null.
+EXODUS_API const char* message(Status status) noexcept;
+
+template <class S>
+struct Arithmetic {
+  using type = float;
+};
+template <>
+struct Arithmetic<double> {
+  using type = double;
+};
+/// The type of parameters and states: double for double data, else float.
+template <class S>
+using arithmetic_t = typename Arithmetic<S>::type;
+
+/// A parameter of the neurons: not given (the model's default), one value for all, or an array, of which neuron j uses
+/// data[(j / repeat) % count]. One value per channel of (B, T, C, H, W) has count = C, repeat = H*W.
+template <class V>
+struct Param {
+  V value{};
+  const V* data = nullptr;
+  std::int64_t count = 0;   ///< 0: not given
+  std::int64_t repeat = 1;
+
+  constexpr Param() = default;
+  constexpr Param(V v) : value(v), count(1) {}
+  constexpr Param(const V* values, std::int64_t n, std::int64_t each = 1) : data(values), count(n), repeat(each) {}
+};
+
+/// Memory that a call works in. `workspace()` says how many bytes a call needs; the caller provides `data`, aligned to 8 bytes.
+struct Workspace {
+  void* data = nullptr;
+  std::size_t bytes = 0;
+  int threads = 0;   ///< how many threads this call may use; 0: as many as set_num_threads() says. Results do not depend on it.
+};
+
+/// The algorithm of the backward pass (math.md, Backward).
+enum class Method { exodus, slayer, bptt };
+
+/// What a spike does to the membrane potential.
+enum class Reset { subtract, zero, none };
+
+/// Whether the reset of Reset::subtract acts after the decay (the paper) or before it (sinabs). Ignored by the other resets.
+enum class ResetTiming { after_decay, before_decay };
+
+/// What forward() reads and writes. `State` is the model's struct of state fields. Arrays with a time axis have the layout's
+/// outer*time*inner elements; state arrays have one element per neuron.
+template <class S, template <class> class State>
+struct ForwardArrays {
+  using V = arithmetic_t<S>;
+  const S* current = nullptr;   ///< a[n], in
+  State<const V*> initial{};    ///< state before step 0, in; null fields are zero
+  S* spikes = nullptr;          ///< s[n], out; null if not wanted
+  V* potential = nullptr;       ///< u[n], before the reset, out; null if not wanted
+  State<V*> final{};            ///< state after the last step, out; null fields are not wanted
+};
+
+/// What backward() reads and writes; doubles for the parameters, in each Param's own `count`.
+template <class S, template <class> class State, template <class> class Parameters>
+struct BackwardArrays {
+  using V = arithmetic_t<S>;
+  const V* potential = nullptr;        ///< u[n] of the forward pass, in
+  const S* current = nullptr;          ///< a[n], in; needed for the gradient of the gain alone
+  State<const V*> initial{};           ///< as given to forward
+  const S* grad_spikes = nullptr;      ///< e[n] = dL/ds[n], in; null is zero
+  const V* grad_potential = nullptr;   ///< q[n] = dL/du[n], in; null is zero
+  State<const V*> grad_final{};        ///< dL/d(final state), in; null fields are zero
+  S* grad_current = nullptr;           ///< dL/da[n], out; null if not wanted
+  State<V*> grad_initial{};            ///< dL/d(initial state), out; null fields are not wanted
+  Parameters<double*> grad{};          ///< dL/d(parameter), out; null fields are not wanted
+};
+
+}   // namespace exodus

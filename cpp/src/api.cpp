@@ -1,0 +1,343 @@
+/// @file
+/// The exported functions: from a model's named fields to the plan of a call, checks, partition of the work, sums of parameter gradients.
+#include <limits>
+#include <type_traits>
+
+#include "cpu/isa.hpp"
+#include "cpu/plan.hpp"
+#include "cpu/threads.hpp"
+
+#ifndef EXODUS_VERSION
+#error "the build defines EXODUS_VERSION"
+#endif
+
+namespace exodus {
+namespace {
+
+template <class N>
+struct Traits {
+  using S = typename N::Storage;
+  using V = arithmetic_t<S>;
+  static constexpr int parameters = field_count<typename N::template Parameters<V>, V>;
+  static constexpr int states = field_count<typename N::template State<V>, V>;
+};
+
+template <template <class> class N, class S>
+constexpr Model model_of(const N<S>&) {
+#define EXODUS_MODEL(name) \
+  if constexpr (std::is_same_v<N<S>, name<S>>) return Model::name;
+  EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
+}
+
+bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
+  return !__builtin_mul_overflow(a, b, &product);
+}
+
+bool valid(const Layout& layout) {
+  if (layout.outer < 1 || layout.time < 1 || layout.inner < 1) return false;
+  std::int64_t neurons, elements, bytes;
+  return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, 8, bytes);
+}
+
+template <class V>
+bool valid(const Param<V>& p) {
+  std::int64_t period;
+  return p.count >= 1 && p.repeat >= 1 && (p.count == 1 || p.data != nullptr) && multiply(p.count, p.repeat, period);
+}
+
+/// Every enumerator in its range, max_spikes not negative.
+struct OptionCheck {
+  bool ok = true;
+  void operator()(const char*, Reset reset) { ok = ok && Reset::subtract <= reset && reset <= Reset::none; }
+  void operator()(const char*, ResetTiming t) { ok = ok && ResetTiming::after_decay <= t && t <= ResetTiming::before_decay; }
+  void operator()(const char*, std::int64_t count) { ok = ok && count >= 0; }
+  void operator()(const char*, bool) {}
+};
+
+/// Copies the fields of an aggregate into a list.
+template <int Count, class Aggregate, class X>
+void to_list(const Aggregate& aggregate, X* list) {
+  for_each_field<Count>(aggregate, [list](const X& value, int k) { list[k] = value; });
+}
+
+template <class N, class V = arithmetic_t<typename N::Storage>>
+Status set_parameters(const N& neuron, Param<V>* parameters) {
+  to_list<Traits<N>::parameters>(resolved(neuron), parameters);
+  for (int k = 0; k < Traits<N>::parameters; ++k) {
+    if (!valid(parameters[k])) return Status::bad_parameter;
+  }
+  OptionCheck check;
+  N copy = neuron;
+  for_each_option(copy, check);
+  return check.ok ? Status::ok : Status::bad_parameter;
+}
+
+/// The bound on spikes of a step; 0 is none.
+template <class N, class V = arithmetic_t<typename N::Storage>>
+V spike_cap(const N& neuron) {
+  if constexpr (requires { neuron.max_spikes; }) {
+    if (neuron.max_spikes != 0) return static_cast<V>(neuron.max_spikes);
+  }
+  return std::numeric_limits<V>::infinity();
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
+enum class Pass { forward, backward };
+
+/// Rows of about a page per array and step. A narrow inner axis takes tiles, whose rows are whole outer indices; so does a backward pass
+/// over any contiguous piece of memory, since going down in it is half as fast as going up (measured).
+template <class V>
+cpu::Rows partition(const Layout& layout, int threads, Pass pass) {
+  constexpr std::int64_t narrow = 64, page = 4096 / sizeof(V), tile = 4096, least = 256;
+  cpu::Rows rows;
+  rows.neurons = layout.outer * layout.inner;
+  if (layout.inner >= page) {
+    const std::int64_t busy = rows.neurons / least < threads ? rows.neurons / least : threads;
+    std::int64_t count = ceil_div(rows.neurons, page);
+    count = count < busy ? busy : count;
+    rows.lanes = ceil_div(ceil_div(rows.neurons, count), narrow) * narrow;
+    rows.lanes = rows.lanes < page ? rows.lanes : page;
+  } else if (layout.inner >= narrow) {
+    rows.lanes = layout.inner;   // contiguous through time
+    if (pass == Pass::backward) rows.tile_steps = ceil_div(tile / 8, layout.inner);
+  } else {
+    // Each copy of a neuron's steps should fill some cache lines.
+    std::int64_t steps = ceil_div(narrow, layout.inner);
+    steps = steps < 16 ? 16 : steps;
+    steps = steps < layout.time ? steps : layout.time;
+    const std::int64_t lanes = tile / steps < page ? tile / steps : page;
+    const std::int64_t whole = lanes / layout.inner * layout.inner;
+    rows.tile_steps = steps;
+    rows.lanes = whole < rows.neurons ? whole : rows.neurons;
+  }
+  rows.count = ceil_div(rows.neurons, rows.lanes);
+  return rows;
+}
+
+/// Small work is done sooner than a thread wakes.
+int threads_for(const Layout& layout, const Workspace& workspace) {
+  constexpr std::int64_t small = 16384;
+  if (layout.outer * layout.inner * layout.time < small) return 1;
+  return workspace.threads > 0 ? workspace.threads : get_num_threads();
+}
+
+/// Streaming stores pay where the results would not stay in the last-level cache until somebody reads them. A constant, a core's usual
+/// share of it: what sysconf says was seen ten times too large on a virtual machine, and plain stores then take twice as long.
+bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
+  constexpr double cache = 16 << 20;
+  return static_cast<double>(layout.outer * layout.inner * layout.time) * static_cast<double>(bytes_per_element) > cache;
+}
+
+template <class V>
+const cpu::Kernels<V>* kernels_for() {
+  const cpu::KernelTable* const table = cpu::kernels();
+  if (table == nullptr) return nullptr;
+  if constexpr (std::is_same_v<V, float>) {
+    return &table->f32;
+  } else {
+    return &table->f64;
+  }
+}
+
+/// Which parameters' terms a backward pass has to sum: those asked for, and those that a tie adds to them.
+template <class N>
+struct Wanted {
+  double* grad[Traits<N>::parameters];   ///< where the caller wants it
+  bool summed[Traits<N>::parameters];
+  bool tied_away[Traits<N>::parameters] = {};
+  int sums = 0;
+
+  Wanted(const N& neuron, const typename N::Backward& arrays) {
+    to_list<Traits<N>::parameters>(arrays.grad, grad);
+    for (int k = 0; k < Traits<N>::parameters; ++k) summed[k] = grad[k] != nullptr;
+    for_each_tie(neuron, [this](const Tie& tie) {
+      tied_away[tie.source] = true;
+      if (grad[tie.target] != nullptr) summed[tie.source] = true;
+    });
+    for (const bool wanted : summed) sums += wanted ? 1 : 0;
+  }
+
+  /// A tied parameter has no gradient of its own.
+  bool possible() const {
+    for (int k = 0; k < Traits<N>::parameters; ++k) {
+      if (grad[k] != nullptr && tied_away[k]) return false;
+    }
+    return true;
+  }
+};
+
+/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in order of j.
+template <class V>
+void add_reduced(double* out, const double* sums, std::int64_t neurons, const Param<V>& p, int sign) {
+  if (p.count == 1) {
+    double total = 0;
+    for (std::int64_t j = 0; j < neurons; ++j) total += sums[j];
+    out[0] += sign * total;
+    return;
+  }
+  for (std::int64_t j = 0, c = 0; j < neurons; c = c + 1 == p.count ? 0 : c + 1) {
+    double total = 0;
+    for (const std::int64_t end = j + p.repeat < neurons ? j + p.repeat : neurons; j < end; ++j) total += sums[j];
+    out[c] += sign * total;
+  }
+}
+
+}   // namespace
+
+template <class N>
+Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace) noexcept {
+  using T = Traits<N>;
+  using V = typename T::V;
+  if (!valid(layout)) return Status::bad_layout;
+  const cpu::Kernels<V>* const kernels = kernels_for<V>();
+  if (kernels == nullptr) return Status::unsupported;
+  if (arrays.current == nullptr) return Status::null_pointer;
+
+  cpu::ForwardPlan<V> plan;
+  if (const Status status = set_parameters(neuron, plan.parameters); status != Status::ok) return status;
+  const int threads = threads_for(layout, workspace);
+  plan.layout = layout;
+  plan.rows = partition<V>(layout, threads, Pass::forward);
+  plan.model = model_of(neuron);
+  plan.variant = variant_of(neuron);
+  plan.cap = spike_cap(neuron);
+  plan.stream = beyond_caches(layout, 3 * sizeof(V));
+  plan.current = arrays.current;
+  plan.history[0] = arrays.potential;
+  plan.history[1] = N::fires ? arrays.spikes : nullptr;
+  to_list<T::states>(arrays.initial, plan.initial);
+  to_list<T::states>(arrays.final, plan.final);
+
+  auto task = [&](std::int64_t row) { kernels->forward(plan, row); };
+  cpu::parallel_for(plan.rows.count, threads, task);
+  return Status::ok;
+}
+
+template <class N>
+Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept {
+  if (!valid(layout)) return {};
+  const Wanted<N> wanted(neuron, arrays);
+  return {nullptr, static_cast<std::size_t>(wanted.sums * layout.outer * layout.inner) * sizeof(double), 0};
+}
+
+template <class N>
+Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                const typename N::Backward& arrays, Workspace workspace) noexcept {
+  using T = Traits<N>;
+  using V = typename T::V;
+  if (!valid(layout)) return Status::bad_layout;
+  const cpu::Kernels<V>* const kernels = kernels_for<V>();
+  if (kernels == nullptr) return Status::unsupported;
+  if (method < Method::exodus || method > Method::bptt) return Status::unsupported;
+  if (surrogate.values == nullptr && (surrogate.kind < SurrogateKind{} || surrogate.kind >= SurrogateKind::count)) {
+    return Status::unsupported;
+  }
+
+  cpu::BackwardPlan<V> plan;
+  if (const Status status = set_parameters(neuron, plan.parameters); status != Status::ok) return status;
+  const std::int64_t neurons = layout.outer * layout.inner;
+  const Wanted<N> wanted(neuron, arrays);
+  if (!wanted.possible()) return Status::unsupported;
+  if (workspace.bytes < static_cast<std::size_t>(wanted.sums * neurons) * sizeof(double)) return Status::workspace_too_small;
+  if (wanted.sums > 0 && workspace.data == nullptr) return Status::null_pointer;
+  if (arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
+  if (wanted.summed[N::gain_index] && arrays.current == nullptr) return Status::null_pointer;
+
+  const int threads = threads_for(layout, workspace);
+  plan.layout = layout;
+  plan.rows = partition<V>(layout, threads, Pass::backward);
+  plan.model = model_of(neuron);
+  plan.variant = variant_of(neuron);
+  plan.cap = spike_cap(neuron);
+  plan.stream = beyond_caches(layout, 3 * sizeof(V));
+  plan.method = method;
+  plan.surrogate = surrogate;
+  plan.potential = arrays.potential;
+  plan.current = wanted.summed[N::gain_index] ? arrays.current : nullptr;
+  plan.grad_spikes = N::fires ? arrays.grad_spikes : nullptr;
+  plan.grad_potential = arrays.grad_potential;
+  plan.grad_current = arrays.grad_current;
+  to_list<T::states>(arrays.initial, plan.initial);
+  to_list<T::states>(arrays.grad_final, plan.grad_final);
+  to_list<T::states>(arrays.grad_initial, plan.grad_initial);
+  double* next = static_cast<double*>(workspace.data);
+  for (int k = 0; k < T::parameters; ++k) {
+    if (wanted.summed[k]) plan.sums[k] = next, next += neurons;
+  }
+
+  auto task = [&](std::int64_t row) { kernels->backward(plan, row); };
+  cpu::parallel_for(plan.rows.count, threads, task);
+
+  for (int k = 0; k < T::parameters; ++k) {
+    if (wanted.grad[k] == nullptr) continue;
+    for (std::int64_t c = 0; c < plan.parameters[k].count; ++c) wanted.grad[k][c] = 0;
+    add_reduced(wanted.grad[k], plan.sums[k], neurons, plan.parameters[k], +1);
+  }
+  for_each_tie(neuron, [&](const Tie& tie) {
+    if (wanted.grad[tie.target] == nullptr) return;
+    add_reduced(wanted.grad[tie.target], plan.sums[tie.source], neurons, plan.parameters[tie.target], tie.sign);
+  });
+  return Status::ok;
+}
+
+template <class S>
+Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& threshold, std::int64_t count,
+                const arithmetic_t<S>* potential, arithmetic_t<S>* h) noexcept {
+  using V = arithmetic_t<S>;
+  const cpu::Kernels<V>* const kernels = kernels_for<V>();
+  if (kernels == nullptr || surrogate.kind < SurrogateKind{} || surrogate.kind >= SurrogateKind::count) return Status::unsupported;
+  if (count < 0) return Status::bad_layout;
+  if (!valid(threshold)) return Status::bad_parameter;
+  if (count > 0 && (potential == nullptr || h == nullptr)) return Status::null_pointer;
+  constexpr std::int64_t chunk = 16384;
+  auto task = [&](std::int64_t k) {
+    const std::int64_t end = (k + 1) * chunk < count ? (k + 1) * chunk : count;
+    kernels->evaluate(surrogate, threshold, k * chunk, end, potential, h);
+  };
+  cpu::parallel_for(ceil_div(count, chunk), get_num_threads(), task);
+  return Status::ok;
+}
+
+const char* message(Status status) noexcept {
+  switch (status) {
+    case Status::ok:
+      return "ok";
+    case Status::bad_layout:
+      return "a size of the layout is below 1, or their product is beyond 64 bits";
+    case Status::bad_parameter:
+      return "a parameter's count or repeat is below 1, its data is null, or an option is out of range";
+    case Status::null_pointer:
+      return "an array that this call needs is null";
+    case Status::workspace_too_small:
+      return "the workspace is smaller than workspace() says";
+    case Status::unsupported:
+      return "unsupported: unknown method, surrogate or EXODUS_ISA, or the gradient of a parameter that is tied to another";
+    case Status::cuda:
+      return "the CUDA runtime reported an error";
+  }
+  return "unknown status";
+}
+
+const char* version() noexcept {
+  return EXODUS_VERSION;
+}
+
+#define EXODUS_INSTANTIATE(N)                                                                                               \
+  template EXODUS_API Status forward<N>(const Layout&, const N&, const N::Forward&, Workspace) noexcept;                    \
+  template EXODUS_API Workspace workspace<N>(const Layout&, const N&, const N::Backward&) noexcept;                         \
+  template EXODUS_API Status backward<N>(const Layout&, const N&, Method, const Surrogate<N::Storage>&, const N::Backward&, \
+                                         Workspace) noexcept;
+#define EXODUS_MODEL(name)        \
+  EXODUS_INSTANTIATE(name<float>) \
+  EXODUS_INSTANTIATE(name<double>)
+EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
+
+template EXODUS_API Status evaluate(const Surrogate<float>&, const Param<float>&, std::int64_t, const float*, float*) noexcept;
+template EXODUS_API Status evaluate(const Surrogate<double>&, const Param<double>&, std::int64_t, const double*, double*) noexcept;
+
+}   // namespace exodus

@@ -1,0 +1,389 @@
+/// @file
+/// The CPU engine: a row of neurons through all of time. Per step it runs the stages one after another over blocks of lanes, handing over
+/// through L1; what a row carries from step to step stays there as arrays of lanes. It knows no model and no mathematics.
+///
+/// An array is used in place where its inner axis is wide enough to fill blocks; else some steps of it at a time are transposed into a
+/// tile (time-last arrays included), and results back.
+#pragma once
+
+#include "stages.hpp"
+#include "store.hpp"
+
+namespace exodus::cpu {
+namespace {
+
+template <class V>
+constexpr int max_row_lanes = 4096 / sizeof(V);   // a page of every array per step
+constexpr int max_tile_elements = 4096;
+constexpr int max_blocks = 4096 / 4 / block_lanes * 2 + 4;   // each segment of a row ends with a partial block
+
+/// Neurons [begin, begin + lanes) cut into blocks, each contiguous in memory.
+struct Block {
+  std::int64_t offset;   ///< of its first element at step 0, in the array or tile
+  int lane, lanes;
+};
+
+struct Row {
+  std::int64_t begin;
+  int lanes;
+  bool tiled;
+  bool one_piece;             ///< a tile's step is one contiguous piece of the array
+  std::int64_t step_stride;   ///< from a step to the next, in elements
+  int block_count;
+  Block blocks[max_blocks];
+};
+
+inline std::int64_t smaller(std::int64_t a, std::int64_t b) {
+  return a < b ? a : b;
+}
+
+/// Cuts `lanes` contiguous elements into blocks of equal size.
+void add_segment(Row& row, std::int64_t offset, int lane, int lanes) {
+  const int pieces = (lanes + block_lanes - 1) / block_lanes;
+  for (int k = 0, done = 0; k < pieces; ++k) {
+    const int size = lanes / pieces + (k < lanes % pieces ? 1 : 0);
+    row.blocks[row.block_count++] = {offset + done, lane + done, size};
+    done += size;
+  }
+}
+
+void set_row(Row& row, const Layout& layout, const Rows& rows, std::int64_t index) {
+  row.begin = index * rows.lanes;
+  row.lanes = static_cast<int>(smaller(rows.lanes, rows.neurons - row.begin));
+  row.tiled = rows.tile_steps > 0;
+  row.one_piece = row.tiled && row.lanes == layout.inner;
+  row.step_stride = row.tiled ? row.lanes : layout.inner;
+  row.block_count = 0;
+  if (row.tiled) {
+    add_segment(row, 0, 0, row.lanes);
+    return;
+  }
+  for (int lane = 0; lane < row.lanes;) {
+    const std::int64_t outer = (row.begin + lane) / layout.inner, first = (row.begin + lane) % layout.inner;
+    const int lanes = static_cast<int>(smaller(layout.inner - first, row.lanes - lane));
+    add_segment(row, outer * layout.time * layout.inner + first, lane, lanes);
+    lane += lanes;
+  }
+}
+
+/// Calls copy(array, tile, count) for each contiguous piece of steps [begin, end) of the row, in an array and in a tile of shape
+/// (steps, lanes), in the array's order. A tiled row has whole outer indices.
+template <class Array, class Tile, class Copy>
+EXODUS_SCALAR void for_tile(Array* array, Tile* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end,
+                            Copy copy) {
+  const std::int64_t inner = layout.inner;
+  Array* source = array + ((row.begin / inner) * layout.time + begin) * inner;
+  for (std::int64_t lane = 0; lane < row.lanes; lane += inner, source += layout.time * inner) {
+    Array* step = source;
+    Tile* line = tile + lane;
+    for (std::int64_t n = begin; n < end; ++n, step += inner, line += row.lanes) copy(step, line, static_cast<int>(inner));
+  }
+}
+
+/// Element by element where a vector would be longer than the piece.
+template <class V>
+EXODUS_SCALAR void copy_piece(V* to, const V* from, int count) {
+  if (count < 16) {
+    for (int i = 0; i < count; ++i) to[i] = from[i];
+  } else {
+    copy_lanes(to, from, count);
+  }
+}
+
+/// A step of an input: the block's elements are at base + offset, or for a missing input at base; `next` is what to prefetch, or null.
+template <class V>
+struct Cursor {
+  const V* base;
+  const V* next;
+  std::int64_t follow;
+
+  const V* operator[](const Block& block) const { return base + (block.offset & follow); }
+};
+
+/// An input over time, in place or through a tile; a missing one reads as zeros.
+template <class V>
+struct Input {
+  const V* array = nullptr;
+  V* tile = nullptr;
+  std::int64_t begin = 0;   ///< first step in the tile
+
+  void load(const Layout& layout, const Row& row, std::int64_t from, std::int64_t to) {
+    if (!row.tiled || array == nullptr) return;
+    begin = from;
+    for_tile(array, tile, layout, row, from, to, [](const V* step, V* line, int count) { copy_piece(line, step, count); });
+  }
+
+  /// `ahead` is the step to prefetch; `zeros` has a block of them.
+  Cursor<V> at(const Layout& layout, const Row& row, std::int64_t step, std::int64_t ahead, const V* zeros) const {
+    if (array == nullptr) return {zeros, nullptr, 0};
+    const bool there = 0 <= ahead && ahead < layout.time;
+    if (!row.tiled) {
+      const V* const base = array + step * layout.inner;
+      return {base, there ? base + (ahead - step) * layout.inner : nullptr, ~std::int64_t{0}};
+    }
+    const V* const next = row.one_piece && there ? array + row.begin * layout.time + ahead * layout.inner : nullptr;
+    return {tile + (step - begin) * row.step_stride, next, ~std::int64_t{0}};
+  }
+};
+
+/// Rows jump from page to page, which the processor's prefetchers do not follow.
+template <class V>
+EXODUS_SCALAR void prefetch_block(const V* elements, int lanes) {
+  const char* const address = reinterpret_cast<const char*>(elements);
+  for (std::size_t byte = 0; byte < lanes * sizeof(V); byte += 64) __builtin_prefetch(address + byte);
+}
+
+/// A result over time, in place or through a tile; a missing one is not written.
+template <class V>
+struct Output {
+  V* array = nullptr;
+  V* tile = nullptr;
+  std::int64_t begin = 0;   ///< first step in the tile
+
+  V* at(const Row& row, std::int64_t step) const {
+    if (array == nullptr) return nullptr;
+    return (row.tiled ? tile : array) + (step - begin) * row.step_stride;
+  }
+
+  void flush(const Layout& layout, const Row& row, std::int64_t from, std::int64_t to, bool stream) const {
+    if (!row.tiled || array == nullptr) return;
+    for_tile(array, tile, layout, row, from, to, [stream](V* step, const V* line, int count) {
+      if (count < block_lanes / 2) {
+        copy_piece(step, line, count);
+      } else {
+        store_lanes(step, line, count, stream);
+      }
+    });
+  }
+};
+
+/// Sets the parameters of a row; an array is read in place where neurons follow each other, else expanded into `storage`.
+template <class V>
+void set_parameters(ParameterLanes<V>& parameters, V (*storage)[max_row_lanes<V>], const Param<V>* params, int count, const Row& row) {
+  for (int k = 0; k < count; ++k) {
+    const Param<V>& p = params[k];
+    const std::int64_t period = p.count * p.repeat;
+    const bool scalar = p.data == nullptr || p.count == 1;
+    parameters.follow[k] = scalar ? 0 : ~0;
+    parameters.lanes[k] = storage[k];
+    if (scalar) {
+      const V value = p.data == nullptr ? p.value : p.data[0];
+      for (int i = 0; i < block_lanes; ++i) storage[k][i] = value;
+    } else if (p.repeat == 1 && row.begin % period + row.lanes <= period) {
+      parameters.lanes[k] = p.data + row.begin % period;
+    } else {
+      std::int64_t index = row.begin / p.repeat % p.count, used = row.begin % p.repeat;
+      for (int i = 0; i < row.lanes; ++i) {
+        storage[k][i] = p.data[index];
+        if (++used == p.repeat) used = 0, index = index + 1 == p.count ? 0 : index + 1;
+      }
+    }
+  }
+}
+
+constexpr std::int64_t prefetch_steps = 2;   // in place; with tiles, the next tile
+
+template <class V>
+void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
+  const ModelStages<V>& model = stages_of_models<V>[static_cast<int>(plan.model)];
+  const StepStage<V> step_of_model = model.forward[plan.variant];
+  const Layout& layout = plan.layout;
+  Row row;
+  set_row(row, layout, plan.rows, index);
+
+  alignas(64) V parameters[max_parameters][max_row_lanes<V>];
+  alignas(64) V state[max_states][max_row_lanes<V>];
+  StepRow<V> work;
+  set_parameters(work.parameters, parameters, plan.parameters, model.parameters, row);
+  work.cap = plan.cap;
+  for (int k = 0; k < model.states; ++k) {
+    work.state[k] = state[k];
+    for (int i = 0; i < row.lanes; ++i) state[k][i] = plan.initial[k] == nullptr ? V(0) : plan.initial[k][row.begin + i];
+  }
+
+  alignas(64) V tiles[3][max_tile_elements];
+  Input<V> current{plan.current, tiles[0]};
+  Output<V> history[2] = {{plan.history[0], tiles[1]}, {plan.history[1], tiles[2]}};
+  const std::int64_t tile_steps = row.tiled ? plan.rows.tile_steps : layout.time;
+  const bool stream = plan.stream && !row.tiled;
+  const std::int64_t far = row.tiled ? tile_steps : prefetch_steps;
+
+  for (std::int64_t begin = 0; begin < layout.time; begin += tile_steps) {
+    const std::int64_t end = smaller(begin + tile_steps, layout.time);
+    current.load(layout, row, begin, end);
+    for (Output<V>& output : history) output.begin = row.tiled ? begin : 0;
+    for (std::int64_t step = begin; step < end; ++step) {
+      const Cursor<V> a = current.at(layout, row, step, step + far, nullptr);
+      V* const results[2] = {history[0].at(row, step), history[1].at(row, step)};
+      for (int b = 0; b < row.block_count; ++b) {
+        const Block& block = row.blocks[b];
+        if (a.next != nullptr) prefetch_block(a.next + block.offset, block.lanes);
+        step_of_model(work, block.lane, block.lanes, a[block]);
+        for (int k = 0; k < 2; ++k) {
+          if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
+        }
+      }
+    }
+    for (const Output<V>& output : history) output.flush(layout, row, begin, end, plan.stream);
+  }
+  if (plan.stream) finish_streaming();
+
+  for (int k = 0; k < model.states; ++k) {
+    if (plan.final[k] != nullptr) copy_lanes(plan.final[k] + row.begin, state[k], row.lanes);
+  }
+}
+
+/// dL/d(final state) is a direct gradient of the last step: the sum of both, or the one that is there.
+template <class V>
+const V* with_final(const V* direct, const V* final, std::int64_t neuron, V* sum, int lanes) {
+  if (final == nullptr) return direct;
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) sum[i] = direct[i] + final[neuron + i];
+  return sum;
+}
+
+/// A block of the initial state, zeros where it was not given.
+template <class V>
+void load_initial(V (*state)[block_lanes], const V* const* initial, int states, std::int64_t neuron, int lanes) {
+  for (int k = 0; k < states; ++k) {
+    if (initial[k] == nullptr) {
+      __builtin_memset(state[k], 0, sizeof state[k]);
+    } else {
+      copy_lanes(state[k], initial[k] + neuron, lanes);
+    }
+  }
+}
+
+template <class V>
+void add_terms(double* sums, const V* terms, int lanes) {
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(terms[i]);
+}
+
+template <class V>
+void backward_row(const BackwardPlan<V>& plan, std::int64_t index) {
+  const ModelStages<V>& model = stages_of_models<V>[static_cast<int>(plan.model)];
+  const BackwardStages<V>& stages = model.backward[static_cast<int>(plan.method)][plan.variant];
+  const Layout& layout = plan.layout;
+  Row row;
+  set_row(row, layout, plan.rows, index);
+
+  bool with_terms = false;
+  for (int k = 0; k < model.parameters; ++k) with_terms = with_terms || plan.sums[k] != nullptr;
+  const bool with_before = with_terms || plan.method == Method::bptt;
+  const bool with_surrogate = model.fires && plan.surrogate.values == nullptr;
+  const AdjointStage<V> adjoint_of_model = with_terms ? stages.adjoint_with_terms : stages.adjoint;
+
+  alignas(64) V parameters[max_parameters][max_row_lanes<V>];
+  alignas(64) V carry[max_states][max_row_lanes<V>];
+  alignas(64) double sums[max_parameters][max_row_lanes<V>];
+  alignas(64) V before[max_states][block_lanes] = {}, terms[max_parameters][block_lanes];
+  alignas(64) V h[block_lanes], e_sum[block_lanes], q_sum[block_lanes], grad[block_lanes], grad_initial[max_states][block_lanes];
+  alignas(64) const V zeros[block_lanes] = {};
+  __builtin_memset(carry, 0, sizeof carry);
+  if (with_terms) __builtin_memset(sums, 0, sizeof sums);
+
+  AdjointRow<V> work;
+  set_parameters(work.parameters, parameters, plan.parameters, model.parameters, row);
+  work.cap = plan.cap;
+  work.grad_current = grad;
+  for (int k = 0; k < max_states; ++k) work.before[k] = before[k], work.carry[k] = carry[k], work.grad_initial[k] = grad_initial[k];
+  for (int k = 0; k < max_parameters; ++k) work.terms[k] = terms[k];
+  const bool one_threshold = work.parameters.follow[model.threshold] == 0;
+  const SurrogateStage<V> surrogate_of_kind =
+      with_surrogate ? surrogate_stages<V>[static_cast<int>(plan.surrogate.kind)][one_threshold ? 1 : 0] : nullptr;
+  const V* const shape = plan.surrogate.shape;
+  const SurrogateRow<V> bend{work.parameters.lanes[model.threshold], plan.surrogate.scale, shape[0], shape[1], shape[2], h};
+
+  // The potential's tile begins one step early, for the state before the tile's first step.
+  alignas(64) V tiles[6][max_tile_elements + max_row_lanes<V>];
+  Input<V> potential{plan.potential, tiles[0]};
+  Input<V> grad_spikes{plan.grad_spikes, tiles[1]};
+  Input<V> grad_potential{plan.grad_potential, tiles[2]};
+  Input<V> current{with_terms ? plan.current : nullptr, tiles[3]};
+  Input<V> surrogate{plan.surrogate.values, tiles[4]};
+  Output<V> grad_current{plan.grad_current, tiles[5]};
+
+  const std::int64_t tile_steps = row.tiled ? plan.rows.tile_steps : layout.time;
+  const bool stream = plan.stream && !row.tiled;
+  const std::int64_t far = row.tiled ? tile_steps : prefetch_steps;
+  for (std::int64_t end = layout.time; end > 0; end -= smaller(tile_steps, end)) {
+    const std::int64_t begin = end - smaller(tile_steps, end);
+    potential.load(layout, row, begin > 0 && with_before ? begin - 1 : begin, end);
+    for (Input<V>* input : {&grad_spikes, &grad_potential, &current, &surrogate}) input->load(layout, row, begin, end);
+    grad_current.begin = row.tiled ? begin : 0;
+
+    for (std::int64_t step = end - 1; step >= begin; --step) {
+      const auto cursor = [&](const Input<V>& input) { return input.at(layout, row, step, step - far, zeros); };
+      const Cursor<V> potentials = cursor(potential), spike_grads = cursor(grad_spikes), potential_grads = cursor(grad_potential);
+      const Cursor<V> currents = cursor(current), given = cursor(surrogate);
+      const Cursor<V> earlier = step > 0 ? potential.at(layout, row, step - 1, -1, zeros) : Cursor<V>{zeros, nullptr, 0};
+      V* const result = grad_current.at(row, step);
+      for (int b = 0; b < row.block_count; ++b) {
+        const Block& block = row.blocks[b];
+        for (const Cursor<V>& input : {potentials, spike_grads, potential_grads, currents, given}) {
+          if (input.next != nullptr) prefetch_block(input.next + block.offset, block.lanes);
+        }
+        const V* const u = potentials[block];
+        const V* e = spike_grads[block];
+        const V* q = potential_grads[block];
+        if (step == layout.time - 1) {
+          q = with_final(q, plan.grad_final[0], row.begin + block.lane, q_sum, block.lanes);
+          e = with_final(e, plan.grad_final[1], row.begin + block.lane, e_sum, block.lanes);
+        }
+        const V* h_block = h;
+        if (with_surrogate) {
+          surrogate_of_kind(bend, block.lane, block.lanes, u);
+        } else {
+          h_block = given[block];
+        }
+        const V* u_before = zeros;
+        if (with_before && step > 0) {
+          u_before = earlier[block];
+          stages.record(work, block.lane, block.lanes, u_before);
+        } else if (with_before) {
+          load_initial(before, plan.initial, model.states, row.begin + block.lane, block.lanes);
+          u_before = before[0];
+        }
+        adjoint_of_model(work, block.lane, block.lanes, u, u_before, h_block, e, q, currents[block]);
+        for (int k = 0; with_terms && k < model.parameters; ++k) {
+          if (plan.sums[k] != nullptr) add_terms(sums[k] + block.lane, terms[k], block.lanes);
+        }
+        if (result != nullptr) store_lanes(result + block.offset, grad, block.lanes, stream);
+      }
+    }
+    grad_current.flush(layout, row, begin, end, plan.stream);
+  }
+  if (plan.stream) finish_streaming();
+
+  for (int k = 0; k < model.parameters; ++k) {
+    if (plan.sums[k] == nullptr) continue;
+    for (int i = 0; i < row.lanes; ++i) plan.sums[k][row.begin + i] = sums[k][i];
+  }
+  for (int b = 0; b < row.block_count; ++b) {
+    const Block& block = row.blocks[b];
+    load_initial(before, plan.initial, model.states, row.begin + block.lane, block.lanes);
+    stages.initial(work, block.lane, block.lanes);
+    for (int k = 0; k < model.states; ++k) {
+      if (plan.grad_initial[k] != nullptr) copy_lanes(plan.grad_initial[k] + row.begin + block.lane, grad_initial[k], block.lanes);
+    }
+  }
+}
+
+template <class V>
+void evaluate_range(const Surrogate<V>& surrogate, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential,
+                    V* h) {
+  alignas(64) V thresholds[block_lanes], values[block_lanes];
+  const SurrogateRow<V> row{thresholds, surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2], values};
+  for (std::int64_t first = begin; first < end; first += block_lanes) {
+    const int lanes = static_cast<int>(smaller(block_lanes, end - first));
+    for (int i = 0; i < lanes; ++i) {
+      thresholds[i] = threshold.data == nullptr ? threshold.value : threshold.data[(first + i) / threshold.repeat % threshold.count];
+    }
+    surrogate_stages<V>[static_cast<int>(surrogate.kind)][0](row, 0, lanes, potential + first);
+    copy_lanes(h + first, values, lanes);
+  }
+}
+
+}   // namespace
+}   // namespace exodus::cpu

@@ -1,0 +1,12 @@
+/// @file
+/// The choice of the instruction set.
+#pragma once
+
+#include "plan.hpp"
+
+namespace exodus::cpu {
+
+/// The kernels that run here; null where EXODUS_ISA names an instruction set that is unknown or that the processor lacks.
+const KernelTable* kernels() noexcept;
+
+}   // namespace exodus::cpu

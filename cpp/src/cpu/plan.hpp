@@ -1,0 +1,72 @@
+/// @file
+/// What a call hands to the kernels of an instruction set: plain structs, the model's name gone, its parameters and states as lists.
+#pragma once
+
+#include <cstdint>
+
+#include "../registry.hpp"
+
+namespace exodus::cpu {
+
+inline constexpr int max_parameters = 6;   // of a model
+inline constexpr int max_states = 4;
+
+/// How the neurons are cut into rows, the unit of work of a thread (a row is a range of neurons through all of time), and time into tiles.
+struct Rows {
+  std::int64_t neurons = 0;      ///< of the layout
+  std::int64_t lanes = 0;        ///< neurons in a row; the last may have fewer
+  std::int64_t count = 0;        ///< rows
+  std::int64_t tile_steps = 0;   ///< 0: arrays are used in place; else steps that are transposed at a time
+};
+
+template <class V>
+struct ForwardPlan {
+  Layout layout;
+  Rows rows;
+  Model model{};
+  int variant = 0;
+  V cap{};               ///< spikes in a step, at most
+  bool stream = false;   ///< results are larger than the caches: write around them
+  Param<V> parameters[max_parameters];
+  const V* current = nullptr;
+  const V* initial[max_states] = {};
+  V* history[2] = {};   ///< potential and spikes over time: the first two states
+  V* final[max_states] = {};
+};
+
+template <class V>
+struct BackwardPlan {
+  Layout layout;
+  Rows rows;
+  Model model{};
+  int variant = 0;
+  V cap{};
+  bool stream = false;
+  Method method{};
+  Surrogate<V> surrogate;
+  Param<V> parameters[max_parameters];
+  const V* potential = nullptr;
+  const V* current = nullptr;
+  const V* initial[max_states] = {};
+  const V* grad_spikes = nullptr;
+  const V* grad_potential = nullptr;
+  const V* grad_final[max_states] = {};
+  V* grad_current = nullptr;
+  V* grad_initial[max_states] = {};
+  double* sums[max_parameters] = {};   ///< per neuron: the gradient of its own copy of the parameter; null: not wanted
+};
+
+template <class V>
+struct Kernels {
+  void (*forward)(const ForwardPlan<V>&, std::int64_t row);
+  void (*backward)(const BackwardPlan<V>&, std::int64_t row);
+  void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential, V* h);
+};
+
+/// What an object file compiled for one instruction set exports.
+struct KernelTable {
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+}   // namespace exodus::cpu

@@ -1,0 +1,244 @@
+/// @file
+/// The stages of a step: loops over a block of at most `block_lanes` neurons that call the models' scalar functions, and that the compiler
+/// vectorises. A stage is instantiated once for each model and variant; engines string them together through function pointers.
+#pragma once
+
+#include <utility>
+
+#include "plan.hpp"
+
+namespace exodus::cpu {
+namespace {
+
+constexpr int block_lanes = 128;
+
+/// The parameters of a row as lanes. One block of a scalar serves all blocks: `follow` is 0 there, else all ones.
+template <class V>
+struct ParameterLanes {
+  const V* lanes[max_parameters];
+  int follow[max_parameters];
+};
+
+// What stays the same for all blocks and steps of a row is in these structs, written once; what changes are arguments. (Pointers that are
+// stored one by one and loaded two at a time right after would stall the processor.)
+
+template <class V>
+struct StepRow {
+  ParameterLanes<V> parameters;
+  V* state[max_states];
+  V cap;
+};
+
+template <class V>
+struct SurrogateRow {
+  const V* threshold;
+  V scale, a, b, c;
+  V* h;   ///< of a block
+};
+
+template <class V>
+struct AdjointRow {
+  ParameterLanes<V> parameters;
+  V cap;
+  V* before[max_states];   ///< of a block; the first, the potential, is used for the initial state alone
+  V* carry[max_states];
+  V* grad_current;               ///< of a block
+  V* terms[max_parameters];      ///< of a block
+  V* grad_initial[max_states];   ///< of a block
+};
+
+/// A list of pointers to lanes, held by value so that it stays in registers.
+template <class Pointer, int Count>
+struct LaneList {
+  Pointer at[Count];
+};
+
+template <int Count, class V>
+EXODUS_SCALAR LaneList<V*, Count> list(V* const* pointers, int lane = 0) {
+  LaneList<V*, Count> lanes{};
+  for (int k = 0; k < Count; ++k) lanes.at[k] = pointers[k] + lane;
+  return lanes;
+}
+
+template <class Struct, class Pointer, int Count, std::size_t... K>
+EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i, std::index_sequence<K...>) {
+  return Struct{lanes.at[K][i]...};
+}
+
+template <int Count, class V>
+EXODUS_SCALAR LaneList<const V*, Count> list(const ParameterLanes<V>& parameters, int lane) {
+  LaneList<const V*, Count> lanes{};
+  for (int k = 0; k < Count; ++k) lanes.at[k] = parameters.lanes[k] + (lane & parameters.follow[k]);
+  return lanes;
+}
+
+/// The struct of lane i.
+template <class Struct, class Pointer, int Count>
+EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i) {
+  return gather<Struct>(lanes, i, std::make_index_sequence<Count>{});
+}
+
+template <class Struct, class V, int Count>
+EXODUS_SCALAR void scatter(const LaneList<V*, Count>& lanes, int i, Struct& values) {
+  for_each_field<Count>(values, [&](V value, int k) __attribute__((always_inline)) { lanes.at[k][i] = value; });
+}
+
+template <template <class> class N, class V>
+struct Counts {
+  using Parameters = typename N<V>::template Parameters<V>;
+  using State = typename N<V>::template State<V>;
+  static constexpr int parameters = field_count<Parameters, V>;
+  static constexpr int states = field_count<State, V>;
+  static_assert(parameters <= max_parameters && states <= max_states);
+};
+
+/// `lane` is the block's first lane in the row, `lanes` its size.
+template <template <class> class N, int Variant, class V>
+void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
+  using C = Counts<N, V>;
+  const auto parameters = list<C::parameters>(row.parameters, lane);
+  const auto states = list<C::states>(row.state, lane);
+  const V cap = row.cap;
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) {
+    auto state = gather<typename C::State>(states, i);
+    step<Variant>(gather<typename C::Parameters>(parameters, i), cap, state, current[i]);
+    scatter(states, i, state);
+  }
+}
+
+/// The rest of a recorded state, from its potential.
+template <template <class> class N, int Variant, class V>
+void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential) {
+  using C = Counts<N, V>;
+  const auto parameters = list<C::parameters>(row.parameters, lane);
+  const auto before = list<C::states>(row.before);
+  const V cap = row.cap;
+  if constexpr (C::states > 1) {
+    EXODUS_LANES
+    for (int i = 0; i < lanes; ++i) {
+      auto state = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, potential[i]);
+      for_each_field<C::states>(state, [&](V value, int k) __attribute__((always_inline)) {
+        if (k > 0) before.at[k][i] = value;
+      });
+    }
+  }
+}
+
+/// With `OneThreshold`, what depends on it alone (divisions) leaves the loop.
+template <SurrogateKind Kind, bool OneThreshold, class V>
+void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* potential) {
+  const V* const threshold = OneThreshold ? row.threshold : row.threshold + lane;
+  const V one_threshold = row.threshold[0];
+  V* const h = row.h;
+  const V scale = row.scale, a = row.a, b = row.b, c = row.c;
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) h[i] = scale * surrogate_at<Kind>(potential[i], OneThreshold ? one_threshold : threshold[i], a, b, c);
+}
+
+/// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1.
+template <template <class> class N, Method M, int Variant, bool Terms, class V>
+void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, const V* h, const V* e, const V* q,
+                   const V* a) {
+  using C = Counts<N, V>;
+  using Carry = typename N<V>::template Carry<M, V>;
+  constexpr int carries = field_count<Carry, V>;
+  const auto parameters = list<C::parameters>(row.parameters, lane);
+  const auto carry_lanes = list<carries>(row.carry, lane);
+  const auto terms_lanes = list<C::parameters>(row.terms);
+  LaneList<const V*, C::states> befores{};
+  befores.at[0] = before;
+  for (int k = 1; k < C::states; ++k) befores.at[k] = row.before[k];
+  V* const grad_current = row.grad_current;
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) {
+    const Moment<V, N<V>::template State> at{u[i], gather<typename C::State>(befores, i), h[i], e[i], q[i], a[i]};
+    auto carry = gather<Carry>(carry_lanes, i);
+    typename C::Parameters terms;
+    grad_current[i] = adjoint<M, Variant>(gather<typename C::Parameters>(parameters, i), at, carry, terms);
+    scatter(carry_lanes, i, carry);
+    if constexpr (Terms) scatter(terms_lanes, i, terms);
+  }
+}
+
+/// From the carry after step 0 and the initial state, in `before`.
+template <template <class> class N, Method M, int Variant, class V>
+void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
+  using C = Counts<N, V>;
+  using Carry = typename N<V>::template Carry<M, V>;
+  const auto parameters = list<C::parameters>(row.parameters, lane);
+  const auto initial = list<C::states>(row.before);
+  const auto carries = list<field_count<Carry, V>>(row.carry, lane);
+  const auto grads = list<C::states>(row.grad_initial);
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) {
+    auto grad = initial_gradient<M, Variant>(gather<typename C::Parameters>(parameters, i), gather<typename C::State>(initial, i),
+                                             gather<Carry>(carries, i));
+    scatter(grads, i, grad);
+  }
+}
+
+template <class V>
+using StepStage = void (*)(const StepRow<V>&, int lane, int lanes, const V* current);
+template <class V>
+using SurrogateStage = void (*)(const SurrogateRow<V>&, int lane, int lanes, const V* potential);
+template <class V>
+using RecordStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential);
+template <class V>
+using AdjointStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* u, const V* before, const V* h, const V* e, const V* q,
+                              const V* a);
+template <class V>
+using InitialStage = void (*)(const AdjointRow<V>&, int lane, int lanes);
+
+/// The stages of a model's variant, as an engine sees them.
+template <class V>
+struct BackwardStages {
+  RecordStage<V> record;
+  AdjointStage<V> adjoint, adjoint_with_terms;
+  InitialStage<V> initial;
+};
+
+template <class V>
+struct ModelStages {
+  static constexpr int max_variants = 8;
+  int parameters, states;
+  bool fires;
+  int threshold;   ///< which parameter the surrogate reads
+  StepStage<V> forward[max_variants];
+  BackwardStages<V> backward[3][max_variants];   ///< by method
+};
+
+template <template <class> class N, Method M, int Variant, class V>
+constexpr BackwardStages<V> backward_stages() {
+  return {record_stage<N, Variant, V>, adjoint_stage<N, M, Variant, false, V>, adjoint_stage<N, M, Variant, true, V>,
+          initial_stage<N, M, Variant, V>};
+}
+
+template <template <class> class N, class V, int... Variant>
+constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
+  return {Counts<N, V>::parameters,
+          Counts<N, V>::states,
+          N<V>::fires,
+          N<V>::threshold_index,
+          {step_stage<N, Variant, V>...},
+          {{backward_stages<N, Method::exodus, Variant, V>()...},
+           {backward_stages<N, Method::slayer, Variant, V>()...},
+           {backward_stages<N, Method::bptt, Variant, V>()...}}};
+}
+
+template <class V>
+constexpr ModelStages<V> stages_of_models[] = {
+#define EXODUS_MODEL(name) model_stages<name, V>(std::make_integer_sequence<int, name<V>::variants>{}),
+    EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
+};
+
+template <class V>
+constexpr SurrogateStage<V> surrogate_stages[][2] = {
+#define EXODUS_KIND(name, expression) {surrogate_stage<SurrogateKind::name, false, V>, surrogate_stage<SurrogateKind::name, true, V>},
+    EXODUS_SURROGATES(EXODUS_KIND)
+#undef EXODUS_KIND
+};
+
+}   // namespace
+}   // namespace exodus::cpu

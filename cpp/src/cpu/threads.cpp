@@ -1,0 +1,140 @@
+#include "threads.hpp"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <thread>
+
+#include "exodus/exodus.hpp"
+
+namespace exodus {
+namespace cpu {
+namespace {
+
+constexpr int max_workers = 255;
+
+struct Job {
+  std::int64_t count;
+  void (*task)(void*, std::int64_t);
+  void* context;
+  std::atomic<std::int64_t> next{0};
+
+  void run() {
+    for (std::int64_t k; (k = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(context, k);
+  }
+};
+
+/// Workers wait for a new `generation`; the first `wanted` of them take part. Detached: the process ends without joining them, so the pool
+/// itself is never destroyed.
+class Pool {
+ public:
+  void run(Job& job, int workers) {
+    grow(workers);
+    {
+      const std::lock_guard lock(mutex_);
+      job_ = &job;
+      wanted_ = workers < started_ ? workers : started_;
+      running_ = wanted_;
+      ++generation_;
+    }
+    wake_.notify_all();
+    job.run();
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return running_ == 0; });
+  }
+
+ private:
+  /// Where the system gives no more threads, those that are there do the work.
+  void grow(int workers) {
+    for (; started_ < workers && started_ < max_workers; ++started_) {
+      try {
+        std::thread(&Pool::work, this, started_, generation_).detach();
+      } catch (const std::exception&) {
+        return;
+      }
+    }
+  }
+
+  void work(int index, std::uint64_t seen) {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return generation_ != seen; });
+      seen = generation_;
+      if (index >= wanted_) continue;
+      Job* const job = job_;
+      lock.unlock();
+      job->run();
+      lock.lock();
+      if (--running_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  Job* job_ = nullptr;
+  int started_ = 0, wanted_ = 0, running_ = 0;
+  std::uint64_t generation_ = 0;
+};
+
+/// Held by the call that uses the pool. fork() takes it first, so that no worker is at work in the moment of the fork; the child has no
+/// workers, so it forgets the pool and makes another when it needs one.
+constinit std::mutex run_lock;
+constinit Pool* pool = nullptr;
+
+void before_fork() {
+  run_lock.lock();
+}
+void after_fork_in_parent() {
+  run_lock.unlock();
+}
+void after_fork_in_child() {
+  new (&run_lock) std::mutex;   // its owner is a thread of the parent
+  pool = nullptr;               // leaked: its mutexes may be held by threads that are not here
+}
+
+// At load, not at first use: a fork in the middle of a lazy initialisation would leave the child with a lock that nobody opens.
+[[maybe_unused]] const int fork_handlers = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+
+int default_threads() {
+  if (const char* const text = std::getenv("EXODUS_NUM_THREADS")) {
+    const long value = std::strtol(text, nullptr, 10);
+    if (value >= 1) return static_cast<int>(value < max_workers ? value : max_workers);
+  }
+  const unsigned processors = std::thread::hardware_concurrency();
+  return processors == 0 ? 1 : static_cast<int>(processors);
+}
+
+std::atomic<int> thread_setting{default_threads()};
+
+}   // namespace
+
+void parallel_for(std::int64_t count, int threads, void (*task)(void*, std::int64_t), void* context) noexcept {
+  Job job{count, task, context};
+  if (threads > count) threads = static_cast<int>(count);
+  if (threads > 1) {
+    const std::unique_lock lock(run_lock, std::try_to_lock);
+    if (lock.owns_lock()) {
+      if (pool == nullptr) pool = new (std::nothrow) Pool;
+      if (pool != nullptr) return pool->run(job, threads - 1);
+    }
+  }
+  job.run();
+}
+
+}   // namespace cpu
+
+int get_num_threads() noexcept {
+  return cpu::thread_setting.load(std::memory_order_relaxed);
+}
+
+void set_num_threads(int threads) noexcept {
+  const int most = cpu::max_workers + 1;
+  cpu::thread_setting.store(threads < 1 ? 1 : (threads > most ? most : threads), std::memory_order_relaxed);
+}
+
+}   // namespace exodus

@@ -1,0 +1,18 @@
+/// @file
+/// A small pool of threads of our own: a second OpenMP runtime beside torch's would spin against it and hang after a fork.
+#pragma once
+
+#include <cstdint>
+
+namespace exodus::cpu {
+
+/// Calls task(context, k) for every k < count, on at most `threads` threads, the caller's among them; returns when all are done. A call
+/// that finds the pool busy (nested, or from another thread) runs on its own thread. Safe to use after fork().
+void parallel_for(std::int64_t count, int threads, void (*task)(void* context, std::int64_t k), void* context) noexcept;
+
+template <class F>
+void parallel_for(std::int64_t count, int threads, F& task) noexcept {
+  parallel_for(count, threads, [](void* context, std::int64_t k) { (*static_cast<F*>(context))(k); }, &task);
+}
+
+}   // namespace exodus::cpu

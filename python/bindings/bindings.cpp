@@ -1,0 +1,193 @@
+/// @file
+/// The Python extension: names and numbers to the structs of the C++ interface. Arrays come as addresses and sizes that the package has
+/// checked; nothing here looks at them. Every model of the registry is bound by the same code.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "registry.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+using Address = std::uintptr_t;   // 0 is null
+using Addresses = std::vector<Address>;
+using Sizes = std::array<std::int64_t, 3>;
+
+template <class X>
+X* pointer(Address address) {
+  return reinterpret_cast<X*>(address);
+}
+
+void check(exodus::Status status) {
+  if (status != exodus::Status::ok) throw py::value_error(exodus::message(status));
+}
+
+template <class V>
+exodus::Param<V> to_param(const py::handle& value) {
+  if (py::isinstance<py::tuple>(value)) {
+    const auto [address, count, repeat] = value.cast<std::tuple<Address, std::int64_t, std::int64_t>>();
+    return {pointer<const V>(address), count, repeat};
+  }
+  return exodus::Param<V>(static_cast<V>(value.cast<double>()));
+}
+
+/// Sets the options that are given by name; enumerators are numbers in the order of their declaration.
+struct SetOptions {
+  const py::dict& given;
+
+  template <class Option>
+  void operator()(const char* name, Option& option) const {
+    if (!given.contains(name)) return;
+    if constexpr (std::is_enum_v<Option>) {
+      option = static_cast<Option>(given[name].template cast<int>());
+    } else {
+      option = given[name].template cast<Option>();
+    }
+  }
+};
+
+template <class N>
+N to_neuron(const py::dict& parameters, const py::dict& options) {
+  using V = exodus::arithmetic_t<typename N::Storage>;
+  N neuron;
+  typename N::template Parameters<exodus::Param<V>>& fields = neuron;
+  exodus::for_each_field<std::size(N::parameter_names)>(fields, [&](exodus::Param<V>& field, int k) {
+    if (parameters.contains(N::parameter_names[k])) field = to_param<V>(parameters[N::parameter_names[k]]);
+  });
+  exodus::for_each_option(neuron, SetOptions{options});
+  return neuron;
+}
+
+/// Addresses in the order of the struct's fields; an empty list leaves them null.
+template <class Struct, class X>
+Struct to_fields(const Addresses& addresses) {
+  Struct fields{};
+  constexpr int count = exodus::field_count<Struct, X*>;
+  if (addresses.empty()) return fields;
+  if (addresses.size() != count) throw py::value_error("expected " + std::to_string(count) + " addresses");
+  exodus::for_each_field<count>(fields, [&](X*& field, int k) { field = pointer<X>(addresses[static_cast<std::size_t>(k)]); });
+  return fields;
+}
+
+/// Calls f with a default neuron of the model for the data type.
+template <class F>
+auto with_neuron(const std::string& model, bool double_precision, F&& f) {
+#define EXODUS_MODEL(name) \
+  if (model == #name) return double_precision ? f(exodus::name<double>{}) : f(exodus::name<float>{});
+  EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
+  throw py::value_error("unknown model " + model);
+}
+
+void forward(const std::string& model, bool double_precision, const Sizes& sizes, const py::dict& parameters, const py::dict& options,
+             Address current, const Addresses& initial, Address spikes, Address potential, const Addresses& final, int threads) {
+  with_neuron(model, double_precision, [&]<template <class> class N, class S>(const N<S>&) {
+    using V = exodus::arithmetic_t<S>;
+    using State = typename N<S>::template State<const V*>;
+    using Final = typename N<S>::template State<V*>;
+    const N<S> neuron = to_neuron<N<S>>(parameters, options);
+    typename N<S>::Forward arrays;
+    arrays.current = pointer<const S>(current);
+    arrays.initial = to_fields<State, const V>(initial);
+    arrays.spikes = pointer<S>(spikes);
+    arrays.potential = pointer<V>(potential);
+    arrays.final = to_fields<Final, V>(final);
+    const py::gil_scoped_release release;
+    check(exodus::forward({sizes[0], sizes[1], sizes[2]}, neuron, arrays, {.threads = threads}));
+  });
+}
+
+/// `surrogate` is (kind, scale, a, b, c), or the address of given values.
+template <class S>
+exodus::Surrogate<S> to_surrogate(const py::object& surrogate) {
+  using V = exodus::arithmetic_t<S>;
+  exodus::Surrogate<S> result;
+  if (py::isinstance<py::tuple>(surrogate)) {
+    const auto [kind, scale, a, b, c] = surrogate.cast<std::tuple<int, double, double, double, double>>();
+    result.kind = static_cast<exodus::SurrogateKind>(kind);
+    result.scale = static_cast<V>(scale);
+    result.shape[0] = static_cast<V>(a), result.shape[1] = static_cast<V>(b), result.shape[2] = static_cast<V>(c);
+  } else {
+    result.values = pointer<const V>(surrogate.cast<Address>());
+  }
+  return result;
+}
+
+void backward(const std::string& model, bool double_precision, const Sizes& sizes, const py::dict& parameters, const py::dict& options,
+              int method, const py::object& surrogate, Address potential, Address current, const Addresses& initial, Address grad_spikes,
+              Address grad_potential, const Addresses& grad_final, Address grad_current, const Addresses& grad_initial,
+              const Addresses& grad_parameters, int threads) {
+  with_neuron(model, double_precision, [&]<template <class> class N, class S>(const N<S>&) {
+    using V = exodus::arithmetic_t<S>;
+    using State = typename N<S>::template State<const V*>;
+    using Grads = typename N<S>::template State<V*>;
+    const N<S> neuron = to_neuron<N<S>>(parameters, options);
+    const exodus::Surrogate<S> bend = to_surrogate<S>(surrogate);
+    const exodus::Layout layout{sizes[0], sizes[1], sizes[2]};
+    typename N<S>::Backward arrays;
+    arrays.potential = pointer<const V>(potential);
+    arrays.current = pointer<const S>(current);
+    arrays.initial = to_fields<State, const V>(initial);
+    arrays.grad_spikes = pointer<const S>(grad_spikes);
+    arrays.grad_potential = pointer<const V>(grad_potential);
+    arrays.grad_final = to_fields<State, const V>(grad_final);
+    arrays.grad_current = pointer<S>(grad_current);
+    arrays.grad_initial = to_fields<Grads, V>(grad_initial);
+    arrays.grad = to_fields<typename N<S>::template Parameters<double*>, double>(grad_parameters);
+    exodus::Workspace workspace = exodus::workspace(layout, neuron, arrays);
+    std::vector<double> memory(workspace.bytes / sizeof(double));
+    workspace.data = memory.data();
+    workspace.threads = threads;
+    const py::gil_scoped_release release;
+    check(exodus::backward(layout, neuron, static_cast<exodus::Method>(method), bend, arrays, workspace));
+  });
+}
+
+void evaluate(bool double_precision, const py::object& surrogate, const py::handle& threshold, std::int64_t count, Address potential,
+              Address h) {
+  const auto run = [&]<class S>(S) {
+    const exodus::Surrogate<S> bend = to_surrogate<S>(surrogate);
+    const auto param = to_param<S>(threshold);
+    const py::gil_scoped_release release;
+    check(exodus::evaluate(bend, param, count, pointer<const S>(potential), pointer<S>(h)));
+  };
+  double_precision ? run(double{}) : run(float{});
+}
+
+/// The names of a model's parameters and states, in the order in which addresses are passed.
+py::dict models() {
+  py::dict result;
+#define EXODUS_MODEL(name)                                                                                                 \
+  {                                                                                                                        \
+    using N = exodus::name<float>;                                                                                         \
+    result[#name] = py::make_tuple(std::vector<std::string>(std::begin(N::parameter_names), std::end(N::parameter_names)), \
+                                   std::vector<std::string>(std::begin(N::state_names), std::end(N::state_names)));        \
+  }
+  EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
+  return result;
+}
+
+}   // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Kernels of exodus_core; use the package's functions, which check their arguments.";
+  m.def("forward", &forward);
+  m.def("backward", &backward);
+  m.def("evaluate", &evaluate);
+  m.def("get_num_threads", &exodus::get_num_threads);
+  m.def("set_num_threads", &exodus::set_num_threads);
+  m.def("isa", &exodus::isa);
+  m.attr("models") = models();
+  m.attr("version") = exodus::version();
+  m.attr("surrogates") = std::vector<std::string>{
+#define EXODUS_KIND(name, expression) #name,
+      EXODUS_SURROGATES(EXODUS_KIND)
+#undef EXODUS_KIND
+  };
+}

@@ -1,0 +1,51 @@
+"""Exact gradients of spiking neural networks, as compiled kernels.
+
+``forward`` runs a neuron over time and returns a `Trace`; ``backward`` takes the trace and the gradient of
+the spikes and returns `Gradients`, by EXODUS, SLAYER or BPTT. For torch see ``exodus_core.torch``.
+"""
+
+from . import _core, surrogate
+from ._run import Gradients, Trace, backward, forward, growth
+from ._threads import get_num_threads, set_num_threads
+from ._version import __version__
+from .neurons import IF, LIF, ExpLeak, ExpLeakState, LIFState, Neuron
+
+__all__ = [
+    "IF",
+    "LIF",
+    "ExpLeak",
+    "ExpLeakState",
+    "Gradients",
+    "LIFState",
+    "Neuron",
+    "Trace",
+    "__version__",
+    "backward",
+    "forward",
+    "get_num_threads",
+    "growth",
+    "isa",
+    "set_num_threads",
+    "surrogate",
+]
+
+
+def isa() -> str:
+    """Name the instruction set whose kernels run.
+
+    Returns
+    -------
+    str
+        "avx512", "avx2", "x86-64-v2" or "generic": the best that the processor has, or the one that the
+        environment variable EXODUS_ISA named when the package was imported.
+    """
+    return _core.isa()
+
+
+if _core.isa() is None:
+    import os
+
+    raise ImportError(
+        "EXODUS_ISA must name an instruction set that this processor has (avx512, avx2, x86-64-v2), "
+        f"got {os.environ.get('EXODUS_ISA')!r}"
+    )

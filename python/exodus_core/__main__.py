@@ -1,0 +1,31 @@
+"""What a build system asks: ``python -m exodus_core --cmake-dir``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from . import __version__, isa
+
+
+def main() -> None:
+    """Print the answer."""
+    parser = argparse.ArgumentParser(prog="python -m exodus_core", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--cmake-dir",
+        action="store_true",
+        help="the folder for -Dexodus_core_DIR or CMAKE_PREFIX_PATH",
+    )
+    parser.add_argument("--isa", action="store_true", help="the instruction set whose kernels run")
+    arguments = parser.parse_args()
+    if arguments.cmake_dir:
+        print(Path(__file__).parent / "lib" / "cmake" / "exodus_core")
+    elif arguments.isa:
+        print(isa())
+    else:
+        parser.print_help()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,455 @@
+"""The two verbs on numpy arrays: ``forward`` and ``backward``, with what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._arrays import (
+    Arrangement,
+    BoundParameter,
+    arrange,
+    bind_parameter,
+    float_array,
+    overlap,
+    require,
+)
+from .neurons import Neuron, _check
+from .surrogate import SingleExponential, Surrogate
+
+METHODS = ("exodus", "slayer", "bptt")  # in the order of exodus::Method
+
+SurrogateLike = Surrogate | Callable[[Any, Any], Any]
+
+
+@dataclass(eq=False)
+class Trace:
+    """What a neuron did over time.
+
+    Attributes
+    ----------
+    spikes : ndarray or None
+        s[n], in the current's shape, dtype and memory order; None for ExpLeak.
+    potential : ndarray
+        u[n], before the reset.
+    state : named tuple of ndarray
+        After the last step; the next call's ``state=``.
+    neuron : Neuron
+        The descriptor.
+    current : ndarray
+        The input: a reference, which must not be overwritten before ``backward``.
+    initial_state : named tuple of ndarray or None
+        A copy of the state passed in; None at rest.
+    time_axis : int or None
+        As passed to ``forward``, counted from the front.
+    """
+
+    spikes: np.ndarray | None
+    potential: np.ndarray
+    state: Any
+    neuron: Neuron
+    current: np.ndarray
+    initial_state: Any
+    time_axis: int | None
+    _arrangement: Arrangement
+    _parameters: dict[str, BoundParameter]
+
+
+@dataclass(eq=False)
+class Gradients:
+    """The gradients of a loss.
+
+    Attributes
+    ----------
+    current : ndarray
+        dL/da[n], in the current's shape, dtype and memory order.
+    state : named tuple of ndarray
+        dL/d(initial state): the earlier chunk's ``grad_state=``.
+    parameters : dict of str to ndarray
+        dL/d(parameter) for each parameter that the neuron was given, in the parameter's own shape.
+    """
+
+    current: np.ndarray
+    state: Any
+    parameters: dict[str, Any]
+
+
+def _address(array: np.ndarray | None) -> int:
+    return 0 if array is None else array.ctypes.data
+
+
+def _addresses(arrays: Iterable[np.ndarray | None] | None) -> list[int]:
+    return [] if arrays is None else [_address(array) for array in arrays]
+
+
+def _state_arrays(
+    name: str, state: Any, neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, optional: bool
+) -> list[np.ndarray | None]:
+    """The fields of a state or of its gradient, checked."""
+    names = neuron._state._fields
+    if not isinstance(state, (tuple, list)) or len(state) != len(names):
+        raise TypeError(
+            f"{name} must be a tuple of {len(names)} arrays ({', '.join(names)}), got {state!r:.80}"
+        )
+    return [
+        None
+        if optional and array is None
+        else require(f"{name}.{field}", array, arrangement.neuron_shape, dtype)
+        for field, array in zip(names, state, strict=True)
+    ]
+
+
+def _bind(
+    neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, check: bool
+) -> dict[str, BoundParameter]:
+    values = neuron._parameters()
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = {name: np.asarray(value, dtype) for name, value in values.items()}
+    if check:
+        _check(rounded, f" after rounding to {dtype}")
+    return {name: bind_parameter(name, value, arrangement, dtype) for name, value in rounded.items()}
+
+
+def _check_out(name: str, array: Any, like: np.ndarray, arrangement: Arrangement) -> None:
+    """Check an array that is to be written into."""
+    if not isinstance(array, np.ndarray) or array.dtype != like.dtype or array.shape != like.shape:
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else repr(array)
+        raise ValueError(f"out.{name} must have dtype {like.dtype} and shape {like.shape}, got {got}")
+    if not arrangement.lies_here(array):
+        raise ValueError(
+            f"out.{name} must lie in memory like current (strides {like.strides}), got {array.strides}"
+        )
+    if not array.flags.writeable:
+        raise ValueError(f"out.{name} must be writeable, got a read-only array")
+
+
+def _check_apart(results: dict[str, np.ndarray | None], others: dict[str, np.ndarray | None]) -> None:
+    """Raise if a result shares memory with another array."""
+    named = [(name, array) for name, array in results.items() if array is not None]
+    against = [(name, array) for name, array in others.items() if array is not None]
+    for k, (name, result) in enumerate(named):
+        for other_name, other in named[:k] + against:
+            if overlap(result, other):
+                raise ValueError(f"{name} must not overlap {other_name}, got arrays that share memory")
+
+
+def _named(prefix: str, fields: tuple[str, ...], arrays: Any) -> dict[str, np.ndarray | None]:
+    if arrays is None:
+        return {}
+    return {f"{prefix}.{field}": array for field, array in zip(fields, arrays, strict=True)}
+
+
+def forward(
+    neuron: Neuron,
+    current: np.ndarray,
+    *,
+    time_axis: int | None = 0,
+    state: Any = None,
+    out: Trace | None = None,
+) -> Trace:
+    """Run neurons over time.
+
+    Parameters
+    ----------
+    neuron : LIF, IF or ExpLeak
+        The descriptor.
+    current : ndarray
+        Input current a[n], float32 or float64, time on `time_axis`. Any dense stride order runs in place;
+        arrays with gaps, overlaps or negative strides are copied once.
+    time_axis : int or None, optional
+        None runs a single step on an array without a time axis.
+    state : named tuple of ndarray, optional
+        State before the first step (an earlier ``trace.state``, or ``neuron.initial_state``), shaped like
+        `current` without its time axis. None starts at rest. It is not modified.
+    out : Trace, optional
+        An earlier result of the same shape, dtype and layout, whose `spikes` and `potential` are reused.
+
+    Returns
+    -------
+    Trace
+        Spikes, potential and final state; `out` itself where it was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it, what it must be and what it was.
+    """
+    return run_forward(neuron, current, time_axis, state, out)
+
+
+def run_forward(
+    neuron: Neuron,
+    current: Any,
+    time_axis: int | None,
+    state: Any,
+    out: Trace | None = None,
+    *,
+    check_values: bool = True,
+    threads: int = 0,
+) -> Trace:
+    """What ``forward`` does; other front ends have checked the values already and bring their threads."""
+    if not isinstance(neuron, Neuron):
+        raise TypeError(
+            f"neuron must be a descriptor such as LIF, got {type(neuron).__name__}: "
+            "torch modules are called themselves, or see exodus_core.torch.spike"
+        )
+    current, arrangement = arrange("current", float_array("current", current), time_axis)
+    dtype = current.dtype
+    parameters = _bind(neuron, arrangement, dtype, check_values)
+    fields = neuron._state._fields
+    initial = None
+    if state is not None:
+        given = _state_arrays("state", state, neuron, arrangement, dtype, optional=False)
+        initial = neuron._state(*map(arrangement.copy_neurons, given))
+    if out is None:
+        spikes = arrangement.empty(dtype) if neuron._fires else None
+        potential = arrangement.empty(dtype)
+    else:
+        if not isinstance(out, Trace):
+            raise TypeError(f"out must be a Trace, got {type(out).__name__}")
+        spikes, potential = out.spikes, out.potential
+        if neuron._fires:
+            _check_out("spikes", spikes, current, arrangement)
+        elif spikes is not None:
+            raise ValueError("out.spikes must be None for a neuron without spikes, got an array")
+        _check_out("potential", potential, current, arrangement)
+        _check_apart(
+            {"out.spikes": spikes, "out.potential": potential},
+            {"current": current} | _named("state", fields, state),
+        )
+    final = neuron._state(*(arrangement.empty_neurons(dtype) for _ in fields))
+    _core.forward(
+        neuron._model,
+        dtype == np.float64,
+        arrangement.sizes,
+        {name: bound.argument for name, bound in parameters.items()},
+        neuron._options(),
+        _address(current),
+        _addresses(initial),
+        _address(spikes),
+        _address(potential),
+        _addresses(final),
+        threads,
+    )
+    trace = out if out is not None else Trace.__new__(Trace)
+    trace.__init__(  # type: ignore[misc]
+        spikes,
+        potential,
+        final,
+        neuron,
+        current,
+        initial,
+        arrangement.time_axis,
+        arrangement,
+        parameters,
+    )
+    return trace
+
+
+def _evaluated(surrogate: SurrogateLike, trace: Trace) -> np.ndarray:
+    """The values of a custom surrogate, in the potential's memory order."""
+    arrangement, dtype = trace._arrangement, trace.potential.dtype
+    h = np.asarray(surrogate(trace.potential, _threshold(trace)))
+    if h.shape != trace.potential.shape:
+        raise ValueError(
+            f"surrogate must return an array of the potential's shape {trace.potential.shape}, got {h.shape}"
+        )
+    if h.dtype.kind != "f":
+        raise TypeError(f"surrogate must return floating-point numbers, got dtype {h.dtype}")
+    return arrangement.place(h.astype(dtype, copy=False))
+
+
+def _threshold(trace: Trace) -> np.ndarray:
+    """The threshold, shaped to broadcast against the potential with its time axis."""
+    threshold = np.asarray(trace.neuron._parameters()["threshold"], trace.potential.dtype)
+    return trace._arrangement.with_time(threshold)
+
+
+def check_algorithm(method: Any, surrogate: Any) -> None:
+    """Check the choice of a backward pass."""
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
+    if not callable(surrogate):
+        raise TypeError(f"surrogate must be a Surrogate or a callable, got {surrogate!r}")
+
+
+def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> set[str]:
+    names = neuron._names()
+    if parameters is None:
+        return set(names)
+    if isinstance(parameters, str):
+        raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
+    wanted = set(parameters)
+    if not wanted <= set(names):
+        unknown = ", ".join(sorted(map(repr, wanted - set(names))))
+        raise ValueError(f"parameters must be among {names}, got {unknown}")
+    return wanted
+
+
+def backward(
+    trace: Trace,
+    grad_spikes: np.ndarray | None = None,
+    *,
+    method: str = "exodus",
+    surrogate: SurrogateLike = SingleExponential(),  # noqa: B008 (frozen)
+    grad_potential: np.ndarray | None = None,
+    grad_state: Any = None,
+    parameters: Iterable[str] | None = None,
+    out: Gradients | None = None,
+) -> Gradients:
+    """Compute the gradients of a loss from those of the spikes (math.md, Backward; S16, S19).
+
+    Parameters
+    ----------
+    trace : Trace
+        What ``forward`` returned.
+    grad_spikes : ndarray or None, optional
+        e[n] = dL/ds[n], shape and dtype of the spikes. None where only the potential matters, and always
+        for ExpLeak.
+    method : {"exodus", "slayer", "bptt"}, optional
+        The algorithm. "exodus" and "bptt" are exact for the surrogate; "slayer" ignores that a spike's reset
+        changes later potentials (other libraries' ``detach_reset=True``).
+    surrogate : Surrogate or callable, optional
+        f'(u): a built-in, or a function ``(potential, threshold) -> array``.
+    grad_potential : ndarray, optional
+        q[n] = dL/du[n], where the loss also reads the potential.
+    grad_state : tuple of (ndarray or None), optional
+        dL/d(final state): a later chunk's ``gradients.state``.
+    parameters : collection of str, optional
+        Which parameters' gradients to compute; None is all of them, () is none and the fastest.
+    out : Gradients, optional
+        An earlier result of the same shape, dtype and layout, whose `current` is reused.
+
+    Returns
+    -------
+    Gradients
+        Of the current, the initial state and the parameters; `out` itself where it was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it, what it must be and what it was.
+    """
+    return run_backward(trace, grad_spikes, grad_potential, grad_state, method, surrogate, parameters, out)
+
+
+def run_backward(
+    trace: Trace,
+    grad_spikes: np.ndarray | None,
+    grad_potential: np.ndarray | None,
+    grad_state: Any,
+    method: str,
+    surrogate: SurrogateLike,
+    parameters: Iterable[str] | None,
+    out: Gradients | None = None,
+    *,
+    threads: int = 0,
+) -> Gradients:
+    """What ``backward`` does; other front ends bring their threads."""
+    if not isinstance(trace, Trace):
+        raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
+    check_algorithm(method, surrogate)
+    neuron, arrangement, dtype = trace.neuron, trace._arrangement, trace.potential.dtype
+    shape = trace.potential.shape
+    wanted = _wanted_names(neuron, parameters)
+    if grad_spikes is not None and not neuron._fires:
+        raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
+    if grad_spikes is None and grad_potential is None and grad_state is None:
+        raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
+    if grad_spikes is not None:
+        grad_spikes = arrangement.place(require("grad_spikes", grad_spikes, shape, dtype))
+    if grad_potential is not None:
+        grad_potential = arrangement.place(require("grad_potential", grad_potential, shape, dtype))
+    fields = neuron._state._fields
+    final: list[np.ndarray | None] | None = None
+    if grad_state is not None:
+        given = _state_arrays("grad_state", grad_state, neuron, arrangement, dtype, optional=True)
+        final = [None if g is None else arrangement.place_neurons(g) for g in given]
+
+    if out is None:
+        grad_current = arrangement.empty(dtype)
+    else:
+        if not isinstance(out, Gradients):
+            raise TypeError(f"out must be a Gradients, got {type(out).__name__}")
+        grad_current = out.current
+        _check_out("current", grad_current, trace.potential, arrangement)
+        others = {
+            "current": trace.current,
+            "trace.spikes": trace.spikes,
+            "trace.potential": trace.potential,
+            "grad_spikes": grad_spikes,
+            "grad_potential": grad_potential,
+        }
+        others |= _named("trace.initial_state", fields, trace.initial_state)
+        others |= _named("grad_state", fields, final)
+        _check_apart({"out.current": grad_current}, others)
+
+    h = None
+    if neuron._fires and not isinstance(surrogate, Surrogate):
+        h = _evaluated(surrogate, trace)
+    bend = surrogate._argument if isinstance(surrogate, Surrogate) else _address(h)
+    if bend == 0:  # a callable for a neuron that does not fire
+        bend = SingleExponential()._argument
+    grad_initial = neuron._state(*(arrangement.empty_neurons(dtype) for _ in fields))
+    own = neuron._wanted(wanted)
+    names = _core.models[neuron._model][0]
+    sums = {name: np.empty(trace._parameters[name].count) for name in names if name in own}
+    _core.backward(
+        neuron._model,
+        dtype == np.float64,
+        arrangement.sizes,
+        {name: bound.argument for name, bound in trace._parameters.items()},
+        neuron._options(),
+        METHODS.index(method),
+        bend,
+        _address(trace.potential),
+        _address(trace.current),
+        _addresses(trace.initial_state),
+        _address(grad_spikes),
+        _address(grad_potential),
+        _addresses(final),
+        _address(grad_current),
+        _addresses(grad_initial),
+        [_address(sums.get(name)) for name in names],
+        threads,
+    )
+    kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
+    grads = {name: g.astype(dtype)[()] for name, g in neuron._own_gradients(kernel).items()}
+    if out is None:
+        return Gradients(grad_current, grad_initial, grads)
+    out.state, out.parameters = grad_initial, grads
+    return out
+
+
+def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> float:  # noqa: B008
+    """Tell how often the exact gradient grows (math.md, Stability).
+
+    A step multiplies the gradient that it carries by alpha - reset h; where that is beyond [-1, 1],
+    EXODUS and BPTT alike grow. The remedy is a surrogate with a lower peak: h <= (1 + alpha) / reset.
+
+    Parameters
+    ----------
+    trace : Trace
+        What ``forward`` returned.
+    surrogate : Surrogate or callable, optional
+        As for ``backward``.
+
+    Returns
+    -------
+    float
+        The share of all steps at which abs(alpha - reset h) > 1; 0 for the default surrogate with resets
+        that subtract the threshold, and for neurons without reset.
+    """
+    if not isinstance(trace, Trace):
+        raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
+    if not callable(surrogate):
+        raise TypeError(f"surrogate must be a Surrogate or a callable, got {surrogate!r}")
+    if not trace.neuron._fires:
+        return 0.0
+    h = np.asarray(surrogate(trace.potential, _threshold(trace)), np.float64)
+    factor = trace.neuron._carry_factor(h, trace)
+    return float(np.mean(np.abs(factor) > 1.0))

@@ -1,0 +1,459 @@
+"""Neuron descriptors: frozen values that are validated once and go to numpy and torch alike.
+
+The equations are those of the headers `exodus/lif.hpp` and `exodus/exp_leak.hpp`; symbols as in the
+appendix of the EXODUS paper. Parameters are numbers, or arrays that broadcast against the data without its
+time axis: one value per channel of (B, T, C, H, W) has shape (C, 1, 1).
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from ._arrays import FLOATS, is_torch
+
+__all__ = ["IF", "LIF", "ExpLeak", "ExpLeakState", "LIFState", "Neuron"]
+
+Value = Any  # a number or an array of numbers
+
+_RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
+_TIMINGS = ("after_decay", "before_decay")  # in the order of exodus::ResetTiming
+
+
+class LIFState(NamedTuple):
+    """State of LIF and IF after a step, one value per neuron: `potential` is the one before the reset."""
+
+    potential: np.ndarray
+    spikes: np.ndarray
+
+
+class ExpLeakState(NamedTuple):
+    """State of ExpLeak after a step."""
+
+    potential: np.ndarray
+
+
+def _value(name: str, value: Any) -> Value:
+    """A parameter as a float or as a read-only array of its own."""
+    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+        return float(value)
+    if value is None or isinstance(value, (str, bytes, bool, np.bool_)) or is_torch(value):
+        raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}")
+    try:
+        array = np.array(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number or an array of numbers: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be a number or an array of numbers, got dtype {array.dtype}")
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    if array.dtype not in FLOATS:
+        array = array.astype(np.float64)
+    array.flags.writeable = False
+    return array
+
+
+def _require(name: str, value: Value, holds: Any, what: str, of: str = "") -> None:
+    """Raise unless a condition holds for every value; NaN and infinities never do."""
+    good = np.isfinite(value) & holds
+    if not np.all(good):
+        bad = np.broadcast_to(value, np.shape(good))[~good].flat[0] if np.ndim(good) else value
+        raise ValueError(f"{name} must be {what}, got {float(bad)!r}{of}")
+
+
+def _check(values: Mapping[str, Value], of: str = "") -> None:
+    """Check the parameters, by the kernels' names. `of` ends the messages."""
+    for name, value in values.items():
+        if name == "alpha":
+            _require(name, value, (np.asarray(value) >= 0) & (np.asarray(value) <= 1), "in [0, 1]", of)
+        elif name == "threshold":
+            _require(name, value, np.asarray(value) > 0, "above 0", of)
+        else:
+            _require(name, value, True, "finite", of)
+    if "v_min" in values:
+        try:
+            below = np.asarray(values["v_min"]) < np.asarray(values["threshold"])
+        except ValueError:
+            raise ValueError(
+                f"v_min and threshold must broadcast, got shapes {np.shape(values['v_min'])} "
+                f"and {np.shape(values['threshold'])}"
+            ) from None
+        _require("v_min", values["v_min"], below, f"below the threshold {values['threshold']!r}", of)
+
+
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _typed(value: Any) -> str:
+    """A repr that can be typed back, of arrays of any size too."""
+    if isinstance(value, np.ndarray):
+        return f"np.array({value.tolist()!r}, dtype={value.dtype.name!r})"
+    return repr(value)
+
+
+class Neuron:
+    """Base of the descriptors.
+
+    A subclass names its kernel model and says what it passes to it: its parameters and options by the
+    kernel's names, and the way of the gradients back.
+    """
+
+    _model: ClassVar[str]
+    _state: ClassVar[type[NamedTuple]]
+    _fires: ClassVar[bool] = True
+    _gain_may_follow: ClassVar[bool] = False  # gain may be "1-alpha"
+    _value_fields: ClassVar[tuple[str, ...]]  # those that hold parameters
+
+    def _parameters(self) -> dict[str, Value]:
+        """Parameters by the kernel's names, not yet rounded."""
+        raise NotImplementedError
+
+    def _options(self) -> dict[str, int]:
+        """Options by the kernel's names."""
+        raise NotImplementedError
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Gradients by the descriptor's names from those by the kernel's names."""
+        return grads
+
+    def _wanted(self, names: set[str]) -> set[str]:
+        """The kernel's names behind the descriptor's."""
+        return names
+
+    def _names(self) -> list[str]:
+        """The descriptor's names of the parameters that this neuron was given."""
+        raise NotImplementedError
+
+    def _set_values(self) -> None:
+        for name in self._value_fields:
+            value = getattr(self, name)
+            if value is not None and not (name == "gain" and self._gain_may_follow and _is(value, "1-alpha")):
+                object.__setattr__(self, name, _value(name, value))
+
+    def _reads_current(self, names: Iterable[str]) -> bool:
+        """Whether gradients of these parameters need the input current: those of the gain do."""
+        return "gain" in names
+
+    def _with_unchecked(self, **values: Value) -> Any:
+        """A copy with other values, for front ends that learn them and keep them in range themselves."""
+        copy = object.__new__(type(self))
+        for f in fields(self):  # type: ignore[arg-type]
+            object.__setattr__(copy, f.name, values.get(f.name, getattr(self, f.name)))
+        return copy
+
+    def initial_state(self, shape: tuple[int, ...], dtype: Any = np.float32, potential: float = 0.0) -> Any:
+        """Build a state.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the data without its time axis.
+        dtype : dtype, optional
+            Of the data.
+        potential : float or array_like, optional
+            The membrane potential, broadcast to `shape`; everything else is zero.
+
+        Returns
+        -------
+        named tuple of ndarray
+            To be passed as ``state=``.
+        """
+        shape = (int(shape),) if isinstance(shape, numbers.Integral) else tuple(shape)
+        dtype = np.dtype(dtype)
+        if dtype not in FLOATS:
+            raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+        arrays = [np.zeros(shape, dtype) for _ in self._state._fields]
+        arrays[0][...] = potential
+        return self._state(*arrays)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name))
+            if isinstance(getattr(self, f.name), np.ndarray) or isinstance(getattr(other, f.name), np.ndarray)
+            else getattr(self, f.name) == getattr(other, f.name)
+            for f in fields(self)  # type: ignore[arg-type]
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{f.name}={_typed(getattr(self, f.name))}"
+            for f in fields(self)  # type: ignore[arg-type]
+            if not _same(getattr(self, f.name), f.default)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _is(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text
+
+
+def _same(value: Any, default: Any) -> bool:
+    return not isinstance(value, np.ndarray) and value == default
+
+
+class _Leaky(Neuron):
+    """What LIF and ExpLeak share: a decay given as alpha or as tau, and the gain."""
+
+    _gain_may_follow = True
+
+    alpha: Value
+    tau: Value
+    dt: float
+    gain: Value
+
+    def _check_decay(self) -> None:
+        if (self.alpha is None) == (self.tau is None):
+            given = "neither" if self.alpha is None else f"alpha={self.alpha!r} and tau={self.tau!r}"
+            raise ValueError(f"exactly one of alpha and tau must be given, got {given}")
+        if isinstance(self.dt, bool) or not isinstance(self.dt, numbers.Real):
+            raise TypeError(f"dt must be a number, got {self.dt!r}")
+        _require("dt", self.dt, self.dt > 0, "above 0")
+        if self.tau is not None:
+            _require("tau", self.tau, np.asarray(self.tau) > 0, "above 0")
+
+    def _decay(self) -> Value:
+        if self.tau is None:
+            return self.alpha
+        decay = np.exp(-self.dt / np.asarray(self.tau, np.float64))
+        return decay if decay.ndim else float(decay)
+
+    def _decay_and_gain(self) -> dict[str, Value]:
+        alpha = self._decay()
+        gain = self.gain
+        if isinstance(gain, str):
+            gain = 1.0 - (np.asarray(alpha, np.float64) if np.ndim(alpha) else alpha)
+        return {"alpha": alpha, "gain": gain}
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.tau is None or "alpha" not in grads:
+            return grads
+        tau = np.asarray(self.tau, np.float64)  # d alpha / d tau = alpha dt / tau^2
+        slope = np.exp(-self.dt / tau) * self.dt / tau**2
+        return {("tau" if k == "alpha" else k): (g * slope if k == "alpha" else g) for k, g in grads.items()}
+
+    def _wanted(self, names: set[str]) -> set[str]:
+        return {"alpha" if name == "tau" else name for name in names}
+
+    def _reads_current(self, names: Iterable[str]) -> bool:
+        if isinstance(self.gain, str):
+            return bool({"alpha", "tau"} & set(names))
+        return "gain" in names
+
+    def _gain_options(self) -> dict[str, int]:
+        return {"gain_follows_alpha": isinstance(self.gain, str)}
+
+    def _decay_names(self) -> list[str]:
+        return ["alpha" if self.tau is None else "tau"] + ["gain"] * (not isinstance(self.gain, str))
+
+
+class _Resetting(Neuron):
+    """What LIF and IF share: threshold and reset."""
+
+    threshold: Value
+    reset: str
+    reset_amount: Value
+    reset_timing: str
+    v_min: Value
+    max_spikes: int | None
+
+    _state = LIFState
+    _model = "Lif"
+
+    def _check_reset(self) -> None:
+        _choice("reset", self.reset, _RESETS)
+        _choice("reset_timing", self.reset_timing, _TIMINGS)
+        if self.reset_amount is not None and self.reset != "subtract":
+            raise ValueError(
+                f'reset_amount must be None with reset={self.reset!r}: only "subtract" has an amount, '
+                f"got {self.reset_amount!r}"
+            )
+        if self.max_spikes is not None:
+            if isinstance(self.max_spikes, bool) or not isinstance(self.max_spikes, numbers.Integral):
+                raise TypeError(f"max_spikes must be an integer or None, got {self.max_spikes!r}")
+            if not 1 <= self.max_spikes < 2**63:
+                raise ValueError(
+                    f"max_spikes must be at least 1, or None for any number, got {self.max_spikes}"
+                )
+
+    def _threshold_and_reset(self) -> dict[str, Value]:
+        given = {
+            "threshold": self.threshold,
+            "reset_amount": self.reset_amount,
+            "v_min": self.v_min,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
+        """d[n] / d[n+1] of the exact gradient (lif.hpp)."""
+        values = {
+            name: trace._arrangement.with_time(np.asarray(value, np.float64))
+            for name, value in self._parameters().items()
+        }
+        alpha = values.get("alpha", np.float64(1.0))
+        if self.reset == "none":
+            return alpha + 0.0 * h
+        if self.reset == "zero":
+            silent = trace.spikes == 0
+            return alpha * silent - h * alpha * trace.potential
+        rho = values.get("reset_amount", values["threshold"])
+        if self.reset_timing == "before_decay":
+            rho = alpha * rho
+        return alpha - rho * h
+
+    def _reset_options(self) -> dict[str, int]:
+        return {
+            "reset": _RESETS.index(self.reset),
+            "reset_timing": _TIMINGS.index(self.reset_timing),
+            "max_spikes": 0 if self.max_spikes is None else int(self.max_spikes),
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LIF(_Leaky, _Resetting):
+    """The leaky integrate-and-fire neuron (appendix, section 3).
+
+    u[n] = alpha u[n-1] + gain a[n] - reset of s[n-1];  s[n] = 1 where u[n] >= threshold.
+
+    Parameters
+    ----------
+    alpha : float or array_like, optional
+        Decay of the membrane per step, in [0, 1]. Exactly one of `alpha` and `tau` is given.
+    threshold : float or array_like, optional
+        Above 0.
+    tau : float or array_like, optional
+        Time constant in the unit of `dt`: alpha = exp(-dt / tau).
+    dt : float, optional
+        Length of a step.
+    gain : float, array_like or "1-alpha", optional
+        Factor of the input current. "1-alpha" is sinabs' norm_input and spikingjelly's decay_input; its
+        gradient then reaches alpha.
+    reset : {"subtract", "zero", "none"}, optional
+        What a spike does to the potential.
+    reset_amount : float or array_like, optional
+        What is subtracted for a spike; None means the threshold, which then gets the gradient.
+    reset_timing : {"after_decay", "before_decay"}, optional
+        For "subtract": the paper's order, or that of sinabs.
+    v_min : float or array_like, optional
+        Lower bound of the potential, below the threshold. A step with u == v_min counts as clipped.
+    max_spikes : int or None, optional
+        Most spikes in a step; None is any number. Unless 1, s = min(floor(u / threshold), max_spikes).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range or not a number.
+    """
+
+    alpha: Value = None
+    threshold: Value = 1.0
+    _: KW_ONLY
+    tau: Value = None
+    dt: float = 1.0
+    gain: Value = 1.0
+    reset: str = "subtract"
+    reset_amount: Value = None
+    reset_timing: str = "after_decay"
+    v_min: Value = None
+    max_spikes: int | None = 1
+
+    _value_fields = ("alpha", "threshold", "tau", "gain", "reset_amount", "v_min")
+
+    def __post_init__(self) -> None:
+        self._set_values()
+        self._check_decay()
+        self._check_reset()
+        _check(self._parameters())
+
+    def _parameters(self) -> dict[str, Value]:
+        return self._decay_and_gain() | self._threshold_and_reset()
+
+    def _options(self) -> dict[str, int]:
+        return self._gain_options() | self._reset_options()
+
+    def _names(self) -> list[str]:
+        return self._decay_names() + list(self._threshold_and_reset())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IF(_Resetting):
+    """The integrate-and-fire neuron: LIF with alpha = 1.
+
+    Parameters
+    ----------
+    threshold, gain, reset, reset_amount, reset_timing, v_min, max_spikes
+        As for LIF; `gain` is a number or an array.
+    """
+
+    threshold: Value = 1.0
+    _: KW_ONLY
+    gain: Value = 1.0
+    reset: str = "subtract"
+    reset_amount: Value = None
+    reset_timing: str = "after_decay"
+    v_min: Value = None
+    max_spikes: int | None = 1
+
+    _value_fields = ("threshold", "gain", "reset_amount", "v_min")
+
+    def __post_init__(self) -> None:
+        self._set_values()
+        self._check_reset()
+        _check(self._parameters())
+
+    def _parameters(self) -> dict[str, Value]:
+        return {"gain": self.gain} | self._threshold_and_reset()
+
+    def _options(self) -> dict[str, int]:
+        return self._reset_options()
+
+    def _names(self) -> list[str]:
+        return list(self._parameters())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExpLeak(_Leaky):
+    """The leaky integrator, without spikes: the field's LI readout.
+
+    v[n] = alpha v[n-1] + gain a[n].
+
+    Parameters
+    ----------
+    alpha, tau, dt, gain
+        As for LIF.
+    """
+
+    alpha: Value = None
+    _: KW_ONLY
+    tau: Value = None
+    dt: float = 1.0
+    gain: Value = 1.0
+
+    _model = "ExpLeak"
+    _state = ExpLeakState
+    _fires = False
+    _value_fields = ("alpha", "tau", "gain")
+
+    def __post_init__(self) -> None:
+        self._set_values()
+        self._check_decay()
+        _check(self._parameters())
+
+    def _parameters(self) -> dict[str, Value]:
+        return self._decay_and_gain()
+
+    def _options(self) -> dict[str, int]:
+        return self._gain_options()
+
+    def _names(self) -> list[str]:
+        return self._decay_names()

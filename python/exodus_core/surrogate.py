@@ -1,0 +1,191 @@
+"""Surrogate gradients: what stands for f'(u), the derivative of the spike function, in a backward pass.
+
+Each is a value (a frozen dataclass) that goes to ``backward`` and to torch layers, and a function on
+arrays: ``surrogate(potential, threshold)`` evaluates it by the very kernel that a backward pass uses.
+Below x = u - threshold and th = threshold; every surrogate takes `scale`, a factor.
+
+Any callable ``(potential, threshold) -> array`` serves in place of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import _core
+from ._arrays import FLOATS
+
+__all__ = [
+    "ATan",
+    "Boxcar",
+    "FastSigmoid",
+    "Gaussian",
+    "MultiGaussian",
+    "PeriodicExponential",
+    "Sigmoid",
+    "SingleExponential",
+    "StraightThrough",
+    "Surrogate",
+    "Triangle",
+]
+
+_ANY_SIGN = ("mean", "scale", "ratio")
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Base of the built-in surrogates."""
+
+    _kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise TypeError(f"{field.name} must be a number, got {value!r}")
+            if not math.isfinite(value) or (value <= 0 and field.name not in _ANY_SIGN):
+                kind = "finite" if field.name in _ANY_SIGN else "positive and finite"
+                raise ValueError(f"{field.name} must be {kind}, got {value!r}")
+            object.__setattr__(self, field.name, float(value))
+
+    @property
+    def _argument(self) -> tuple[int, float, float, float, float]:
+        """What the bindings take: the kind's number, the scale, and the table's a, b, c."""
+        shape = [getattr(self, field.name) for field in fields(self) if field.name != "scale"]
+        a, b, c = shape + [0.0] * (3 - len(shape))
+        return _core.surrogates.index(self._kind), self.scale, a, b, c  # type: ignore[attr-defined]
+
+    def __call__(self, potential: Any, threshold: Any = 1.0) -> Any:
+        """Evaluate the surrogate.
+
+        Parameters
+        ----------
+        potential : array_like
+            u, float32 or float64; other numbers are taken as float64.
+        threshold : array_like, optional
+            Positive, broadcasts against `potential`.
+
+        Returns
+        -------
+        ndarray
+            h = f'(u), in the potential's dtype and the broadcast shape.
+        """
+        u = np.asarray(potential)
+        if u.dtype not in FLOATS:
+            u = u.astype(np.float64)
+        th = np.asarray(threshold, u.dtype)
+        shape = np.broadcast_shapes(u.shape, th.shape)
+        u = np.ascontiguousarray(np.broadcast_to(u, shape))
+        h = np.empty(shape, u.dtype)
+        param: float | tuple[int, int, int] = float(th.reshape(())) if th.size == 1 else 0.0
+        if th.size > 1:
+            th = np.ascontiguousarray(np.broadcast_to(th, shape))
+            param = (th.ctypes.data, th.size, 1)
+        if h.size:
+            _core.evaluate(u.dtype == np.float64, self._argument, param, u.size, u.ctypes.data, h.ctypes.data)
+        return h[()]
+
+
+@dataclass(frozen=True)
+class SingleExponential(Surrogate):
+    """scale exp(-abs(x) / (width th)) / (width th), SLAYER's rho.
+
+    The default peaks at 1/th, within the stability bound h <= (1 + alpha) / reset (see ``growth``);
+    sinabs' default has scale 1 and exceeds it.
+    """
+
+    width: float = 0.5
+    scale: float = 0.5
+    _kind = "single_exponential"
+
+
+@dataclass(frozen=True)
+class PeriodicExponential(Surrogate):
+    """scale exp(-abs(y) / width), with a peak at every multiple of the threshold.
+
+    y = x below the threshold, else th (2 frac(u/th - 1/2) - 1): for neurons with several spikes a step.
+    """
+
+    width: float = 0.5
+    scale: float = 1.0
+    _kind = "periodic_exponential"
+
+
+@dataclass(frozen=True)
+class Boxcar(Surrogate):
+    """Scale / width where abs(x) <= width / 2, else 0."""
+
+    width: float = 1.0
+    scale: float = 1.0
+    _kind = "boxcar"
+
+
+@dataclass(frozen=True)
+class Triangle(Surrogate):
+    """Scale max(0, 1 - abs(x) / width) / width."""
+
+    width: float = 1.0
+    scale: float = 1.0
+    _kind = "triangle"
+
+
+@dataclass(frozen=True)
+class Gaussian(Surrogate):
+    """Scale G(x; mean, sigma), the normal density."""
+
+    mean: float = 0.0
+    sigma: float = 0.5
+    scale: float = 1.0
+    _kind = "gaussian"
+
+
+@dataclass(frozen=True)
+class MultiGaussian(Surrogate):
+    """A normal density with negative wings.
+
+    scale ((1 + ratio) G(x; 0, sigma) - ratio G(x; sigma, s sigma) - ratio G(x; -sigma, s sigma)).
+    """
+
+    sigma: float = 0.5
+    ratio: float = 0.15
+    s: float = 6.0
+    scale: float = 1.0
+    _kind = "multi_gaussian"
+
+
+@dataclass(frozen=True)
+class FastSigmoid(Surrogate):
+    """Scale / (slope abs(x) + 1)^2."""
+
+    slope: float = 25.0
+    scale: float = 1.0
+    _kind = "fast_sigmoid"
+
+
+@dataclass(frozen=True)
+class ATan(Surrogate):
+    """Scale (slope / 2) / (1 + (pi slope x / 2)^2)."""
+
+    slope: float = 2.0
+    scale: float = 1.0
+    _kind = "atan"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Surrogate):
+    """Scale slope g (1 - g) with g = 1 / (1 + e^(-slope x))."""
+
+    slope: float = 4.0
+    scale: float = 1.0
+    _kind = "sigmoid"
+
+
+@dataclass(frozen=True)
+class StraightThrough(Surrogate):
+    """The constant `scale`."""
+
+    scale: float = 1.0
+    _kind = "straight_through"

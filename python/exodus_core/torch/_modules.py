@@ -1,0 +1,266 @@
+"""Spiking layers as torch modules: a descriptor, of which some values may be learnt."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import neurons
+from .._run import SurrogateLike, check_algorithm
+from ..neurons import Neuron
+from ..surrogate import SingleExponential
+from ._function import Trace, spike_learnt
+
+OUTPUTS = ("spikes", "potential", "trace")
+Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
+
+_no_state: Any = object()
+
+
+def _in_range(name: str, value: Tensor) -> Tensor:
+    """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
+    if name == "alpha":
+        return value.clamp(0.0, 1.0)
+    if name in ("threshold", "tau"):
+        return value.clamp_min(torch.finfo(value.dtype).eps)
+    return value
+
+
+class Layer(nn.Module):
+    """Base of the spiking layers; see ``LIF`` for what they share."""
+
+    _descriptor: ClassVar[type[Neuron]]
+
+    def __init__(
+        self,
+        neuron: Neuron,
+        *,
+        surrogate: SurrogateLike = SingleExponential(),  # noqa: B008 (frozen)
+        method: str = "exodus",
+        time_dim: int = 0,
+        learn: Learn = (),
+        output: str | None = None,
+    ) -> None:
+        super().__init__()
+        output = output if output is not None else ("spikes" if neuron._fires else "potential")
+        if output not in OUTPUTS or (output == "spikes" and not neuron._fires):
+            allowed = OUTPUTS if neuron._fires else OUTPUTS[1:]
+            raise ValueError(f"output must be one of {', '.join(map(repr, allowed))}, got {output!r}")
+        if isinstance(time_dim, bool) or not isinstance(time_dim, int):
+            raise TypeError(f"time_dim must be an integer, got {time_dim!r}")
+        check_algorithm(method, surrogate)
+        self.time_dim, self.output = time_dim, output
+        self._surrogate, self._method = surrogate, method
+        self._register(neuron, learn)
+        self._given = neuron
+
+    def _register(self, neuron: Neuron, learn: Learn) -> None:
+        if isinstance(learn, str):
+            raise TypeError(f"learn must be a collection of names, got the string {learn!r}")
+        names = neuron._names()
+        for name in learn:
+            if name not in names:
+                raise ValueError(f"learn must name parameters of the neuron, {names}, got {name!r}")
+            value = torch.as_tensor(np.array(getattr(neuron, name)), dtype=torch.get_default_dtype())
+            if isinstance(learn, Mapping):
+                try:
+                    value = value.expand(learn[name]).clone()
+                except RuntimeError:
+                    raise ValueError(
+                        f"learn[{name!r}] must be a shape to which the value's shape "
+                        f"{tuple(value.shape)} broadcasts, got {learn[name]!r}"
+                    ) from None
+            self.register_parameter(name, nn.Parameter(value))
+
+    @property
+    def surrogate(self) -> SurrogateLike:
+        """f'(u) of the backward pass; can be set."""
+        return self._surrogate
+
+    @surrogate.setter
+    def surrogate(self, surrogate: SurrogateLike) -> None:
+        check_algorithm(self._method, surrogate)
+        self._surrogate = surrogate
+
+    @property
+    def method(self) -> str:
+        """The algorithm of the backward pass; can be set."""
+        return self._method
+
+    @method.setter
+    def method(self, method: str) -> None:
+        check_algorithm(method, self._surrogate)
+        self._method = method
+
+    def _learnt(self) -> dict[str, Tensor]:
+        return dict(self.named_parameters(recurse=False))
+
+    def _values(self) -> dict[str, np.ndarray]:
+        return {name: _in_range(name, p.detach()).cpu().numpy() for name, p in self._learnt().items()}
+
+    @property
+    def neuron(self) -> Neuron:
+        """The descriptor, with the learnt values as they are now."""
+        return dataclasses.replace(self._given, **self._values())  # type: ignore[type-var]
+
+    def __getattr__(self, name: str) -> Any:
+        """Values that are not learnt read like those that are."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            given = self.__dict__.get("_given")
+            if given is None or name not in {f.name for f in dataclasses.fields(given)}:
+                raise
+            return getattr(given, name)
+
+    def _run(self, current: Tensor, state: Any, time_dim: int | None) -> Trace:
+        neuron = self._given._with_unchecked(**self._values()) if self._parameters else self._given
+        return spike_learnt(current, neuron, self._learnt(), self._surrogate, self._method, time_dim, state)
+
+    def _select(self, trace: Trace) -> Any:
+        return trace if self.output == "trace" else getattr(trace, self.output)
+
+    def forward(self, current: Tensor, state: Any = _no_state) -> Any:
+        """Run the layer over time.
+
+        Parameters
+        ----------
+        current : Tensor
+            Input current, time on `time_dim`.
+        state : named tuple of Tensor or None, optional
+            Where it is passed, None included, the final state is returned as well.
+
+        Returns
+        -------
+        Tensor or Trace, or a tuple of it and the state
+            What `output` names.
+        """
+        trace = self._run(current, None if state is _no_state else state, self.time_dim)
+        return self._select(trace) if state is _no_state else (self._select(trace), trace.state)
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Any, Any]:
+        """Run one step.
+
+        Parameters
+        ----------
+        frame : Tensor
+            Input current of the step, without a time dimension.
+        state : named tuple of Tensor, optional
+            None starts at rest.
+
+        Returns
+        -------
+        tuple
+            What `output` names, and the state.
+        """
+        trace = self._run(frame, state, None)
+        return self._select(trace), trace.state
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        errors = args[-1]
+        for name in self._learnt():
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+                errors.append(f"{prefix}{name} must be finite, got {value}")
+                return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Show the neuron and how it runs."""
+        inner = repr(self.neuron)
+        parts = [inner[inner.index("(") + 1 : -1], f"time_dim={self.time_dim}"]
+        if self._given._fires:
+            parts += [f"method={self.method!r}", f"surrogate={self.surrogate!r}"]
+        if self._parameters:
+            parts.append(f"learn={tuple(self._parameters)}")
+        if self.output != ("spikes" if self._given._fires else "potential"):
+            parts.append(f"output={self.output!r}")
+        return ", ".join(part for part in parts if part)
+
+
+_LAYER_KEYWORDS = ("surrogate", "method", "time_dim", "learn", "output")
+
+
+def _layer(descriptor: type[Neuron], keywords: dict[str, Any]) -> tuple[Neuron, dict[str, Any]]:
+    """Split a layer's keywords into the descriptor and the rest."""
+    rest = {name: keywords.pop(name) for name in _LAYER_KEYWORDS if name in keywords}
+    return descriptor(**keywords), rest
+
+
+class LIF(Layer):
+    """Leaky integrate-and-fire layer.
+
+    Parameters
+    ----------
+    alpha, threshold
+        As for ``exodus_core.LIF``, and so are its other keywords.
+    surrogate : Surrogate or callable, optional
+        f'(u); a callable gets tensors ``(potential, threshold)``.
+    method : {"exodus", "slayer", "bptt"}, optional
+        The algorithm of the backward pass.
+    time_dim : int, optional
+        The dimension of time in the input.
+    learn : collection of str, or mapping of str to shape, optional
+        Parameters to learn ("alpha" or "tau", "threshold", "gain", "reset_amount", "v_min", as given): they
+        become ``nn.Parameter`` of the shape given. A learnt decay is used clamped into [0, 1], a learnt
+        threshold or tau above 0, with the gradient passed straight through.
+    output : {"spikes", "potential", "trace"}, optional
+        What the layer returns.
+    """
+
+    def __init__(self, alpha: Any = None, threshold: Any = 1.0, **keywords: Any) -> None:
+        neuron, rest = _layer(neurons.LIF, {"alpha": alpha, "threshold": threshold, **keywords})
+        super().__init__(neuron, **rest)
+
+
+class IF(Layer):
+    """Integrate-and-fire layer: ``exodus_core.IF``, with the layer keywords of ``LIF``."""
+
+    def __init__(self, threshold: Any = 1.0, **keywords: Any) -> None:
+        neuron, rest = _layer(neurons.IF, {"threshold": threshold, **keywords})
+        super().__init__(neuron, **rest)
+
+
+class ExpLeak(Layer):
+    """Leaky integrator layer, a readout: ``exodus_core.ExpLeak``, with the layer keywords of ``LIF``.
+
+    It has no spikes; `output` is "potential" or "trace".
+    """
+
+    def __init__(self, alpha: Any = None, **keywords: Any) -> None:
+        neuron, rest = _layer(neurons.ExpLeak, {"alpha": alpha, **keywords})
+        super().__init__(neuron, **rest)
+
+
+_LAYERS: dict[type[Neuron], type[Layer]] = {
+    neurons.LIF: LIF,
+    neurons.IF: IF,
+    neurons.ExpLeak: ExpLeak,
+}
+
+
+def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
+    """Build the layer of a descriptor.
+
+    Parameters
+    ----------
+    neuron : LIF, IF or ExpLeak
+        A descriptor of ``exodus_core``.
+    **keywords
+        `surrogate`, `method`, `time_dim`, `learn`, `output`: as for ``LIF``.
+
+    Returns
+    -------
+    Layer
+        Of the class of the same name.
+    """
+    if type(neuron) not in _LAYERS:
+        raise TypeError(f"neuron must be a descriptor such as exodus_core.LIF, got {type(neuron).__name__}")
+    layer = _LAYERS[type(neuron)].__new__(_LAYERS[type(neuron)])
+    Layer.__init__(layer, neuron, **keywords)
+    return layer
