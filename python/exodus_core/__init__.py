@@ -30,6 +30,16 @@ __all__ = [
 ]
 
 
+_ISA = _core.isa()
+if _ISA is None:
+    import os
+
+    raise ImportError(
+        "EXODUS_ISA must name an instruction set that this processor has (avx512, avx2, x86-64-v2), "
+        f"got {os.environ.get('EXODUS_ISA')!r}"
+    )
+
+
 def isa() -> str:
     """Name the instruction set whose kernels run.
 
@@ -39,13 +49,4 @@ def isa() -> str:
         "avx512", "avx2", "x86-64-v2" or "generic": the best that the processor has, or the one that the
         environment variable EXODUS_ISA named when the package was imported.
     """
-    return _core.isa()
-
-
-if _core.isa() is None:
-    import os
-
-    raise ImportError(
-        "EXODUS_ISA must name an instruction set that this processor has (avx512, avx2, x86-64-v2), "
-        f"got {os.environ.get('EXODUS_ISA')!r}"
-    )
+    return str(_ISA)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import __version__, isa
+from . import __version__, _core, isa
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--isa", action="store_true", help="the instruction set whose kernels run")
     arguments = parser.parse_args()
     if arguments.cmake_dir:
-        print(Path(__file__).parent / "lib" / "cmake" / "exodus_core")
+        print(Path(_core.__file__).parent / "lib" / "cmake" / "exodus_core")
     elif arguments.isa:
         print(isa())
     else:

@@ -50,7 +50,7 @@ def require(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> n
 def overlap(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays share an element."""
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

@@ -88,7 +88,7 @@ def _addresses(arrays: Iterable[np.ndarray | None] | None) -> list[int]:
 
 def _state_arrays(
     name: str, state: Any, neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, optional: bool
-) -> list[np.ndarray | None]:
+) -> list[Any]:
     """The fields of a state or of its gradient, checked."""
     names = neuron._state._fields
     if not isinstance(state, (tuple, list)) or len(state) != len(names):

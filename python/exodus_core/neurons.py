@@ -51,6 +51,8 @@ def _value(name: str, value: Any) -> Value:
         raise TypeError(f"{name} must be a number or an array of numbers, got dtype {array.dtype}")
     if array.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    if array.ndim == 0:
+        return float(array)
     if array.dtype not in FLOATS:
         array = array.astype(np.float64)
     array.flags.writeable = False
@@ -105,7 +107,7 @@ class Neuron:
     """
 
     _model: ClassVar[str]
-    _state: ClassVar[type[NamedTuple]]
+    _state: ClassVar[Any]  # the named tuple's class
     _fires: ClassVar[bool] = True
     _gain_may_follow: ClassVar[bool] = False  # gain may be "1-alpha"
     _value_fields: ClassVar[tuple[str, ...]]  # those that hold parameters
@@ -135,6 +137,10 @@ class Neuron:
             value = getattr(self, name)
             if value is not None and not (name == "gain" and self._gain_may_follow and _is(value, "1-alpha")):
                 object.__setattr__(self, name, _value(name, value))
+
+    def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
+        """d[n] / d[n+1] of the exact gradient, of a neuron that fires."""
+        raise NotImplementedError
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         """Whether gradients of these parameters need the input current: those of the gain do."""
@@ -185,12 +191,13 @@ class Neuron:
     def __hash__(self) -> int:
         return hash((type(self), *(getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
 
+    def _given(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, (value, default) in values.items() if not _same(value, default)}
+
     def __repr__(self) -> str:
-        shown = [
-            f"{f.name}={_typed(getattr(self, f.name))}"
-            for f in fields(self)  # type: ignore[arg-type]
-            if not _same(getattr(self, f.name), f.default)
-        ]
+        shown = [f"{name}={_typed(value)}" for name, value in self._given().items()]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

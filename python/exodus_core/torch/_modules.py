@@ -172,15 +172,22 @@ class Layer(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the neuron and how it runs."""
-        inner = repr(self.neuron)
-        parts = [inner[inner.index("(") + 1 : -1], f"time_dim={self.time_dim}"]
+        given = self._given._given() | self._values()
+        parts = [f"{name}={_short(value)}" for name, value in given.items()] + [f"time_dim={self.time_dim}"]
         if self._given._fires:
             parts += [f"method={self.method!r}", f"surrogate={self.surrogate!r}"]
         if self._parameters:
             parts.append(f"learn={tuple(self._parameters)}")
         if self.output != ("spikes" if self._given._fires else "potential"):
             parts.append(f"output={self.output!r}")
-        return ", ".join(part for part in parts if part)
+        return ", ".join(parts)
+
+
+def _short(value: Any) -> str:
+    """A value, or of an array that fills lines the shape."""
+    if isinstance(value, np.ndarray) and value.size > 4:
+        return f"<array of shape {value.shape}>"
+    return repr(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 _LAYER_KEYWORDS = ("surrogate", "method", "time_dim", "learn", "output")

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# All tests, on a fresh machine with Python 3.11+ and a C++ compiler: sets up .venv-test, builds, runs ctest and pytest.
+# Arguments go to pytest. EXODUS_TESTS=OFF leaves out the C++ tests, which need GoogleTest.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+python3 -m venv .venv-test
+pip=(.venv-test/bin/python -m pip --disable-pip-version-check)
+"${pip[@]}" install --quiet -c constraints.txt cmake ninja '.[test]'
+export PATH="$PWD/.venv-test/bin:$PATH"
+
+if [ "${EXODUS_TESTS:-ON}" = ON ]; then
+  # GoogleTest: the system's, else Debian's package where apt can install it; else CMake says what to do.
+  if ! cmake --find-package -DNAME=GTest -DCOMPILER_ID=GNU -DLANGUAGE=CXX -DMODE=EXIST >/dev/null 2>&1 &&
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libgtest-dev
+  fi
+  cmake -S . -B build/test -G Ninja
+  cmake --build build/test
+  ctest --test-dir build/test --output-on-failure --parallel 2
+fi
+python -m pytest "$@"

@@ -1,0 +1,36 @@
+"""The README's three examples run as written; the C++ one against the installed package alone."""
+
+import subprocess
+import sys
+
+import pytest
+from readme import example
+
+CMAKE = """cmake_minimum_required(VERSION 3.25)
+project(example LANGUAGES CXX)
+find_package(exodus_core REQUIRED)
+add_executable(example main.cpp)
+target_link_libraries(example PRIVATE exodus::core)
+"""
+
+
+def run(command, folder):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_python_example_runs(name, tmp_path):
+    (tmp_path / "example.py").write_text(example(name))
+    lines = run([sys.executable, "example.py"], tmp_path).splitlines()
+    assert len(lines) == {"numpy": 2, "torch": 5}[name]
+
+
+def test_cpp_example_runs_against_the_installed_package(tmp_path):
+    cmake_dir = run([sys.executable, "-m", "exodus_core", "--cmake-dir"], tmp_path).strip()
+    (tmp_path / "main.cpp").write_text(example("cpp"))
+    (tmp_path / "CMakeLists.txt").write_text(CMAKE)
+    run(["cmake", "-S", ".", "-B", "build", f"-Dexodus_core_DIR={cmake_dir}"], tmp_path)
+    run(["cmake", "--build", "build"], tmp_path)
+    assert run([str(tmp_path / "build" / "example")], tmp_path).startswith("ok: dL/da[0] = ")
