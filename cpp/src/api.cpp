@@ -86,12 +86,10 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 
-enum class Pass { forward, backward };
-
-/// Rows of about a page per array and step. A narrow inner axis takes tiles, whose rows are whole outer indices; so does a backward pass
-/// over any contiguous piece of memory, since going down in it is half as fast as going up (measured).
+/// Rows of about a page per array and step, contiguous through time where the inner axis is shorter. A narrow inner axis takes tiles, whose
+/// rows are whole outer indices, and where a copy of a neuron's steps should fill some cache lines.
 template <class V>
-cpu::Rows partition(const Layout& layout, int threads, Pass pass) {
+cpu::Rows partition(const Layout& layout, int threads) {
   constexpr std::int64_t narrow = 64, page = 4096 / sizeof(V), tile = 4096, least = 256;
   cpu::Rows rows;
   rows.neurons = layout.outer * layout.inner;
@@ -102,10 +100,8 @@ cpu::Rows partition(const Layout& layout, int threads, Pass pass) {
     rows.lanes = ceil_div(ceil_div(rows.neurons, count), narrow) * narrow;
     rows.lanes = rows.lanes < page ? rows.lanes : page;
   } else if (layout.inner >= narrow) {
-    rows.lanes = layout.inner;   // contiguous through time
-    if (pass == Pass::backward) rows.tile_steps = ceil_div(tile / 8, layout.inner);
+    rows.lanes = layout.inner;
   } else {
-    // Each copy of a neuron's steps should fill some cache lines.
     std::int64_t steps = ceil_div(narrow, layout.inner);
     steps = steps < 16 ? 16 : steps;
     steps = steps < layout.time ? steps : layout.time;
@@ -201,7 +197,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   if (const Status status = set_parameters(neuron, plan.parameters); status != Status::ok) return status;
   const int threads = threads_for(layout, workspace);
   plan.layout = layout;
-  plan.rows = partition<V>(layout, threads, Pass::forward);
+  plan.rows = partition<V>(layout, threads);
   plan.model = model_of(neuron);
   plan.variant = variant_of(neuron);
   plan.cap = spike_cap(neuron);
@@ -249,7 +245,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
 
   const int threads = threads_for(layout, workspace);
   plan.layout = layout;
-  plan.rows = partition<V>(layout, threads, Pass::backward);
+  plan.rows = partition<V>(layout, threads);
   plan.model = model_of(neuron);
   plan.variant = variant_of(neuron);
   plan.cap = spike_cap(neuron);

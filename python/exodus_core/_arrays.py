@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+_LINE = 64  # bytes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -146,7 +147,12 @@ class Arrangement:
 
 
 def _empty(shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    return np.empty([shape[axis] for axis in order], dtype).transpose(np.argsort(order))
+    # On a cache line, which streaming stores fill whole: numpy's own arrays begin 16 bytes into one.
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _LINE, np.uint8)
+    start = -memory.ctypes.data % _LINE
+    array = memory[start : start + size].view(dtype)
+    return array.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
 
 
 def _copy(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:

@@ -245,8 +245,10 @@ class _Leaky(Neuron):
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.tau is None or "alpha" not in grads:
             return grads
-        tau = np.asarray(self.tau, np.float64)  # d alpha / d tau = alpha dt / tau^2
-        slope = np.exp(-self.dt / tau) * self.dt / tau**2
+        tau = np.asarray(self.tau, np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            ratio = np.minimum(self.dt / tau, 1e3)  # beyond it e^-ratio is 0
+            slope = np.exp(-ratio) * ratio / tau  # d alpha / d tau = alpha dt / tau^2
         return {("tau" if k == "alpha" else k): (g * slope if k == "alpha" else g) for k, g in grads.items()}
 
     def _wanted(self, names: set[str]) -> set[str]:

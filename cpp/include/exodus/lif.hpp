@@ -186,14 +186,14 @@ EXODUS_SCALAR V adjoint(const LifParameters<V>& p, const Moment<V, LifState>& at
   V S, w;
   if constexpr (M == Method::slayer) {
     S = at.e;
-    w = at.q + at.h * at.e + decay * carry.d;
+    w = multiply_add(decay, carry.d, multiply_add(at.h, at.e, at.q));
   } else if constexpr (reset == LifReset::zero) {
-    S = at.e - p.alpha * at.u * carry.d;
-    w = at.q + at.h * S + decay * carry.d;
+    S = multiply_add(-p.alpha * at.u, carry.d, at.e);
+    w = multiply_add(decay, carry.d, multiply_add(at.h, S, at.q));
   } else {
     const V rho = reset_weight<reset>(p);
-    S = at.e - rho * carry.d;
-    w = at.q + at.h * at.e + (decay - rho * at.h) * carry.d;
+    S = multiply_add(-rho, carry.d, at.e);
+    w = multiply_add(multiply_add(-rho, at.h, decay), carry.d, multiply_add(at.h, at.e, at.q));
   }
   const V d = at.u == p.v_min ? V(0) : w;
   terms = gradient_terms<reset>(p, at, S, w, d);

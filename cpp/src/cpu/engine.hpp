@@ -51,7 +51,6 @@ void set_row(Row& row, const Layout& layout, const Rows& rows, std::int64_t inde
   row.begin = index * rows.lanes;
   row.lanes = static_cast<int>(smaller(rows.lanes, rows.neurons - row.begin));
   row.tiled = rows.tile_steps > 0;
-  row.one_piece = row.tiled && row.lanes == layout.inner;
   row.step_stride = row.tiled ? row.lanes : layout.inner;
   row.block_count = 0;
   if (row.tiled) {
@@ -66,27 +65,44 @@ void set_row(Row& row, const Layout& layout, const Rows& rows, std::int64_t inde
   }
 }
 
-/// Calls copy(array, tile, count) for each contiguous piece of steps [begin, end) of the row, in an array and in a tile of shape
-/// (steps, lanes), in the array's order. A tiled row has whole outer indices.
+/// Calls copy(array, tile) for each contiguous piece, `layout.inner` elements, of steps [begin, end) of the row, in the array's order. A
+/// tile has the shape (steps, lanes); a tiled row has whole outer indices.
 template <class Array, class Tile, class Copy>
-EXODUS_SCALAR void for_tile(Array* array, Tile* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end,
-                            Copy copy) {
-  const std::int64_t inner = layout.inner;
-  Array* source = array + ((row.begin / inner) * layout.time + begin) * inner;
-  for (std::int64_t lane = 0; lane < row.lanes; lane += inner, source += layout.time * inner) {
-    Array* step = source;
-    Tile* line = tile + lane;
-    for (std::int64_t n = begin; n < end; ++n, step += inner, line += row.lanes) copy(step, line, static_cast<int>(inner));
+EXODUS_SCALAR void for_pieces(Array* array, Tile* tile, const Layout& layout, const Row& row, std::int64_t steps, Copy copy) {
+  for (std::int64_t lane = 0; lane < row.lanes; lane += layout.inner, array += layout.time * layout.inner) {
+    for (std::int64_t n = 0; n < steps; ++n) copy(array + n * layout.inner, tile + n * row.lanes + lane);
   }
 }
 
-/// Element by element where a vector would be longer than the piece.
+/// The first element of a tiled row at a step.
+template <class Array>
+EXODUS_SCALAR Array* tile_source(Array* array, const Layout& layout, const Row& row, std::int64_t step) {
+  return array + (row.begin / layout.inner * layout.time + step) * layout.inner;
+}
+
+/// Steps [begin, end) of a tiled row from an array to a tile.
 template <class V>
-EXODUS_SCALAR void copy_piece(V* to, const V* from, int count) {
-  if (count < 16) {
-    for (int i = 0; i < count; ++i) to[i] = from[i];
+void load_tile(const V* array, V* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end) {
+  const V* const source = tile_source(array, layout, row, begin);
+  if (layout.inner == 1) {
+    transpose(source, layout.time, tile, row.lanes, row.lanes, end - begin);
   } else {
-    copy_lanes(to, from, count);
+    for_pieces(source, tile, layout, row, end - begin, [&](const V* step, V* line) {
+      for (std::int64_t i = 0; i < layout.inner; ++i) line[i] = step[i];
+    });
+  }
+}
+
+/// The way back.
+template <class V>
+void store_tile(V* array, const V* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end) {
+  V* const target = tile_source(array, layout, row, begin);
+  if (layout.inner == 1) {
+    transpose(tile, row.lanes, target, layout.time, end - begin, row.lanes);
+  } else {
+    for_pieces(target, tile, layout, row, end - begin, [&](V* step, const V* line) {
+      for (std::int64_t i = 0; i < layout.inner; ++i) step[i] = line[i];
+    });
   }
 }
 
@@ -110,27 +126,32 @@ struct Input {
   void load(const Layout& layout, const Row& row, std::int64_t from, std::int64_t to) {
     if (!row.tiled || array == nullptr) return;
     begin = from;
-    for_tile(array, tile, layout, row, from, to, [](const V* step, V* line, int count) { copy_piece(line, step, count); });
+    load_tile(array, tile, layout, row, from, to);
   }
 
   /// `ahead` is the step to prefetch; `zeros` has a block of them.
   Cursor<V> at(const Layout& layout, const Row& row, std::int64_t step, std::int64_t ahead, const V* zeros) const {
     if (array == nullptr) return {zeros, nullptr, 0};
+    if (row.tiled) return {tile + (step - begin) * row.step_stride, nullptr, ~std::int64_t{0}};
+    const V* const base = array + step * layout.inner;
     const bool there = 0 <= ahead && ahead < layout.time;
-    if (!row.tiled) {
-      const V* const base = array + step * layout.inner;
-      return {base, there ? base + (ahead - step) * layout.inner : nullptr, ~std::int64_t{0}};
-    }
-    const V* const next = row.one_piece && there ? array + row.begin * layout.time + ahead * layout.inner : nullptr;
-    return {tile + (step - begin) * row.step_stride, next, ~std::int64_t{0}};
+    return {base, there ? base + (ahead - step) * layout.inner : nullptr, ~std::int64_t{0}};
   }
 };
 
-/// Rows jump from page to page, which the processor's prefetchers do not follow.
+/// Fetches a block of a later step into L1: rows jump from page to page, which the processor's prefetchers do not follow.
 template <class V>
-EXODUS_SCALAR void prefetch_block(const V* elements, int lanes) {
+EXODUS_SCALAR void prefetch_up(const V* elements, int lanes) {
   const char* const address = reinterpret_cast<const char*>(elements);
-  for (std::size_t byte = 0; byte < lanes * sizeof(V); byte += 64) __builtin_prefetch(address + byte);
+  for (std::int64_t byte = 0; byte < std::int64_t(lanes * sizeof(V)); byte += 64) __builtin_prefetch(address + byte);
+}
+
+/// The same from the last line to the first. A backward pass goes down in memory; lines touched upwards within that make the
+/// prefetchers guess wrong (touched so, a contiguous array took two to four times as long).
+template <class V>
+EXODUS_SCALAR void prefetch_down(const V* elements, int lanes) {
+  const char* const address = reinterpret_cast<const char*>(elements);
+  for (std::int64_t byte = std::int64_t(lanes * sizeof(V)) - 1; byte >= 0; byte -= 64) __builtin_prefetch(address + byte);
 }
 
 /// A result over time, in place or through a tile; a missing one is not written.
@@ -145,26 +166,21 @@ struct Output {
     return (row.tiled ? tile : array) + (step - begin) * row.step_stride;
   }
 
-  void flush(const Layout& layout, const Row& row, std::int64_t from, std::int64_t to, bool stream) const {
-    if (!row.tiled || array == nullptr) return;
-    for_tile(array, tile, layout, row, from, to, [stream](V* step, const V* line, int count) {
-      if (count < block_lanes / 2) {
-        copy_piece(step, line, count);
-      } else {
-        store_lanes(step, line, count, stream);
-      }
-    });
+  void flush(const Layout& layout, const Row& row, std::int64_t from, std::int64_t to) const {
+    if (row.tiled && array != nullptr) store_tile(array, tile, layout, row, from, to);
   }
 };
 
 /// Sets the parameters of a row; an array is read in place where neurons follow each other, else expanded into `storage`.
 template <class V>
 void set_parameters(ParameterLanes<V>& parameters, V (*storage)[max_row_lanes<V>], const Param<V>* params, int count, const Row& row) {
+  parameters.all_scalar = true;
   for (int k = 0; k < count; ++k) {
     const Param<V>& p = params[k];
     const std::int64_t period = p.count * p.repeat;
     const bool scalar = p.data == nullptr || p.count == 1;
     parameters.follow[k] = scalar ? 0 : ~0;
+    parameters.all_scalar = parameters.all_scalar && scalar;
     parameters.lanes[k] = storage[k];
     if (scalar) {
       const V value = p.data == nullptr ? p.value : p.data[0];
@@ -181,12 +197,16 @@ void set_parameters(ParameterLanes<V>& parameters, V (*storage)[max_row_lanes<V>
   }
 }
 
-constexpr std::int64_t prefetch_steps = 2;   // in place; with tiles, the next tile
+/// How far ahead to prefetch: a page's worth of a row. More would not stay in L1 beside the rest.
+template <class V>
+std::int64_t prefetch_steps(const Row& row) {
+  const std::int64_t steps = max_row_lanes<V> / row.lanes;
+  return steps < 1 ? 1 : steps;
+}
 
 template <class V>
 void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
   const ModelStages<V>& model = stages_of_models<V>[static_cast<int>(plan.model)];
-  const StepStage<V> step_of_model = model.forward[plan.variant];
   const Layout& layout = plan.layout;
   Row row;
   set_row(row, layout, plan.rows, index);
@@ -195,6 +215,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
   alignas(64) V state[max_states][max_row_lanes<V>];
   StepRow<V> work;
   set_parameters(work.parameters, parameters, plan.parameters, model.parameters, row);
+  const StepStage<V> step_of_model = model.forward[plan.variant][work.parameters.all_scalar ? 1 : 0];
   work.cap = plan.cap;
   for (int k = 0; k < model.states; ++k) {
     work.state[k] = state[k];
@@ -206,7 +227,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
   Output<V> history[2] = {{plan.history[0], tiles[1]}, {plan.history[1], tiles[2]}};
   const std::int64_t tile_steps = row.tiled ? plan.rows.tile_steps : layout.time;
   const bool stream = plan.stream && !row.tiled;
-  const std::int64_t far = row.tiled ? tile_steps : prefetch_steps;
+  const std::int64_t far = prefetch_steps<V>(row);
 
   for (std::int64_t begin = 0; begin < layout.time; begin += tile_steps) {
     const std::int64_t end = smaller(begin + tile_steps, layout.time);
@@ -217,16 +238,16 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
       V* const results[2] = {history[0].at(row, step), history[1].at(row, step)};
       for (int b = 0; b < row.block_count; ++b) {
         const Block& block = row.blocks[b];
-        if (a.next != nullptr) prefetch_block(a.next + block.offset, block.lanes);
+        if (a.next != nullptr) prefetch_up(a.next + block.offset, block.lanes);
         step_of_model(work, block.lane, block.lanes, a[block]);
         for (int k = 0; k < 2; ++k) {
           if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
         }
       }
     }
-    for (const Output<V>& output : history) output.flush(layout, row, begin, end, plan.stream);
+    for (const Output<V>& output : history) output.flush(layout, row, begin, end);
   }
-  if (plan.stream) finish_streaming();
+  if (stream) finish_streaming();
 
   for (int k = 0; k < model.states; ++k) {
     if (plan.final[k] != nullptr) copy_lanes(plan.final[k] + row.begin, state[k], row.lanes);
@@ -254,10 +275,16 @@ void load_initial(V (*state)[block_lanes], const V* const* initial, int states, 
   }
 }
 
+/// Terms of this many steps are summed in the arithmetic type before they go to the doubles.
+constexpr std::int64_t partial_steps = 16;
+
 template <class V>
-void add_terms(double* sums, const V* terms, int lanes) {
+void move_sums(double* sums, V* partial, int lanes) {
   EXODUS_LANES
-  for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(terms[i]);
+  for (int i = 0; i < lanes; ++i) {
+    sums[i] += static_cast<double>(partial[i]);
+    partial[i] = V(0);
+  }
 }
 
 template <class V>
@@ -272,23 +299,29 @@ void backward_row(const BackwardPlan<V>& plan, std::int64_t index) {
   for (int k = 0; k < model.parameters; ++k) with_terms = with_terms || plan.sums[k] != nullptr;
   const bool with_before = with_terms || plan.method == Method::bptt;
   const bool with_surrogate = model.fires && plan.surrogate.values == nullptr;
-  const AdjointStage<V> adjoint_of_model = with_terms ? stages.adjoint_with_terms : stages.adjoint;
 
   alignas(64) V parameters[max_parameters][max_row_lanes<V>];
   alignas(64) V carry[max_states][max_row_lanes<V>];
   alignas(64) double sums[max_parameters][max_row_lanes<V>];
-  alignas(64) V before[max_states][block_lanes] = {}, terms[max_parameters][block_lanes];
+  alignas(64) V partial[max_parameters][max_row_lanes<V>];
+  alignas(64) V before[max_states][block_lanes] = {}, waste[block_lanes];
   alignas(64) V h[block_lanes], e_sum[block_lanes], q_sum[block_lanes], grad[block_lanes], grad_initial[max_states][block_lanes];
   alignas(64) const V zeros[block_lanes] = {};
   __builtin_memset(carry, 0, sizeof carry);
-  if (with_terms) __builtin_memset(sums, 0, sizeof sums);
+  if (with_terms) __builtin_memset(sums, 0, sizeof sums), __builtin_memset(partial, 0, sizeof partial);
 
   AdjointRow<V> work;
   set_parameters(work.parameters, parameters, plan.parameters, model.parameters, row);
   work.cap = plan.cap;
   work.grad_current = grad;
   for (int k = 0; k < max_states; ++k) work.before[k] = before[k], work.carry[k] = carry[k], work.grad_initial[k] = grad_initial[k];
-  for (int k = 0; k < max_parameters; ++k) work.terms[k] = terms[k];
+  for (int k = 0; k < max_parameters; ++k) {
+    work.sums[k] = plan.sums[k] == nullptr ? waste : partial[k];
+    work.sums_follow[k] = plan.sums[k] == nullptr ? 0 : ~0;
+  }
+  const AdjointStage<V> adjoint_of_model = with_terms                   ? stages.adjoint_with_terms
+                                           : work.parameters.all_scalar ? stages.adjoint_shared
+                                                                        : stages.adjoint;
   const bool one_threshold = work.parameters.follow[model.threshold] == 0;
   const SurrogateStage<V> surrogate_of_kind =
       with_surrogate ? surrogate_stages<V>[static_cast<int>(plan.surrogate.kind)][one_threshold ? 1 : 0] : nullptr;
@@ -306,7 +339,7 @@ void backward_row(const BackwardPlan<V>& plan, std::int64_t index) {
 
   const std::int64_t tile_steps = row.tiled ? plan.rows.tile_steps : layout.time;
   const bool stream = plan.stream && !row.tiled;
-  const std::int64_t far = row.tiled ? tile_steps : prefetch_steps;
+  const std::int64_t far = prefetch_steps<V>(row);
   for (std::int64_t end = layout.time; end > 0; end -= smaller(tile_steps, end)) {
     const std::int64_t begin = end - smaller(tile_steps, end);
     potential.load(layout, row, begin > 0 && with_before ? begin - 1 : begin, end);
@@ -319,10 +352,10 @@ void backward_row(const BackwardPlan<V>& plan, std::int64_t index) {
       const Cursor<V> currents = cursor(current), given = cursor(surrogate);
       const Cursor<V> earlier = step > 0 ? potential.at(layout, row, step - 1, -1, zeros) : Cursor<V>{zeros, nullptr, 0};
       V* const result = grad_current.at(row, step);
-      for (int b = 0; b < row.block_count; ++b) {
+      for (int b = row.block_count - 1; b >= 0; --b) {
         const Block& block = row.blocks[b];
         for (const Cursor<V>& input : {potentials, spike_grads, potential_grads, currents, given}) {
-          if (input.next != nullptr) prefetch_block(input.next + block.offset, block.lanes);
+          if (input.next != nullptr) prefetch_down(input.next + block.offset, block.lanes);
         }
         const V* const u = potentials[block];
         const V* e = spike_grads[block];
@@ -346,15 +379,15 @@ void backward_row(const BackwardPlan<V>& plan, std::int64_t index) {
           u_before = before[0];
         }
         adjoint_of_model(work, block.lane, block.lanes, u, u_before, h_block, e, q, currents[block]);
-        for (int k = 0; with_terms && k < model.parameters; ++k) {
-          if (plan.sums[k] != nullptr) add_terms(sums[k] + block.lane, terms[k], block.lanes);
-        }
         if (result != nullptr) store_lanes(result + block.offset, grad, block.lanes, stream);
       }
+      for (int k = 0; k < max_parameters; ++k) {
+        if (plan.sums[k] != nullptr && (step % partial_steps == 0)) move_sums(sums[k], partial[k], row.lanes);
+      }
     }
-    grad_current.flush(layout, row, begin, end, plan.stream);
+    grad_current.flush(layout, row, begin, end);
   }
-  if (plan.stream) finish_streaming();
+  if (stream) finish_streaming();
 
   for (int k = 0; k < model.parameters; ++k) {
     if (plan.sums[k] == nullptr) continue;

@@ -1,5 +1,5 @@
 /// @file
-/// Copying a block of lanes to its place in an array: the one function with intrinsics.
+/// Moving lanes between arrays and tiles: copies, transposes, and the one function with intrinsics, streaming stores.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,35 @@ template <class V>
 EXODUS_SCALAR void copy_lanes(V* to, const V* from, int lanes) {
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) to[i] = from[i];
+}
+
+template <class V>
+using Quad __attribute__((vector_size(4 * sizeof(V)), may_alias)) = V;
+
+/// to[c * to_stride + r] = from[r * from_stride + c] for 4 x 4 elements.
+template <class V>
+EXODUS_SCALAR void transpose_quad(const V* from, std::int64_t from_stride, V* to, std::int64_t to_stride) {
+  Quad<V> row[4];
+  for (int r = 0; r < 4; ++r) __builtin_memcpy(&row[r], from + r * from_stride, sizeof row[r]);
+  const Quad<V> low01 = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5), high01 = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+  const Quad<V> low23 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5), high23 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+  const Quad<V> column[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                             __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+  for (int c = 0; c < 4; ++c) __builtin_memcpy(to + c * to_stride, &column[c], sizeof column[c]);
+}
+
+/// The same for rows x columns elements.
+template <class V>
+void transpose(const V* from, std::int64_t from_stride, V* to, std::int64_t to_stride, std::int64_t rows, std::int64_t columns) {
+  const std::int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (std::int64_t r = 0; r < whole_rows; r += 4) {
+    for (std::int64_t c = 0; c < whole_columns; c += 4) {
+      transpose_quad(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
+    }
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c) to[c * to_stride + r] = from[r * from_stride + c];
+  }
 }
 
 /// With `around_caches`, by streaming stores: a plain store reads the line that it overwrites. Call finish_streaming() after the last.

@@ -1,0 +1,115 @@
+"""Speed against memory bandwidth: what share of the time a plain stream over the same bytes would take.
+
+1 means as fast as reading the inputs and writing the results with nothing in between (the faster of plain
+and streaming stores); above 1 is possible, since rows stream better than one long line. Everything is
+measured in turn in one run, so that the ratios hold on a noisy machine.
+
+    python benchmarks/bandwidth.py [--threads 2] [--rounds 30] [--steps 250 --batch 128 --neurons 128]
+"""
+
+import argparse
+import ctypes
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import exodus_core as ec
+
+
+def build_stream():
+    """Compile stream.cpp for this machine and load it."""
+    folder = Path(tempfile.mkdtemp())
+    source, library = Path(__file__).with_name("stream.cpp"), folder / "stream.so"
+    flags = ["-O3", "-std=c++20", "-march=native", "-shared", "-fPIC", "-pthread"]
+    subprocess.run(["c++", *flags, str(source), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def address(array):
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def stream_calls(library, trace, grads, grad_spikes, threads):
+    """The bounds' calls, by pass: plain and streaming stores over the same arrays."""
+    a, s, u, d = trace.current, trace.spikes, trace.potential, grads.current
+    count = ctypes.c_int64(a.size // 8 * 8)
+
+    def forward(around):
+        library.one_in_two_out(address(a), address(s), address(u), count, threads, around)
+
+    def backward(around):
+        library.two_in_one_out(address(grad_spikes), address(u), address(d), count, threads, around)
+
+    return {
+        "forward": [lambda: forward(0), lambda: forward(1)],
+        "backward": [lambda: backward(0), lambda: backward(1)],
+    }
+
+
+def timed(call):
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def compare(bounds, call, rounds):
+    """The median over rounds of (time of the better bound) / (time of the call), and the call's median."""
+    times = [[timed(f) for f in (*bounds, call)] for _ in range(rounds + 3)][3:]
+    *bound_times, call_times = (statistics.median(column) for column in zip(*times, strict=True))
+    return min(bound_times) / call_times, call_times
+
+
+def measure(library, layout, shape, time_axis, threads, rounds):
+    rng = np.random.default_rng(0)
+    neuron = ec.LIF(alpha=0.95)
+    current = rng.normal(0.05, 0.3, shape).astype(np.float32)
+    grad_spikes = rng.normal(0, 1, shape).astype(np.float32)
+    trace = ec.forward(neuron, current, time_axis=time_axis)
+    grads = ec.backward(trace, grad_spikes, parameters=())
+    streams = stream_calls(library, trace, grads, grad_spikes, threads)
+
+    def back(method, **keywords):
+        keywords = {"parameters": (), "out": grads} | keywords
+        return lambda: ec.backward(trace, grad_spikes, method=method, **keywords)
+
+    def run(**keywords):
+        return lambda: ec.forward(neuron, current, time_axis=time_axis, **keywords)
+
+    calls = [
+        ("forward", "reused", run(out=trace)),
+        ("forward", "fresh", run()),
+        ("backward", "exodus, reused", back("exodus")),
+        ("backward", "exodus, fresh", back("exodus", out=None)),
+        ("backward", "exodus, all parameters", back("exodus", parameters=None)),
+        ("backward", "slayer, reused", back("slayer")),
+        ("backward", "bptt, reused", back("bptt")),
+    ]
+    for kind, what, call in calls:
+        ratio, seconds = compare(streams[kind], call, rounds)
+        print(f"{layout:12s} {kind:9s} {what:24s} {ratio:6.2f} {1e3 * seconds:9.2f} ms")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--neurons", type=int, default=128)
+    arguments = parser.parse_args()
+    ec.set_num_threads(arguments.threads)
+    library = build_stream()
+    t, b, n = arguments.steps, arguments.batch, arguments.neurons
+    print(f"LIF, float32, {t} steps x {b} x {n}, {arguments.threads} threads, {ec.isa()}")
+    print(f"{'layout':12s} {'pass':9s} {'':24s} {'share':>6s} {'time':>9s}")
+    layouts = {"time first": ((t, b, n), 0), "batch first": ((b, t, n), 1), "time last": ((b, n, t), 2)}
+    for layout, (shape, time_axis) in layouts.items():
+        measure(library, layout, shape, time_axis, arguments.threads, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

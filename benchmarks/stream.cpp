@@ -1,0 +1,50 @@
+/// The bound that the kernels are compared with: reading and writing the same bytes with nothing in between, by plain or by streaming
+/// stores, on a number of threads. Built by bandwidth.py.
+#include <immintrin.h>
+
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace {
+
+void store(float* to, __m256 value, bool around) {
+  if (around) {
+    _mm256_stream_ps(to, value);
+  } else {
+    _mm256_store_ps(to, value);
+  }
+}
+
+template <class Range>
+void on_threads(std::int64_t count, int threads, Range range) {
+  const std::int64_t share = count / threads / 8 * 8;
+  std::vector<std::thread> others;
+  for (int k = 1; k < threads; ++k) others.emplace_back(range, k * share, k + 1 == threads ? count : (k + 1) * share);
+  range(std::int64_t{0}, threads == 1 ? count : share);
+  for (std::thread& other : others) other.join();
+}
+
+}   // namespace
+
+/// Forward's bytes: one array in, two out. Arrays are aligned to 32 bytes (`in` may be anywhere), count is a multiple of 8.
+extern "C" void one_in_two_out(const float* in, float* out, float* out2, std::int64_t count, int threads, int around) {
+  on_threads(count, threads, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; i += 8) {
+      const __m256 value = _mm256_loadu_ps(in + i);
+      store(out + i, value, around != 0);
+      store(out2 + i, value, around != 0);
+    }
+    _mm_sfence();
+  });
+}
+
+/// Backward's bytes: two arrays in, one out.
+extern "C" void two_in_one_out(const float* in, const float* in2, float* out, std::int64_t count, int threads, int around) {
+  on_threads(count, threads, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; i += 8) {
+      store(out + i, _mm256_add_ps(_mm256_loadu_ps(in + i), _mm256_loadu_ps(in2 + i)), around != 0);
+    }
+    _mm_sfence();
+  });
+}
