@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 _LINE = 64  # bytes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def address(array: np.ndarray | None) -> int:
+    """Where an array begins; 0, null for the kernels, for None."""
+    return 0 if array is None else array.__array_interface__["data"][0]
 
 
 def is_torch(value: Any) -> bool:
@@ -91,19 +97,19 @@ class Arrangement:
     order: tuple[int, ...]
     time_axis: int | None
 
-    @property
+    @cached_property
     def neuron_shape(self) -> tuple[int, ...]:
         """The shape without the time axis."""
         return tuple(n for axis, n in enumerate(self.shape) if axis != self.time_axis)
 
-    @property
+    @cached_property
     def neuron_order(self) -> tuple[int, ...]:
         """The axes of `neuron_shape`, outermost in memory first."""
         if self.time_axis is None:
             return self.order
         return tuple(axis - (axis > self.time_axis) for axis in self.order if axis != self.time_axis)
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, int, int]:
         """(outer, time, inner)."""
         if self.time_axis is None:
@@ -150,7 +156,7 @@ def _empty(shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype) -> n
     # On a cache line, which streaming stores fill whole: numpy's own arrays begin 16 bytes into one.
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + _LINE, np.uint8)
-    start = -memory.ctypes.data % _LINE
+    start = -address(memory) % _LINE
     array = memory[start : start + size].view(dtype)
     return array.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
 
@@ -193,20 +199,33 @@ class BoundParameter:
 
     Attributes
     ----------
-    argument : float or tuple
-        What the bindings take: a number, or (address, count, repeat).
+    number : float
+        The value of all neurons, if `values` is None.
     values : ndarray or None
-        Keeps the memory behind the address alive.
+        In memory order; neuron j has values[(j / repeat) % count].
+    repeat : int
+        See `values`.
     shape : tuple of int
         Of the parameter, as the user gave it.
     """
 
-    argument: float | tuple[int, int, int]
+    number: float
     values: np.ndarray | None
+    repeat: int
     shape: tuple[int, ...]
     _padded: tuple[int, ...]  # the shape with ones in front
     _order: tuple[int, ...]
     _full: bool  # expanded to a value per neuron
+
+    @classmethod
+    def scalar(cls, value: float) -> BoundParameter:
+        """A number for all neurons."""
+        return cls(value, None, 1, (), (), (), False)
+
+    @property
+    def argument(self) -> float | tuple[int, int, int]:
+        """What the bindings take: a number, or (address, count, repeat)."""
+        return self.number if self.values is None else (address(self.values), self.values.size, self.repeat)
 
     @property
     def count(self) -> int:
@@ -237,8 +256,10 @@ def bind_parameter(
             + _hint(shape, neurons)
         )
     padded = (1,) * (len(neurons) - len(shape)) + shape
+    if array.ndim == 0:
+        return BoundParameter.scalar(float(array))
     if array.size == 1:
-        return BoundParameter(float(array.reshape(())), None, shape, padded, order, False)
+        return BoundParameter(float(array.reshape(())), None, 1, shape, padded, order, False)
     # In memory order: the parameter's axes must follow each other for (j / repeat) % count to say it.
     sizes = [padded[axis] for axis in order]
     own = [k for k, axis in enumerate(order) if padded[axis] > 1]
@@ -249,7 +270,7 @@ def bind_parameter(
         lanes = np.broadcast_to(lanes, neurons)
     values = np.ascontiguousarray(lanes.transpose(order))
     repeat = 1 if full else math.prod(neurons[order[k]] for k in range(own[-1] + 1, len(order)))
-    return BoundParameter((values.ctypes.data, values.size, repeat), values, shape, padded, order, full)
+    return BoundParameter(0.0, values, repeat, shape, padded, order, full)
 
 
 def _hint(shape: tuple[int, ...], neurons: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from . import _core
 from ._arrays import (
     Arrangement,
     BoundParameter,
+    address,
     arrange,
     bind_parameter,
     float_array,
@@ -78,12 +80,8 @@ class Gradients:
     parameters: dict[str, Any]
 
 
-def _address(array: np.ndarray | None) -> int:
-    return 0 if array is None else array.ctypes.data
-
-
 def _addresses(arrays: Iterable[np.ndarray | None] | None) -> list[int]:
-    return [] if arrays is None else [_address(array) for array in arrays]
+    return [] if arrays is None else [address(array) for array in arrays]
 
 
 def _state_arrays(
@@ -92,9 +90,8 @@ def _state_arrays(
     """The fields of a state or of its gradient, checked."""
     names = neuron._state._fields
     if not isinstance(state, (tuple, list)) or len(state) != len(names):
-        raise TypeError(
-            f"{name} must be a tuple of {len(names)} arrays ({', '.join(names)}), got {state!r:.80}"
-        )
+        got = f"{len(state)} fields" if isinstance(state, (tuple, list)) else type(state).__name__
+        raise TypeError(f"{name} must be a tuple of {len(names)} arrays ({', '.join(names)}), got {got}")
     return [
         None
         if optional and array is None
@@ -106,12 +103,23 @@ def _state_arrays(
 def _bind(
     neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, check: bool
 ) -> dict[str, BoundParameter]:
-    values = neuron._parameters()
+    """The parameters for the kernels, rounded to the arithmetic dtype first."""
+    if check and neuron._is_scalar():
+        return _bind_scalars(neuron, dtype)
     with np.errstate(over="ignore", under="ignore"):
-        rounded = {name: np.asarray(value, dtype) for name, value in values.items()}
+        rounded = {name: np.asarray(value, dtype) for name, value in neuron._parameters().items()}
     if check:
         _check(rounded, f" after rounding to {dtype}")
     return {name: bind_parameter(name, value, arrangement, dtype) for name, value in rounded.items()}
+
+
+@lru_cache(maxsize=256)
+def _bind_scalars(neuron: Neuron, dtype: np.dtype) -> dict[str, BoundParameter]:
+    """The same for numbers alone, which no arrangement changes: it took a third of a small call's time."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = {name: dtype.type(value) for name, value in neuron._parameters().items()}
+    _check(rounded, f" after rounding to {dtype}")
+    return {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
 
 
 def _check_out(name: str, array: Any, like: np.ndarray, arrangement: Arrangement) -> None:
@@ -197,14 +205,15 @@ def run_forward(
             f"neuron must be a descriptor such as LIF, got {type(neuron).__name__}: "
             "torch modules are called themselves, or see exodus_core.torch.spike"
         )
-    current, arrangement = arrange("current", float_array("current", current), time_axis)
+    given = float_array("current", current)
+    current, arrangement = arrange("current", given, time_axis)
     dtype = current.dtype
     parameters = _bind(neuron, arrangement, dtype, check_values)
     fields = neuron._state._fields
     initial = None
     if state is not None:
-        given = _state_arrays("state", state, neuron, arrangement, dtype, optional=False)
-        initial = neuron._state(*map(arrangement.copy_neurons, given))
+        fields_given = _state_arrays("state", state, neuron, arrangement, dtype, optional=False)
+        initial = neuron._state(*map(arrangement.copy_neurons, fields_given))
     if out is None:
         spikes = arrangement.empty(dtype) if neuron._fires else None
         potential = arrangement.empty(dtype)
@@ -219,7 +228,7 @@ def run_forward(
         _check_out("potential", potential, current, arrangement)
         _check_apart(
             {"out.spikes": spikes, "out.potential": potential},
-            {"current": current} | _named("state", fields, state),
+            {"current": given, **_named("state", fields, state)},
         )
     final = neuron._state(*(arrangement.empty_neurons(dtype) for _ in fields))
     _core.forward(
@@ -228,10 +237,10 @@ def run_forward(
         arrangement.sizes,
         {name: bound.argument for name, bound in parameters.items()},
         neuron._options(),
-        _address(current),
+        address(current),
         _addresses(initial),
-        _address(spikes),
-        _address(potential),
+        address(spikes),
+        address(potential),
         _addresses(final),
         threads,
     )
@@ -273,8 +282,13 @@ def check_algorithm(method: Any, surrogate: Any) -> None:
     """Check the choice of a backward pass."""
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
-    if not callable(surrogate):
-        raise TypeError(f"surrogate must be a Surrogate or a callable, got {surrogate!r}")
+    check_surrogate(surrogate)
+
+
+def check_surrogate(surrogate: Any) -> None:
+    """Check a surrogate; a class is callable too, but makes a surrogate rather than being one."""
+    if not callable(surrogate) or isinstance(surrogate, type):
+        raise TypeError(f"surrogate must be a Surrogate such as Boxcar(), or a callable, got {surrogate!r}")
 
 
 def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> set[str]:
@@ -353,22 +367,32 @@ def run_backward(
     if not isinstance(trace, Trace):
         raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
     check_algorithm(method, surrogate)
-    neuron, arrangement, dtype = trace.neuron, trace._arrangement, trace.potential.dtype
-    shape = trace.potential.shape
+    neuron, arrangement, shape = trace.neuron, trace._arrangement, trace._arrangement.shape
+    dtype = float_array("trace.potential", trace.potential).dtype
+    # A copied or edited trace may lie elsewhere and otherwise in memory than the kernels left it.
+    potential = arrangement.place(require("trace.potential", trace.potential, shape, dtype))
+    current = trace.current
+    if current is not None:
+        current = arrangement.place(require("trace.current", current, shape, dtype))
+    initial = None
+    if trace.initial_state is not None:
+        checked = _state_arrays("trace.initial_state", trace.initial_state, neuron, arrangement, dtype, False)
+        initial = neuron._state(*map(arrangement.place_neurons, checked))
     wanted = _wanted_names(neuron, parameters)
     if grad_spikes is not None and not neuron._fires:
         raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
     if grad_spikes is None and grad_potential is None and grad_state is None:
         raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
-    if grad_spikes is not None:
-        grad_spikes = arrangement.place(require("grad_spikes", grad_spikes, shape, dtype))
-    if grad_potential is not None:
-        grad_potential = arrangement.place(require("grad_potential", grad_potential, shape, dtype))
+    given = {"grad_spikes": grad_spikes, "grad_potential": grad_potential}
+    placed = {
+        name: None if array is None else arrangement.place(require(name, array, shape, dtype))
+        for name, array in given.items()
+    }
     fields = neuron._state._fields
     final: list[np.ndarray | None] | None = None
     if grad_state is not None:
-        given = _state_arrays("grad_state", grad_state, neuron, arrangement, dtype, optional=True)
-        final = [None if g is None else arrangement.place_neurons(g) for g in given]
+        checked = _state_arrays("grad_state", grad_state, neuron, arrangement, dtype, optional=True)
+        final = [None if g is None else arrangement.place_neurons(g) for g in checked]
 
     if out is None:
         grad_current = arrangement.empty(dtype)
@@ -377,21 +401,19 @@ def run_backward(
             raise TypeError(f"out must be a Gradients, got {type(out).__name__}")
         grad_current = out.current
         _check_out("current", grad_current, trace.potential, arrangement)
-        others = {
+        others = given | {
             "current": trace.current,
             "trace.spikes": trace.spikes,
             "trace.potential": trace.potential,
-            "grad_spikes": grad_spikes,
-            "grad_potential": grad_potential,
         }
         others |= _named("trace.initial_state", fields, trace.initial_state)
-        others |= _named("grad_state", fields, final)
+        others |= _named("grad_state", fields, grad_state)
         _check_apart({"out.current": grad_current}, others)
 
     h = None
     if neuron._fires and not isinstance(surrogate, Surrogate):
         h = _evaluated(surrogate, trace)
-    bend = surrogate._argument if isinstance(surrogate, Surrogate) else _address(h)
+    bend = surrogate._argument if isinstance(surrogate, Surrogate) else address(h)
     if bend == 0:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
     grad_initial = neuron._state(*(arrangement.empty_neurons(dtype) for _ in fields))
@@ -406,15 +428,15 @@ def run_backward(
         neuron._options(),
         METHODS.index(method),
         bend,
-        _address(trace.potential),
-        _address(trace.current),
-        _addresses(trace.initial_state),
-        _address(grad_spikes),
-        _address(grad_potential),
+        address(potential),
+        address(current),
+        _addresses(initial),
+        address(placed["grad_spikes"]),
+        address(placed["grad_potential"]),
         _addresses(final),
-        _address(grad_current),
+        address(grad_current),
         _addresses(grad_initial),
-        [_address(sums.get(name)) for name in names],
+        [address(sums.get(name)) for name in names],
         threads,
     )
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
@@ -446,8 +468,7 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     """
     if not isinstance(trace, Trace):
         raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
-    if not callable(surrogate):
-        raise TypeError(f"surrogate must be a Surrogate or a callable, got {surrogate!r}")
+    check_surrogate(surrogate)
     if not trace.neuron._fires:
         return 0.0
     h = np.asarray(surrogate(trace.potential, _threshold(trace)), np.float64)

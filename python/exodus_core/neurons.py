@@ -87,9 +87,9 @@ def _check(values: Mapping[str, Value], of: str = "") -> None:
         _require("v_min", values["v_min"], below, f"below the threshold {values['threshold']!r}", of)
 
 
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def _choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
 
 
 def _typed(value: Any) -> str:
@@ -133,10 +133,15 @@ class Neuron:
         raise NotImplementedError
 
     def _set_values(self) -> None:
+        defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
         for name in self._value_fields:
             value = getattr(self, name)
-            if value is not None and not (name == "gain" and self._gain_may_follow and _is(value, "1-alpha")):
-                object.__setattr__(self, name, _value(name, value))
+            if value is None and defaults[name] is None:
+                continue
+            if name == "gain" and self._gain_may_follow and isinstance(value, str):
+                _choice("gain", value, ("1-alpha",), "a number, an array or ")
+                continue
+            object.__setattr__(self, name, _value(name, value))
 
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
         """d[n] / d[n+1] of the exact gradient, of a neuron that fires."""
@@ -145,6 +150,10 @@ class Neuron:
     def _reads_current(self, names: Iterable[str]) -> bool:
         """Whether gradients of these parameters need the input current: those of the gain do."""
         return "gain" in names
+
+    def _is_scalar(self) -> bool:
+        """Whether all parameters are numbers."""
+        return not any(isinstance(getattr(self, name), np.ndarray) for name in self._value_fields)
 
     def _with_unchecked(self, **values: Value) -> Any:
         """A copy with other values, for front ends that learn them and keep them in range themselves."""
@@ -170,13 +179,22 @@ class Neuron:
         named tuple of ndarray
             To be passed as ``state=``.
         """
-        shape = (int(shape),) if isinstance(shape, numbers.Integral) else tuple(shape)
+        try:
+            shape = (int(shape),) if isinstance(shape, numbers.Integral) else tuple(map(int, shape))
+        except TypeError:
+            raise TypeError(f"shape must be a tuple of integers, got {shape!r}") from None
+        if any(n < 0 for n in shape):
+            raise ValueError(f"shape must not have negative lengths, got {shape}")
         dtype = np.dtype(dtype)
         if dtype not in FLOATS:
             raise TypeError(f"dtype must be float32 or float64, got {dtype}")
-        arrays = [np.zeros(shape, dtype) for _ in self._state._fields]
-        arrays[0][...] = potential
-        return self._state(*arrays)
+        try:
+            first = np.array(np.broadcast_to(np.asarray(potential, dtype), shape))
+        except ValueError:
+            raise ValueError(
+                f"potential must broadcast to shape {shape}, got shape {np.shape(potential)}"
+            ) from None
+        return self._state(first, *(np.zeros(shape, dtype) for _ in self._state._fields[1:]))
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -199,10 +217,6 @@ class Neuron:
     def __repr__(self) -> str:
         shown = [f"{name}={_typed(value)}" for name, value in self._given().items()]
         return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def _is(value: Any, text: str) -> bool:
-    return isinstance(value, str) and value == text
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
-from ._arrays import FLOATS
+from ._arrays import FLOATS, address
 
 __all__ = [
     "ATan",
@@ -83,9 +83,9 @@ class Surrogate:
         param: float | tuple[int, int, int] = float(th.reshape(())) if th.size == 1 else 0.0
         if th.size > 1:
             th = np.ascontiguousarray(np.broadcast_to(th, shape))
-            param = (th.ctypes.data, th.size, 1)
+            param = (address(th), th.size, 1)
         if h.size:
-            _core.evaluate(u.dtype == np.float64, self._argument, param, u.size, u.ctypes.data, h.ctypes.data)
+            _core.evaluate(u.dtype == np.float64, self._argument, param, u.size, address(u), address(h))
         return h[()]
 
 

@@ -52,7 +52,7 @@ EXODUS_SCALAR V square(V x) {
 #define EXODUS_SURROGATES(X)                                                                                          \
   X(single_exponential,   single_exponential(x, th, a, scale))                                 /* width */            \
   X(periodic_exponential, scale * periodic_exponential(u, th, a))                              /* width */            \
-  X(boxcar,               magnitude(x) <= a / 2 ? scale / a : x * 0)                           /* width; NaN stays */ \
+  X(boxcar,               magnitude(x) <= a / 2 ? scale / a : (x == x ? V(0) : x))             /* width; NaN stays */ \
   X(triangle,             (scale / a) * (magnitude(x) > a ? V(0) : 1 - magnitude(x) / a))      /* width */            \
   X(gaussian,             scale * normal_density(x, a, b))                                     /* mean, sigma */      \
   X(multi_gaussian,       scale * ((1 + b) * normal_density(x, V(0), a)                                               \

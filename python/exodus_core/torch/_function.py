@@ -84,7 +84,7 @@ def _array_surrogate(surrogate: SurrogateLike) -> SurrogateLike:
 
     def evaluate(potential: np.ndarray, threshold: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            h = surrogate(torch.from_numpy(potential), torch.from_numpy(np.asarray(threshold)))
+            h = surrogate(torch.from_numpy(potential), torch.from_numpy(np.array(threshold)))
         return h.detach().numpy() if isinstance(h, Tensor) else np.asarray(h)
 
     return evaluate

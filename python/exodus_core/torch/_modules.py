@@ -101,7 +101,8 @@ class Layer(nn.Module):
         return dict(self.named_parameters(recurse=False))
 
     def _values(self) -> dict[str, np.ndarray]:
-        return {name: _in_range(name, p.detach()).cpu().numpy() for name, p in self._learnt().items()}
+        # Copies: the backward pass needs the values of the forward pass, whatever an optimiser does between.
+        return {name: np.array(_in_range(name, p.detach()).cpu()) for name, p in self._learnt().items()}
 
     @property
     def neuron(self) -> Neuron:

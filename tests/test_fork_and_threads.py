@@ -1,0 +1,229 @@
+"""The thread pool survives fork, is shared by any number of callers, and frees the interpreter.
+
+Property: a child of fork computes what its parent computes, also when another thread was computing
+at that moment; concurrent callers get the bits of one caller; the GIL is released during a call;
+thread counts are set, read and checked. Witness: the same call on one thread, alone.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+
+import exodus_core as ec
+import numpy as np
+import pytest
+
+NEURON = ec.LIF(alpha=0.9, threshold=0.6)
+# Enough rows of lanes that every thread has work.
+CURRENT = np.random.default_rng(0).normal(0.2, 0.7, (20, 40_000)).astype(np.float32)
+ONES = np.ones_like(CURRENT)
+
+
+def compute():
+    """Forward and backward, as bytes."""
+    trace = ec.forward(NEURON, CURRENT)
+    grads = ec.backward(trace, ONES)
+    return b"".join(x.tobytes() for x in (trace.spikes, trace.potential, grads.current))
+
+
+@pytest.fixture
+def expected(threads):
+    threads(1)
+    alone = compute()
+    threads(4)
+    return alone
+
+
+def exit_code_of_child(work, seconds=60):
+    """Fork, run `work` in the child (true means success), and return how the child ended."""
+    with warnings.catch_warnings():
+        # Python warns that forking with threads around may deadlock: the very thing tested here.
+        warnings.simplefilter("ignore")
+        pid = os.fork()
+    if pid == 0:
+        code = 2
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    pytest.fail(f"the child did not end within {seconds} s")
+    return None
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+@needs_fork
+def test_child_computes_after_its_parent_did(expected):
+    assert compute() == expected
+    assert exit_code_of_child(lambda: compute() == expected) == 0
+    assert compute() == expected
+
+
+@needs_fork
+def test_child_of_a_child(expected):
+    compute()
+
+    def work():
+        return compute() == expected and exit_code_of_child(lambda: compute() == expected) == 0
+
+    assert exit_code_of_child(work) == 0
+
+
+@needs_fork
+def test_child_can_change_its_thread_count(expected):
+    def work():
+        for count in (1, 3, 2):
+            ec.set_num_threads(count)
+            if compute() != expected:
+                return False
+        return ec.get_num_threads() == 2
+
+    assert exit_code_of_child(work) == 0
+    assert ec.get_num_threads() == 4
+
+
+@needs_fork
+def test_fork_while_another_thread_computes(expected):
+    stop, results = threading.Event(), []
+
+    def keep_computing():
+        while not stop.is_set():
+            results.append(compute() == expected)
+
+    busy = threading.Thread(target=keep_computing)
+    busy.start()
+    try:
+        codes = [exit_code_of_child(lambda: compute() == expected) for _ in range(10)]
+    finally:
+        stop.set()
+        busy.join()
+    assert codes == [0] * 10
+    assert results
+    assert all(results)
+
+
+@needs_fork
+def test_first_call_in_a_child_of_a_parent_that_never_computed():
+    code = (
+        "import os, numpy as np, exodus_core as ec\n"
+        "x = np.full((20, 40_000), 0.25, np.float32)\n"
+        "pid = os.fork()\n"
+        "total = ec.forward(ec.IF(), x).spikes.sum()\n"
+        "if pid == 0: os._exit(0 if total == 5 * 40_000 else 1)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_eight_callers_at_once_get_the_bits_of_one(expected):
+    start, results = threading.Barrier(8), [None] * 8
+
+    def work(i):
+        start.wait()
+        results[i] = [compute() == expected for _ in range(5)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == [[True] * 5] * 8
+
+
+def test_callers_may_change_the_thread_count_meanwhile(expected):
+    stop = threading.Event()
+
+    def change():
+        while not stop.is_set():
+            for count in (1, 2, 3, 4):
+                ec.set_num_threads(count)
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    try:
+        assert all(compute() == expected for _ in range(10))
+    finally:
+        stop.set()
+        changer.join()
+
+
+def test_interpreter_is_free_during_a_call(threads):
+    # A counter must move in the middle half of a call, where no Python code of the call runs.
+    threads(1)
+    current = np.full((100, 60_000), 0.3, np.float32)
+    trace = ec.forward(NEURON, current)
+    for _ in range(20):
+        ticks, span = ticks_during(lambda: ec.forward(NEURON, current, out=trace))
+        quarter = (span[1] - span[0]) / 4
+        if any(span[0] + quarter < tick < span[1] - quarter for tick in ticks):
+            return
+    pytest.fail("no other thread ran Python during 20 calls")
+
+
+def ticks_during(call):
+    """Times at which another thread ran while `call` did, and the call's begin and end."""
+    ticks, running, span = [], threading.Event(), []
+
+    def tick():
+        running.set()
+        while running.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0)
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    running.wait()
+    span.append(time.perf_counter())
+    call()
+    span.append(time.perf_counter())
+    running.clear()
+    ticker.join()
+    return ticks, span
+
+
+def test_thread_count_is_set_and_read(threads):
+    for count in (1, 2, 3, 7):
+        threads(count)
+        assert ec.get_num_threads() == count
+
+
+def test_environment_sets_the_thread_count_to_start_with():
+    code = "import exodus_core as ec; print(ec.get_num_threads())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "EXODUS_NUM_THREADS": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "3", done.stderr
+
+
+@pytest.mark.parametrize("count", [0, -1, -(2**40)])
+def test_thread_count_below_one_is_an_error(threads, count):
+    threads(2)
+    with pytest.raises(ValueError, match=str(count)):
+        threads(count)
+    assert ec.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("count", [1.5, "two", None, [1]])
+def test_thread_count_that_is_no_integer_is_an_error(threads, count):
+    before = ec.get_num_threads()
+    with pytest.raises(TypeError):
+        threads(count)
+    assert ec.get_num_threads() == before
