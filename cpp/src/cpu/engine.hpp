@@ -27,7 +27,6 @@ struct Row {
   std::int64_t begin;
   int lanes;
   bool tiled;
-  bool one_piece;             ///< a tile's step is one contiguous piece of the array
   std::int64_t step_stride;   ///< from a step to the next, in elements
   int block_count;
   Block blocks[max_blocks];
@@ -199,8 +198,8 @@ void set_parameters(ParameterLanes<V>& parameters, V (*storage)[max_row_lanes<V>
 
 /// How far ahead to prefetch: a page's worth of a row. More would not stay in L1 beside the rest.
 template <class V>
-std::int64_t prefetch_steps(const Row& row) {
-  const std::int64_t steps = max_row_lanes<V> / row.lanes;
+std::int64_t prefetch_steps(const Rows& rows) {
+  const std::int64_t steps = max_row_lanes<V> / rows.lanes;
   return steps < 1 ? 1 : steps;
 }
 
@@ -227,7 +226,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
   Output<V> history[2] = {{plan.history[0], tiles[1]}, {plan.history[1], tiles[2]}};
   const std::int64_t tile_steps = row.tiled ? plan.rows.tile_steps : layout.time;
   const bool stream = plan.stream && !row.tiled;
-  const std::int64_t far = prefetch_steps<V>(row);
+  const std::int64_t far = prefetch_steps<V>(plan.rows);
 
   for (std::int64_t begin = 0; begin < layout.time; begin += tile_steps) {
     const std::int64_t end = smaller(begin + tile_steps, layout.time);
@@ -278,6 +277,7 @@ void load_initial(V (*state)[block_lanes], const V* const* initial, int states, 
 /// Terms of this many steps are summed in the arithmetic type before they go to the doubles.
 constexpr std::int64_t partial_steps = 16;
 
+/// Adds partial sums to the sums and clears them.
 template <class V>
 void move_sums(double* sums, V* partial, int lanes) {
   EXODUS_LANES
@@ -287,120 +287,160 @@ void move_sums(double* sums, V* partial, int lanes) {
   }
 }
 
+/// The backward pass of a row, last step first.
+template <class V>
+class BackwardRow {
+ public:
+  BackwardRow(const BackwardPlan<V>& plan, std::int64_t index)
+      : plan_(plan),
+        layout_(plan.layout),
+        model_(stages_of_models<V>[static_cast<int>(plan.model)]),
+        stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]) {
+    set_row(row_, layout_, plan.rows, index);
+    for (int k = 0; k < model_.parameters; ++k) with_terms_ = with_terms_ || plan.sums[k] != nullptr;
+    with_before_ = with_terms_ || plan.method == Method::bptt;
+    if (!with_terms_) current_.array = nullptr;
+    set_work();
+    set_surrogate();
+    __builtin_memset(carry_, 0, sizeof carry_);
+    __builtin_memset(before_, 0, sizeof before_);
+    __builtin_memset(zeros_, 0, sizeof zeros_);
+    if (with_terms_) __builtin_memset(sums_, 0, sizeof sums_), __builtin_memset(partial_, 0, sizeof partial_);
+  }
+
+  void run() {
+    const std::int64_t tile_steps = row_.tiled ? plan_.rows.tile_steps : layout_.time;
+    for (std::int64_t end = layout_.time; end > 0; end -= smaller(tile_steps, end)) {
+      const std::int64_t begin = end - smaller(tile_steps, end);
+      load(begin, end);
+      for (std::int64_t step = end - 1; step >= begin; --step) run_step(step);
+      grad_current_.flush(layout_, row_, begin, end);
+    }
+    if (stream_) finish_streaming();
+    for (int k = 0; k < model_.parameters; ++k) {
+      if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, sums_[k], row_.lanes);
+    }
+    for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
+  }
+
+ private:
+  /// The inputs of a step.
+  struct Step {
+    Cursor<V> potential, earlier, grad_spikes, grad_potential, current, surrogate;
+    V* result;
+    bool first, last;
+  };
+
+  void set_work() {
+    set_parameters(work_.parameters, parameters_, plan_.parameters, model_.parameters, row_);
+    work_.cap = plan_.cap;
+    work_.grad_current = grad_;
+    for (int k = 0; k < max_states; ++k) work_.before[k] = before_[k], work_.carry[k] = carry_[k], work_.grad_initial[k] = grad_initial_[k];
+    for (int k = 0; k < max_parameters; ++k) {
+      work_.sums[k] = plan_.sums[k] == nullptr ? waste_ : partial_[k];
+      work_.sums_follow[k] = plan_.sums[k] == nullptr ? 0 : ~0;
+    }
+    adjoint_ = with_terms_ ? stages_.adjoint_with_terms : work_.parameters.all_scalar ? stages_.adjoint_shared : stages_.adjoint;
+  }
+
+  void set_surrogate() {
+    if (!model_.fires || plan_.surrogate.values != nullptr) return;
+    const Surrogate<V>& surrogate = plan_.surrogate;
+    bend_ = {work_.parameters.lanes[model_.threshold], surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2], h_};
+    const bool one_threshold = work_.parameters.follow[model_.threshold] == 0;
+    surrogate_stage_ = surrogate_stages<V>[static_cast<int>(surrogate.kind)][one_threshold ? 1 : 0];
+  }
+
+  void load(std::int64_t begin, std::int64_t end) {
+    // One step more, for the state before the tile's first step.
+    potential_.load(layout_, row_, begin > 0 && with_before_ ? begin - 1 : begin, end);
+    for (Input<V>* input : {&grad_spikes_, &grad_potential_, &current_, &surrogate_}) input->load(layout_, row_, begin, end);
+    grad_current_.begin = row_.tiled ? begin : 0;
+  }
+
+  void run_step(std::int64_t n) {
+    const auto at = [this, n](const Input<V>& input) { return input.at(layout_, row_, n, n - far_, zeros_); };
+    Step step{at(potential_), {zeros_, nullptr, 0},      at(grad_spikes_), at(grad_potential_),  at(current_),
+              at(surrogate_), grad_current_.at(row_, n), n == 0,           n == layout_.time - 1};
+    if (n > 0) step.earlier = potential_.at(layout_, row_, n - 1, -1, zeros_);
+    for (int b = row_.block_count - 1; b >= 0; --b) run_block(row_.blocks[b], step);
+    for (int k = 0; k < model_.parameters; ++k) {
+      if (plan_.sums[k] != nullptr && n % partial_steps == 0) move_sums(sums_[k], partial_[k], row_.lanes);
+    }
+  }
+
+  void run_block(const Block& block, const Step& step) {
+    for (const Cursor<V>* input : {&step.potential, &step.grad_spikes, &step.grad_potential, &step.current, &step.surrogate}) {
+      if (input->next != nullptr) prefetch_down(input->next + block.offset, block.lanes);
+    }
+    const V* const u = step.potential[block];
+    const V* e = step.grad_spikes[block];
+    const V* q = step.grad_potential[block];
+    if (step.last) {
+      q = with_final(q, plan_.grad_final[0], row_.begin + block.lane, q_sum_, block.lanes);
+      e = with_final(e, plan_.grad_final[1], row_.begin + block.lane, e_sum_, block.lanes);
+    }
+    const V* h = h_;
+    if (surrogate_stage_ != nullptr) {
+      surrogate_stage_(bend_, block.lane, block.lanes, u);
+    } else {
+      h = step.surrogate[block];
+    }
+    const V* u_before = zeros_;
+    if (with_before_ && !step.first) {
+      u_before = step.earlier[block];
+      stages_.record(work_, block.lane, block.lanes, u_before);
+    } else if (with_before_) {
+      load_initial(before_, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
+      u_before = before_[0];
+    }
+    adjoint_(work_, block.lane, block.lanes, u, u_before, h, e, q, step.current[block]);
+    if (step.result != nullptr) store_lanes(step.result + block.offset, grad_, block.lanes, stream_);
+  }
+
+  /// dL/d(initial state).
+  void finish_block(const Block& block) {
+    load_initial(before_, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
+    stages_.initial(work_, block.lane, block.lanes);
+    for (int k = 0; k < model_.states; ++k) {
+      if (plan_.grad_initial[k] != nullptr) copy_lanes(plan_.grad_initial[k] + row_.begin + block.lane, grad_initial_[k], block.lanes);
+    }
+  }
+
+  // Arrays of the whole row, of a block, and tiles.
+  alignas(64) V parameters_[max_parameters][max_row_lanes<V>];
+  alignas(64) V carry_[max_states][max_row_lanes<V>];
+  alignas(64) double sums_[max_parameters][max_row_lanes<V>];
+  alignas(64) V partial_[max_parameters][max_row_lanes<V>];
+  alignas(64) V before_[max_states][block_lanes];
+  alignas(64) V grad_initial_[max_states][block_lanes];
+  alignas(64) V h_[block_lanes], e_sum_[block_lanes], q_sum_[block_lanes], grad_[block_lanes], waste_[block_lanes], zeros_[block_lanes];
+  alignas(64) V tiles_[6][max_tile_elements + max_row_lanes<V>];
+
+  const BackwardPlan<V>& plan_;
+  const Layout& layout_;
+  const ModelStages<V>& model_;
+  const BackwardStages<V>& stages_;
+  Row row_;
+  Input<V> potential_{plan_.potential, tiles_[0]};
+  Input<V> grad_spikes_{plan_.grad_spikes, tiles_[1]};
+  Input<V> grad_potential_{plan_.grad_potential, tiles_[2]};
+  Input<V> current_{plan_.current, tiles_[3]};
+  Input<V> surrogate_{plan_.surrogate.values, tiles_[4]};
+  Output<V> grad_current_{plan_.grad_current, tiles_[5]};
+  AdjointRow<V> work_;
+  SurrogateRow<V> bend_{};
+  AdjointStage<V> adjoint_ = nullptr;
+  SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null where h is given, or not needed
+  bool with_terms_ = false;                       ///< gradients of parameters are wanted
+  bool with_before_ = false;                      ///< the state before each step is needed
+  const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
+  const std::int64_t far_ = prefetch_steps<V>(plan_.rows);
+};
+
 template <class V>
 void backward_row(const BackwardPlan<V>& plan, std::int64_t index) {
-  const ModelStages<V>& model = stages_of_models<V>[static_cast<int>(plan.model)];
-  const BackwardStages<V>& stages = model.backward[static_cast<int>(plan.method)][plan.variant];
-  const Layout& layout = plan.layout;
-  Row row;
-  set_row(row, layout, plan.rows, index);
-
-  bool with_terms = false;
-  for (int k = 0; k < model.parameters; ++k) with_terms = with_terms || plan.sums[k] != nullptr;
-  const bool with_before = with_terms || plan.method == Method::bptt;
-  const bool with_surrogate = model.fires && plan.surrogate.values == nullptr;
-
-  alignas(64) V parameters[max_parameters][max_row_lanes<V>];
-  alignas(64) V carry[max_states][max_row_lanes<V>];
-  alignas(64) double sums[max_parameters][max_row_lanes<V>];
-  alignas(64) V partial[max_parameters][max_row_lanes<V>];
-  alignas(64) V before[max_states][block_lanes] = {}, waste[block_lanes];
-  alignas(64) V h[block_lanes], e_sum[block_lanes], q_sum[block_lanes], grad[block_lanes], grad_initial[max_states][block_lanes];
-  alignas(64) const V zeros[block_lanes] = {};
-  __builtin_memset(carry, 0, sizeof carry);
-  if (with_terms) __builtin_memset(sums, 0, sizeof sums), __builtin_memset(partial, 0, sizeof partial);
-
-  AdjointRow<V> work;
-  set_parameters(work.parameters, parameters, plan.parameters, model.parameters, row);
-  work.cap = plan.cap;
-  work.grad_current = grad;
-  for (int k = 0; k < max_states; ++k) work.before[k] = before[k], work.carry[k] = carry[k], work.grad_initial[k] = grad_initial[k];
-  for (int k = 0; k < max_parameters; ++k) {
-    work.sums[k] = plan.sums[k] == nullptr ? waste : partial[k];
-    work.sums_follow[k] = plan.sums[k] == nullptr ? 0 : ~0;
-  }
-  const AdjointStage<V> adjoint_of_model = with_terms                   ? stages.adjoint_with_terms
-                                           : work.parameters.all_scalar ? stages.adjoint_shared
-                                                                        : stages.adjoint;
-  const bool one_threshold = work.parameters.follow[model.threshold] == 0;
-  const SurrogateStage<V> surrogate_of_kind =
-      with_surrogate ? surrogate_stages<V>[static_cast<int>(plan.surrogate.kind)][one_threshold ? 1 : 0] : nullptr;
-  const V* const shape = plan.surrogate.shape;
-  const SurrogateRow<V> bend{work.parameters.lanes[model.threshold], plan.surrogate.scale, shape[0], shape[1], shape[2], h};
-
-  // The potential's tile begins one step early, for the state before the tile's first step.
-  alignas(64) V tiles[6][max_tile_elements + max_row_lanes<V>];
-  Input<V> potential{plan.potential, tiles[0]};
-  Input<V> grad_spikes{plan.grad_spikes, tiles[1]};
-  Input<V> grad_potential{plan.grad_potential, tiles[2]};
-  Input<V> current{with_terms ? plan.current : nullptr, tiles[3]};
-  Input<V> surrogate{plan.surrogate.values, tiles[4]};
-  Output<V> grad_current{plan.grad_current, tiles[5]};
-
-  const std::int64_t tile_steps = row.tiled ? plan.rows.tile_steps : layout.time;
-  const bool stream = plan.stream && !row.tiled;
-  const std::int64_t far = prefetch_steps<V>(row);
-  for (std::int64_t end = layout.time; end > 0; end -= smaller(tile_steps, end)) {
-    const std::int64_t begin = end - smaller(tile_steps, end);
-    potential.load(layout, row, begin > 0 && with_before ? begin - 1 : begin, end);
-    for (Input<V>* input : {&grad_spikes, &grad_potential, &current, &surrogate}) input->load(layout, row, begin, end);
-    grad_current.begin = row.tiled ? begin : 0;
-
-    for (std::int64_t step = end - 1; step >= begin; --step) {
-      const auto cursor = [&](const Input<V>& input) { return input.at(layout, row, step, step - far, zeros); };
-      const Cursor<V> potentials = cursor(potential), spike_grads = cursor(grad_spikes), potential_grads = cursor(grad_potential);
-      const Cursor<V> currents = cursor(current), given = cursor(surrogate);
-      const Cursor<V> earlier = step > 0 ? potential.at(layout, row, step - 1, -1, zeros) : Cursor<V>{zeros, nullptr, 0};
-      V* const result = grad_current.at(row, step);
-      for (int b = row.block_count - 1; b >= 0; --b) {
-        const Block& block = row.blocks[b];
-        for (const Cursor<V>& input : {potentials, spike_grads, potential_grads, currents, given}) {
-          if (input.next != nullptr) prefetch_down(input.next + block.offset, block.lanes);
-        }
-        const V* const u = potentials[block];
-        const V* e = spike_grads[block];
-        const V* q = potential_grads[block];
-        if (step == layout.time - 1) {
-          q = with_final(q, plan.grad_final[0], row.begin + block.lane, q_sum, block.lanes);
-          e = with_final(e, plan.grad_final[1], row.begin + block.lane, e_sum, block.lanes);
-        }
-        const V* h_block = h;
-        if (with_surrogate) {
-          surrogate_of_kind(bend, block.lane, block.lanes, u);
-        } else {
-          h_block = given[block];
-        }
-        const V* u_before = zeros;
-        if (with_before && step > 0) {
-          u_before = earlier[block];
-          stages.record(work, block.lane, block.lanes, u_before);
-        } else if (with_before) {
-          load_initial(before, plan.initial, model.states, row.begin + block.lane, block.lanes);
-          u_before = before[0];
-        }
-        adjoint_of_model(work, block.lane, block.lanes, u, u_before, h_block, e, q, currents[block]);
-        if (result != nullptr) store_lanes(result + block.offset, grad, block.lanes, stream);
-      }
-      for (int k = 0; k < max_parameters; ++k) {
-        if (plan.sums[k] != nullptr && (step % partial_steps == 0)) move_sums(sums[k], partial[k], row.lanes);
-      }
-    }
-    grad_current.flush(layout, row, begin, end);
-  }
-  if (stream) finish_streaming();
-
-  for (int k = 0; k < model.parameters; ++k) {
-    if (plan.sums[k] == nullptr) continue;
-    for (int i = 0; i < row.lanes; ++i) plan.sums[k][row.begin + i] = sums[k][i];
-  }
-  for (int b = 0; b < row.block_count; ++b) {
-    const Block& block = row.blocks[b];
-    load_initial(before, plan.initial, model.states, row.begin + block.lane, block.lanes);
-    stages.initial(work, block.lane, block.lanes);
-    for (int k = 0; k < model.states; ++k) {
-      if (plan.grad_initial[k] != nullptr) copy_lanes(plan.grad_initial[k] + row.begin + block.lane, grad_initial[k], block.lanes);
-    }
-  }
+  BackwardRow<V>(plan, index).run();
 }
 
 template <class V>
