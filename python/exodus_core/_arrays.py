@@ -171,14 +171,16 @@ def _lies(array: np.ndarray, order: tuple[int, ...]) -> bool:
     return array.transpose(order).flags.c_contiguous and array.flags.aligned
 
 
-def arrange(name: str, array: np.ndarray, time_axis: int | None) -> tuple[np.ndarray, Arrangement]:
+def arrange(
+    name: str, array: np.ndarray, time_axis: int | None, axis_name: str = "time_axis"
+) -> tuple[np.ndarray, Arrangement]:
     """The array, copied once if it has gaps, overlaps or negative strides, and its arrangement."""
     if time_axis is not None:
         if isinstance(time_axis, bool) or not isinstance(time_axis, (int, np.integer)):
-            raise TypeError(f"time_axis must be an integer or None, got {time_axis!r}")
+            raise TypeError(f"{axis_name} must be an integer or None, got {time_axis!r}")
         if not -array.ndim <= time_axis < array.ndim:
             raise ValueError(
-                f"time_axis must be an axis of {name}, whose shape is {array.shape}, got {time_axis}"
+                f"{axis_name} must be an axis of {name}, whose shape is {array.shape}, got {time_axis}"
             )
         time_axis = int(time_axis) % array.ndim
     if array.size == 0:

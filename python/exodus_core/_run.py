@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -101,15 +101,15 @@ def _state_arrays(
 
 
 def _bind(
-    neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, check: bool
+    neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, learnt: Collection[str]
 ) -> dict[str, BoundParameter]:
     """The parameters for the kernels, rounded to the arithmetic dtype first."""
-    if check and neuron._is_scalar():
+    if not learnt and neuron._is_scalar():
         return _bind_scalars(neuron, dtype)
     with np.errstate(over="ignore", under="ignore"):
         rounded = {name: np.asarray(value, dtype) for name, value in neuron._parameters().items()}
-    if check:
-        _check(rounded, f" after rounding to {dtype}")
+    unchecked = neuron._wanted(set(learnt))
+    _check({k: v for k, v in rounded.items() if k not in unchecked}, f" after rounding to {dtype}")
     return {name: bind_parameter(name, value, arrangement, dtype) for name, value in rounded.items()}
 
 
@@ -196,19 +196,24 @@ def run_forward(
     state: Any,
     out: Trace | None = None,
     *,
-    check_values: bool = True,
+    learnt: Collection[str] = (),
+    axis_name: str = "time_axis",
     threads: int = 0,
 ) -> Trace:
-    """What ``forward`` does; other front ends have checked the values already and bring their threads."""
+    """What ``forward`` does.
+
+    Other front ends keep the parameters that they learn in range themselves, have their own name for the
+    axis, and bring their own number of threads.
+    """
     if not isinstance(neuron, Neuron):
         raise TypeError(
             f"neuron must be a descriptor such as LIF, got {type(neuron).__name__}: "
             "torch modules are called themselves, or see exodus_core.torch.spike"
         )
     given = float_array("current", current)
-    current, arrangement = arrange("current", given, time_axis)
+    current, arrangement = arrange("current", given, time_axis, axis_name)
     dtype = current.dtype
-    parameters = _bind(neuron, arrangement, dtype, check_values)
+    parameters = _bind(neuron, arrangement, dtype, learnt)
     fields = neuron._state._fields
     initial = None
     if state is not None:

@@ -76,7 +76,7 @@ def _check(values: Mapping[str, Value], of: str = "") -> None:
             _require(name, value, np.asarray(value) > 0, "above 0", of)
         else:
             _require(name, value, True, "finite", of)
-    if "v_min" in values:
+    if "v_min" in values and "threshold" in values:
         try:
             below = np.asarray(values["v_min"]) < np.asarray(values["threshold"])
         except ValueError:

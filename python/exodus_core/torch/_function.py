@@ -58,8 +58,8 @@ class _Saved:
     time_axis: int | None
 
 
-def _array(name: str, tensor: Any) -> np.ndarray:
-    """The tensor's memory as an array."""
+def check_tensor(name: str, tensor: Any) -> None:
+    """Check that the kernels can take a tensor."""
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f"{name} must be a torch tensor, got {type(tensor).__name__}: for arrays use exodus_core.forward"
@@ -70,7 +70,16 @@ def _array(name: str, tensor: Any) -> np.ndarray:
         raise TypeError(f"{name} must be a dense tensor, got {tensor.layout}")
     if tensor.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name} must have dtype float32 or float64, got {tensor.dtype}")
-    return tensor.detach().numpy()
+
+
+def _array(name: str, tensor: Any) -> np.ndarray:
+    """The tensor's memory as an array."""
+    check_tensor(name, tensor)
+    return _memory(tensor)
+
+
+def _memory(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().resolve_neg().numpy()
 
 
 def _thread_count() -> int:
@@ -85,9 +94,21 @@ def _array_surrogate(surrogate: SurrogateLike) -> SurrogateLike:
     def evaluate(potential: np.ndarray, threshold: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             h = surrogate(torch.from_numpy(potential), torch.from_numpy(np.array(threshold)))
-        return h.detach().numpy() if isinstance(h, Tensor) else np.asarray(h)
+        return _memory(h) if isinstance(h, Tensor) else np.asarray(h)
 
     return evaluate
+
+
+class _DifferentiatedOnce(torch.autograd.Function):
+    """Makes a second derivative an error."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, grad: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("the gradient of a spiking layer cannot be differentiated twice")
 
 
 class _Spike(torch.autograd.Function):
@@ -104,7 +125,8 @@ class _Spike(torch.autograd.Function):
             else neuron._state(
                 *(_array(f"state.{f}", t) for f, t in zip(neuron._state._fields, state, strict=True))
             ),
-            check_values=not call.learnt,
+            learnt=call.learnt,
+            axis_name="time_dim",
             threads=_thread_count(),
         )
         results = [trace.potential, *trace.state]
@@ -115,13 +137,23 @@ class _Spike(torch.autograd.Function):
         ctx.call = call
         ctx.saved = _Saved(trace._arrangement, trace._parameters, trace.time_axis)
         # The current is read by the gradient of the gain alone.
-        ctx.reads_current = neuron._reads_current(call.learnt)
+        wanted = [name for name, tensor in zip(call.learnt, rest, strict=False) if tensor.requires_grad]
+        ctx.reads_current = neuron._reads_current(wanted)
         ctx.save_for_backward(potential, *((current,) if ctx.reads_current else ()), *(state or ()))
         return (potential, *others)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        results = _Spike._gradients(ctx, grads)
+        if not torch.is_grad_enabled():
+            return results
+        # create_graph=True. torch's once_differentiable would silently leave out what depends on the inputs.
+        anchor = torch.zeros((), requires_grad=True)
+        return tuple(None if r is None else _DifferentiatedOnce.apply(anchor, r) for r in results)
+
+    @staticmethod
+    @torch.no_grad()
+    def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         neuron, fields = call.neuron, call.neuron._state._fields
         nothing = (None,) * len(ctx.needs_input_grad)
@@ -129,13 +161,13 @@ class _Spike(torch.autograd.Function):
             return nothing
         potential, *rest = ctx.saved_tensors
         saved: _Saved = ctx.saved
-        current = saved.arrangement.place(rest.pop(0).detach().numpy()) if ctx.reads_current else None
+        current = saved.arrangement.place(_memory(rest.pop(0))) if ctx.reads_current else None
         initial = None
         if call.has_state:
-            initial = neuron._state(*(saved.arrangement.copy_neurons(t.detach().numpy()) for t in rest))
+            initial = neuron._state(*(saved.arrangement.copy_neurons(_memory(t)) for t in rest))
         trace = ArrayTrace(
             None,
-            potential.detach().numpy(),
+            _memory(potential),
             None,
             neuron,
             current,  # type: ignore[arg-type]
@@ -144,7 +176,7 @@ class _Spike(torch.autograd.Function):
             saved.arrangement,
             saved.parameters,
         )
-        arrays = [None if grad is None else grad.detach().numpy() for grad in grads]
+        arrays = [None if grad is None else _memory(grad) for grad in grads]
         grad_potential, grad_state = arrays[0], arrays[1 : 1 + len(fields)]
         wanted = [name for name, needed in zip(call.learnt, ctx.needs_input_grad[2:], strict=False) if needed]
         result = run_backward(

@@ -14,7 +14,7 @@ from .. import neurons
 from .._run import SurrogateLike, check_algorithm
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
-from ._function import Trace, spike_learnt
+from ._function import Trace, check_tensor, spike_learnt
 
 OUTPUTS = ("spikes", "potential", "trace")
 Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
@@ -29,6 +29,29 @@ def _in_range(name: str, value: Tensor) -> Tensor:
     if name in ("threshold", "tau"):
         return value.clamp_min(torch.finfo(value.dtype).eps)
     return value
+
+
+def _expanded(name: str, value: Tensor, shape: Any) -> Tensor:
+    """A value in the shape in which it is to be learnt."""
+    if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(f"learn[{name!r}] must be a shape, a tuple of positive integers, got {shape!r}")
+    try:
+        return value.expand(tuple(shape)).clone()
+    except RuntimeError:
+        raise ValueError(
+            f"learn[{name!r}] must be a shape to which the value's shape {tuple(value.shape)} broadcasts, "
+            f"got {shape!r}"
+        ) from None
+
+
+def _value(name: str, parameter: Tensor) -> np.ndarray:
+    """A copy: the backward pass needs the values of the forward pass, whatever an optimiser does between."""
+    if parameter.is_meta:
+        raise TypeError(f"{name} must have values, got a parameter on the meta device")
+    value = parameter.detach()
+    if value.dtype not in (torch.float32, torch.float64):
+        value = value.float()
+    return _in_range(name, value).cpu().numpy().copy()
 
 
 class Layer(nn.Module):
@@ -60,21 +83,18 @@ class Layer(nn.Module):
         self._given = neuron
 
     def _register(self, neuron: Neuron, learn: Learn) -> None:
-        if isinstance(learn, str):
-            raise TypeError(f"learn must be a collection of names, got the string {learn!r}")
+        if isinstance(learn, str) or not isinstance(learn, Iterable):
+            kind = "the string " if isinstance(learn, str) else ""
+            raise TypeError(
+                f"learn must be a collection of names or a mapping to shapes, got {kind}{learn!r}"
+            )
         names = neuron._names()
         for name in learn:
             if name not in names:
                 raise ValueError(f"learn must name parameters of the neuron, {names}, got {name!r}")
             value = torch.as_tensor(np.array(getattr(neuron, name)), dtype=torch.get_default_dtype())
             if isinstance(learn, Mapping):
-                try:
-                    value = value.expand(learn[name]).clone()
-                except RuntimeError:
-                    raise ValueError(
-                        f"learn[{name!r}] must be a shape to which the value's shape "
-                        f"{tuple(value.shape)} broadcasts, got {learn[name]!r}"
-                    ) from None
+                value = _expanded(name, value, learn[name])
             self.register_parameter(name, nn.Parameter(value))
 
     @property
@@ -101,8 +121,7 @@ class Layer(nn.Module):
         return dict(self.named_parameters(recurse=False))
 
     def _values(self) -> dict[str, np.ndarray]:
-        # Copies: the backward pass needs the values of the forward pass, whatever an optimiser does between.
-        return {name: np.array(_in_range(name, p.detach()).cpu()) for name, p in self._learnt().items()}
+        return {name: _value(name, parameter) for name, parameter in self._learnt().items()}
 
     @property
     def neuron(self) -> Neuron:
@@ -115,11 +134,20 @@ class Layer(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             given = self.__dict__.get("_given")
-            if given is None or name not in {f.name for f in dataclasses.fields(given)}:
+            if given is None or name not in _field_names(given):
                 raise
             return getattr(given, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A value that is not learnt can be set: it goes into the descriptor, which checks it."""
+        given = self.__dict__.get("_given")
+        if given is not None and name not in self._parameters and name in _field_names(given):
+            self.__dict__["_given"] = dataclasses.replace(given, **{name: value})
+        else:
+            super().__setattr__(name, value)
+
     def _run(self, current: Tensor, state: Any, time_dim: int | None) -> Trace:
+        check_tensor("current", current)
         neuron = self._given._with_unchecked(**self._values()) if self._parameters else self._given
         return spike_learnt(current, neuron, self._learnt(), self._surrogate, self._method, time_dim, state)
 
@@ -173,7 +201,10 @@ class Layer(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the neuron and how it runs."""
-        given = self._given._given() | self._values()
+        learnt = self._learnt()
+        given = self._given._given() | {
+            name: None if p.is_meta else _value(name, p) for name, p in learnt.items()
+        }
         parts = [f"{name}={_short(value)}" for name, value in given.items()] + [f"time_dim={self.time_dim}"]
         if self._given._fires:
             parts += [f"method={self.method!r}", f"surrogate={self.surrogate!r}"]
@@ -185,10 +216,16 @@ class Layer(nn.Module):
 
 
 def _short(value: Any) -> str:
-    """A value, or of an array that fills lines the shape."""
+    """A value, or of an array that fills lines the shape; None is on the meta device."""
+    if value is None:
+        return "<no value yet>"
     if isinstance(value, np.ndarray) and value.size > 4:
         return f"<array of shape {value.shape}>"
     return repr(value.tolist() if isinstance(value, np.ndarray) else value)
+
+
+def _field_names(neuron: Neuron) -> set[str]:
+    return {f.name for f in dataclasses.fields(neuron)}  # type: ignore[arg-type]
 
 
 _LAYER_KEYWORDS = ("surrogate", "method", "time_dim", "learn", "output")
