@@ -164,7 +164,7 @@ class _Spike(torch.autograd.Function):
         current = saved.arrangement.place(_memory(rest.pop(0))) if ctx.reads_current else None
         initial = None
         if call.has_state:
-            initial = neuron._state(*(saved.arrangement.copy_neurons(_memory(t)) for t in rest))
+            initial = neuron._state(*map(_memory, rest))
         trace = ArrayTrace(
             None,
             _memory(potential),

@@ -79,10 +79,11 @@ class Layer(nn.Module):
         check_algorithm(method, surrogate)
         self.time_dim, self.output = time_dim, output
         self._surrogate, self._method = surrogate, method
-        self._register(neuron, learn)
+        self._learn_names = self._register(neuron, learn)
         self._given = neuron
 
-    def _register(self, neuron: Neuron, learn: Learn) -> None:
+    def _register(self, neuron: Neuron, learn: Learn) -> tuple[str, ...]:
+        """Make parameters of what is to be learnt; their names."""
         if isinstance(learn, str) or not isinstance(learn, Iterable):
             kind = "the string " if isinstance(learn, str) else ""
             raise TypeError(
@@ -96,6 +97,7 @@ class Layer(nn.Module):
             if isinstance(learn, Mapping):
                 value = _expanded(name, value, learn[name])
             self.register_parameter(name, nn.Parameter(value))
+        return tuple(learn)
 
     @property
     def surrogate(self) -> SurrogateLike:
@@ -118,7 +120,7 @@ class Layer(nn.Module):
         self._method = method
 
     def _learnt(self) -> dict[str, Tensor]:
-        return dict(self.named_parameters(recurse=False))
+        return {name: self._parameters[name] for name in self._learn_names}
 
     def _values(self) -> dict[str, np.ndarray]:
         return {name: _value(name, parameter) for name, parameter in self._learnt().items()}
@@ -141,14 +143,14 @@ class Layer(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         """A value that is not learnt can be set: it goes into the descriptor, which checks it."""
         given = self.__dict__.get("_given")
-        if given is not None and name not in self._parameters and name in _field_names(given):
+        if given is not None and name not in self._learn_names and name in _field_names(given):
             self.__dict__["_given"] = dataclasses.replace(given, **{name: value})
         else:
             super().__setattr__(name, value)
 
     def _run(self, current: Tensor, state: Any, time_dim: int | None) -> Trace:
         check_tensor("current", current)
-        neuron = self._given._with_unchecked(**self._values()) if self._parameters else self._given
+        neuron = self._given._with_unchecked(**self._values()) if self._learn_names else self._given
         return spike_learnt(current, neuron, self._learnt(), self._surrogate, self._method, time_dim, state)
 
     def _select(self, trace: Trace) -> Any:
@@ -208,8 +210,8 @@ class Layer(nn.Module):
         parts = [f"{name}={_short(value)}" for name, value in given.items()] + [f"time_dim={self.time_dim}"]
         if self._given._fires:
             parts += [f"method={self.method!r}", f"surrogate={self.surrogate!r}"]
-        if self._parameters:
-            parts.append(f"learn={tuple(self._parameters)}")
+        if self._learn_names:
+            parts.append(f"learn={self._learn_names}")
         if self.output != ("spikes" if self._given._fires else "potential"):
             parts.append(f"output={self.output!r}")
         return ", ".join(parts)

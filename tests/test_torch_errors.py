@@ -1,0 +1,359 @@
+"""What torch users get wrong is named before any work is done.
+
+Property: a wrong argument of a layer or of `spike` raises ValueError or TypeError whose message
+names the argument in torch's words, says what it must be and what it was.
+Witness: the message itself.
+"""
+
+import re
+from types import SimpleNamespace
+
+import exodus_core as ec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+snn = pytest.importorskip("exodus_core.torch")
+
+CURRENT = torch.full((6, 3, 4), 0.4)
+NEURON = ec.LIF(alpha=0.9)
+DTYPES = [torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool, torch.complex64]
+
+
+def raises(error, *words):
+    """`pytest.raises` for a message that has all the words, in any order."""
+    return pytest.raises(error, match="(?s)" + "".join(f"(?=.*{re.escape(w)})" for w in words))
+
+
+CALLS = {
+    "layer": lambda current: snn.LIF(0.9)(current),
+    "layer that learns": lambda current: snn.LIF(0.9, learn=("alpha", "gain"))(current),
+    "step": lambda current: snn.LIF(0.9).step(current),
+    "spike": lambda current: snn.spike(current, NEURON),
+    "readout": lambda current: snn.ExpLeak(0.9)(current),
+}
+call = pytest.mark.parametrize("run", CALLS.values(), ids=CALLS)
+
+
+@call
+def test_array_instead_of_a_tensor(run):
+    with raises(TypeError, "current", "tensor", "ndarray", "exodus_core.forward"):
+        run(CURRENT.numpy())
+
+
+@call
+@pytest.mark.parametrize("value", [None, [0.1, 0.2], 1.0, NEURON], ids=lambda v: type(v).__name__)
+def test_something_else_instead_of_a_tensor(run, value):
+    with raises(TypeError, "current", "tensor", type(value).__name__):
+        run(value)
+
+
+@call
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtype_of_the_current(run, dtype):
+    with raises(TypeError, "current", "float32", "float64", str(dtype)):
+        run(CURRENT.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_layer_and_current_in_half_precision(dtype):
+    layer = snn.LIF(0.9, learn=("alpha", "gain")).to(dtype)
+    with raises(TypeError, "current", "float32", "float64", str(dtype)):
+        layer(CURRENT.to(dtype))
+
+
+def test_autocast_gives_a_dtype_that_is_named():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), snn.LIF(0.9))
+    with torch.autocast("cpu", torch.bfloat16), raises(TypeError, "current", "float32", "bfloat16"):
+        net(CURRENT)
+
+
+@call
+def test_tensor_on_another_device(run):
+    with raises(TypeError, "current", "CPU", "meta"):
+        run(CURRENT.to("meta"))
+
+
+def test_layer_and_current_without_data():
+    layer = snn.LIF(0.9, learn=("alpha",)).to("meta")
+    with raises(TypeError, "current", "CPU", "meta"):
+        layer(CURRENT.to("meta"))
+
+
+def test_layer_without_data():
+    layer = snn.LIF(0.9, learn=("alpha",)).to("meta")
+    with raises((TypeError, ValueError), "alpha", "meta"):
+        layer(CURRENT)
+
+
+SPARSE = {
+    "coo": lambda x: x.to_sparse(),
+    "csr": lambda x: x[0].to_sparse_csr(),
+    "mkldnn": lambda x: x.to_mkldnn(),
+}
+
+
+@call
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("change", SPARSE.values(), ids=SPARSE)
+def test_tensor_that_is_not_dense(run, change):
+    with raises(TypeError, "current", "dense"):
+        run(change(CURRENT))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (6, 0), (6, 0, 2)], ids=str)
+def test_current_without_elements(shape):
+    with raises(ValueError, "current", "zero", str(shape)):
+        snn.LIF(0.9)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("time_dim", [3, 7, -4])
+def test_time_dim_that_the_current_lacks(time_dim):
+    for run in (
+        lambda: snn.LIF(0.9, time_dim=time_dim)(CURRENT),
+        lambda: snn.spike(CURRENT, NEURON, time_dim=time_dim),
+    ):
+        with raises(ValueError, "time_dim", "current", "(6, 3, 4)", str(time_dim)):
+            run()
+
+
+def test_current_without_dimensions():
+    with raises(ValueError, "time_dim", "current", "()"):
+        snn.LIF(0.9)(torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("time_dim", [1.0, "0", True, (0,), None], ids=repr)
+def test_time_dim_that_is_no_integer(time_dim):
+    with raises(TypeError, "time_dim", "integer", repr(time_dim)):
+        snn.LIF(0.9, time_dim=time_dim)
+    if time_dim is not None:
+        with raises(TypeError, "time_dim", "integer", repr(time_dim)):
+            snn.spike(CURRENT, NEURON, time_dim=time_dim)
+
+
+@pytest.mark.parametrize("name", ["beta", "tau", "reset", "v_min", "reset_amount", "surrogate", ""])
+@pytest.mark.parametrize("kind", [tuple, dict.fromkeys], ids=["tuple", "mapping"])
+def test_unknown_name_to_learn(kind, name):
+    names = kind(["alpha", name])
+    if isinstance(names, dict):
+        names = dict.fromkeys(names, (3, 4))
+    with raises(ValueError, "learn", repr(name), "alpha", "threshold", "gain"):
+        snn.LIF(0.9, learn=names)
+
+
+def test_name_that_other_neurons_have():
+    with raises(ValueError, "learn", "'alpha'", "tau"):
+        snn.LIF(tau=2.0, learn=("alpha",))
+    with raises(ValueError, "learn", "'gain'", "alpha"):
+        snn.LIF(0.9, gain="1-alpha", learn=("gain",))
+    with raises(ValueError, "learn", "'threshold'"):
+        snn.ExpLeak(0.9, learn=("threshold",))
+    with raises(ValueError, "learn", "'alpha'"):
+        snn.IF(learn=("alpha",))
+
+
+def test_string_to_learn():
+    with raises(TypeError, "learn", "names", "'alpha'"):
+        snn.LIF(0.9, learn="alpha")
+
+
+@pytest.mark.parametrize("learn", [None, True, 3, 0.5], ids=repr)
+def test_no_collection_to_learn(learn):
+    with raises(TypeError, "learn", repr(learn)):
+        snn.LIF(0.9, learn=learn)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (-1,), (2.5,), "3", None, ("a",)], ids=repr)
+def test_learnt_shape_that_is_none(shape):
+    with raises((TypeError, ValueError), "learn['alpha']", "shape", repr(shape)):
+        snn.LIF(0.9, learn={"alpha": shape})
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1), (3, 2, 1)], ids=str)
+def test_learnt_shape_that_the_value_does_not_broadcast_to(shape):
+    with raises(ValueError, "learn['alpha']", "broadcast", "(2,)", str(shape)):
+        snn.LIF([0.5, 0.9], learn={"alpha": shape})
+
+
+@pytest.mark.parametrize(("shape", "right"), [((5,), "(5, 1, 1)"), ((7,), "(7, 1)")])
+def test_learnt_shape_that_does_not_broadcast_against_the_data(shape, right):
+    layer = snn.LIF(0.9, learn={"alpha": shape}, time_dim=1)
+    with raises(ValueError, "alpha", "broadcast", "(2, 5, 7, 4)", str(shape), right):
+        layer(torch.zeros(2, 6, 5, 7, 4))
+
+
+def test_value_that_vanishes_in_the_precision_of_the_data():
+    # What is learnt is clamped instead; what is not is checked, whatever else is learnt.
+    for learn in ((), ("alpha",)):
+        layer = snn.LIF(0.9, threshold=1e-50, learn=learn)
+        assert layer(CURRENT.double()).sum() > 0
+        with raises(ValueError, "threshold", "above 0", "float32"):
+            layer(CURRENT)
+
+
+def state_with(potential=None, spikes=None):
+    fields = SimpleNamespace(potential=torch.zeros(3, 4), spikes=torch.zeros(3, 4))
+    return (
+        fields.potential if potential is None else potential,
+        fields.spikes if spikes is None else spikes,
+    )
+
+
+STATEFUL = {
+    "layer": lambda state: snn.LIF(0.9)(CURRENT, state),
+    "step": lambda state: snn.LIF(0.9).step(CURRENT[0], state),
+    "spike": lambda state: snn.spike(CURRENT, NEURON, state=state),
+}
+stateful = pytest.mark.parametrize("run", STATEFUL.values(), ids=STATEFUL)
+ZEROS = torch.zeros(3, 4)
+
+
+@stateful
+@pytest.mark.parametrize(
+    "state", [(), (ZEROS,), (ZEROS,) * 3, ZEROS, CURRENT[:2], {"potential": ZEROS}, "state", 3]
+)
+def test_state_that_has_not_two_fields(run, state):
+    with raises(TypeError, "state", "2", "potential", "spikes"):
+        run(state)
+
+
+def test_state_of_another_neuron():
+    _, state = snn.ExpLeak(0.9)(CURRENT, None)
+    with raises(TypeError, "state", "potential", "spikes"):
+        snn.LIF(0.9)(CURRENT, state)
+
+
+@stateful
+@pytest.mark.parametrize("field", ["potential", "spikes"])
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (1, 4), (6, 3, 4), ()], ids=str)
+def test_state_of_another_shape(run, shape, field):
+    with raises(ValueError, f"state.{field}", "(3, 4)", str(shape)):
+        run(state_with(**{field: torch.zeros(shape)}))
+
+
+@stateful
+@pytest.mark.parametrize("field", ["potential", "spikes"])
+@pytest.mark.parametrize("dtype", [torch.float64, *DTYPES], ids=str)
+def test_state_of_another_dtype(run, dtype, field):
+    with raises(TypeError, f"state.{field}", "float32", str(dtype).split(".")[1]):
+        run(state_with(**{field: ZEROS.to(dtype)}))
+
+
+@stateful
+@pytest.mark.parametrize("field", ["potential", "spikes"])
+@pytest.mark.parametrize("value", [ZEROS.numpy(), 0.0, [0.0]], ids=lambda v: type(v).__name__)
+def test_state_of_another_kind(run, value, field):
+    with raises(TypeError, f"state.{field}", "tensor", type(value).__name__):
+        run(state_with(**{field: value}))
+
+
+@stateful
+@pytest.mark.parametrize("field", ["potential", "spikes"])
+def test_state_on_another_device_or_sparse(run, field):
+    with raises(TypeError, f"state.{field}", "CPU", "meta"):
+        run(state_with(**{field: ZEROS.to("meta")}))
+    with raises(TypeError, f"state.{field}", "dense"):
+        run(state_with(**{field: ZEROS.to_sparse()}))
+
+
+@pytest.mark.parametrize("method", ["EXODUS", "backprop", None, 1], ids=repr)
+def test_unknown_method(method):
+    layer = snn.LIF(0.9)
+    for run in (
+        lambda: snn.LIF(0.9, method=method),
+        lambda: snn.spike(CURRENT, NEURON, method=method),
+        lambda: setattr(layer, "method", method),
+    ):
+        with raises(ValueError, "method", "exodus", "slayer", "bptt", repr(method)):
+            run()
+    assert layer.method == "exodus"
+
+
+@pytest.mark.parametrize("surrogate", [None, "ATan", 0.5], ids=repr)
+def test_surrogate_that_cannot_be_called(surrogate):
+    layer = snn.LIF(0.9)
+    before = layer.surrogate
+    for run in (
+        lambda: snn.LIF(0.9, surrogate=surrogate),
+        lambda: snn.spike(CURRENT, NEURON, surrogate=surrogate),
+        lambda: setattr(layer, "surrogate", surrogate),
+    ):
+        with raises(TypeError, "surrogate", repr(surrogate)):
+            run()
+    assert layer.surrogate is before
+
+
+ANSWERS = {
+    "shape": (lambda u, th: u.sum(), ValueError, ["(6, 3, 4)", "()"]),
+    "dtype": (lambda u, th: u > th, TypeError, ["bool"]),
+    "nothing": (lambda u, th: None, (TypeError, ValueError), []),
+}
+
+
+@pytest.mark.parametrize(("surrogate", "error", "words"), ANSWERS.values(), ids=ANSWERS)
+def test_surrogate_that_answers_with_something_else(surrogate, error, words):
+    spikes = snn.LIF(0.9, surrogate=surrogate)(CURRENT.clone().requires_grad_())
+    with raises(error, "surrogate", *words):
+        spikes.sum().backward()
+
+
+@pytest.mark.parametrize("output", ["spike", "", 3], ids=repr)
+def test_unknown_output(output):
+    with raises(ValueError, "output", "spikes", "potential", "trace", repr(output)):
+        snn.LIF(0.9, output=output)
+
+
+def test_spikes_of_a_readout():
+    with raises(ValueError, "output", "'potential'", "'trace'", "got 'spikes'"):
+        snn.ExpLeak(0.9, output="spikes")
+    with raises(ValueError, "output", "got 'spikes'"):
+        snn.from_neuron(ec.ExpLeak(0.9), output="spikes")
+
+
+@pytest.mark.parametrize("kind", [snn.LIF, snn.ExpLeak])
+def test_values_are_checked_at_construction(kind):
+    with raises(ValueError, "alpha", "[0, 1]", "1.5"):
+        kind(1.5, learn=("alpha",))
+    with raises(ValueError, "alpha", "nan"):
+        kind(float("nan"))
+    with raises(ValueError, "exactly one of alpha and tau"):
+        kind()
+
+
+def test_tensor_instead_of_a_value():
+    with raises(TypeError, "alpha", "number", "tensor"):
+        snn.LIF(torch.tensor(0.9))
+
+
+def test_unknown_keyword():
+    with raises(TypeError, "beta"):
+        snn.LIF(0.9, beta=0.5)
+    with raises(TypeError, "beta"):
+        snn.from_neuron(NEURON, beta=0.5)
+
+
+@pytest.mark.parametrize("neuron", [snn.LIF(0.9), 0.9, ec.LIF, None], ids=lambda n: type(n).__name__)
+def test_something_else_instead_of_a_descriptor(neuron):
+    for run in (lambda: snn.spike(CURRENT, neuron), lambda: snn.from_neuron(neuron)):
+        with raises(TypeError, "neuron", "exodus_core.LIF", type(neuron).__name__):
+            run()
+
+
+def test_arguments_the_wrong_way_round():
+    with raises(TypeError, "neuron", "Tensor"):
+        snn.spike(NEURON, CURRENT)
+
+
+def test_module_or_tensor_given_to_the_numpy_front_end():
+    with raises(TypeError, "exodus_core.torch.spike"):
+        ec.forward(snn.LIF(0.9), CURRENT.numpy())
+    with raises(TypeError, "current", "exodus_core.torch.spike"):
+        ec.forward(NEURON, CURRENT)
+
+
+def test_nothing_is_written_where_an_argument_is_wrong():
+    current, state = CURRENT.clone(), state_with(spikes=torch.ones(2, 2))
+    with raises(ValueError, "state.spikes"):
+        snn.spike(current, NEURON, state=state)
+    np.testing.assert_array_equal(current, CURRENT)
+    assert [x._version for x in (current, *state)] == [0, 0, 0]
