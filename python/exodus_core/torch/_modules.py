@@ -90,14 +90,15 @@ class Layer(nn.Module):
                 f"learn must be a collection of names or a mapping to shapes, got {kind}{learn!r}"
             )
         names = neuron._names()
-        for name in learn:
+        chosen = tuple(dict.fromkeys(learn))
+        for name in chosen:
             if name not in names:
                 raise ValueError(f"learn must name parameters of the neuron, {names}, got {name!r}")
             value = torch.as_tensor(np.array(getattr(neuron, name)), dtype=torch.get_default_dtype())
             if isinstance(learn, Mapping):
                 value = _expanded(name, value, learn[name])
             self.register_parameter(name, nn.Parameter(value))
-        return tuple(learn)
+        return chosen
 
     @property
     def surrogate(self) -> SurrogateLike:
@@ -120,7 +121,7 @@ class Layer(nn.Module):
         self._method = method
 
     def _learnt(self) -> dict[str, Tensor]:
-        return {name: self._parameters[name] for name in self._learn_names}
+        return {name: self.get_parameter(name) for name in self._learn_names}
 
     def _values(self) -> dict[str, np.ndarray]:
         return {name: _value(name, parameter) for name, parameter in self._learnt().items()}
