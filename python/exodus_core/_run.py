@@ -249,19 +249,12 @@ def run_forward(
         _addresses(final),
         threads,
     )
-    trace = out if out is not None else Trace.__new__(Trace)
-    trace.__init__(  # type: ignore[misc]
-        spikes,
-        potential,
-        final,
-        neuron,
-        current,
-        initial,
-        arrangement.time_axis,
-        arrangement,
-        parameters,
-    )
-    return trace
+    axis = arrangement.time_axis
+    trace = Trace(spikes, potential, final, neuron, current, initial, axis, arrangement, parameters)
+    if out is None:
+        return trace
+    vars(out).update(vars(trace))
+    return out
 
 
 def _evaluated(surrogate: SurrogateLike, trace: Trace) -> np.ndarray:
