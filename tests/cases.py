@@ -9,9 +9,10 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+from hypothesis import strategies as st
+
 import oracle
 import reference
-from hypothesis import strategies as st
 from oracle import Seeds
 from reference import Model, Surrogate
 

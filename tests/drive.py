@@ -1,7 +1,8 @@
 """Calls the package on what the witnesses describe in plain numbers."""
 
-import exodus_core as ec
 import numpy as np
+
+import exodus_core as ec
 from exodus_core import surrogate as surrogates
 
 METHODS = ("exodus", "slayer", "bptt")

@@ -16,6 +16,7 @@ SLAYER has its own definition: the same linear system with the spikes of the res
 from typing import NamedTuple
 
 import numpy as np
+
 from reference import rounded
 
 

@@ -5,9 +5,10 @@ Property: the package gives the closed form. Witness: the closed form itself.
 
 import math
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 from compare import assert_gradient_close, assert_same_bits
 from drive import METHODS
 from exodus_core import surrogate

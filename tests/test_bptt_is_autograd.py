@@ -6,13 +6,14 @@ the same to rounding; SLAYER differs exactly where a reset is felt. In float32 a
 the very potentials that the float32 forward produced.
 """
 
-import exodus_core as ec
 import numpy as np
 import pytest
+from hypothesis import given
+
+import exodus_core as ec
 from cases import SURROGATES, every_model, name_of, problems, random_problem
 from compare import assert_gradient_close, assert_gradients_match, lane_scale
 from drive import METHODS, backward, forward, run_of, solve
-from hypothesis import given
 from reference import Model
 
 unrolled = pytest.importorskip("unrolled", reason="needs torch")

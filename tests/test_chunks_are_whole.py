@@ -7,9 +7,10 @@ Witness: the one call over the whole sequence.
 
 import itertools
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 from cases import every_model, name_of, random_problem
 from compare import assert_gradients_match, assert_same_bits
 from drive import METHODS, backward, forward, neuron_of, state_of

@@ -5,13 +5,14 @@ before, and v_min receives it; NaN passes the clamp, never fires and stays in it
 Witnesses: the dense linear system of the equations, the NumPy forward, and cases by hand.
 """
 
-import exodus_core as ec
 import numpy as np
 import pytest
+from hypothesis import given
+
+import exodus_core as ec
 from cases import RESETS, problems, random_problem
 from compare import assert_gradient_close, assert_gradients_match, assert_same_bits
 from drive import METHODS, forward, run_of, solve
-from hypothesis import given
 from reference import Model
 
 CLAMPED = Model(alpha=0.9, threshold=0.5, v_min=-0.25)

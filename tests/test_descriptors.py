@@ -11,9 +11,10 @@ import pickle
 import subprocess
 import sys
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 from compare import assert_same_bits
 from drive import METHODS
 

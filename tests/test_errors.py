@@ -6,9 +6,10 @@ what it must be and what it was. Witness: the message itself.
 
 import re
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 from exodus_core import surrogate
 
 NEURON = ec.LIF(alpha=0.9)

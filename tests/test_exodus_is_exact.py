@@ -6,10 +6,12 @@ loss. Witness: the dense linear system of the neuron's equations, and for a plai
 form (S19); neither is a recurrence in the gradient.
 """
 
-import exodus_core as ec
 import numpy as np
-import oracle
 import pytest
+from hypothesis import given
+
+import exodus_core as ec
+import oracle
 from cases import (
     SURROGATES,
     every_model,
@@ -20,7 +22,6 @@ from cases import (
 )
 from compare import assert_gradient_close, assert_gradients_match
 from drive import backward, forward, run_of, solve, surrogate_of
-from hypothesis import given
 from oracle import Seeds
 from reference import Model
 

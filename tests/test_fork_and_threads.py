@@ -13,9 +13,10 @@ import threading
 import time
 import warnings
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 
 NEURON = ec.LIF(alpha=0.9, threshold=0.6)
 # Enough rows of lanes that every thread has work.

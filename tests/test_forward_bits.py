@@ -9,9 +9,10 @@ import os
 import subprocess
 import sys
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 import reference
 from cases import every_model, name_of, random_problem
 from compare import assert_gradient_close, assert_same_bits

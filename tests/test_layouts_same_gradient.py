@@ -8,9 +8,10 @@ Witness: one thread on a C-ordered array with time first.
 
 import itertools
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 from cases import every_model, name_of, random_problem
 from compare import assert_gradients_match, assert_same_bits
 from drive import METHODS, neuron_of, state_of, surrogate_of

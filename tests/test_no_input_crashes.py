@@ -9,15 +9,16 @@ import itertools
 import subprocess
 import sys
 
-import exodus_core as ec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import exodus_core as ec
 import reference
 from cases import random_problem
 from compare import assert_gradients_match, assert_same_bits
 from drive import METHODS, backward, forward, neuron_of
-from hypothesis import given
-from hypothesis import strategies as st
 from reference import Model
 
 MODEL = Model(alpha=0.9, threshold=0.6, v_min=-0.3)

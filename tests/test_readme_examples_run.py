@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from readme import example
 
 CMAKE = """cmake_minimum_required(VERSION 3.25)

@@ -8,9 +8,10 @@ a count by hand for `growth`.
 
 import dataclasses
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 import reference
 from cases import random_problem
 from compare import assert_gradients_match, assert_same_bits

@@ -11,13 +11,14 @@ of plain torch operations.
 import dataclasses
 import warnings
 
-import exodus_core as ec
 import numpy as np
 import pytest
+from hypothesis import given
+
+import exodus_core as ec
 from cases import SURROGATES, every_model, name_of, problems, random_problem
 from compare import assert_gradients_match, assert_same_bits
 from drive import METHODS, neuron_of, surrogate_of
-from hypothesis import given
 from oracle import Gradients, Seeds, linear_system
 from reference import Model
 

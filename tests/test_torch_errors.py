@@ -8,9 +8,10 @@ Witness: the message itself.
 import re
 from types import SimpleNamespace
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 
 torch = pytest.importorskip("torch", reason="needs torch")
 snn = pytest.importorskip("exodus_core.torch")

@@ -7,9 +7,10 @@ inference mode, in-place changes, double backward); only what a backward pass re
 Witness: `exodus_core.forward` and `backward` on contiguous arrays, and torch's own bookkeeping.
 """
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 from compare import assert_gradient_close, assert_same_bits
 from drive import METHODS
 

@@ -13,9 +13,10 @@ import io
 import pickle
 import warnings
 
-import exodus_core as ec
 import numpy as np
 import pytest
+
+import exodus_core as ec
 from compare import assert_same_bits
 from drive import METHODS
 from exodus_core import surrogate

@@ -6,11 +6,12 @@ Witnesses: each other. A mistake in one of them would otherwise look like a mist
 """
 
 import numpy as np
-import oracle
 import pytest
+from hypothesis import given
+
+import oracle
 from cases import RESETS, SURROGATES, Problem, problems, random_problem, surrogate_values
 from compare import assert_gradient_close, assert_gradients_match, assert_same_bits
-from hypothesis import given
 from oracle import Gradients, Seeds
 from reference import Model, rounded
 

@@ -7,6 +7,7 @@ backpropagation through time means. `detach_reset=True` cuts the spikes out of t
 
 import numpy as np
 import torch
+
 from oracle import Gradients
 
 
