@@ -329,6 +329,8 @@ class BackwardRow {
     Cursor<V> potential, earlier, grad_spikes, grad_potential, current, surrogate;
     V* result;
     bool first, last;
+    const V* ahead[5];   ///< the inputs of a later step, to prefetch
+    int ahead_count;
   };
 
   void set_work() {
@@ -360,9 +362,21 @@ class BackwardRow {
 
   void run_step(std::int64_t n) {
     const auto at = [this, n](const Input<V>& input) { return input.at(layout_, row_, n, n - far_, zeros_); };
-    Step step{at(potential_), {zeros_, nullptr, 0},      at(grad_spikes_), at(grad_potential_),  at(current_),
-              at(surrogate_), grad_current_.at(row_, n), n == 0,           n == layout_.time - 1};
+    Step step{at(potential_),
+              {zeros_, nullptr, 0},
+              at(grad_spikes_),
+              at(grad_potential_),
+              at(current_),
+              at(surrogate_),
+              grad_current_.at(row_, n),
+              n == 0,
+              n == layout_.time - 1,
+              {},
+              0};
     if (n > 0) step.earlier = potential_.at(layout_, row_, n - 1, -1, zeros_);
+    for (const Cursor<V>* input : {&step.potential, &step.grad_spikes, &step.grad_potential, &step.current, &step.surrogate}) {
+      if (input->next != nullptr) step.ahead[step.ahead_count++] = input->next;
+    }
     for (int b = row_.block_count - 1; b >= 0; --b) run_block(row_.blocks[b], step);
     for (int k = 0; k < model_.parameters; ++k) {
       if (plan_.sums[k] != nullptr && n % partial_steps == 0) move_sums(sums_[k], partial_[k], row_.lanes);
@@ -370,9 +384,7 @@ class BackwardRow {
   }
 
   void run_block(const Block& block, const Step& step) {
-    for (const Cursor<V>* input : {&step.potential, &step.grad_spikes, &step.grad_potential, &step.current, &step.surrogate}) {
-      if (input->next != nullptr) prefetch_down(input->next + block.offset, block.lanes);
-    }
+    for (int k = 0; k < step.ahead_count; ++k) prefetch_down(step.ahead[k] + block.offset, block.lanes);
     const V* const u = step.potential[block];
     const V* e = step.grad_spikes[block];
     const V* q = step.grad_potential[block];

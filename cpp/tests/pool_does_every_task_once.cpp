@@ -1,0 +1,94 @@
+/// @file
+/// The pool of threads: every task exactly once, done when the call returns, whoever calls: nested, from many threads, with odd numbers.
+#include "cpu/threads.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <limits>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+namespace exodus::cpu {
+namespace {
+
+/// Plain ints on purpose: that their writes are visible after the call, without a race, is part of what is tested.
+bool every_task_once(std::int64_t count, int threads) {
+  std::vector<int> done(static_cast<std::size_t>(count), 0);
+  auto task = [&done](std::int64_t k) { ++done[static_cast<std::size_t>(k)]; };
+  parallel_for(count, threads, task);
+  for (const int times : done) {
+    if (times != 1) return false;
+  }
+  return true;
+}
+
+TEST(Pool, DoesEveryTaskOnce) {
+  for (const std::int64_t count : {0, 1, 2, 3, 7, 100, 5000}) {
+    for (const int threads : {1, 2, 3, 4, 9, 1, 40, 2}) EXPECT_TRUE(every_task_once(count, threads)) << count << " " << threads;
+  }
+  for (const int threads : {0, -1, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()}) {
+    EXPECT_TRUE(every_task_once(3, threads)) << threads;
+  }
+}
+
+TEST(Pool, UsesAtMostTheThreadsAskedFor) {
+  every_task_once(100, 8);   // more workers exist than are asked for below
+  for (const int threads : {1, 2, 3}) {
+    std::mutex lock;
+    std::set<std::thread::id> seen;
+    auto task = [&](std::int64_t) {
+      std::this_thread::yield();
+      const std::lock_guard guard(lock);
+      seen.insert(std::this_thread::get_id());
+    };
+    parallel_for(500, threads, task);
+    EXPECT_LE(seen.size(), static_cast<std::size_t>(threads));
+    EXPECT_TRUE(threads > 1 || seen.count(std::this_thread::get_id()) == 1);
+  }
+}
+
+/// Tasks that wait for each other end only if as many threads as promised take part.
+TEST(Pool, RunsTasksAtTheSameTime) {
+  std::atomic<int> arrived{0};
+  auto task = [&](std::int64_t) {
+    ++arrived;
+    while (arrived.load() < 4) std::this_thread::yield();
+  };
+  parallel_for(4, 4, task);
+  EXPECT_EQ(arrived.load(), 4);
+}
+
+TEST(Pool, NestedCallsRunOnTheirCaller) {
+  std::atomic<int> wrong{0}, inner_tasks{0};
+  auto outer = [&](std::int64_t) {
+    const std::thread::id here = std::this_thread::get_id();
+    auto inner = [&](std::int64_t) {
+      ++inner_tasks;
+      if (std::this_thread::get_id() != here) ++wrong;
+    };
+    parallel_for(50, 4, inner);
+  };
+  parallel_for(20, 4, outer);
+  EXPECT_EQ(inner_tasks.load(), 1000);
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+TEST(Pool, ServesManyCallersAtOnce) {
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> callers;
+  for (int k = 0; k < 8; ++k) {
+    callers.emplace_back([&wrong, k] {
+      for (int round = 0; round < 60; ++round) {
+        if (!every_task_once(1 + 37 * ((k + round) % 5), 1 + (k + round) % 6)) ++wrong;
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+}   // namespace
+}   // namespace exodus::cpu

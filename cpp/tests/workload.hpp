@@ -1,0 +1,58 @@
+/// @file
+/// A forward and backward pass with known results, large enough to occupy several threads, for the tests of threads and of fork().
+#pragma once
+
+#include "support.hpp"
+
+namespace exodus::test {
+
+/// Memory for the results of one caller. Made once, so that a child of fork() need not allocate.
+struct Results {
+  explicit Results(const Layout& layout) : spikes(elements(layout)), potential(elements(layout)), grad_current(elements(layout)) {}
+  Output<float> spikes, potential, grad_current;
+  double grad_alpha = 0, grad_threshold = 0;
+  std::vector<double> memory;
+};
+
+class Workload {
+ public:
+  Workload(const Layout& layout, std::uint64_t seed) : layout_(layout), current_(elements(layout)), grad_spikes_(elements(layout)) {
+    Random random(seed);
+    current_.fill(random, -0.8, 1.2);
+    grad_spikes_.fill(random, -1, 1);
+    neuron_.alpha = 0.9f;
+  }
+
+  Results results() const {
+    Results r(layout_);
+    r.memory.resize(workspace(layout_, neuron_, arrays(r)).bytes / sizeof(double));
+    return r;
+  }
+
+  /// `threads` 0: as many as set_num_threads() says.
+  bool run(Results& r, Method method, int threads) const {
+    const Workspace workspace{r.memory.data(), r.memory.size() * sizeof(double), threads};
+    return forward(layout_, neuron_, {.current = current_.data(), .spikes = r.spikes.data(), .potential = r.potential.data()}, workspace) ==
+               Status::ok &&
+           backward(layout_, neuron_, method, Surrogate<float>{}, arrays(r), workspace) == Status::ok;
+  }
+
+  static bool same_bits(const Results& a, const Results& b) {
+    return a.spikes.same_bits(b.spikes) && a.potential.same_bits(b.potential) && a.grad_current.same_bits(b.grad_current) &&
+           a.grad_alpha == b.grad_alpha && a.grad_threshold == b.grad_threshold && a.grad_current.zones_intact();
+  }
+
+ private:
+  Lif<float>::Backward arrays(Results& r) const {
+    return {.potential = r.potential.data(),
+            .grad_spikes = grad_spikes_.data(),
+            .grad_current = r.grad_current.data(),
+            .grad = {.alpha = &r.grad_alpha, .threshold = &r.grad_threshold}};
+  }
+
+  Layout layout_;
+  Lif<float> neuron_;
+  Input<float> current_, grad_spikes_;
+};
+
+}   // namespace exodus::test
