@@ -86,14 +86,14 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 
-/// Rows of about a page per array and step, contiguous through time where the inner axis is shorter. A narrow inner axis takes tiles, whose
-/// rows are whole outer indices, and where a copy of a neuron's steps should fill some cache lines.
+/// Rows of about a page per array and step, or of an outer index where the inner axis is shorter: such a row is contiguous through time. A
+/// narrow inner axis takes tiles, whose rows are whole outer indices, and where a copy of a neuron's steps should fill some cache lines.
 template <class V>
 cpu::Rows partition(const Layout& layout, int threads) {
   constexpr std::int64_t narrow = 64, page = 4096 / sizeof(V), tile = 4096, least = 256;
   cpu::Rows rows;
   rows.neurons = layout.outer * layout.inner;
-  if (layout.inner >= page) {
+  if (layout.inner >= page || (layout.inner >= narrow && layout.outer == 1)) {
     const std::int64_t busy = rows.neurons / least < threads ? rows.neurons / least : threads;
     std::int64_t count = ceil_div(rows.neurons, page);
     count = count < busy ? busy : count;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -121,7 +121,8 @@ class Layer(nn.Module):
         self._method = method
 
     def _learnt(self) -> dict[str, Tensor]:
-        return {name: self.get_parameter(name) for name in self._learn_names}
+        # Not get_parameter: torch.func.functional_call puts plain tensors in their places.
+        return {name: cast(Tensor, self._parameters[name]) for name in self._learn_names}
 
     def _values(self) -> dict[str, np.ndarray]:
         return {name: _value(name, parameter) for name, parameter in self._learnt().items()}
