@@ -384,7 +384,8 @@ class BackwardRow {
   }
 
   void run_block(const Block& block, const Step& step) {
-    for (int k = 0; k < step.ahead_count; ++k) prefetch_down(step.ahead[k] + block.offset, block.lanes);
+    // In two bursts, so that the processor has room for their misses.
+    if (step.ahead_count > 0) prefetch_down(step.ahead[0] + block.offset, block.lanes);
     const V* const u = step.potential[block];
     const V* e = step.grad_spikes[block];
     const V* q = step.grad_potential[block];
@@ -398,6 +399,7 @@ class BackwardRow {
     } else {
       h = step.surrogate[block];
     }
+    for (int k = 1; k < step.ahead_count; ++k) prefetch_down(step.ahead[k] + block.offset, block.lanes);
     const V* u_before = zeros_;
     if (with_before_ && !step.first) {
       u_before = step.earlier[block];
