@@ -2,7 +2,8 @@
 
 1 means as fast as reading the inputs and writing the results with nothing in between (the faster of plain
 and streaming stores); above 1 is possible, since rows stream better than one long line. Everything is
-measured in turn in one run, so that the ratios hold on a noisy machine.
+measured in turn in one run, so that the ratios hold on another machine. The best rounds leave out what
+else the machine did; the medians have it.
 
     python benchmarks/bandwidth.py [--threads 2] [--rounds 30] [--steps 250 --batch 128 --neurons 128]
 """
@@ -57,10 +58,11 @@ def timed(call):
 
 
 def compare(bounds, call, rounds):
-    """The median over rounds of (time of the better bound) / (time of the call), and the call's median."""
+    """(Time of the better bound) over (time of the call), of the best rounds and of medians; the median."""
     times = [[timed(f) for f in (*bounds, call)] for _ in range(rounds + 3)][3:]
-    *bound_times, call_times = (statistics.median(column) for column in zip(*times, strict=True))
-    return min(bound_times) / call_times, call_times
+    columns = list(zip(*times, strict=True))
+    best, median = (min(map(how, columns[:-1])) / how(columns[-1]) for how in (min, statistics.median))
+    return best, median, statistics.median(columns[-1])
 
 
 def measure(library, layout, shape, time_axis, threads, rounds):
@@ -89,8 +91,8 @@ def measure(library, layout, shape, time_axis, threads, rounds):
         ("backward", "bptt, reused", back("bptt")),
     ]
     for kind, what, call in calls:
-        ratio, seconds = compare(streams[kind], call, rounds)
-        print(f"{layout:12s} {kind:9s} {what:24s} {ratio:6.2f} {1e3 * seconds:9.2f} ms")
+        best, median, seconds = compare(streams[kind], call, rounds)
+        print(f"{layout:12s} {kind:9s} {what:24s} {best:6.2f} {median:7.2f} {1e3 * seconds:8.2f} ms")
 
 
 def main():
@@ -105,7 +107,8 @@ def main():
     library = build_stream()
     t, b, n = arguments.steps, arguments.batch, arguments.neurons
     print(f"LIF, float32, {t} steps x {b} x {n}, {arguments.threads} threads, {ec.isa()}")
-    print(f"{'layout':12s} {'pass':9s} {'':24s} {'share':>6s} {'time':>9s}")
+    print(f"{'':48s} {'share of the bandwidth':s}")
+    print(f"{'layout':12s} {'pass':9s} {'':24s} {'best':>6s} {'median':>7s} {'median':>8s}")
     layouts = {"time first": ((t, b, n), 0), "batch first": ((b, t, n), 1), "time last": ((b, n, t), 2)}
     for layout, (shape, time_axis) in layouts.items():
         measure(library, layout, shape, time_axis, arguments.threads, arguments.rounds)

@@ -360,8 +360,8 @@ inline double surrogate(SurrogateKind kind, double scale, const double* shape, d
     case SurrogateKind::atan:
       return scale * (a / 2) / (1 + std::pow(pi * a * x / 2, 2));
     case SurrogateKind::sigmoid: {
-      const double g = 1 / (1 + std::exp(-a * x));
-      return scale * a * g * (1 - g);
+      const double g = 1 / (1 + std::exp(-a * x)), rest = 1 / (1 + std::exp(a * x));   // 1 - g would lose digits
+      return scale * a * g * rest;
     }
     case SurrogateKind::straight_through:
       return scale;
