@@ -37,7 +37,8 @@ bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
 bool valid(const Layout& layout) {
   if (layout.outer < 1 || layout.time < 1 || layout.inner < 1) return false;
   std::int64_t neurons, elements, bytes;
-  return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, 8, bytes);
+  constexpr std::int64_t most = cpu::max_parameters * sizeof(double);   // bytes for a neuron: arrays and the workspace's sums
+  return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, most, bytes);
 }
 
 template <class V>

@@ -71,6 +71,7 @@ TYPED_TEST(DumbInputs, SizesBelowOneOrBeyond64Bits) {
                         {1, huge, 1},
                         {1, 1, huge},
                         {huge, huge, huge},
+                        {1, 1, 768614336404564651},   // three sums of doubles would wrap to eight bytes
                         {std::int64_t{1} << 32, std::int64_t{1} << 32, 1},
                         {std::int64_t{1} << 21, std::int64_t{1} << 21, std::int64_t{1} << 22}};
   for (const Layout& layout : bad) {

@@ -85,6 +85,8 @@ class Pool {
 /// workers, so it forgets the pool and makes another when it needs one.
 constinit std::mutex run_lock;
 constinit Pool* pool = nullptr;
+/// Whether this thread holds the lock: to try it once more would be undefined.
+constinit thread_local bool holds_lock = false;
 
 void before_fork() {
   run_lock.lock();
@@ -116,11 +118,16 @@ std::atomic<int> thread_setting{default_threads()};
 void parallel_for(std::int64_t count, int threads, void (*task)(void*, std::int64_t), void* context) noexcept {
   Job job{count, task, context};
   if (threads > count) threads = static_cast<int>(count);
-  if (threads > 1) {
+  if (threads > 1 && !holds_lock) {
     const std::unique_lock lock(run_lock, std::try_to_lock);
     if (lock.owns_lock()) {
       if (pool == nullptr) pool = new (std::nothrow) Pool;
-      if (pool != nullptr) return pool->run(job, threads - 1);
+      if (pool != nullptr) {
+        holds_lock = true;
+        pool->run(job, threads - 1);
+        holds_lock = false;
+        return;
+      }
     }
   }
   job.run();
