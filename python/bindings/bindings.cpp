@@ -1,6 +1,7 @@
 /// @file
-/// The Python extension: names and numbers to the structs of the C++ interface. Arrays come as addresses and sizes that the package has
-/// checked; nothing here looks at them. Every model of the registry is bound by the same code.
+/// The Python extension: names, numbers and arrays to the structs of the C++ interface. The package has checked the arrays' dtypes, sizes
+/// and order in memory; here only their addresses are taken. Every model of the registry is bound by the same code.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -14,13 +15,14 @@ namespace py = pybind11;
 
 namespace {
 
-using Address = std::uintptr_t;   // 0 is null
-using Addresses = std::vector<Address>;
 using Sizes = std::array<std::int64_t, 3>;
 
+/// An array's first element; null for None.
 template <class X>
-X* pointer(Address address) {
-  return reinterpret_cast<X*>(address);
+X* pointer(const py::handle& array) {
+  if (array.is_none()) return nullptr;
+  if (!py::isinstance<py::array>(array)) throw py::type_error("expected a numpy array or None");
+  return static_cast<X*>(const_cast<void*>(py::reinterpret_borrow<py::array>(array).data()));
 }
 
 void check(exodus::Status status) {
@@ -30,8 +32,8 @@ void check(exodus::Status status) {
 template <class V>
 exodus::Param<V> to_param(const py::handle& value) {
   if (py::isinstance<py::tuple>(value)) {
-    const auto [address, count, repeat] = value.cast<std::tuple<Address, std::int64_t, std::int64_t>>();
-    return {pointer<const V>(address), count, repeat};
+    const auto [values, repeat] = value.cast<std::tuple<py::array, std::int64_t>>();
+    return {pointer<const V>(values), values.size(), repeat};
   }
   return exodus::Param<V>(static_cast<V>(value.cast<double>()));
 }
@@ -63,14 +65,14 @@ N to_neuron(const py::dict& parameters, const py::dict& options) {
   return neuron;
 }
 
-/// Addresses in the order of the struct's fields; an empty list leaves them null.
+/// Arrays in the order of the struct's fields; an empty tuple leaves them null.
 template <class Struct, class X>
-Struct to_fields(const Addresses& addresses) {
+Struct to_fields(const py::tuple& arrays) {
   Struct fields{};
   constexpr int count = exodus::field_count<Struct, X*>;
-  if (addresses.empty()) return fields;
-  if (addresses.size() != count) throw py::value_error("expected " + std::to_string(count) + " addresses");
-  exodus::for_each_field<count>(fields, [&](X*& field, int k) { field = pointer<X>(addresses[static_cast<std::size_t>(k)]); });
+  if (arrays.empty()) return fields;
+  if (arrays.size() != count) throw py::value_error("expected " + std::to_string(count) + " arrays");
+  exodus::for_each_field<count>(fields, [&](X*& field, int k) { field = pointer<X>(arrays[static_cast<std::size_t>(k)]); });
   return fields;
 }
 
@@ -85,7 +87,8 @@ auto with_neuron(const std::string& model, bool double_precision, F&& f) {
 }
 
 void forward(const std::string& model, bool double_precision, const Sizes& sizes, const py::dict& parameters, const py::dict& options,
-             Address current, const Addresses& initial, Address spikes, Address potential, const Addresses& final, int threads) {
+             const py::object& current, const py::tuple& initial, const py::object& spikes, const py::object& potential,
+             const py::tuple& final, int threads) {
   with_neuron(model, double_precision, [&]<template <class> class N, class S>(const N<S>&) {
     using V = exodus::arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
@@ -102,7 +105,7 @@ void forward(const std::string& model, bool double_precision, const Sizes& sizes
   });
 }
 
-/// `surrogate` is (kind, scale, a, b, c), or the address of given values.
+/// `surrogate` is (kind, scale, a, b, c), or an array of values.
 template <class S>
 exodus::Surrogate<S> to_surrogate(const py::object& surrogate) {
   using V = exodus::arithmetic_t<S>;
@@ -113,15 +116,15 @@ exodus::Surrogate<S> to_surrogate(const py::object& surrogate) {
     result.scale = static_cast<V>(scale);
     result.shape[0] = static_cast<V>(a), result.shape[1] = static_cast<V>(b), result.shape[2] = static_cast<V>(c);
   } else {
-    result.values = pointer<const V>(surrogate.cast<Address>());
+    result.values = pointer<const V>(surrogate);
   }
   return result;
 }
 
 void backward(const std::string& model, bool double_precision, const Sizes& sizes, const py::dict& parameters, const py::dict& options,
-              int method, const py::object& surrogate, Address potential, Address current, const Addresses& initial, Address grad_spikes,
-              Address grad_potential, const Addresses& grad_final, Address grad_current, const Addresses& grad_initial,
-              const Addresses& grad_parameters, int threads) {
+              int method, const py::object& surrogate, const py::object& potential, const py::object& current, const py::tuple& initial,
+              const py::object& grad_spikes, const py::object& grad_potential, const py::tuple& grad_final, const py::object& grad_current,
+              const py::tuple& grad_initial, const py::tuple& grad_parameters, int threads) {
   with_neuron(model, double_precision, [&]<template <class> class N, class S>(const N<S>&) {
     using V = exodus::arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
@@ -148,13 +151,15 @@ void backward(const std::string& model, bool double_precision, const Sizes& size
   });
 }
 
-void evaluate(bool double_precision, const py::object& surrogate, const py::handle& threshold, std::int64_t count, Address potential,
-              Address h) {
+void evaluate(bool double_precision, const py::object& surrogate, const py::handle& threshold, const py::array& potential, py::array& h) {
   const auto run = [&]<class S>(S) {
     const exodus::Surrogate<S> bend = to_surrogate<S>(surrogate);
     const auto param = to_param<S>(threshold);
+    const S* const u = pointer<const S>(potential);
+    S* const values = pointer<S>(h);
+    const std::int64_t count = potential.size();
     const py::gil_scoped_release release;
-    check(exodus::evaluate(bend, param, count, pointer<const S>(potential), pointer<S>(h)));
+    check(exodus::evaluate(bend, param, count, u, values));
   };
   double_precision ? run(double{}) : run(float{});
 }

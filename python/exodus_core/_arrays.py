@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-_LINE = 64  # bytes
+_LINE, _PAGE = 64, 4096  # bytes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-def address(array: np.ndarray | None) -> int:
-    """Where an array begins; 0, null for the kernels, for None."""
-    return 0 if array is None else array.__array_interface__["data"][0]
 
 
 def is_torch(value: Any) -> bool:
@@ -30,13 +25,9 @@ def is_torch(value: Any) -> bool:
 
 def float_array(name: str, value: Any) -> np.ndarray:
     """The argument as an array, if it is a float32 or float64 array already."""
-    if is_torch(value):
-        raise TypeError(
-            f"{name} must be a numpy array, got {type(value).__name__}: "
-            "for torch tensors use exodus_core.torch.spike"
-        )
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array, got {type(value).__name__}")
+        hint = ": for torch tensors use exodus_core.torch.spike" if is_torch(value) else ""
+        raise TypeError(f"{name} must be a numpy array, got {type(value).__name__}{hint}")
     if value.dtype not in FLOATS:
         raise TypeError(
             f"{name} must have dtype float32 or float64 in native byte order, got {value.dtype.str}"
@@ -62,19 +53,19 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
-def _dense_order(array: np.ndarray) -> tuple[int, ...] | None:
+def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
     """The axes from the longest stride to the shortest, or None if there are gaps or overlaps."""
-    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-    wide = [axis for axis in order if array.shape[axis] > 1]
-    expected = array.itemsize
+    order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    wide = [axis for axis in order if shape[axis] > 1]
+    expected = itemsize
     for axis in reversed(wide):
-        if array.strides[axis] != expected:
+        if strides[axis] != expected:
             return None
-        expected *= array.shape[axis]
+        expected *= shape[axis]
     # An axis of size one lies anywhere: it keeps its place among the others.
     result = list(wide)
-    for axis in range(array.ndim):
-        if array.shape[axis] == 1:
+    for axis, size in enumerate(shape):
+        if size == 1:
             result.insert(next((k for k, other in enumerate(result) if other > axis), len(result)), axis)
     return tuple(result)
 
@@ -153,12 +144,20 @@ class Arrangement:
 
 
 def _empty(shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    # On a cache line, which streaming stores fill whole: numpy's own arrays begin 16 bytes into one.
+    lengths, axes = _placement(shape, order)
     size = math.prod(shape) * dtype.itemsize
+    if size < _PAGE:
+        return np.empty(lengths, dtype).transpose(axes)
+    # On a cache line, which streaming stores fill whole: numpy's own arrays begin 16 bytes into one.
     memory = np.empty(size + _LINE, np.uint8)
-    start = -address(memory) % _LINE
-    array = memory[start : start + size].view(dtype)
-    return array.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+    start = -memory.ctypes.data % _LINE
+    return memory[start : start + size].view(dtype).reshape(lengths).transpose(axes)
+
+
+@lru_cache(maxsize=1024)
+def _placement(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The lengths in the order of memory, and the transposition back."""
+    return tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(order))))
 
 
 def _copy(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
@@ -185,14 +184,23 @@ def arrange(
         time_axis = int(time_axis) % array.ndim
     if array.size == 0:
         raise ValueError(f"{name} must not have an axis of length zero, got shape {array.shape}")
-    order = _dense_order(array) if array.flags.aligned else None
-    if order is None:
+    arrangement = _arrangement(array.shape, array.strides, array.itemsize, time_axis)
+    if arrangement is None or not array.flags.aligned:
         array = np.array(array, order="K", copy=True)
-        order = _dense_order(array)
-        if order is None:  # "K" is a wish: where strides are odd, any order will do
+        arrangement = _arrangement(array.shape, array.strides, array.itemsize, time_axis)
+        if arrangement is None:  # "K" is a wish: where strides are odd, any order will do
             array = np.ascontiguousarray(array)
-            order = tuple(range(array.ndim))
-    return array, Arrangement(array.shape, order, time_axis)
+            arrangement = Arrangement(array.shape, tuple(range(array.ndim)), time_axis)
+    return array, arrangement
+
+
+@lru_cache(maxsize=1024)
+def _arrangement(
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None
+) -> Arrangement | None:
+    """The arrangement of a dense array; remembered, since a network calls with the same ones."""
+    order = _dense_order(shape, strides, itemsize)
+    return None if order is None else Arrangement(shape, order, time_axis)
 
 
 @dataclass(frozen=True)
@@ -225,9 +233,9 @@ class BoundParameter:
         return cls(value, None, 1, (), (), (), False)
 
     @property
-    def argument(self) -> float | tuple[int, int, int]:
-        """What the bindings take: a number, or (address, count, repeat)."""
-        return self.number if self.values is None else (address(self.values), self.values.size, self.repeat)
+    def argument(self) -> float | tuple[np.ndarray, int]:
+        """What the bindings take: a number, or (values, repeat)."""
+        return self.number if self.values is None else (self.values, self.repeat)
 
     @property
     def count(self) -> int:

@@ -1,6 +1,9 @@
-Address = int
-Param = float | tuple[Address, int, int]
-Bend = tuple[int, float, float, float, float] | Address
+from numpy import ndarray
+
+Array = ndarray | None
+Arrays = tuple[Array, ...]
+Param = float | tuple[ndarray, int]
+Bend = tuple[int, float, float, float, float] | ndarray
 
 models: dict[str, tuple[list[str], list[str]]]
 surrogates: list[str]
@@ -12,11 +15,11 @@ def forward(
     sizes: tuple[int, int, int],
     parameters: dict[str, Param],
     options: dict[str, int],
-    current: Address,
-    initial: list[Address],
-    spikes: Address,
-    potential: Address,
-    final: list[Address],
+    current: Array,
+    initial: Arrays,
+    spikes: Array,
+    potential: Array,
+    final: Arrays,
     threads: int,
 ) -> None: ...
 def backward(
@@ -27,24 +30,23 @@ def backward(
     options: dict[str, int],
     method: int,
     surrogate: Bend,
-    potential: Address,
-    current: Address,
-    initial: list[Address],
-    grad_spikes: Address,
-    grad_potential: Address,
-    grad_final: list[Address],
-    grad_current: Address,
-    grad_initial: list[Address],
-    grad_parameters: list[Address],
+    potential: Array,
+    current: Array,
+    initial: Arrays,
+    grad_spikes: Array,
+    grad_potential: Array,
+    grad_final: Arrays,
+    grad_current: Array,
+    grad_initial: Arrays,
+    grad_parameters: Arrays,
     threads: int,
 ) -> None: ...
 def evaluate(
     double_precision: bool,
     surrogate: Bend,
     threshold: Param,
-    count: int,
-    potential: Address,
-    h: Address,
+    potential: ndarray,
+    h: ndarray,
 ) -> None: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

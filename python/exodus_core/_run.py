@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,13 @@ from . import _core
 from ._arrays import (
     Arrangement,
     BoundParameter,
-    address,
     arrange,
     bind_parameter,
     float_array,
     overlap,
     require,
 )
-from .neurons import Neuron, _check
+from .neurons import Neuron, check_rounded
 from .surrogate import SingleExponential, Surrogate
 
 METHODS = ("exodus", "slayer", "bptt")  # in the order of exodus::Method
@@ -80,10 +78,6 @@ class Gradients:
     parameters: dict[str, Any]
 
 
-def _addresses(arrays: Iterable[np.ndarray | None] | None) -> list[int]:
-    return [] if arrays is None else [address(array) for array in arrays]
-
-
 def _state_arrays(
     name: str, state: Any, neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, optional: bool
 ) -> list[Any]:
@@ -104,22 +98,13 @@ def _bind(
     neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, learnt: Collection[str]
 ) -> dict[str, BoundParameter]:
     """The parameters for the kernels, rounded to the arithmetic dtype first."""
-    if not learnt and neuron._is_scalar():
-        return _bind_scalars(neuron, dtype)
+    if not learnt and neuron._is_scalar:
+        return neuron._scalars(dtype)
     with np.errstate(over="ignore", under="ignore"):
         rounded = {name: np.asarray(value, dtype) for name, value in neuron._parameters().items()}
     unchecked = neuron._wanted(set(learnt))
-    _check({k: v for k, v in rounded.items() if k not in unchecked}, f" after rounding to {dtype}")
+    check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, dtype)
     return {name: bind_parameter(name, value, arrangement, dtype) for name, value in rounded.items()}
-
-
-@lru_cache(maxsize=256)
-def _bind_scalars(neuron: Neuron, dtype: np.dtype) -> dict[str, BoundParameter]:
-    """The same for numbers alone, which no arrangement changes: it took a third of a small call's time."""
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = {name: dtype.type(value) for name, value in neuron._parameters().items()}
-    _check(rounded, f" after rounding to {dtype}")
-    return {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
 
 
 def _check_out(name: str, array: Any, like: np.ndarray, arrangement: Arrangement) -> None:
@@ -242,11 +227,11 @@ def run_forward(
         arrangement.sizes,
         {name: bound.argument for name, bound in parameters.items()},
         neuron._options(),
-        address(current),
-        _addresses(initial),
-        address(spikes),
-        address(potential),
-        _addresses(final),
+        current,
+        initial or (),
+        spikes,
+        potential,
+        final,
         threads,
     )
     axis = arrangement.time_axis
@@ -387,10 +372,10 @@ def run_backward(
         for name, array in given.items()
     }
     fields = neuron._state._fields
-    final: list[np.ndarray | None] | None = None
+    final: tuple[np.ndarray | None, ...] | None = None
     if grad_state is not None:
         checked = _state_arrays("grad_state", grad_state, neuron, arrangement, dtype, optional=True)
-        final = [None if g is None else arrangement.place_neurons(g) for g in checked]
+        final = tuple(None if g is None else arrangement.place_neurons(g) for g in checked)
 
     if out is None:
         grad_current = arrangement.empty(dtype)
@@ -411,8 +396,8 @@ def run_backward(
     h = None
     if neuron._fires and not isinstance(surrogate, Surrogate):
         h = _evaluated(surrogate, trace)
-    bend = surrogate._argument if isinstance(surrogate, Surrogate) else address(h)
-    if bend == 0:  # a callable for a neuron that does not fire
+    bend = surrogate._argument if isinstance(surrogate, Surrogate) else h
+    if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
     grad_initial = neuron._state(*(arrangement.empty_neurons(dtype) for _ in fields))
     own = neuron._wanted(wanted)
@@ -426,15 +411,15 @@ def run_backward(
         neuron._options(),
         METHODS.index(method),
         bend,
-        address(potential),
-        address(current),
-        _addresses(initial),
-        address(placed["grad_spikes"]),
-        address(placed["grad_potential"]),
-        _addresses(final),
-        address(grad_current),
-        _addresses(grad_initial),
-        [address(sums.get(name)) for name in names],
+        potential,
+        current,
+        initial or (),
+        placed["grad_spikes"],
+        placed["grad_potential"],
+        final or (),
+        grad_current,
+        grad_initial,
+        tuple(map(sums.get, names)),
         threads,
     )
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}

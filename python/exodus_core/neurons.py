@@ -10,11 +10,12 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ._arrays import FLOATS, is_torch
+from ._arrays import FLOATS, BoundParameter, is_torch
 
 __all__ = ["IF", "LIF", "ExpLeak", "ExpLeakState", "LIFState", "Neuron"]
 
@@ -87,6 +88,11 @@ def _check(values: Mapping[str, Value], of: str = "") -> None:
         _require("v_min", values["v_min"], below, f"below the threshold {values['threshold']!r}", of)
 
 
+def check_rounded(values: Mapping[str, Value], dtype: np.dtype) -> None:
+    """Check the parameters as the kernels will see them, by the kernels' names."""
+    _check(values, f" after rounding to {dtype}")
+
+
 def _choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
@@ -151,9 +157,24 @@ class Neuron:
         """Whether gradients of these parameters need the input current: those of the gain do."""
         return "gain" in names
 
+    @cached_property
     def _is_scalar(self) -> bool:
         """Whether all parameters are numbers."""
         return not any(isinstance(getattr(self, name), np.ndarray) for name in self._value_fields)
+
+    @cached_property
+    def _scalars_by_dtype(self) -> dict[np.dtype, dict[str, BoundParameter]]:
+        return {}
+
+    def _scalars(self, dtype: np.dtype) -> dict[str, BoundParameter]:
+        """Parameters that are all numbers, for the kernels; remembered: it took a third of a small call."""
+        if dtype not in self._scalars_by_dtype:
+            with np.errstate(over="ignore", under="ignore"):
+                rounded = {name: dtype.type(value) for name, value in self._parameters().items()}
+            check_rounded(rounded, dtype)
+            bound = {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
+            self._scalars_by_dtype[dtype] = bound
+        return self._scalars_by_dtype[dtype]
 
     def _with_unchecked(self, **values: Value) -> Any:
         """A copy with other values, for front ends that learn them and keep them in range themselves."""

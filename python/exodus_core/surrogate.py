@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from . import _core
-from ._arrays import FLOATS, address
+from ._arrays import FLOATS
 
 __all__ = [
     "ATan",
@@ -51,7 +52,7 @@ class Surrogate:
                 raise ValueError(f"{field.name} must be {kind}, got {value!r}")
             object.__setattr__(self, field.name, float(value))
 
-    @property
+    @cached_property
     def _argument(self) -> tuple[int, float, float, float, float]:
         """What the bindings take: the kind's number, the scale, and the table's a, b, c."""
         shape = [getattr(self, field.name) for field in fields(self) if field.name != "scale"]
@@ -80,12 +81,11 @@ class Surrogate:
         shape = np.broadcast_shapes(u.shape, th.shape)
         u = np.ascontiguousarray(np.broadcast_to(u, shape))
         h = np.empty(shape, u.dtype)
-        param: float | tuple[int, int, int] = float(th.reshape(())) if th.size == 1 else 0.0
+        param: float | tuple[np.ndarray, int] = float(th.reshape(())) if th.size == 1 else 0.0
         if th.size > 1:
-            th = np.ascontiguousarray(np.broadcast_to(th, shape))
-            param = (address(th), th.size, 1)
+            param = (np.ascontiguousarray(np.broadcast_to(th, shape)), 1)
         if h.size:
-            _core.evaluate(u.dtype == np.float64, self._argument, param, u.size, address(u), address(h))
+            _core.evaluate(u.dtype == np.float64, self._argument, param, u, h)
         return h[()]
 
 
