@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-_LINE, _PAGE = 64, 4096  # bytes
+_LINE = 64  # bytes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -112,7 +112,7 @@ class Arrangement:
 
     def empty(self, dtype: np.dtype) -> np.ndarray:
         """A new array that lies like this: the one place where results over time are allocated."""
-        return _empty(self.shape, self.order, dtype)
+        return _empty_on_line(self.shape, self.order, dtype)
 
     def empty_neurons(self, dtype: np.dtype) -> np.ndarray:
         """A new array with a value per neuron."""
@@ -145,10 +145,13 @@ class Arrangement:
 
 def _empty(shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     lengths, axes = _placement(shape, order)
+    return np.empty(lengths, dtype).transpose(axes)
+
+
+def _empty_on_line(shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that begins on a cache line: streaming stores fill whole lines, numpy's own begin within."""
+    lengths, axes = _placement(shape, order)
     size = math.prod(shape) * dtype.itemsize
-    if size < _PAGE:
-        return np.empty(lengths, dtype).transpose(axes)
-    # On a cache line, which streaming stores fill whole: numpy's own arrays begin 16 bytes into one.
     memory = np.empty(size + _LINE, np.uint8)
     start = -memory.ctypes.data % _LINE
     return memory[start : start + size].view(dtype).reshape(lengths).transpose(axes)

@@ -275,15 +275,13 @@ def check_surrogate(surrogate: Any) -> None:
 
 
 def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> set[str]:
-    names = neuron._names()
-    if parameters is None:
-        return set(names)
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
-    wanted = set(parameters)
-    if not wanted <= set(names):
-        unknown = ", ".join(sorted(map(repr, wanted - set(names))))
-        raise ValueError(f"parameters must be among {names}, got {unknown}")
+    wanted = set(neuron._names() if parameters is None else parameters)
+    unknown = wanted.difference(neuron._names()) if wanted else wanted
+    if unknown:
+        listed = ", ".join(sorted(map(repr, unknown)))
+        raise ValueError(f"parameters must be among {neuron._names()}, got {listed}")
     return wanted
 
 

@@ -20,6 +20,12 @@ struct ExpLeakState {
   X potential{};
 };
 
+/// d[n+1].
+template <class X>
+struct ExpLeakCarry {
+  X d{};
+};
+
 /// Leaky integrator for data of type S. Not given: alpha 1, gain 1. `spikes` and `grad_spikes` of its arrays are ignored.
 template <class S>
 struct ExpLeak : ExpLeakParameters<Param<arithmetic_t<S>>> {
@@ -29,7 +35,7 @@ struct ExpLeak : ExpLeakParameters<Param<arithmetic_t<S>>> {
   template <class X>
   using State = ExpLeakState<X>;
   template <Method M, class X>
-  using Carry = ExpLeakState<X>;
+  using Carry = ExpLeakCarry<X>;
   using Forward = ForwardArrays<S, ExpLeakState>;
   using Backward = BackwardArrays<S, ExpLeakState, ExpLeakParameters>;
 
@@ -39,6 +45,8 @@ struct ExpLeak : ExpLeakParameters<Param<arithmetic_t<S>>> {
   static constexpr int variants = 1;
   static constexpr int threshold_index = 0;   // no surrogate reads it
   static constexpr int gain_index = 1;
+  template <Method M>
+  static constexpr bool carries_gradient = true;
   static constexpr const char* parameter_names[] = {"alpha", "gain"};
   static constexpr const char* state_names[] = {"potential"};
 };
@@ -75,19 +83,18 @@ EXODUS_SCALAR ExpLeakState<V> recorded(const ExpLeakParameters<V>&, V /*cap*/, V
   return {u};
 }
 
-/// The carry is dL/du[n] from later steps.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const ExpLeakParameters<V>& p, const Moment<V, ExpLeakState>& at, ExpLeakState<V>& carry,
+EXODUS_SCALAR V adjoint(const ExpLeakParameters<V>& p, const Moment<V, ExpLeakState>& at, ExpLeakCarry<V>& carry,
                         ExpLeakParameters<V>& terms) {
-  const V d = at.q + carry.potential;
+  const V d = multiply_add(p.alpha, carry.d, at.q);
   terms = {d * at.before.potential, d * at.a};
-  carry.potential = p.alpha * d;
+  carry.d = d;
   return p.gain * d;
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR ExpLeakState<V> initial_gradient(const ExpLeakParameters<V>&, const ExpLeakState<V>&, const ExpLeakState<V>& carry) {
-  return carry;
+EXODUS_SCALAR ExpLeakState<V> initial_gradient(const ExpLeakParameters<V>& p, const ExpLeakState<V>&, const ExpLeakCarry<V>& carry) {
+  return {p.alpha * carry.d};
 }
 
 }   // namespace exodus

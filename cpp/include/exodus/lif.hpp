@@ -65,7 +65,9 @@ struct Lif : LifParameters<Param<arithmetic_t<S>>> {
   static constexpr bool fires = true;
   static constexpr int variants = 8;          ///< see LifVariant
   static constexpr int threshold_index = 1;   ///< which parameter the surrogate reads
-  static constexpr int gain_index = 2;        ///< whose gradient reads the current
+  static constexpr int gain_index = 2;        ///< what multiplies the current, and whose gradient reads it
+  template <Method M>                         ///< whether the carry's first field, after the adjoint of step n, is dL/dx[n]
+  static constexpr bool carries_gradient = M != Method::bptt;
   static constexpr const char* parameter_names[] = {"alpha", "threshold", "gain", "reset_amount", "v_min"};
   static constexpr const char* state_names[] = {"potential", "spikes"};
 };

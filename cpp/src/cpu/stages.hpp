@@ -140,7 +140,8 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
   for (int i = 0; i < lanes; ++i) h[i] = surrogate_at<Kind>(potential[i], OneThreshold ? one_threshold : threshold[i], scale, a, b, c);
 }
 
-/// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1.
+/// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1. With `Shared`, the gradient of the current is not stored
+/// where it is the gain times what is carried: whoever stores that in the result spares a fourth of the stores, which bound this loop.
 template <template <class> class N, Method M, int Variant, bool Terms, bool Shared, class V>
 void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, const V* h, const V* e, const V* q,
                    const V* a) {
@@ -161,7 +162,8 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
     const Moment<V, N<V>::template State> at{u[i], gather<typename C::State>(befores, i), h[i], e[i], q[i], a[i]};
     auto carry = gather<Carry>(carry_lanes, i);
     typename C::Parameters terms;
-    grad_current[i] = adjoint<M, Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), at, carry, terms);
+    const V gradient = adjoint<M, Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), at, carry, terms);
+    if constexpr (!Shared || !N<V>::template carries_gradient<M>) grad_current[i] = gradient;
     scatter(carry_lanes, i, carry);
     if constexpr (Terms) {
       for_each_field<C::parameters>(terms, [&](V term, int k) __attribute__((always_inline)) { sums.at[k][i] += term; });
@@ -204,6 +206,7 @@ struct BackwardStages {
   RecordStage<V> record;
   AdjointStage<V> adjoint, adjoint_shared, adjoint_with_terms;
   InitialStage<V> initial;
+  bool carries_gradient;   ///< adjoint_shared leaves the gradient of the current to be taken from the first carry
 };
 
 template <class V>
@@ -212,14 +215,19 @@ struct ModelStages {
   int parameters, states;
   bool fires;
   int threshold;                                 ///< which parameter the surrogate reads
+  int gain;                                      ///< which parameter multiplies the current
   StepStage<V> forward[max_variants][2];         ///< by whether all parameters are scalars
   BackwardStages<V> backward[3][max_variants];   ///< by method
 };
 
 template <template <class> class N, Method M, int Variant, class V>
 constexpr BackwardStages<V> backward_stages() {
-  return {record_stage<N, Variant, V>, adjoint_stage<N, M, Variant, false, false, V>, adjoint_stage<N, M, Variant, false, true, V>,
-          adjoint_stage<N, M, Variant, true, false, V>, initial_stage<N, M, Variant, V>};
+  return {record_stage<N, Variant, V>,
+          adjoint_stage<N, M, Variant, false, false, V>,
+          adjoint_stage<N, M, Variant, false, true, V>,
+          adjoint_stage<N, M, Variant, true, false, V>,
+          initial_stage<N, M, Variant, V>,
+          N<V>::template carries_gradient<M>};
 }
 
 template <template <class> class N, class V, int... Variant>
@@ -228,6 +236,7 @@ constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
           Counts<N, V>::states,
           N<V>::fires,
           N<V>::threshold_index,
+          N<V>::gain_index,
           {{step_stage<N, Variant, false, V>, step_stage<N, Variant, true, V>}...},
           {{backward_stages<N, Method::exodus, Variant, V>()...},
            {backward_stages<N, Method::slayer, Variant, V>()...},

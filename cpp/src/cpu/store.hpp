@@ -48,39 +48,59 @@ void transpose(const V* from, std::int64_t from_stride, V* to, std::int64_t to_s
   }
 }
 
-/// With `around_caches`, by streaming stores: a plain store reads the line that it overwrites. Call finish_streaming() after the last.
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+
 template <class V>
-EXODUS_SCALAR void store_lanes(V* to, const V* from, int lanes, bool around_caches) {
+using Vector __attribute__((vector_size(vector_bytes), may_alias)) = V;
+
+#if defined(__SSE2__)
+/// A streaming store of a vector of any type.
+template <class X>
+EXODUS_SCALAR void stream_vector(void* to, X vector) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(to), (__m512i)vector);
+#elif defined(__AVX__)
+  _mm256_stream_si256(static_cast<__m256i*>(to), (__m256i)vector);
+#else
+  _mm_stream_si128(static_cast<__m128i*>(to), (__m128i)vector);
+#endif
+}
+#endif
+
+/// to[i] = factor * from[i]. With `around_caches`, by streaming stores: a plain store reads the line that it overwrites. Call
+/// finish_streaming() after the last.
+template <class V>
+EXODUS_SCALAR void store_scaled(V* to, const V* from, V factor, int lanes, bool around_caches) {
 #if defined(__SSE2__)
   if (around_caches) {
-#if defined(__AVX512F__)
-    using Vector = __m512i;
-#elif defined(__AVX__)
-    using Vector = __m256i;
-#else
-    using Vector = __m128i;
-#endif
-    constexpr int width = sizeof(Vector) / sizeof(V);
-    const auto misaligned = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % sizeof(Vector) / sizeof(V));
+    constexpr int width = vector_bytes / sizeof(V);
+    const auto misaligned = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % vector_bytes / sizeof(V));
     const int head = misaligned == 0 ? 0 : (width - misaligned < lanes ? width - misaligned : lanes);
     int i = 0;
-    for (; i < head; ++i) to[i] = from[i];
+    for (; i < head; ++i) to[i] = factor * from[i];
     for (; i + width <= lanes; i += width) {
-      Vector vector;
+      Vector<V> vector;
       __builtin_memcpy(&vector, from + i, sizeof vector);
-#if defined(__AVX512F__)
-      _mm512_stream_si512(reinterpret_cast<Vector*>(to + i), vector);
-#elif defined(__AVX__)
-      _mm256_stream_si256(reinterpret_cast<Vector*>(to + i), vector);
-#else
-      _mm_stream_si128(reinterpret_cast<Vector*>(to + i), vector);
-#endif
+      stream_vector(to + i, factor * vector);
     }
-    for (; i < lanes; ++i) to[i] = from[i];
+    for (; i < lanes; ++i) to[i] = factor * from[i];
     return;
   }
 #endif
-  copy_lanes(to, from, lanes);
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) to[i] = factor * from[i];
+}
+
+/// The same without a factor (multiplying by the constant 1 is nothing).
+template <class V>
+EXODUS_SCALAR void store_lanes(V* to, const V* from, int lanes, bool around_caches) {
+  store_scaled(to, from, V(1), lanes, around_caches);
 }
 
 EXODUS_SCALAR void finish_streaming() {
