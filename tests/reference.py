@@ -171,8 +171,8 @@ def _atan(u, th, slope=2.0, scale=1.0):
 
 
 def _sigmoid(u, th, slope=4.0, scale=1.0):
-    g = 1 / (1 + np.exp(-slope * (u - th)))
-    return scale * slope * g * (1 - g)
+    g, rest = (1 / (1 + np.exp(sign * slope * (u - th))) for sign in (-1, 1))  # 1 - g would cancel
+    return scale * slope * g * rest
 
 
 def _straight_through(u, th, scale=1.0):

@@ -37,7 +37,7 @@ bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
 bool valid(const Layout& layout) {
   if (layout.outer < 1 || layout.time < 1 || layout.inner < 1) return false;
   std::int64_t neurons, elements, bytes;
-  constexpr std::int64_t most = cpu::max_parameters * sizeof(double);   // bytes for a neuron: arrays and the workspace's sums
+  constexpr std::int64_t most = 32 * sizeof(double);   // bytes for an element: arrays and the workspace, generously
   return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, most, bytes);
 }
 
@@ -158,6 +158,13 @@ struct Wanted {
     for (const bool wanted : summed) sums += wanted ? 1 : 0;
   }
 
+  bool reads_current() const {
+    for (int k = 0; k < Traits<N>::parameters; ++k) {
+      if (summed[k] && N::reads_current(k)) return true;
+    }
+    return false;
+  }
+
   /// A tied parameter has no gradient of its own.
   bool possible() const {
     for (int k = 0; k < Traits<N>::parameters; ++k) {
@@ -166,6 +173,39 @@ struct Wanted {
     return true;
   }
 };
+
+/// Steps whose hidden states are rebuilt at a time, where a row is not cut into tiles: about as many as there are segments.
+std::int64_t segment_steps(std::int64_t time) {
+  std::int64_t steps = 8;
+  while (steps * steps < time) ++steps;
+  return steps;
+}
+
+/// Whether a backward pass has to rebuild states that the recorded potential does not tell.
+template <class N>
+bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given) {
+  if (Traits<N>::states <= 2) return false;
+  if constexpr (requires { N::fires_by_hidden; }) {
+    if (!surrogate_given) return true;
+  }
+  return method == Method::bptt || wanted.sums > 0;
+}
+
+/// Elements of the tapes of all rows. They do not depend on the number of threads: rows have few lanes more than there are neurons.
+template <class N, class V = arithmetic_t<typename N::Storage>>
+std::int64_t tapes_size(const Layout& layout) {
+  const cpu::Rows rows = partition<V>(layout, 1);
+  const std::int64_t segment = rows.tile_steps > 0 ? rows.tile_steps : segment_steps(layout.time);
+  constexpr std::int64_t page = 4096 / sizeof(V);
+  return cpu::tape_size(Traits<N>::states, rows.neurons + page, layout.time, segment);
+}
+
+/// Sums as doubles, then the tapes.
+template <class N, class V = arithmetic_t<typename N::Storage>>
+std::size_t workspace_bytes(const Layout& layout, const Wanted<N>& wanted, bool with_tapes) {
+  const std::int64_t tapes = with_tapes ? tapes_size<N>(layout) : 0;
+  return static_cast<std::size_t>(wanted.sums * layout.outer * layout.inner) * sizeof(double) + static_cast<std::size_t>(tapes) * sizeof(V);
+}
 
 /// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in order of j.
 template <class V>
@@ -217,8 +257,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
 template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept {
   if (!valid(layout)) return {};
-  const Wanted<N> wanted(neuron, arrays);
-  return {nullptr, static_cast<std::size_t>(wanted.sums * layout.outer * layout.inner) * sizeof(double), 0};
+  return {nullptr, workspace_bytes<N>(layout, Wanted<N>(neuron, arrays), Traits<N>::states > 2), 0};
 }
 
 template <class N>
@@ -239,10 +278,11 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   const std::int64_t neurons = layout.outer * layout.inner;
   const Wanted<N> wanted(neuron, arrays);
   if (!wanted.possible()) return Status::unsupported;
-  if (workspace.bytes < static_cast<std::size_t>(wanted.sums * neurons) * sizeof(double)) return Status::workspace_too_small;
-  if (wanted.sums > 0 && workspace.data == nullptr) return Status::null_pointer;
+  const bool with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr);
+  if (workspace.bytes < workspace_bytes<N>(layout, wanted, with_tapes)) return Status::workspace_too_small;
+  if ((wanted.sums > 0 || with_tapes) && workspace.data == nullptr) return Status::null_pointer;
   if (arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
-  if (wanted.summed[N::gain_index] && arrays.current == nullptr) return Status::null_pointer;
+  if (wanted.reads_current() && arrays.current == nullptr) return Status::null_pointer;
 
   const int threads = threads_for(layout, workspace);
   plan.layout = layout;
@@ -254,7 +294,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   plan.method = method;
   plan.surrogate = surrogate;
   plan.potential = arrays.potential;
-  plan.current = wanted.summed[N::gain_index] ? arrays.current : nullptr;
+  plan.current = wanted.reads_current() ? arrays.current : nullptr;
   plan.grad_spikes = N::fires ? arrays.grad_spikes : nullptr;
   plan.grad_potential = arrays.grad_potential;
   plan.grad_current = arrays.grad_current;
@@ -264,6 +304,11 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   double* next = static_cast<double*>(workspace.data);
   for (int k = 0; k < T::parameters; ++k) {
     if (wanted.summed[k]) plan.sums[k] = next, next += neurons;
+  }
+  plan.segment = plan.rows.tile_steps > 0 ? plan.rows.tile_steps : with_tapes ? segment_steps(layout.time) : layout.time;
+  if (with_tapes) {
+    plan.tape = reinterpret_cast<V*>(next);
+    plan.tape_elements = cpu::tape_size(T::states, plan.rows.lanes, layout.time, plan.segment);
   }
 
   auto task = [&](std::int64_t row) { kernels->backward(plan, row); };

@@ -6,7 +6,9 @@
 
 #define EXODUS_MODELS(X) \
   X(Lif)                 \
-  X(ExpLeak)
+  X(ExpLeak)             \
+  X(CubaLif)             \
+  X(Alif)
 
 namespace exodus {
 

@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -143,8 +144,8 @@ void backward(const std::string& model, bool double_precision, const Sizes& size
     arrays.grad_initial = to_fields<Grads, V>(grad_initial);
     arrays.grad = to_fields<typename N<S>::template Parameters<double*>, double>(grad_parameters);
     exodus::Workspace workspace = exodus::workspace(layout, neuron, arrays);
-    std::vector<double> memory(workspace.bytes / sizeof(double));
-    workspace.data = memory.data();
+    const auto memory = std::make_unique_for_overwrite<double[]>((workspace.bytes + sizeof(double) - 1) / sizeof(double));
+    workspace.data = memory.get();
     workspace.threads = threads;
     const py::gil_scoped_release release;
     check(exodus::backward(layout, neuron, static_cast<exodus::Method>(method), bend, arrays, workspace));

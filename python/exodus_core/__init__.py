@@ -8,11 +8,26 @@ from . import _core, surrogate
 from ._run import Gradients, Trace, backward, forward, growth
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
-from .neurons import IF, LIF, ExpLeak, ExpLeakState, LIFState, Neuron
+from .neurons import (
+    ALIF,
+    IF,
+    LIF,
+    ALIFState,
+    CubaLIF,
+    CubaLIFState,
+    ExpLeak,
+    ExpLeakState,
+    LIFState,
+    Neuron,
+)
 
 __all__ = [
+    "ALIF",
     "IF",
     "LIF",
+    "ALIFState",
+    "CubaLIF",
+    "CubaLIFState",
     "ExpLeak",
     "ExpLeakState",
     "Gradients",

@@ -148,8 +148,8 @@ def forward(
 
     Parameters
     ----------
-    neuron : LIF, IF or ExpLeak
-        The descriptor.
+    neuron : Neuron
+        The descriptor, such as LIF.
     current : ndarray
         Input current a[n], float32 or float64, time on `time_axis`. Any dense stride order runs in place;
         arrays with gaps, overlaps or negative strides are copied once.
@@ -245,7 +245,7 @@ def run_forward(
 def _evaluated(surrogate: SurrogateLike, trace: Trace) -> np.ndarray:
     """The values of a custom surrogate, in the potential's memory order."""
     arrangement, dtype = trace._arrangement, trace.potential.dtype
-    h = np.asarray(surrogate(trace.potential, _threshold(trace)))
+    h = np.asarray(surrogate(trace.neuron._drive(trace), _threshold(trace)))
     if h.shape != trace.potential.shape:
         raise ValueError(
             f"surrogate must return an array of the potential's shape {trace.potential.shape}, got {h.shape}"
@@ -452,6 +452,6 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     check_surrogate(surrogate)
     if not trace.neuron._fires:
         return 0.0
-    h = np.asarray(surrogate(trace.potential, _threshold(trace)), np.float64)
+    h = np.asarray(surrogate(trace.neuron._drive(trace), _threshold(trace)), np.float64)
     factor = trace.neuron._carry_factor(h, trace)
     return float(np.mean(np.abs(factor) > 1.0))

@@ -17,10 +17,23 @@ import numpy as np
 
 from ._arrays import FLOATS, BoundParameter, is_torch
 
-__all__ = ["IF", "LIF", "ExpLeak", "ExpLeakState", "LIFState", "Neuron"]
+__all__ = [
+    "ALIF",
+    "DECAYS",
+    "IF",
+    "LIF",
+    "ALIFState",
+    "CubaLIF",
+    "CubaLIFState",
+    "ExpLeak",
+    "ExpLeakState",
+    "LIFState",
+    "Neuron",
+]
 
 Value = Any  # a number or an array of numbers
 
+DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt"}  # and their time constants
 _RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
 _TIMINGS = ("after_decay", "before_decay")  # in the order of exodus::ResetTiming
 
@@ -30,6 +43,22 @@ class LIFState(NamedTuple):
 
     potential: np.ndarray
     spikes: np.ndarray
+
+
+class CubaLIFState(NamedTuple):
+    """State of CubaLIF after a step, one value per neuron: `current` is the synaptic current."""
+
+    potential: np.ndarray
+    spikes: np.ndarray
+    current: np.ndarray
+
+
+class ALIFState(NamedTuple):
+    """State of ALIF after a step, one value per neuron: it fires at threshold + `adaptation`."""
+
+    potential: np.ndarray
+    spikes: np.ndarray
+    adaptation: np.ndarray
 
 
 class ExpLeakState(NamedTuple):
@@ -71,7 +100,7 @@ def _require(name: str, value: Value, holds: Any, what: str, of: str = "") -> No
 def _check(values: Mapping[str, Value], of: str = "") -> None:
     """Check the parameters, by the kernels' names. `of` ends the messages."""
     for name, value in values.items():
-        if name == "alpha":
+        if name in DECAYS:
             _require(name, value, (np.asarray(value) >= 0) & (np.asarray(value) <= 1), "in [0, 1]", of)
         elif name == "threshold":
             _require(name, value, np.asarray(value) > 0, "above 0", of)
@@ -152,6 +181,10 @@ class Neuron:
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
         """d[n] / d[n+1] of the exact gradient, of a neuron that fires."""
         raise NotImplementedError
+
+    def _drive(self, trace: Any) -> np.ndarray:
+        """What is held against the threshold and what a surrogate sees, over time."""
+        return trace.potential
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         """Whether gradients of these parameters need the input current: those of the gain do."""
@@ -245,60 +278,71 @@ def _same(value: Any, default: Any) -> bool:
 
 
 class _Leaky(Neuron):
-    """What LIF and ExpLeak share: a decay given as alpha or as tau, and the gain."""
+    """What neurons with decays share: each given as alpha or as tau, and the gain."""
 
-    _gain_may_follow = True
+    _decays: ClassVar[tuple[str, ...]] = ("alpha",)
 
-    alpha: Value
-    tau: Value
     dt: float
     gain: Value
 
     def _check_decay(self) -> None:
-        if (self.alpha is None) == (self.tau is None):
-            given = "neither" if self.alpha is None else f"alpha={self.alpha!r} and tau={self.tau!r}"
-            raise ValueError(f"exactly one of alpha and tau must be given, got {given}")
+        for alpha, tau in ((name, DECAYS[name]) for name in self._decays):
+            values = getattr(self, alpha), getattr(self, tau)
+            if (values[0] is None) == (values[1] is None):
+                given = "neither" if values[0] is None else f"{alpha}={values[0]!r} and {tau}={values[1]!r}"
+                raise ValueError(f"exactly one of {alpha} and {tau} must be given, got {given}")
+            if values[1] is not None:
+                _require(tau, values[1], np.asarray(values[1]) > 0, "above 0")
         if isinstance(self.dt, bool) or not isinstance(self.dt, numbers.Real):
             raise TypeError(f"dt must be a number, got {self.dt!r}")
         _require("dt", self.dt, self.dt > 0, "above 0")
-        if self.tau is not None:
-            _require("tau", self.tau, np.asarray(self.tau) > 0, "above 0")
 
-    def _decay(self) -> Value:
-        if self.tau is None:
-            return self.alpha
-        decay = np.exp(-self.dt / np.asarray(self.tau, np.float64))
+    def _decay(self, name: str) -> Value:
+        """A decay, by the kernel's name."""
+        tau = getattr(self, DECAYS[name])
+        if tau is None:
+            return getattr(self, name)
+        decay = np.exp(-self.dt / np.asarray(tau, np.float64))
         return decay if decay.ndim else float(decay)
 
     def _decay_and_gain(self) -> dict[str, Value]:
-        alpha = self._decay()
+        values = {name: self._decay(name) for name in self._decays}
         gain = self.gain
         if isinstance(gain, str):
+            alpha = values["alpha"]
             gain = 1.0 - (np.asarray(alpha, np.float64) if np.ndim(alpha) else alpha)
-        return {"alpha": alpha, "gain": gain}
+        return values | {"gain": gain}
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self.tau is None or "alpha" not in grads:
-            return grads
-        tau = np.asarray(self.tau, np.float64)
+        return dict(self._own_gradient(name, grad) for name, grad in grads.items())
+
+    def _own_gradient(self, name: str, grad: np.ndarray) -> tuple[str, np.ndarray]:
+        given = self._own_name(name)
+        if given == name:
+            return name, grad
+        tau = np.asarray(getattr(self, given), np.float64)
         with np.errstate(over="ignore", under="ignore"):
             ratio = np.minimum(self.dt / tau, 1e3)  # beyond it e^-ratio is 0
-            slope = np.exp(-ratio) * ratio / tau  # d alpha / d tau = alpha dt / tau^2
-        return {("tau" if k == "alpha" else k): (g * slope if k == "alpha" else g) for k, g in grads.items()}
+            return given, grad * (np.exp(-ratio) * ratio / tau)  # d alpha / d tau = alpha dt / tau^2
+
+    def _own_name(self, name: str) -> str:
+        """The descriptor's name of a kernel's parameter: a decay's time constant where that was given."""
+        return DECAYS[name] if name in self._decays and getattr(self, name) is None else name
 
     def _wanted(self, names: set[str]) -> set[str]:
-        return {"alpha" if name == "tau" else name for name in names}
+        return {name for name in self._parameters() if self._own_name(name) in names}
 
     def _reads_current(self, names: Iterable[str]) -> bool:
-        if isinstance(self.gain, str):
-            return bool({"alpha", "tau"} & set(names))
-        return "gain" in names
+        follows = isinstance(self.gain, str)
+        readers = {"gain", self._own_name("alpha_syn")} | ({self._own_name("alpha")} if follows else set())
+        return not readers.isdisjoint(names)
 
     def _gain_options(self) -> dict[str, int]:
         return {"gain_follows_alpha": isinstance(self.gain, str)}
 
-    def _decay_names(self) -> list[str]:
-        return ["alpha" if self.tau is None else "tau"] + ["gain"] * (not isinstance(self.gain, str))
+    def _names(self) -> list[str]:
+        given = [self._own_name(name) for name in self._parameters()]
+        return [name for name in given if not isinstance(getattr(self, name), str)]
 
 
 class _Resetting(Neuron):
@@ -311,7 +355,7 @@ class _Resetting(Neuron):
     v_min: Value
     max_spikes: int | None
 
-    _state = LIFState
+    _state: ClassVar[Any] = LIFState
     _model = "Lif"
 
     def _check_reset(self) -> None:
@@ -411,6 +455,7 @@ class LIF(_Leaky, _Resetting):
     v_min: Value = None
     max_spikes: int | None = 1
 
+    _gain_may_follow = True
     _value_fields = ("alpha", "threshold", "tau", "gain", "reset_amount", "v_min")
 
     def __post_init__(self) -> None:
@@ -424,9 +469,6 @@ class LIF(_Leaky, _Resetting):
 
     def _options(self) -> dict[str, int]:
         return self._gain_options() | self._reset_options()
-
-    def _names(self) -> list[str]:
-        return self._decay_names() + list(self._threshold_and_reset())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -466,6 +508,148 @@ class IF(_Resetting):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class CubaLIF(_Leaky, _Resetting):
+    """The current-based LIF: a synaptic current with a decay of its own drives the membrane.
+
+    i[n] = alpha_syn i[n-1] + gain a[n];  u[n] and s[n] are those of a LIF with input i[n]. (snnTorch's
+    Synaptic names the two decays the other way round.)
+
+    Parameters
+    ----------
+    alpha, alpha_syn : float or array_like, optional
+        Decays of the membrane and of the synaptic current per step, in [0, 1].
+    threshold : float or array_like, optional
+        Above 0.
+    tau, tau_syn : float or array_like, optional
+        Time constants in the unit of `dt`, each in place of its decay.
+    gain : float or array_like, optional
+        Factor of the input current.
+    dt, reset, reset_amount, reset_timing, v_min, max_spikes
+        As for LIF.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range or not a number.
+    """
+
+    alpha: Value = None
+    alpha_syn: Value = None
+    threshold: Value = 1.0
+    _: KW_ONLY
+    tau: Value = None
+    tau_syn: Value = None
+    dt: float = 1.0
+    gain: Value = 1.0
+    reset: str = "subtract"
+    reset_amount: Value = None
+    reset_timing: str = "after_decay"
+    v_min: Value = None
+    max_spikes: int | None = 1
+
+    _model = "CubaLif"
+    _state = CubaLIFState
+    _decays = ("alpha", "alpha_syn")
+    _value_fields = ("alpha", "alpha_syn", "threshold", "tau", "tau_syn", "gain", "reset_amount", "v_min")
+
+    def __post_init__(self) -> None:
+        self._set_values()
+        self._check_decay()
+        self._check_reset()
+        _check(self._parameters())
+
+    def _parameters(self) -> dict[str, Value]:
+        return self._decay_and_gain() | self._threshold_and_reset()
+
+    def _options(self) -> dict[str, int]:
+        return self._reset_options()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ALIF(_Leaky):
+    """The adaptive LIF: every spike raises the threshold by an adaptation that decays.
+
+    b[n] = alpha_adapt b[n-1] + adapt_scale s[n-1];  u[n] = alpha u[n-1] + gain a[n] - threshold s[n-1];
+    s[n] = 1 where u[n] - b[n] >= threshold. The surrogate sees u - b and the base threshold.
+
+    Parameters
+    ----------
+    alpha, alpha_adapt : float or array_like, optional
+        Decays of the membrane and of the adaptation per step, in [0, 1].
+    adapt_scale : float or array_like, optional
+        What a spike adds to the threshold.
+    threshold : float or array_like, optional
+        The base threshold, above 0, which a spike also subtracts from the potential.
+    tau, tau_adapt : float or array_like, optional
+        Time constants in the unit of `dt`, each in place of its decay.
+    gain : float or array_like, optional
+        Factor of the input current.
+    dt, v_min
+        As for LIF.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range or not a number.
+    """
+
+    alpha: Value = None
+    alpha_adapt: Value = None
+    adapt_scale: Value = None
+    threshold: Value = 1.0
+    _: KW_ONLY
+    tau: Value = None
+    tau_adapt: Value = None
+    dt: float = 1.0
+    gain: Value = 1.0
+    v_min: Value = None
+
+    _model = "Alif"
+    _state = ALIFState
+    _decays = ("alpha", "alpha_adapt")
+    _value_fields = ("alpha", "alpha_adapt", "adapt_scale", "threshold", "tau", "tau_adapt", "gain", "v_min")
+
+    def __post_init__(self) -> None:
+        if self.adapt_scale is None:
+            raise TypeError("adapt_scale must be a number or an array of numbers, got None")
+        self._set_values()
+        self._check_decay()
+        _check(self._parameters())
+
+    def _parameters(self) -> dict[str, Value]:
+        own = {"adapt_scale": self.adapt_scale, "threshold": self.threshold, "v_min": self.v_min}
+        return self._decay_and_gain() | {name: value for name, value in own.items() if value is not None}
+
+    def _options(self) -> dict[str, int]:
+        return {}
+
+    def _drive(self, trace: Any) -> np.ndarray:
+        """Potential less adaptation, rebuilt from the potential in the kernels' order of operations."""
+        axis, potential = trace.time_axis, trace.potential
+        steps = potential[None] if axis is None else np.moveaxis(potential, axis, 0)
+        decay, scale, threshold = (
+            np.asarray(self._parameters()[name], potential.dtype)
+            for name in ("alpha_adapt", "adapt_scale", "threshold")
+        )
+        state = trace.initial_state
+        b, s = (np.zeros_like(steps[0]),) * 2 if state is None else (state.adaptation, state.spikes)
+        drive = np.empty_like(steps)
+        for n, u in enumerate(steps):
+            b = (decay * b) + (scale * s)
+            drive[n] = u - b
+            s = (drive[n] >= threshold).astype(potential.dtype)
+        return drive[0] if axis is None else np.moveaxis(drive, 0, axis)
+
+    def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
+        values = self._parameters()
+        alpha, threshold = (
+            trace._arrangement.with_time(np.asarray(values[name], np.float64))
+            for name in ("alpha", "threshold")
+        )
+        return alpha - threshold * h
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ExpLeak(_Leaky):
     """The leaky integrator, without spikes: the field's LI readout.
 
@@ -486,6 +670,7 @@ class ExpLeak(_Leaky):
     _model = "ExpLeak"
     _state = ExpLeakState
     _fires = False
+    _gain_may_follow = True
     _value_fields = ("alpha", "tau", "gain")
 
     def __post_init__(self) -> None:
@@ -498,6 +683,3 @@ class ExpLeak(_Leaky):
 
     def _options(self) -> dict[str, int]:
         return self._gain_options()
-
-    def _names(self) -> list[str]:
-        return self._decay_names()

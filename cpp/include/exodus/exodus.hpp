@@ -7,9 +7,11 @@
 ///     exodus::Status status = exodus::forward(layout, neuron, {.current = a, .spikes = s, .potential = u});
 ///
 /// Functions allocate nothing, throw nothing and keep no state but a pool of threads. They are defined for any parameter value; NaN and
-/// infinities in the data stay in their own neuron. Equations: docs in lif.hpp and exp_leak.hpp.
+/// infinities in the data stay in their own neuron. Equations: in the models' headers.
 #pragma once
 
+#include "alif.hpp"
+#include "cuba_lif.hpp"
 #include "exp_leak.hpp"
 #include "lif.hpp"
 #include "surrogate.hpp"
@@ -17,7 +19,7 @@
 
 namespace exodus {
 
-/// Runs the neurons over the layout's time. `N` is Lif<float>, Lif<double>, ExpLeak<float> or ExpLeak<double>. Needs no workspace; only
+/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif or ExpLeak, of float or double. Needs no workspace; only
 /// `workspace.threads` is read. The results have the same bits on every instruction set, thread count, layout and chunking of time.
 /// Outputs must not overlap inputs or each other.
 template <class N>

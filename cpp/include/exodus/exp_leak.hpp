@@ -47,6 +47,7 @@ struct ExpLeak : ExpLeakParameters<Param<arithmetic_t<S>>> {
   static constexpr int gain_index = 1;
   template <Method M>
   static constexpr bool carries_gradient = true;
+  static constexpr bool reads_current(int parameter) { return parameter == gain_index; }
   static constexpr const char* parameter_names[] = {"alpha", "gain"};
   static constexpr const char* state_names[] = {"potential"};
 };
@@ -64,7 +65,7 @@ static inline int variant_of(const ExpLeak<S>&) {
 template <class S>
 static inline ExpLeakParameters<Param<arithmetic_t<S>>> resolved(const ExpLeak<S>& neuron) {
   using P = Param<arithmetic_t<S>>;
-  return {neuron.alpha.count == 0 ? P(1) : neuron.alpha, neuron.gain.count == 0 ? P(1) : neuron.gain};
+  return {given(neuron.alpha, P(1)), given(neuron.gain, P(1))};
 }
 
 template <class S, class F>
@@ -79,7 +80,7 @@ EXODUS_SCALAR void step(const ExpLeakParameters<V>& p, V /*cap*/, ExpLeakState<V
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR ExpLeakState<V> recorded(const ExpLeakParameters<V>&, V /*cap*/, V u) {
+EXODUS_SCALAR ExpLeakState<V> recorded(const ExpLeakParameters<V>&, V /*cap*/, const ExpLeakState<V>&, V u, V /*a*/) {
   return {u};
 }
 

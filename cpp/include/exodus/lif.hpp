@@ -19,7 +19,6 @@
 /// SLAYER takes the same with s detached in the reset: S = e, rho = 0. BPTT is the reverse of the step, statement by statement.
 #pragma once
 
-#include <limits>
 #include <type_traits>
 
 #include "neuron.hpp"
@@ -65,9 +64,10 @@ struct Lif : LifParameters<Param<arithmetic_t<S>>> {
   static constexpr bool fires = true;
   static constexpr int variants = 8;          ///< see LifVariant
   static constexpr int threshold_index = 1;   ///< which parameter the surrogate reads
-  static constexpr int gain_index = 2;        ///< what multiplies the current, and whose gradient reads it
+  static constexpr int gain_index = 2;        ///< what multiplies the current
   template <Method M>                         ///< whether the carry's first field, after the adjoint of step n, is dL/dx[n]
   static constexpr bool carries_gradient = M != Method::bptt;
+  static constexpr bool reads_current(int parameter) { return parameter == gain_index; }   ///< does its gradient?
   static constexpr const char* parameter_names[] = {"alpha", "threshold", "gain", "reset_amount", "v_min"};
   static constexpr const char* state_names[] = {"potential", "spikes"};
 };
@@ -90,23 +90,26 @@ struct LifVariant {
   static constexpr bool multi = Variant / 4 != 0;
 };
 
+static inline int lif_variant(Reset reset, ResetTiming timing, std::int64_t max_spikes) {
+  const LifReset form = reset == Reset::none                  ? LifReset::none
+                        : reset == Reset::zero                ? LifReset::zero
+                        : timing == ResetTiming::before_decay ? LifReset::before_decay
+                                                              : LifReset::after_decay;
+  return static_cast<int>(form) + (max_spikes == 1 ? 0 : 4);
+}
+
 template <class S>
 static inline int variant_of(const Lif<S>& neuron) {
-  const LifReset reset = neuron.reset == Reset::none                        ? LifReset::none
-                         : neuron.reset == Reset::zero                      ? LifReset::zero
-                         : neuron.reset_timing == ResetTiming::before_decay ? LifReset::before_decay
-                                                                            : LifReset::after_decay;
-  return static_cast<int>(reset) + (neuron.max_spikes == 1 ? 0 : 4);
+  return lif_variant(neuron.reset, neuron.reset_timing, neuron.max_spikes);
 }
 
 /// The parameters with the defaults of those not given. NaN as v_min never clips.
 template <class S>
 static inline LifParameters<Param<arithmetic_t<S>>> resolved(const Lif<S>& neuron) {
   using P = Param<arithmetic_t<S>>;
-  const auto given = [](const P& p, const P& otherwise) { return p.count == 0 ? otherwise : p; };
   const P threshold = given(neuron.threshold, P(1));
   return {given(neuron.alpha, P(1)), threshold, given(neuron.gain, P(1)), given(neuron.reset_amount, threshold),
-          given(neuron.v_min, P(std::numeric_limits<arithmetic_t<S>>::quiet_NaN()))};
+          given(neuron.v_min, never_clips<S>())};
 }
 
 /// The reset amount that is the threshold, and the gain that is 1 - alpha, pass their gradients on.
@@ -137,9 +140,9 @@ EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, V 
   state.spikes = fire<LifVariant<Variant>::multi>(u, p.threshold, cap);
 }
 
-/// The state after a step, from its potential.
+/// The state after a step, from its potential. (Other models also need the state before and the current.)
 template <int Variant, class V>
-EXODUS_SCALAR LifState<V> recorded(const LifParameters<V>& p, V cap, V u) {
+EXODUS_SCALAR LifState<V> recorded(const LifParameters<V>& p, V cap, const LifState<V>& /*before*/, V u, V /*a*/) {
   return {u, fire<LifVariant<Variant>::multi>(u, p.threshold, cap)};
 }
 

@@ -2,6 +2,8 @@
 /// What every neuron model shares: the spike function, and what the backward pass knows of a step.
 #pragma once
 
+#include <limits>
+
 #include "fields.hpp"
 #include "scalar.hpp"
 #include "types.hpp"
@@ -24,11 +26,24 @@ template <class V, template <class> class State>
 struct Moment {
   V u;               ///< u[n], before the reset
   State<V> before;   ///< the state after step n-1; read by BPTT and by parameter gradients alone
+  State<V> direct;   ///< dL/d(state after step n), direct, of what is neither potential (q) nor spikes (e): not zero at the last step alone
   V h;               ///< f'(u[n]), the surrogate
   V e;               ///< dL/ds[n], direct
   V q;               ///< dL/du[n], direct
   V a;               ///< a[n]; read by the gradient of the gain alone
 };
+
+/// The parameter, or its default where it was not given.
+template <class V>
+static inline Param<V> given(const Param<V>& p, const Param<V>& otherwise) {
+  return p.count == 0 ? otherwise : p;
+}
+
+/// A v_min below every potential: no comparison with NaN holds.
+template <class S>
+static inline Param<arithmetic_t<S>> never_clips() {
+  return {std::numeric_limits<arithmetic_t<S>>::quiet_NaN()};
+}
 
 /// dL/d(parameter `source`) belongs to the parameter `target` as well, with this sign.
 struct Tie {

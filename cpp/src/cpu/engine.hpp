@@ -302,6 +302,7 @@ class BackwardRow {
         model_(stages_of_models<V>[static_cast<int>(plan.model)]),
         stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]) {
     set_row(row_, layout_, plan.rows, index);
+    if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
     for (int k = 0; k < model_.parameters; ++k) with_terms_ = with_terms_ || plan.sums[k] != nullptr;
     with_before_ = with_terms_ || plan.method == Method::bptt;
     if (!with_terms_) current_.array = nullptr;
@@ -318,10 +319,12 @@ class BackwardRow {
   }
 
   void run() {
-    const std::int64_t tile_steps = row_.tiled ? plan_.rows.tile_steps : layout_.time;
-    for (std::int64_t end = layout_.time; end > 0; end -= smaller(tile_steps, end)) {
-      const std::int64_t begin = end - smaller(tile_steps, end);
+    if (tape_ != nullptr) mark_segments();
+    for (std::int64_t k = (layout_.time + plan_.segment - 1) / plan_.segment - 1; k >= 0; --k) {
+      const std::int64_t begin = k * plan_.segment, end = smaller(begin + plan_.segment, layout_.time);
+      segment_begin_ = begin;
       seek(begin, end);
+      if (tape_ != nullptr) rebuild_segment(k, end);
       for (std::int64_t step = end - 1; step > begin; --step, step_back()) run_step(step);
       run_step(begin);
       grad_current_.flush(layout_, row_, begin, end);
@@ -335,6 +338,7 @@ class BackwardRow {
 
  private:
   struct Step {
+    std::int64_t n;
     bool first, last;
     V* result;
   };
@@ -343,7 +347,14 @@ class BackwardRow {
     set_parameters(work_.parameters, parameters_, plan_.parameters, model_.parameters, row_);
     work_.cap = plan_.cap;
     work_.grad_current = grad_;
-    for (int k = 0; k < max_states; ++k) work_.before[k] = before_[k], work_.carry[k] = carry_[k], work_.grad_initial[k] = grad_initial_[k];
+    for (int k = 0; k < max_states; ++k) {
+      work_.before[k] = work_.initial[k] = before_[k];
+      work_.direct[k] = zeros_;
+      work_.carry[k] = carry_[k], work_.grad_initial[k] = grad_initial_[k];
+    }
+    if (tape_ != nullptr) {
+      for (int k = 1; k < model_.states; ++k) work_.before[k] = tape_ + (k - 1) * (plan_.segment + 1) * plan_.rows.lanes;
+    }
     for (int k = 0; k < max_parameters; ++k) {
       work_.sums[k] = plan_.sums[k] == nullptr ? waste_ : partial_[k];
       work_.sums_follow[k] = plan_.sums[k] == nullptr ? 0 : ~0;
@@ -369,12 +380,54 @@ class BackwardRow {
     grad_current_.begin = row_.tiled ? begin : 0;
   }
 
+  /// Where the state after a step of the present segment (-1: before its first) begins in the tape's array of a state.
+  std::int64_t slot(std::int64_t step) const { return (step - segment_begin_ + 1) * plan_.rows.lanes; }
+
+  /// The state before a segment.
+  V* mark(std::int64_t segment, int state) const {
+    const std::int64_t arrays = model_.states - 1, steps = plan_.segment + 1;
+    return tape_ + (arrays * (steps + segment) + state - 1) * plan_.rows.lanes;
+  }
+
+  void rebuild_step(std::int64_t from, std::int64_t to, std::int64_t back) const {
+    for (int b = 0; b < row_.block_count; ++b) {
+      const Block& block = row_.blocks[b];
+      stages_.rebuild(work_, block.lane, block.lanes, potential_[block] - back * potential_.stride,
+                      current_[block] - back * current_.stride, from + block.lane, to + block.lane);
+    }
+  }
+
+  /// Runs the hidden states forward through all of time and keeps the ones before each segment.
+  void mark_segments() {
+    for (int k = 1; k < model_.states; ++k) {
+      V* const first = mark(0, k);
+      for (int i = 0; i < row_.lanes; ++i) first[i] = plan_.initial[k] == nullptr ? V(0) : plan_.initial[k][row_.begin + i];
+    }
+    for (std::int64_t segment = 0, begin = 0; begin + plan_.segment < layout_.time; ++segment, begin += plan_.segment) {
+      const std::int64_t end = begin + plan_.segment;
+      for (Input<V>* input : {&potential_, &current_}) input->seek(layout_, row_, begin, end, end - 1, zeros_);
+      for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
+      // The tape's first two slots in turn.
+      for (std::int64_t n = begin; n < end; ++n) {
+        rebuild_step((n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
+      }
+      const std::int64_t last = plan_.segment % 2 * plan_.rows.lanes;
+      for (int k = 1; k < model_.states; ++k) copy_lanes(mark(segment + 1, k), work_.before[k] + last, row_.lanes);
+    }
+  }
+
+  /// The hidden states of the steps of a segment, which is loaded.
+  void rebuild_segment(std::int64_t segment, std::int64_t end) {
+    for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
+    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(slot(n - 1), slot(n), end - 1 - n);
+  }
+
   void step_back() {
     for (Input<V>* input : inputs_) input->now -= input->stride;
   }
 
   void run_step(std::int64_t n) {
-    const Step step{n == 0, n == layout_.time - 1, grad_current_.at(row_, n)};
+    const Step step{n, n == 0, n == layout_.time - 1, grad_current_.at(row_, n)};
     // Where the next step lies in other pages, two lines of each at once: the second-level cache's prefetcher then follows, which was
     // faster by a twentieth.
     for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
@@ -383,6 +436,9 @@ class BackwardRow {
     for (int b = 0; b < row_.block_count; ++b) {
       const int inputs = n >= ahead_[b].steps ? in_place_count_ : 0;
       run_block(row_.blocks[down_ ? row_.block_count - 1 - b : b], step, ahead_[b], inputs);
+    }
+    if (step.last) {
+      for (const V*& direct : work_.direct) direct = zeros_;
     }
     if (with_terms_ && n % partial_steps == 0) {
       for (int k = 0; k < model_.parameters; ++k) {
@@ -401,23 +457,29 @@ class BackwardRow {
     if (step.last) {
       q = with_final(q, plan_.grad_final[0], row_.begin + block.lane, q_sum_, block.lanes);
       e = with_final(e, plan_.grad_final[1], row_.begin + block.lane, e_sum_, block.lanes);
+      for (int k = 2; k < model_.states; ++k) {
+        work_.direct[k] = plan_.grad_final[k] == nullptr ? zeros_ : plan_.grad_final[k] + row_.begin + block.lane;
+      }
     }
     const V* h = h_;
     if (surrogate_stage_ != nullptr) {
-      surrogate_stage_(bend_, block.lane, block.lanes, u);
+      if (model_.fires_by_hidden) stages_.drive(work_, block.lanes, u, slot(step.n) + block.lane, drive_);
+      surrogate_stage_(bend_, block.lane, block.lanes, model_.fires_by_hidden ? drive_ : u);
     } else {
       h = surrogate_[block];
     }
     for (int k = 1; k < inputs; ++k) prefetch(in_place_[k]->now + ahead.offset, ahead.lanes, down_);
     const V* u_before = zeros_;
+    std::int64_t from = 0;
     if (with_before_ && !step.first) {
       u_before = u - potential_.stride;
-      stages_.record(work_, block.lane, block.lanes, u_before);
+      if (tape_ == nullptr) stages_.record(work_, block.lane, block.lanes, u_before);
     } else if (with_before_) {
       load_initial(before_, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
       u_before = before_[0];
     }
-    adjoint_(work_, block.lane, block.lanes, u, u_before, h, e, q, current_[block]);
+    if (tape_ != nullptr) from = slot(step.n - 1) + block.lane;
+    adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, current_[block]);
     if (step.result == nullptr) return;
     if (from_carry_) {
       store_scaled(step.result + block.offset, carry_[0] + block.lane, gain_, block.lanes, stream_);
@@ -442,7 +504,8 @@ class BackwardRow {
   alignas(64) V partial_[max_parameters][max_row_lanes<V>];
   alignas(64) V before_[max_states][block_lanes];
   alignas(64) V grad_initial_[max_states][block_lanes];
-  alignas(64) V h_[block_lanes], e_sum_[block_lanes], q_sum_[block_lanes], grad_[block_lanes], waste_[block_lanes], zeros_[block_lanes];
+  alignas(64) V h_[block_lanes], e_sum_[block_lanes], q_sum_[block_lanes], grad_[block_lanes], waste_[block_lanes], zeros_[block_lanes],
+      drive_[block_lanes];
   alignas(64) V tiles_[6][max_tile_elements + max_row_lanes<V>];
 
   const BackwardPlan<V>& plan_;
@@ -450,6 +513,8 @@ class BackwardRow {
   const ModelStages<V>& model_;
   const BackwardStages<V>& stages_;
   Row row_;
+  V* tape_ = nullptr;   ///< null: no hidden states are needed
+  std::int64_t segment_begin_ = 0;
   Input<V> potential_{plan_.potential, tiles_[0]};
   Input<V> grad_spikes_{plan_.grad_spikes, tiles_[1]};
   Input<V> grad_potential_{plan_.grad_potential, tiles_[2]};

@@ -19,6 +19,12 @@ struct Rows {
   std::int64_t tile_steps = 0;   ///< 0: arrays are used in place; else steps that are transposed at a time
 };
 
+/// A row's tape, in elements: for every state but the potential, (a segment's steps + 1) x lanes for what is rebuilt, and as much per
+/// segment as one step for where to begin.
+inline std::int64_t tape_size(std::int64_t states, std::int64_t lanes, std::int64_t time, std::int64_t segment) {
+  return (states - 1) * lanes * (segment + 1 + (time + segment - 1) / segment);
+}
+
 template <class V>
 struct ForwardPlan {
   Layout layout;
@@ -53,6 +59,9 @@ struct BackwardPlan {
   const V* grad_final[max_states] = {};
   V* grad_current = nullptr;
   V* grad_initial[max_states] = {};
+  std::int64_t segment = 0;   ///< steps whose hidden states are rebuilt at a time
+  V* tape = nullptr;          ///< for hidden states: `tape_elements` for each row; null: not needed
+  std::int64_t tape_elements = 0;
   double* sums[max_parameters] = {};   ///< per neuron: the gradient of its own copy of the parameter; null: not wanted
 };
 

@@ -41,7 +41,9 @@ template <class V>
 struct AdjointRow {
   ParameterLanes<V> parameters;
   V cap;
-  V* before[max_states];   ///< of a block; the first, the potential, is used for the initial state alone
+  V* before[max_states];         ///< the state before a step but its potential: of a block, or for models with hidden states a tape
+  const V* direct[max_states];   ///< of a block: direct gradients of hidden states
+  V* initial[max_states];        ///< of a block
   V* carry[max_states];
   V* grad_current;           ///< of a block
   V* sums[max_parameters];   ///< of the terms of some steps; `sums_follow` is 0 where nobody wants them, and they go to a block of waste
@@ -56,7 +58,7 @@ struct LaneList {
 };
 
 template <int Count, class V>
-EXODUS_SCALAR LaneList<V*, Count> list(V* const* pointers, int lane = 0) {
+EXODUS_SCALAR LaneList<V*, Count> list(V* const* pointers, int lane = 0) {   // V may be const
   LaneList<V*, Count> lanes{};
   for (int k = 0; k < Count; ++k) lanes.at[k] = pointers[k] + lane;
   return lanes;
@@ -94,6 +96,10 @@ struct Counts {
   static_assert(parameters <= max_parameters && states <= max_states);
 };
 
+/// Whether the surrogate sees drive(state) in place of the potential.
+template <template <class> class N, class V>
+constexpr bool fires_by_hidden = requires { N<V>::fires_by_hidden; };
+
 /// `lane` is the block's first lane in the row, `lanes` its size. With `Shared`, all parameters are scalars and stay in registers: the
 /// loads of a block of them from L1 took a fifth of the time.
 template <template <class> class N, int Variant, bool Shared, class V>
@@ -111,21 +117,53 @@ void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
   }
 }
 
-/// The rest of a recorded state, from its potential.
+/// The rest of a recorded state, from its potential: of a model whose states are potential and spikes.
 template <template <class> class N, int Variant, class V>
 void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential) {
   using C = Counts<N, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
-  const auto before = list<C::states>(row.before);
   const V cap = row.cap;
-  if constexpr (C::states > 1) {
+  if constexpr (C::states == 2) {
+    V* const spikes = row.before[1];
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
-      auto state = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, potential[i]);
+      spikes[i] = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, typename C::State{}, potential[i], V(0)).spikes;
+    }
+  }
+}
+
+/// The state after a step, from the one before it, the step's potential and current, of a model with hidden states. Both are in the tape:
+/// the one before at `from`, the one after at `to`; the potential is not in it.
+template <template <class> class N, int Variant, class V>
+void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, const V* current, std::int64_t from,
+                   std::int64_t to) {
+  using C = Counts<N, V>;
+  const auto parameters = list<C::parameters>(row.parameters, lane);
+  const V cap = row.cap;
+  if constexpr (C::states > 2) {
+    LaneList<const V*, C::states> befores{};
+    LaneList<V*, C::states> afters{};
+    for (int k = 0; k < C::states; ++k) befores.at[k] = k == 0 ? potential : row.before[k] + from, afters.at[k] = row.before[k] + to;
+    EXODUS_LANES
+    for (int i = 0; i < lanes; ++i) {
+      auto state = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, gather<typename C::State>(befores, i),
+                                     potential[i], current[i]);
       for_each_field<C::states>(state, [&](V value, int k) __attribute__((always_inline)) {
-        if (k > 0) before.at[k][i] = value;
+        if (k > 0) afters.at[k][i] = value;
       });
     }
+  }
+}
+
+/// What the surrogate sees in place of the potential, of a model that fires by more than it. The state is in the tape at `at`.
+template <template <class> class N, class V>
+void drive_stage(const AdjointRow<V>& row, int lanes, const V* potential, std::int64_t at, V* x) {
+  using C = Counts<N, V>;
+  if constexpr (fires_by_hidden<N, V>) {
+    LaneList<const V*, C::states> states{};
+    for (int k = 0; k < C::states; ++k) states.at[k] = k == 0 ? potential : row.before[k] + at;
+    EXODUS_LANES
+    for (int i = 0; i < lanes; ++i) x[i] = drive(gather<typename C::State>(states, i));
   }
 }
 
@@ -140,11 +178,12 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
   for (int i = 0; i < lanes; ++i) h[i] = surrogate_at<Kind>(potential[i], OneThreshold ? one_threshold : threshold[i], scale, a, b, c);
 }
 
-/// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1. With `Shared`, the gradient of the current is not stored
-/// where it is the gain times what is carried: whoever stores that in the result spares a fourth of the stores, which bound this loop.
+/// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1; the rest of that state is in the row at `from`. With
+/// `Shared`, the gradient of the current is not stored where it is the gain times what is carried: whoever stores that in the result spares
+/// a fourth of the stores, which bound this loop.
 template <template <class> class N, Method M, int Variant, bool Terms, bool Shared, class V>
-void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, const V* h, const V* e, const V* q,
-                   const V* a) {
+void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h, const V* e,
+                   const V* q, const V* a) {
   using C = Counts<N, V>;
   using Carry = typename N<V>::template Carry<M, V>;
   constexpr int carries = field_count<Carry, V>;
@@ -155,11 +194,13 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   const auto shared = gather<typename C::Parameters>(parameters, 0);
   LaneList<const V*, C::states> befores{};
   befores.at[0] = before;
-  for (int k = 1; k < C::states; ++k) befores.at[k] = row.before[k];
+  for (int k = 1; k < C::states; ++k) befores.at[k] = row.before[k] + from;
+  const auto directs = list<C::states>(row.direct);
   V* const grad_current = row.grad_current;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
-    const Moment<V, N<V>::template State> at{u[i], gather<typename C::State>(befores, i), h[i], e[i], q[i], a[i]};
+    const Moment<V, N<V>::template State> at{
+        u[i], gather<typename C::State>(befores, i), gather<typename C::State>(directs, i), h[i], e[i], q[i], a[i]};
     auto carry = gather<Carry>(carry_lanes, i);
     typename C::Parameters terms;
     const V gradient = adjoint<M, Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), at, carry, terms);
@@ -171,13 +212,13 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   }
 }
 
-/// From the carry after step 0 and the initial state, in `before`.
+/// From the carry after step 0 and the initial state.
 template <template <class> class N, Method M, int Variant, class V>
 void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
   using C = Counts<N, V>;
   using Carry = typename N<V>::template Carry<M, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
-  const auto initial = list<C::states>(row.before);
+  const auto initial = list<C::states>(row.initial);
   const auto carries = list<field_count<Carry, V>>(row.carry, lane);
   const auto grads = list<C::states>(row.grad_initial);
   EXODUS_LANES
@@ -195,8 +236,13 @@ using SurrogateStage = void (*)(const SurrogateRow<V>&, int lane, int lanes, con
 template <class V>
 using RecordStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential);
 template <class V>
-using AdjointStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* u, const V* before, const V* h, const V* e, const V* q,
-                              const V* a);
+using RebuildStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential, const V* current, std::int64_t from,
+                              std::int64_t to);
+template <class V>
+using DriveStage = void (*)(const AdjointRow<V>&, int lanes, const V* potential, std::int64_t at, V* x);
+template <class V>
+using AdjointStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h,
+                              const V* e, const V* q, const V* a);
 template <class V>
 using InitialStage = void (*)(const AdjointRow<V>&, int lane, int lanes);
 
@@ -204,6 +250,8 @@ using InitialStage = void (*)(const AdjointRow<V>&, int lane, int lanes);
 template <class V>
 struct BackwardStages {
   RecordStage<V> record;
+  RebuildStage<V> rebuild;
+  DriveStage<V> drive;
   AdjointStage<V> adjoint, adjoint_shared, adjoint_with_terms;
   InitialStage<V> initial;
   bool carries_gradient;   ///< adjoint_shared leaves the gradient of the current to be taken from the first carry
@@ -214,6 +262,7 @@ struct ModelStages {
   static constexpr int max_variants = 8;
   int parameters, states;
   bool fires;
+  bool fires_by_hidden;                          ///< the surrogate sees the drive stage's result
   int threshold;                                 ///< which parameter the surrogate reads
   int gain;                                      ///< which parameter multiplies the current
   StepStage<V> forward[max_variants][2];         ///< by whether all parameters are scalars
@@ -223,6 +272,8 @@ struct ModelStages {
 template <template <class> class N, Method M, int Variant, class V>
 constexpr BackwardStages<V> backward_stages() {
   return {record_stage<N, Variant, V>,
+          rebuild_stage<N, Variant, V>,
+          drive_stage<N, V>,
           adjoint_stage<N, M, Variant, false, false, V>,
           adjoint_stage<N, M, Variant, false, true, V>,
           adjoint_stage<N, M, Variant, true, false, V>,
@@ -235,6 +286,7 @@ constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
   return {Counts<N, V>::parameters,
           Counts<N, V>::states,
           N<V>::fires,
+          fires_by_hidden<N, V>,
           N<V>::threshold_index,
           N<V>::gain_index,
           {{step_stage<N, Variant, false, V>, step_stage<N, Variant, true, V>}...},

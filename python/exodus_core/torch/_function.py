@@ -233,8 +233,8 @@ def spike(
     ----------
     current : Tensor
         Input current a[n] on the CPU, float32 or float64, of any strides.
-    neuron : LIF, IF or ExpLeak
-        A descriptor of ``exodus_core``.
+    neuron : Neuron
+        A descriptor of ``exodus_core``, such as LIF.
     surrogate : Surrogate or callable, optional
         f'(u): a built-in, or a function ``(potential, threshold) -> tensor``.
     method : {"exodus", "slayer", "bptt"}, optional

@@ -24,9 +24,9 @@ _no_state: Any = object()
 
 def _in_range(name: str, value: Tensor) -> Tensor:
     """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
-    if name == "alpha":
+    if name in neurons.DECAYS:
         return value.clamp(0.0, 1.0)
-    if name in ("threshold", "tau"):
+    if name == "threshold" or name in neurons.DECAYS.values():
         return value.clamp_min(torch.finfo(value.dtype).eps)
     return value
 
@@ -275,6 +275,38 @@ class IF(Layer):
         super().__init__(neuron, **rest)
 
 
+class CubaLIF(Layer):
+    """Current-based LIF layer: ``exodus_core.CubaLIF``, with the layer keywords of ``LIF``."""
+
+    def __init__(
+        self, alpha: Any = None, alpha_syn: Any = None, threshold: Any = 1.0, **keywords: Any
+    ) -> None:
+        values = {"alpha": alpha, "alpha_syn": alpha_syn, "threshold": threshold}
+        neuron, rest = _layer(neurons.CubaLIF, {**values, **keywords})
+        super().__init__(neuron, **rest)
+
+
+class ALIF(Layer):
+    """Adaptive LIF layer: ``exodus_core.ALIF``, with the layer keywords of ``LIF``."""
+
+    def __init__(
+        self,
+        alpha: Any = None,
+        alpha_adapt: Any = None,
+        adapt_scale: Any = None,
+        threshold: Any = 1.0,
+        **keywords: Any,
+    ) -> None:
+        values = {
+            "alpha": alpha,
+            "alpha_adapt": alpha_adapt,
+            "adapt_scale": adapt_scale,
+            "threshold": threshold,
+        }
+        neuron, rest = _layer(neurons.ALIF, {**values, **keywords})
+        super().__init__(neuron, **rest)
+
+
 class ExpLeak(Layer):
     """Leaky integrator layer, a readout: ``exodus_core.ExpLeak``, with the layer keywords of ``LIF``.
 
@@ -289,6 +321,8 @@ class ExpLeak(Layer):
 _LAYERS: dict[type[Neuron], type[Layer]] = {
     neurons.LIF: LIF,
     neurons.IF: IF,
+    neurons.CubaLIF: CubaLIF,
+    neurons.ALIF: ALIF,
     neurons.ExpLeak: ExpLeak,
 }
 
@@ -298,8 +332,8 @@ def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
 
     Parameters
     ----------
-    neuron : LIF, IF or ExpLeak
-        A descriptor of ``exodus_core``.
+    neuron : Neuron
+        A descriptor of ``exodus_core``, such as LIF.
     **keywords
         `surrogate`, `method`, `time_dim`, `learn`, `output`: as for ``LIF``.
 

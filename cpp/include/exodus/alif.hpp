@@ -1,0 +1,170 @@
+/// @file
+/// The adaptive leaky integrate-and-fire neuron: every spike raises the threshold by an adaptation that decays.
+///
+///     b[n] = alpha_adapt b[n-1] + adapt_scale s[n-1]
+///     u[n] = alpha u[n-1] + gain a[n] - theta s[n-1],   u[n] = max(u[n], v_min)      the reset subtracts the base threshold theta
+///     s[n] = 1[u[n] - b[n] >= theta];   h[n] is the surrogate at u[n] - b[n]
+///
+/// Since b is linear in past spikes, u - b is the potential of a spike response model with nu[j] = -theta alpha^j - adapt_scale
+/// alpha_adapt^j, so that (S9) and (S16) hold as they stand. With r = alpha_adapt, kappa = adapt_scale, EXODUS carries two numbers
+/// (math.md, ALIF):
+///
+///     S[n] = dL/ds[n] = e[n] - theta d[n+1] + kappa g[n+1]
+///     w[n] = q[n] + h[n] S[n] + alpha d[n+1],   d[n] = dL/dx[n] = w[n] unless step n was clipped, then 0
+///     g[n] = dL/db[n] = r g[n+1] - h[n] S[n]
+///     dL/da = gain d,  dL/d alpha = sum d[n] u[n-1],  dL/dr = sum g[n] b[n-1],  dL/d kappa = sum g[n] s[n-1]
+///     dL/d theta = -sum (h[n] S[n] + d[n] s[n-1])
+///
+/// SLAYER detaches s in the reset and in b: S = e. BPTT is the reverse of the step, statement by statement. Backward needs b, which is
+/// rebuilt forward from the recorded potential (backwards, a division by r would grow rounding errors).
+#pragma once
+
+#include <type_traits>
+
+#include "neuron.hpp"
+
+namespace exodus {
+
+template <class X>
+struct AlifParameters {
+  X alpha{}, alpha_adapt{}, adapt_scale{}, threshold{}, gain{}, v_min{};
+};
+
+template <class X>
+struct AlifState {
+  X potential{}, spikes{}, adaptation{};
+};
+
+/// d[n+1] and g[n+1].
+template <class X>
+struct AlifCarry {
+  X d{}, g{};
+};
+
+/// ALIF for data of type S. Not given: alpha and alpha_adapt 1, adapt_scale 0, threshold 1, gain 1, v_min none.
+template <class S>
+struct Alif : AlifParameters<Param<arithmetic_t<S>>> {
+  using Storage = S;
+  template <class X>
+  using Parameters = AlifParameters<X>;
+  template <class X>
+  using State = AlifState<X>;
+  template <Method M, class X>   // BPTT carries dL/d(state)
+  using Carry = std::conditional_t<M == Method::bptt, AlifState<X>, AlifCarry<X>>;
+  using Forward = ForwardArrays<S, AlifState>;
+  using Backward = BackwardArrays<S, AlifState, AlifParameters>;
+
+  static constexpr bool fires = true;
+  static constexpr bool fires_by_hidden = true;   ///< the surrogate's argument is more than the potential
+  static constexpr int variants = 1;
+  static constexpr int threshold_index = 3;   ///< which parameter the surrogate reads
+  static constexpr int gain_index = 4;        ///< what multiplies the current
+  template <Method M>
+  static constexpr bool carries_gradient = M != Method::bptt;
+  static constexpr bool reads_current(int parameter) { return parameter == gain_index; }
+  static constexpr const char* parameter_names[] = {"alpha", "alpha_adapt", "adapt_scale", "threshold", "gain", "v_min"};
+  static constexpr const char* state_names[] = {"potential", "spikes", "adaptation"};
+};
+
+template <class S, class F>
+static inline void for_each_option(Alif<S>&, F&&) {}
+
+template <class S>
+static inline int variant_of(const Alif<S>&) {
+  return 0;
+}
+
+/// The parameters with the defaults of those not given. NaN as v_min never clips.
+template <class S>
+static inline AlifParameters<Param<arithmetic_t<S>>> resolved(const Alif<S>& neuron) {
+  using P = Param<arithmetic_t<S>>;
+  return {given(neuron.alpha, P(1)),     given(neuron.alpha_adapt, P(1)), given(neuron.adapt_scale, P(0)),
+          given(neuron.threshold, P(1)), given(neuron.gain, P(1)),        given(neuron.v_min, never_clips<S>())};
+}
+
+template <class S, class F>
+static inline void for_each_tie(const Alif<S>&, F&&) {}
+
+/// u - b, what is held against the threshold and what the surrogate sees.
+template <class V>
+EXODUS_SCALAR V drive(const AlifState<V>& state) {
+  return state.potential - state.adaptation;
+}
+
+/// b[n], from the state before.
+template <class V>
+EXODUS_SCALAR V adaptation(const AlifParameters<V>& p, const AlifState<V>& before) {
+  return (p.alpha_adapt * before.adaptation) + (p.adapt_scale * before.spikes);
+}
+
+/// The state after a step, from its potential.
+template <int Variant, class V>
+EXODUS_SCALAR AlifState<V> recorded(const AlifParameters<V>& p, V cap, const AlifState<V>& before, V u, V /*a*/) {
+  AlifState<V> state{u, V(0), adaptation(p, before)};
+  state.spikes = fire<false>(drive(state), p.threshold, cap);
+  return state;
+}
+
+template <int Variant, class V>
+EXODUS_SCALAR void step(const AlifParameters<V>& p, V cap, AlifState<V>& state, V a) {
+  const V u = ((p.alpha * state.potential) + (p.gain * a)) - (p.threshold * state.spikes);
+  state = recorded<Variant>(p, cap, state, u < p.v_min ? p.v_min : u, a);
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState>& at, AlifCarry<V>& carry, AlifParameters<V>& terms) {
+  const AlifState<V>& before = at.before;
+  const V S = M == Method::slayer ? at.e : multiply_add(p.adapt_scale, carry.g, multiply_add(-p.threshold, carry.d, at.e));
+  const V fired = at.h * S;
+  const V w = multiply_add(p.alpha, carry.d, at.q + fired);
+  const bool clipped = at.u == p.v_min;
+  const V d = clipped ? V(0) : w;
+  const V g = multiply_add(p.alpha_adapt, carry.g, at.direct.adaptation - fired);
+  terms.alpha = d * before.potential;
+  terms.alpha_adapt = g * before.adaptation;
+  terms.adapt_scale = g * before.spikes;
+  terms.threshold = -(fired + d * before.spikes);
+  terms.gain = d * at.a;
+  terms.v_min = clipped ? w : V(0);
+  carry = {d, g};
+  return p.gain * d;
+}
+
+/// dL/d(initial state) from the carry after step 0.
+template <Method M, int Variant, class V>
+EXODUS_SCALAR AlifState<V> initial_gradient(const AlifParameters<V>& p, const AlifState<V>&, const AlifCarry<V>& carry) {
+  const V through_spikes = multiply_add(p.adapt_scale, carry.g, -(p.threshold * carry.d));
+  return {p.alpha * carry.d, M == Method::slayer ? V(0) : through_spikes, p.alpha_adapt * carry.g};
+}
+
+/// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState>& at, AlifState<V>& carry, AlifParameters<V>& terms) {
+  const AlifState<V>& before = at.before;
+
+  const V grad_fire = at.h * (at.e + carry.spikes);   // s = f(u - b - threshold)
+  const V grad_u = (at.q + carry.potential) + grad_fire;
+  const V grad_b = (at.direct.adaptation + carry.adaptation) - grad_fire;
+  terms.threshold = -grad_fire;
+
+  const bool clipped = at.u == p.v_min;   // u = max(v, v_min)
+  const V grad_v = clipped ? V(0) : grad_u;
+  terms.v_min = clipped ? grad_u : V(0);
+
+  terms.alpha = grad_v * before.potential;   // v = alpha u' + gain a - threshold s'
+  terms.gain = grad_v * at.a;
+  terms.threshold = terms.threshold - grad_v * before.spikes;
+
+  terms.alpha_adapt = grad_b * before.adaptation;   // b = alpha_adapt b' + adapt_scale s'
+  terms.adapt_scale = grad_b * before.spikes;
+
+  carry = {grad_v * p.alpha, grad_b * p.adapt_scale - grad_v * p.threshold, grad_b * p.alpha_adapt};
+  return grad_v * p.gain;
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR AlifState<V> initial_gradient(const AlifParameters<V>&, const AlifState<V>&, const AlifState<V>& carry) {
+  return carry;
+}
+
+}   // namespace exodus

@@ -1,0 +1,170 @@
+/// @file
+/// The current-based leaky integrate-and-fire neuron: a synaptic current with a decay of its own drives a LIF.
+///
+///     i[n] = alpha_syn i[n-1] + gain a[n],   u[n], s[n]: LIF (lif.hpp) with x[n] = i[n]
+///
+/// It is the spike response model with eps = alpha^n * alpha_syn^n (convolved) and nu = -amount alpha^n. Backward, d[n] is LIF's, and one
+/// more reverse recurrence follows it (math.md, CubaLIF):
+///
+///     p[n] = dL/di[n] = d[n] + alpha_syn p[n+1],   dL/da[n] = gain p[n]
+///     dL/d alpha_syn = sum_n p[n] i[n-1],   dL/di[-1] = alpha_syn p[0]
+#pragma once
+
+#include "lif.hpp"
+
+namespace exodus {
+
+template <class X>
+struct CubaLifParameters {
+  X alpha{}, alpha_syn{}, threshold{}, gain{}, reset_amount{}, v_min{};
+};
+
+template <class X>
+struct CubaLifState {
+  X potential{}, spikes{}, current{};
+};
+
+/// p[n+1] and d[n+1].
+template <class X>
+struct CubaLifCarry {
+  X p{}, d{};
+};
+
+/// CubaLIF for data of type S. Not given: alpha and alpha_syn 1, threshold 1, gain 1, reset_amount the threshold (whose gradient then
+/// counts both roles), v_min none.
+template <class S>
+struct CubaLif : CubaLifParameters<Param<arithmetic_t<S>>> {
+  using Storage = S;
+  template <class X>
+  using Parameters = CubaLifParameters<X>;
+  template <class X>
+  using State = CubaLifState<X>;
+  template <Method M, class X>   // BPTT carries dL/d(state)
+  using Carry = std::conditional_t<M == Method::bptt, CubaLifState<X>, CubaLifCarry<X>>;
+  using Forward = ForwardArrays<S, CubaLifState>;
+  using Backward = BackwardArrays<S, CubaLifState, CubaLifParameters>;
+
+  Reset reset = Reset::subtract;
+  ResetTiming reset_timing = ResetTiming::after_decay;
+  std::int64_t max_spikes = 1;   ///< spikes in one step, at most; 0: any number
+
+  static constexpr bool fires = true;
+  static constexpr int variants = 8;          ///< see LifVariant
+  static constexpr int threshold_index = 2;   ///< which parameter the surrogate reads
+  static constexpr int gain_index = 3;        ///< what multiplies the current
+  template <Method M>
+  static constexpr bool carries_gradient = M != Method::bptt;
+  static constexpr bool reads_current(int parameter) { return parameter == 1 || parameter == gain_index; }
+  static constexpr const char* parameter_names[] = {"alpha", "alpha_syn", "threshold", "gain", "reset_amount", "v_min"};
+  static constexpr const char* state_names[] = {"potential", "spikes", "current"};
+};
+
+template <class S, class F>
+static inline void for_each_option(CubaLif<S>& neuron, F&& field) {
+  field("reset", neuron.reset);
+  field("reset_timing", neuron.reset_timing);
+  field("max_spikes", neuron.max_spikes);
+}
+
+template <class S>
+static inline int variant_of(const CubaLif<S>& neuron) {
+  return lif_variant(neuron.reset, neuron.reset_timing, neuron.max_spikes);
+}
+
+/// The parameters with the defaults of those not given. NaN as v_min never clips.
+template <class S>
+static inline CubaLifParameters<Param<arithmetic_t<S>>> resolved(const CubaLif<S>& neuron) {
+  using P = Param<arithmetic_t<S>>;
+  const P threshold = given(neuron.threshold, P(1));
+  return {given(neuron.alpha, P(1)), given(neuron.alpha_syn, P(1)),         threshold,
+          given(neuron.gain, P(1)),  given(neuron.reset_amount, threshold), given(neuron.v_min, never_clips<S>())};
+}
+
+/// The reset amount that is the threshold passes its gradient on.
+template <class S, class F>
+static inline void for_each_tie(const CubaLif<S>& neuron, F&& tie) {
+  enum { alpha, alpha_syn, threshold, gain, reset_amount };
+  if (neuron.reset_amount.count == 0) tie(Tie{reset_amount, threshold, +1});
+}
+
+/// The LIF that the synaptic current drives; its own gain is 1.
+template <class V>
+EXODUS_SCALAR LifParameters<V> membrane(const CubaLifParameters<V>& p) {
+  return {p.alpha, p.threshold, V(1), p.reset_amount, p.v_min};
+}
+
+template <class V>
+EXODUS_SCALAR LifState<V> membrane(const CubaLifState<V>& state) {
+  return {state.potential, state.spikes};
+}
+
+/// i[n].
+template <class V>
+EXODUS_SCALAR V synaptic(const CubaLifParameters<V>& p, V before, V a) {
+  return (p.alpha_syn * before) + (p.gain * a);
+}
+
+template <int Variant, class V>
+EXODUS_SCALAR void step(const CubaLifParameters<V>& p, V cap, CubaLifState<V>& state, V a) {
+  state.current = synaptic(p, state.current, a);
+  LifState<V> lif = membrane(state);
+  step<Variant>(membrane(p), cap, lif, state.current);
+  state.potential = lif.potential;
+  state.spikes = lif.spikes;
+}
+
+template <int Variant, class V>
+EXODUS_SCALAR CubaLifState<V> recorded(const CubaLifParameters<V>& p, V cap, const CubaLifState<V>& before, V u, V a) {
+  const LifState<V> lif = recorded<Variant>(membrane(p), cap, membrane(before), u, a);
+  return {lif.potential, lif.spikes, synaptic(p, before.current, a)};
+}
+
+/// What LIF's adjoint sees of step n.
+template <class V>
+EXODUS_SCALAR Moment<V, LifState> membrane(const Moment<V, CubaLifState>& at) {
+  return {at.u, membrane(at.before), {}, at.h, at.e, at.q, V(0)};
+}
+
+/// The membrane's terms, and those of the synapse from dL/di[n].
+template <class V>
+EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, const Moment<V, CubaLifState>& at, V grad_current) {
+  return {lif.alpha, grad_current * at.before.current, lif.threshold, grad_current * at.a, lif.reset_amount, lif.v_min};
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState>& at, CubaLifCarry<V>& carry,
+                        CubaLifParameters<V>& terms) {
+  LifCarry<V> lif{carry.d};
+  LifParameters<V> lif_terms;
+  carry.d = adjoint<M, Variant>(membrane(p), membrane(at), lif, lif_terms);
+  carry.p = multiply_add(p.alpha_syn, carry.p, carry.d + at.direct.current);
+  terms = with_synapse(lif_terms, at, carry.p);
+  return p.gain * carry.p;
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR CubaLifState<V> initial_gradient(const CubaLifParameters<V>& p, const CubaLifState<V>& initial,
+                                               const CubaLifCarry<V>& carry) {
+  const LifState<V> lif = initial_gradient<M, Variant>(membrane(p), membrane(initial), LifCarry<V>{carry.d});
+  return {lif.potential, lif.spikes, p.alpha_syn * carry.p};
+}
+
+/// BPTT: every statement of step() in reverse.
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState>& at, CubaLifState<V>& carry,
+                        CubaLifParameters<V>& terms) {
+  LifState<V> lif{carry.potential, carry.spikes};
+  LifParameters<V> lif_terms;
+  const V through_membrane = adjoint<M, Variant>(membrane(p), membrane(at), lif, lif_terms);
+  const V grad_current = (at.direct.current + carry.current) + through_membrane;   // i = alpha_syn i' + gain a
+  carry = {lif.potential, lif.spikes, p.alpha_syn * grad_current};
+  terms = with_synapse(lif_terms, at, grad_current);
+  return p.gain * grad_current;
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR CubaLifState<V> initial_gradient(const CubaLifParameters<V>&, const CubaLifState<V>&, const CubaLifState<V>& carry) {
+  return carry;
+}
+
+}   // namespace exodus

@@ -1,0 +1,139 @@
+"""Witnesses for neurons with states of their own, from one step written out in plain operators.
+
+`step` works on NumPy arrays (then its bits are the contract of the forward pass) and on torch
+tensors in float64, whose autograd of the unrolled graph is the witness of all three methods: with
+`detach_reset` the spikes are cut out of everything that a later step reads, which is SLAYER. The
+magnitudes beside the gradients are what tolerances are measured by (compare.py).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from oracle import Gradients, sum_to
+from unrolled import _Spike as Spike
+
+
+@dataclass
+class Model:
+    """A neuron of the package by name, with its keywords; arrays broadcast against the lanes."""
+
+    name: str
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+    def names(self):
+        """The parameters that gradients are wanted of."""
+        return [k for k in self.keywords if k not in ("reset", "reset_timing", "max_spikes")]
+
+
+def _lif(where, p, options, u, s, x):
+    amount = p.get("reset_amount", p["threshold"])
+    reset = options.get("reset", "subtract")
+    if reset == "none":
+        return (p["alpha"] * u) + x
+    if reset == "zero":
+        # With torch, 1[s = 0] forward and the derivative of 1 - s.
+        keep = (s == 0) * 1.0 - (s - s.detach()) if isinstance(s, torch.Tensor) else (s == 0).astype(u.dtype)
+        return (p["alpha"] * (u * keep)) + x
+    if options.get("reset_timing") == "before_decay":
+        return (p["alpha"] * (u - (amount * s))) + x
+    return ((p["alpha"] * u) + x) - (amount * s)
+
+
+def _clamp(where, p, u, closed):
+    # Written so that NaN passes. Backward, a step at the clamp counts as clipped.
+    if "v_min" not in p:
+        return u
+    return where(u <= p["v_min"] if closed else u < p["v_min"], p["v_min"], u)
+
+
+def cuba(where, p, options, state, a, fire, closed):
+    """One step of CubaLIF."""
+    u, s, i = state
+    i = (p["alpha_syn"] * i) + (p["gain"] * a)
+    u = _clamp(where, p, _lif(where, p, options, u, s, i), closed)
+    return u, fire(u), i
+
+
+def alif(where, p, options, state, a, fire, closed):
+    """One step of ALIF."""
+    u, s, b = state
+    b = (p["alpha_adapt"] * b) + (p["adapt_scale"] * s)
+    u = ((p["alpha"] * u) + (p["gain"] * a)) - (p["threshold"] * s)
+    u = _clamp(where, p, u, closed)
+    return u, fire(u - b), b
+
+
+STEPS = {"CubaLIF": cuba, "ALIF": alif}
+
+
+def forward(model, current, state):
+    """(potential, spikes, final state) in the dtype of `current`, time first."""
+    dtype = current.dtype
+    p = {k: np.asarray(model.keywords[k], dtype) for k in model.names()}
+    p.setdefault("gain", dtype.type(1))
+    most = model.keywords.get("max_spikes", 1)
+
+    def fire(x):
+        count = np.floor(x / p["threshold"])
+        count = np.minimum(count, np.inf if most is None else most)
+        return np.where(x >= p["threshold"], count, 0).astype(dtype)
+
+    potential, spikes = np.empty_like(current), np.empty_like(current)
+    with np.errstate(all="ignore"):
+        for n, a in enumerate(current):
+            state = STEPS[model.name](np.where, p, model.keywords, state, a, fire, False)
+            potential[n], spikes[n] = state[0], state[1]
+    return potential, spikes, state
+
+
+def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
+    """Gradients of sum(seeds * results) by torch autograd in float64, and their magnitudes.
+
+    `seeds` is (dL/ds, dL/du, dL/d final state), with None for zero; `surrogate(x, threshold)` works
+    on NumPy arrays.
+    """
+    # A leaf per parameter, step and lane: its gradient is one term of the parameter's.
+    a, *state = (_leaf(x) for x in (current, *initial))
+    first = list(state)
+    lanes = a.shape[1:]
+    leaves = {k: _leaf(np.broadcast_to(model.keywords[k], a.shape)) for k in model.names()}
+    p: dict[str, Any] = {}
+    most = model.keywords.get("max_spikes", 1)
+    most = torch.inf if most is None else most
+
+    def fire(x):
+        h = surrogate(x.detach().numpy(), p["threshold"].detach().numpy())
+        return Spike.apply(x, p["threshold"], torch.tensor(np.broadcast_to(h, lanes).copy()), most)
+
+    all_u, all_s = [], []
+    for n, x in enumerate(a):
+        p.update({k: v[n] for k, v in leaves.items()})
+        p.setdefault("gain", torch.ones(lanes, dtype=torch.float64))
+        u, s, *rest = state
+        before = (u, s.detach() if detach_reset else s, *rest)
+        state = STEPS[model.name](torch.where, p, model.keywords, before, x, fire, True)
+        all_u.append(state[0])
+        all_s.append(state[1])
+    results = [torch.stack(all_s), torch.stack(all_u), *state]
+    wanted = [*seeds[:2], *(seeds[2] or [None] * len(state))]
+    loss = sum(torch.sum(torch.tensor(g) * x) for g, x in zip(wanted, results, strict=True) if g is not None)
+    (loss + 0.0 * sum(x.sum() for x in results)).backward()
+    terms = {k: _grad(v) for k, v in leaves.items()}
+    shapes = {k: np.shape(model.keywords[k]) for k in leaves}
+    expected = Gradients(
+        _grad(a), tuple(map(_grad, first)), {k: sum_to(v.sum(0), shapes[k]) for k, v in terms.items()}
+    )
+    lane = np.max([np.abs(expected.current).max(0), *map(np.abs, expected.state)], axis=0)
+    sizes = {k: sum_to(np.abs(v).sum(0), shapes[k]) for k, v in terms.items()}
+    return expected, Gradients(lane[None], (lane,) * len(first), sizes)
+
+
+def _leaf(value):
+    return torch.tensor(np.array(value, np.float64), requires_grad=True)
+
+
+def _grad(leaf):
+    return np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.numpy()

@@ -1,0 +1,284 @@
+"""CubaLIF and ALIF: the states that the potential does not tell are rebuilt, and gradients are exact.
+
+Property: forward has the bits of the formula in NumPy; in float64 EXODUS and BPTT give what autograd
+of the unrolled step gives, to 1e-10 of the lane's largest gradient and 1e-12 of each other, for every
+parameter, state, loss, reset and layout; SLAYER what autograd gives with spikes detached. Witnesses:
+`stepwise`, and the dense Jacobian (S9) contracted as (S16), with the model's two kernels.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import exodus_core as ec
+import oracle
+from cases import RESETS, SURROGATES, _parameter
+from compare import assert_gradient_close, assert_gradients_match, assert_same_bits, lane_scale
+from drive import METHODS, surrogate_of
+
+stepwise = pytest.importorskip("stepwise", reason="needs torch")
+Model = stepwise.Model
+
+CUBA = Model("CubaLIF", {"alpha": 0.9, "alpha_syn": 0.7, "threshold": 0.8, "gain": 1.2})
+ALIF = Model("ALIF", {"alpha": 0.9, "alpha_adapt": 0.95, "adapt_scale": 0.3, "threshold": 0.8, "gain": 0.9})
+BOTH = pytest.mark.parametrize("model", [CUBA, ALIF], ids=lambda m: m.name)
+LAYOUTS = [((23, 5), 0), ((23, 300), 0), ((2, 23, 70), 1), ((3, 23, 4), 1), ((4, 23), 1), ((200, 23), 1)]
+
+
+def neuron_of(model):
+    return getattr(ec, model.name)(**model.keywords)
+
+
+def random_data(rng, steps, lanes, dtype=np.float64):
+    """Current, initial state and seeds."""
+    current = rng.normal(0.3, 0.8, (steps, *lanes)).astype(dtype)
+    state = [rng.normal(0.1, 0.3, lanes), rng.integers(0, 2, lanes), rng.normal(0.1, 0.3, lanes)]
+    seeds = [rng.normal(size=current.shape), rng.normal(size=current.shape)]
+    final = [rng.normal(size=lanes) for _ in state]
+    return current, [x.astype(dtype) for x in state], (*seeds, final)
+
+
+def solve(model, current, state, seeds, method="exodus", *, surrogate=SURROGATES[0], time_axis=0):
+    """Forward and backward; the surrogate is a witness or a function."""
+    neuron = neuron_of(model)
+    trace = ec.forward(neuron, current, state=neuron._state(*state), time_axis=time_axis)
+    spikes, potential, final = seeds
+    bend = surrogate_of(surrogate) if hasattr(surrogate, "name") else surrogate
+    grads = ec.backward(
+        trace, spikes, grad_potential=potential, grad_state=final, method=method, surrogate=bend
+    )
+    return trace, grads
+
+
+@st.composite
+def problems(draw):
+    lanes = draw(st.sampled_from(((1,), (3,), (2, 3))))
+    decay = _parameter(lanes, 0.0, 1.0)
+    values = {"alpha": draw(decay), "threshold": draw(_parameter(lanes, 0.5, 2.0))}
+    values["gain"] = draw(_parameter(lanes, -2.0, 2.0))
+    if draw(st.booleans()):
+        values["v_min"] = draw(_parameter(lanes, -1.0, 0.3))
+    name = draw(st.sampled_from(("CubaLIF", "ALIF")))
+    if name == "ALIF":
+        values |= {"alpha_adapt": draw(decay), "adapt_scale": draw(_parameter(lanes, -0.2, 1.0))}
+    else:
+        values |= {"alpha_syn": draw(decay), **draw(st.sampled_from(RESETS))}
+        values["max_spikes"] = draw(st.sampled_from((1, 2, None)))
+        if values["reset"] == "subtract" and draw(st.booleans()):
+            values["reset_amount"] = draw(_parameter(lanes, 0.2, 1.5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    current, state, seeds = random_data(rng, draw(st.integers(1, 40)), lanes)
+    kept = draw(st.tuples(*(st.booleans() for _ in range(4))))
+    final = [g if keep else None for g, keep in zip(seeds[2], kept, strict=False)]
+    seeds = (seeds[0], seeds[1] if kept[3] else None, final)
+    return Model(name, values), current, state, seeds, draw(st.sampled_from(SURROGATES))
+
+
+@given(problems())
+def test_all_methods_are_autograd_of_the_unrolled_step(problem):
+    model, current, state, seeds, surrogate = problem
+    found = {}
+    for method in METHODS:
+        trace, found[method] = solve(model, current, state, seeds, method, surrogate=surrogate)
+        expected, magnitude = stepwise.unroll(
+            model, surrogate, current, state, seeds, detach_reset=method == "slayer"
+        )
+        assert_gradients_match(found[method], expected, magnitude, tol=1e-10)
+    potential, spikes, final = stepwise.forward(model, current, state)
+    assert_same_bits(trace.potential, potential, "potential")
+    assert_same_bits(trace.spikes, spikes, "spikes")
+    for actual, wanted in zip(trace.state, final, strict=True):
+        assert_same_bits(actual, wanted, "state")
+    _, magnitude = stepwise.unroll(model, surrogate, current, state, seeds)
+    assert_gradients_match(found["exodus"], found["bptt"], magnitude, tol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@BOTH
+def test_forward_is_the_formula_in_every_layout(model, dtype):
+    for shape, axis in LAYOUTS:
+        lanes = shape[:axis] + shape[axis + 1 :]
+        current, state, _ = random_data(np.random.default_rng(1), shape[axis], lanes, dtype)
+        neuron = neuron_of(model)
+        moved = np.ascontiguousarray(np.moveaxis(current, 0, axis))
+        trace = ec.forward(neuron, moved, state=neuron._state(*state), time_axis=axis)
+        potential, spikes, final = stepwise.forward(model, current, state)
+        assert spikes.any()
+        assert_same_bits(np.moveaxis(trace.potential, axis, 0), potential, "potential")
+        assert_same_bits(np.moveaxis(trace.spikes, axis, 0), spikes, "spikes")
+        for actual, wanted in zip(trace.state, final, strict=True):
+            assert_same_bits(actual, wanted, "state")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@BOTH
+def test_backward_is_the_same_in_every_layout(model, method):
+    for shape, axis in LAYOUTS:
+        lanes = shape[:axis] + shape[axis + 1 :]
+        current, state, seeds = random_data(np.random.default_rng(2), shape[axis], lanes)
+        _, whole = solve(model, current, state, seeds, method)
+        turned = [np.ascontiguousarray(np.moveaxis(x, 0, axis)) for x in (current, *seeds[:2])]
+        _, grads = solve(model, turned[0], state, (*turned[1:], seeds[2]), method, time_axis=axis)
+        assert_same_bits(np.moveaxis(grads.current, axis, 0), whole.current, "current")
+        for actual, wanted in zip(grads.state, whole.state, strict=True):
+            assert_same_bits(actual, wanted, "state")
+        for name, wanted in whole.parameters.items():
+            np.testing.assert_allclose(grads.parameters[name], wanted, rtol=1e-11)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 8, 9, 63, 64, 65, 200])
+@BOTH
+def test_states_are_rebuilt_whatever_the_number_of_steps(model, steps):
+    # Segments of the rebuilt states have eight steps and more.
+    current, state, seeds = random_data(np.random.default_rng(3), steps, (70,))
+    _, grads = solve(model, current, state, seeds)
+    expected, magnitude = stepwise.unroll(model, SURROGATES[0], current, state, seeds)
+    assert_gradients_match(grads, expected, magnitude, tol=1e-10)
+
+
+def taps(model, steps):
+    """The response and reset kernels of the model as a spike response model, and the gain."""
+    n, v = np.arange(steps), model.keywords
+    decay, gain = v["alpha"] ** n, v.get("gain", 1.0)
+    if model.name == "ALIF":
+        return decay, -v["threshold"] * decay - v["adapt_scale"] * v["alpha_adapt"] ** n, gain
+    timing = v["alpha"] if v.get("reset_timing") == "before_decay" else 1.0
+    return np.convolve(decay, v["alpha_syn"] ** n)[:steps], -timing * v["threshold"] * decay, gain
+
+
+@pytest.mark.parametrize(
+    "model", [CUBA, Model("CubaLIF", CUBA.keywords | {"reset_timing": "before_decay"}), ALIF]
+)
+def test_exodus_is_the_dense_jacobian(model):
+    steps = 30
+    current, _, seeds = random_data(np.random.default_rng(4), steps, (4,))
+    rest = [np.zeros(4)] * 3
+    e = seeds[0]
+    trace, grads = solve(model, current, rest, (e, None, None))
+    eps, nu, gain = taps(model, steps)
+    x = np.stack([np.convolve(gain * a, eps)[:steps] for a in current.T], 1)
+    x += np.stack([np.convolve(s, np.append(0.0, nu))[:steps] for s in trace.spikes.T], 1)
+    assert ((x >= 0.8) == trace.spikes).all()
+    h = SURROGATES[0](x, 0.8)
+    for i in range(4):
+        expected = gain * oracle.implicit(h[:, i], e[:, i], np.zeros(steps), eps, nu)
+        assert_gradient_close(grads.current[:, i], expected, tol=1e-10)
+
+
+@BOTH
+def test_chunks_are_the_whole(model):
+    current, state, seeds = random_data(np.random.default_rng(5), 40, (3, 50))
+    whole, expected = solve(model, current, state, seeds)
+    neuron, pieces = neuron_of(model), (slice(0, 11), slice(11, 12), slice(12, 40))
+    traces, carried = [], neuron._state(*state)
+    for piece in pieces:
+        traces.append(ec.forward(neuron, current[piece], state=carried))
+        carried = traces[-1].state
+    assert_same_bits(np.concatenate([t.potential for t in traces]), whole.potential, "potential")
+    grad_state, found = seeds[2], []
+    for piece, trace in zip(reversed(pieces), reversed(traces), strict=True):
+        kwargs = {"grad_potential": seeds[1][piece], "grad_state": grad_state}
+        grads = ec.backward(trace, seeds[0][piece], surrogate=surrogate_of(SURROGATES[0]), **kwargs)
+        grad_state, found = grads.state, [grads.current, *found]
+    scale = lane_scale(expected.current)
+    assert_gradient_close(np.concatenate(found), expected.current, tol=1e-12, scale=scale)
+    for actual, wanted in zip(grad_state, expected.state, strict=True):
+        assert_gradient_close(actual, wanted, tol=1e-12, scale=scale[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@BOTH
+def test_float32_is_close_to_float64(model, method):
+    # Parameters and data that float32 holds exactly; the float64 pass reads the potentials of the other.
+    rounded = Model(model.name, {k: float(np.float32(v)) for k, v in model.keywords.items()})
+    current, state, seeds = random_data(np.random.default_rng(6), 100, (6, 20), np.float32)
+    *seeds, final = (*(x.astype(np.float32) for x in seeds[:2]), [x.astype(np.float32) for x in seeds[2]])
+    neuron = neuron_of(rounded)
+    results = []
+    for dtype in (np.float32, np.float64):
+        trace = ec.forward(
+            neuron, current.astype(dtype), state=neuron._state(*(x.astype(dtype) for x in state))
+        )
+        if results:
+            trace.potential[...] = results[0][0].potential
+        e, q = (x.astype(dtype) for x in seeds)
+        grads = ec.backward(
+            trace, e, grad_potential=q, grad_state=[x.astype(dtype) for x in final], method=method
+        )
+        results.append((trace, grads))
+    (_, single), (_, double) = results
+    scale = lane_scale(double.current)
+    assert_gradient_close(single.current, double.current, tol=1e-5, scale=scale)
+    for actual, wanted in zip(single.state, double.state, strict=True):
+        assert_gradient_close(actual, wanted, tol=1e-5, scale=scale[0])
+    for name, wanted in double.parameters.items():
+        np.testing.assert_allclose(single.parameters[name], wanted, rtol=1e-3)
+
+
+@BOTH
+def test_a_callable_sees_what_is_held_against_the_threshold(model):
+    current, state, seeds = random_data(np.random.default_rng(7), 30, (2, 9))
+    built_in = surrogate_of(SURROGATES[0])
+    for axis in (0, 2):
+        turned = [np.ascontiguousarray(np.moveaxis(x, 0, axis)) for x in (current, *seeds[:2])]
+        for method in METHODS:
+            args = (turned[0], state, (*turned[1:], seeds[2]), method)
+            _, expected = solve(model, *args, time_axis=axis)
+            _, grads = solve(model, *args, time_axis=axis, surrogate=lambda x, th: built_in(x, th))
+            assert_same_bits(grads.current, expected.current, "current")
+
+
+def test_a_single_step_has_no_time_axis():
+    for model in (CUBA, ALIF):
+        current, state, seeds = random_data(np.random.default_rng(8), 1, (4, 5))
+        trace, expected = solve(model, current, state, seeds)
+        step, grads = solve(model, current[0], state, (seeds[0][0], seeds[1][0], seeds[2]), time_axis=None)
+        assert_same_bits(step.potential, trace.potential[0], "potential")
+        assert_same_bits(grads.current, expected.current[0], "current")
+
+
+@pytest.mark.parametrize("name", ["tau", "tau_syn", "tau_adapt"])
+def test_gradients_of_time_constants_are_the_chain_rule(name):
+    decay = {"tau": "alpha", "tau_syn": "alpha_syn", "tau_adapt": "alpha_adapt"}[name]
+    model = ALIF if name == "tau_adapt" else CUBA
+    tau, dt = np.array([3.0, 8.0]), 0.5
+    current, state, seeds = random_data(np.random.default_rng(9), 20, (2,))
+    plain = Model(model.name, model.keywords | {decay: np.exp(-dt / tau)})
+    given = {k: v for k, v in model.keywords.items() if k != decay} | {name: tau, "dt": dt}
+    _, expected = solve(plain, current, state, seeds)
+    _, grads = solve(Model(model.name, given), current, state, seeds)
+    assert name in grads.parameters and decay not in grads.parameters
+    chain = np.exp(-dt / tau) * dt / tau**2
+    np.testing.assert_allclose(grads.parameters[name], expected.parameters[decay] * chain, 1e-9)
+
+
+def test_cuba_without_a_synapse_is_the_lif():
+    current, state, seeds = random_data(np.random.default_rng(10), 50, (7,))
+    cuba = ec.CubaLIF(alpha=0.9, alpha_syn=0.0)
+    lif = ec.LIF(alpha=0.9)
+    one = ec.forward(cuba, current, state=cuba._state(*state))
+    other = ec.forward(lif, current, state=lif._state(*state[:2]))
+    assert_same_bits(one.potential, other.potential, "potential")
+    pair = [ec.backward(t, seeds[0], grad_potential=seeds[1]) for t in (one, other)]
+    np.testing.assert_array_equal(pair[0].current, pair[1].current)
+
+
+def test_alif_without_adaptation_is_the_lif():
+    current, state, seeds = random_data(np.random.default_rng(11), 50, (7,))
+    state[2][:] = 0
+    alif, lif = ec.ALIF(alpha=0.9, alpha_adapt=0.9, adapt_scale=0.0), ec.LIF(alpha=0.9)
+    one = ec.forward(alif, current, state=alif._state(*state))
+    other = ec.forward(lif, current, state=lif._state(*state[:2]))
+    assert_same_bits(one.potential, other.potential, "potential")
+    pair = [ec.backward(t, seeds[0], grad_potential=seeds[1]) for t in (one, other)]
+    np.testing.assert_allclose(pair[0].current, pair[1].current, rtol=1e-12, atol=1e-14)
+
+
+def test_growth_sees_the_adapted_potential():
+    # Where b holds the potential far below the threshold, h is small and nothing grows.
+    steep = ec.surrogate.SingleExponential(width=0.1)
+    neuron = ec.ALIF(alpha=0.5, alpha_adapt=1.0, adapt_scale=50.0)
+    trace = ec.forward(neuron, np.full((40, 1), 0.6))
+    plain = ec.forward(ec.LIF(alpha=0.5), np.full((40, 1), 0.6))
+    assert ec.growth(trace, steep) < ec.growth(plain, steep)
