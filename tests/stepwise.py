@@ -12,20 +12,36 @@ from typing import Any
 import numpy as np
 import torch
 
+import exodus_core as ec
 from oracle import Gradients, sum_to
 from unrolled import _Spike as Spike
+
+OPTIONS = ("reset", "reset_timing", "max_spikes", "epsilon", "nu")
 
 
 @dataclass
 class Model:
-    """A neuron of the package by name, with its keywords; arrays broadcast against the lanes."""
+    """A neuron of the package by name, with its keywords; arrays broadcast against the lanes.
+
+    Those of an SRM's kernels are flat: {"epsilon": "Alpha", "epsilon.tau": 5.0, ...}.
+    """
 
     name: str
     keywords: dict[str, Any] = field(default_factory=dict)
 
     def names(self):
         """The parameters that gradients are wanted of."""
-        return [k for k in self.keywords if k not in ("reset", "reset_timing", "max_spikes")]
+        return [k for k in self.keywords if k not in OPTIONS]
+
+    def neuron(self):
+        """The package's descriptor."""
+        values = dict(self.keywords)
+        for role in ("epsilon", "nu"):
+            if role in values:
+                own = {k: values.pop(k) for k in list(values) if k.startswith(f"{role}.")}
+                kind = getattr(ec.kernel, values[role])
+                values[role] = kind(**{k.removeprefix(f"{role}."): v for k, v in own.items()})
+        return getattr(ec, self.name)(**values)
 
 
 def _lif(where, p, options, u, s, x):
@@ -66,13 +82,47 @@ def alif(where, p, options, state, a, fire, closed):
     return u, fire(u - b), b
 
 
-STEPS = {"CubaLIF": cuba, "ALIF": alif}
+def _advance(kernel, p, role, x, y, given):
+    """A kernel's two numbers after a step, and what comes out."""
+    own = {k.removeprefix(f"{role}."): v for k, v in p.items() if k.startswith(f"{role}.")}
+    if kernel == "Exponential":
+        x = (own["alpha"] * x) + given
+        return x, y - y, own["scale"] * x  # it has no y
+    if kernel == "DoubleExponential":
+        x = (own["alpha"] * x) + given
+        y = (own["beta"] * y) + x
+        return x, y, own["scale"] * y
+    y, x = own["a"] * (y + x), (own["a"] * x) + given
+    return x, y, own["w"] * y
+
+
+def srm(where, p, options, state, a, fire, closed):
+    """One step of SRM with recursive kernels."""
+    _, s, ex, ey, nx, ny = state
+    ex, ey, z = _advance(options["epsilon"], p, "epsilon", ex, ey, a)
+    nx, ny, r = _advance(options["nu"], p, "nu", nx, ny, s)
+    u = z + r
+    return u, fire(u), ex, ey, nx, ny
+
+
+STEPS = {"CubaLIF": cuba, "ALIF": alif, "SRM": srm}
+
+
+def _recursion(model, p, exp):
+    """Alpha kernels by the numbers of their recursion; `exp` is NumPy's or torch's."""
+    p = dict(p)
+    for role in ("epsilon", "nu"):
+        if f"{role}.tau" in p:
+            tau, scale = p.pop(f"{role}.tau"), p.pop(f"{role}.scale")
+            p[f"{role}.a"], p[f"{role}.w"] = exp(-1.0 / tau), scale * np.e / tau
+    return p
 
 
 def forward(model, current, state):
     """(potential, spikes, final state) in the dtype of `current`, time first."""
     dtype = current.dtype
-    p = {k: np.asarray(model.keywords[k], dtype) for k in model.names()}
+    p = {k: np.asarray(model.keywords[k], np.float64) for k in model.names()}
+    p = {k: np.asarray(v, dtype) for k, v in _recursion(model, p, np.exp).items()}
     p.setdefault("gain", dtype.type(1))
     most = model.keywords.get("max_spikes", 1)
 
@@ -109,8 +159,12 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
         return Spike.apply(x, p["threshold"], torch.tensor(np.broadcast_to(h, lanes).copy()), most)
 
     all_u, all_s = [], []
+    numbers: list[dict[str, torch.Tensor]] = []
     for n, x in enumerate(a):
-        p.update({k: v[n] for k, v in leaves.items()})
+        p.update(_recursion(model, {k: v[n] for k, v in leaves.items()}, torch.exp))
+        numbers.append({k: v for k, v in p.items() if k.endswith((".a", ".w"))})
+        for number in numbers[-1].values():
+            number.retain_grad()
         p.setdefault("gain", torch.ones(lanes, dtype=torch.float64))
         u, s, *rest = state
         before = (u, s.detach() if detach_reset else s, *rest)
@@ -128,7 +182,19 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
     )
     lane = np.max([np.abs(expected.current).max(0), *map(np.abs, expected.state)], axis=0)
     sizes = {k: sum_to(np.abs(v).sum(0), shapes[k]) for k, v in terms.items()}
+    for name in (k for k in leaves if k.endswith(".tau")):
+        # It acts through two numbers of the recursion, whose parts may cancel.
+        role, tau = name.split(".")[0], np.asarray(model.keywords[name])
+        parts = sum(np.abs(_part(step, role, tau)) for step in numbers)
+        sizes[name] = sum_to(np.broadcast_to(parts, lanes), shapes[name])
     return expected, Gradients(lane[None], (lane,) * len(first), sizes)
+
+
+def _part(numbers, role, tau):
+    """|dL/dp dp/dtau| + |dL/dw dw/dtau| of a step, with p = e^(-1/tau) and w = scale e/tau."""
+    a, w = numbers[f"{role}.a"], numbers[f"{role}.w"]
+    through = [_grad(a) * a.detach().numpy() / tau**2, _grad(w) * w.detach().numpy() / tau]
+    return np.abs(through[0]) + np.abs(through[1])
 
 
 def _leaf(value):

@@ -1,4 +1,4 @@
-"""CubaLIF and ALIF: the states that the potential does not tell are rebuilt, and gradients are exact.
+"""CubaLIF, ALIF and SRM: the states that the potential does not tell are rebuilt, and gradients are exact.
 
 Property: forward has the bits of the formula in NumPy; in float64 EXODUS and BPTT give what autograd
 of the unrolled step gives, to 1e-10 of the lane's largest gradient and 1e-12 of each other, for every
@@ -22,18 +22,48 @@ Model = stepwise.Model
 
 CUBA = Model("CubaLIF", {"alpha": 0.9, "alpha_syn": 0.7, "threshold": 0.8, "gain": 1.2})
 ALIF = Model("ALIF", {"alpha": 0.9, "alpha_adapt": 0.95, "adapt_scale": 0.3, "threshold": 0.8, "gain": 0.9})
-BOTH = pytest.mark.parametrize("model", [CUBA, ALIF], ids=lambda m: m.name)
+KERNELS = {
+    "Exponential": {"alpha": 0.85},
+    "DoubleExponential": {"alpha": 0.8, "beta": 0.6},
+    "Alpha": {"tau": 4.0},
+}
+
+
+def srm(epsilon, nu):
+    """An SRM of two kernels, whose spikes pull the potential down."""
+    values = {"epsilon": epsilon, "nu": nu, "threshold": 0.8, "epsilon.scale": 1.1, "nu.scale": -0.7}
+    for role, kernel in (("epsilon", epsilon), ("nu", nu)):
+        values |= {f"{role}.{name}": value for name, value in KERNELS[kernel].items()}
+    return Model("SRM", values)
+
+
+SRMS = [srm(epsilon, nu) for epsilon in KERNELS for nu in KERNELS]
+
+
+def name_of(model):
+    kernels = [model.keywords[role] for role in ("epsilon", "nu") if role in model.keywords]
+    return "-".join([model.name, *kernels])
+
+
+EACH = pytest.mark.parametrize("model", [CUBA, ALIF, *SRMS], ids=name_of)
+SOME = pytest.mark.parametrize("model", [CUBA, ALIF, srm("Alpha", "DoubleExponential")], ids=name_of)
 LAYOUTS = [((23, 5), 0), ((23, 300), 0), ((2, 23, 70), 1), ((3, 23, 4), 1), ((4, 23), 1), ((200, 23), 1)]
 
 
 def neuron_of(model):
-    return getattr(ec, model.name)(**model.keywords)
+    return model.neuron()
 
 
-def random_data(rng, steps, lanes, dtype=np.float64):
+def hidden_of(model):
+    """How many states there are beside potential and spikes."""
+    return 4 if model.name == "SRM" else 1
+
+
+def random_data(rng, steps, lanes, dtype=np.float64, hidden=1):
     """Current, initial state and seeds."""
     current = rng.normal(0.3, 0.8, (steps, *lanes)).astype(dtype)
-    state = [rng.normal(0.1, 0.3, lanes), rng.integers(0, 2, lanes), rng.normal(0.1, 0.3, lanes)]
+    state = [rng.normal(0.1, 0.3, lanes), rng.integers(0, 2, lanes)]
+    state += [rng.normal(0.1, 0.3, lanes) for _ in range(hidden)]
     seeds = [rng.normal(size=current.shape), rng.normal(size=current.shape)]
     final = [rng.normal(size=lanes) for _ in state]
     return current, [x.astype(dtype) for x in state], (*seeds, final)
@@ -59,8 +89,17 @@ def problems(draw):
     values["gain"] = draw(_parameter(lanes, -2.0, 2.0))
     if draw(st.booleans()):
         values["v_min"] = draw(_parameter(lanes, -1.0, 0.3))
-    name = draw(st.sampled_from(("CubaLIF", "ALIF")))
-    if name == "ALIF":
+    name = draw(st.sampled_from(("CubaLIF", "ALIF", "SRM")))
+    if name == "SRM":
+        values = {"threshold": values["threshold"], "max_spikes": draw(st.sampled_from((1, 2, None)))}
+        scale = _parameter(lanes, -1.5, 1.5)
+        for role in ("epsilon", "nu"):
+            values[role] = draw(st.sampled_from(sorted(KERNELS)))
+            values |= {f"{role}.{k}": draw(decay) for k in KERNELS[values[role]] if k != "tau"}
+            if values[role] == "Alpha":
+                values[f"{role}.tau"] = draw(_parameter(lanes, 0.3, 20.0))
+            values[f"{role}.scale"] = draw(scale)
+    elif name == "ALIF":
         values |= {"alpha_adapt": draw(decay), "adapt_scale": draw(_parameter(lanes, -0.2, 1.0))}
     else:
         values |= {"alpha_syn": draw(decay), **draw(st.sampled_from(RESETS))}
@@ -68,10 +107,11 @@ def problems(draw):
         if values["reset"] == "subtract" and draw(st.booleans()):
             values["reset_amount"] = draw(_parameter(lanes, 0.2, 1.5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    current, state, seeds = random_data(rng, draw(st.integers(1, 40)), lanes)
-    kept = draw(st.tuples(*(st.booleans() for _ in range(4))))
-    final = [g if keep else None for g, keep in zip(seeds[2], kept, strict=False)]
-    seeds = (seeds[0], seeds[1] if kept[3] else None, final)
+    hidden = 4 if name == "SRM" else 1
+    current, state, seeds = random_data(rng, draw(st.integers(1, 40)), lanes, hidden=hidden)
+    kept = draw(st.tuples(*(st.booleans() for _ in range(3 + hidden))))
+    final = [g if keep else None for g, keep in zip(seeds[2], kept[1:], strict=True)]
+    seeds = (seeds[0], seeds[1] if kept[0] else None, final)
     return Model(name, values), current, state, seeds, draw(st.sampled_from(SURROGATES))
 
 
@@ -95,11 +135,13 @@ def test_all_methods_are_autograd_of_the_unrolled_step(problem):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@BOTH
+@EACH
 def test_forward_is_the_formula_in_every_layout(model, dtype):
     for shape, axis in LAYOUTS:
         lanes = shape[:axis] + shape[axis + 1 :]
-        current, state, _ = random_data(np.random.default_rng(1), shape[axis], lanes, dtype)
+        current, state, _ = random_data(
+            np.random.default_rng(1), shape[axis], lanes, dtype, hidden=hidden_of(model)
+        )
         neuron = neuron_of(model)
         moved = np.ascontiguousarray(np.moveaxis(current, 0, axis))
         trace = ec.forward(neuron, moved, state=neuron._state(*state), time_axis=axis)
@@ -112,11 +154,13 @@ def test_forward_is_the_formula_in_every_layout(model, dtype):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@BOTH
+@SOME
 def test_backward_is_the_same_in_every_layout(model, method):
     for shape, axis in LAYOUTS:
         lanes = shape[:axis] + shape[axis + 1 :]
-        current, state, seeds = random_data(np.random.default_rng(2), shape[axis], lanes)
+        current, state, seeds = random_data(
+            np.random.default_rng(2), shape[axis], lanes, hidden=hidden_of(model)
+        )
         _, whole = solve(model, current, state, seeds, method)
         turned = [np.ascontiguousarray(np.moveaxis(x, 0, axis)) for x in (current, *seeds[:2])]
         _, grads = solve(model, turned[0], state, (*turned[1:], seeds[2]), method, time_axis=axis)
@@ -128,10 +172,10 @@ def test_backward_is_the_same_in_every_layout(model, method):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 8, 9, 63, 64, 65, 200])
-@BOTH
+@EACH
 def test_states_are_rebuilt_whatever_the_number_of_steps(model, steps):
     # Segments of the rebuilt states have eight steps and more.
-    current, state, seeds = random_data(np.random.default_rng(3), steps, (70,))
+    current, state, seeds = random_data(np.random.default_rng(3), steps, (70,), hidden=hidden_of(model))
     _, grads = solve(model, current, state, seeds)
     expected, magnitude = stepwise.unroll(model, SURROGATES[0], current, state, seeds)
     assert_gradients_match(grads, expected, magnitude, tol=1e-10)
@@ -140,6 +184,9 @@ def test_states_are_rebuilt_whatever_the_number_of_steps(model, steps):
 def taps(model, steps):
     """The response and reset kernels of the model as a spike response model, and the gain."""
     n, v = np.arange(steps), model.keywords
+    if model.name == "SRM":
+        neuron = model.neuron()
+        return neuron.epsilon.taps(steps), neuron.nu.taps(steps), 1.0
     decay, gain = v["alpha"] ** n, v.get("gain", 1.0)
     if model.name == "ALIF":
         return decay, -v["threshold"] * decay - v["adapt_scale"] * v["alpha_adapt"] ** n, gain
@@ -148,12 +195,14 @@ def taps(model, steps):
 
 
 @pytest.mark.parametrize(
-    "model", [CUBA, Model("CubaLIF", CUBA.keywords | {"reset_timing": "before_decay"}), ALIF]
+    "model",
+    [CUBA, Model("CubaLIF", CUBA.keywords | {"reset_timing": "before_decay"}), ALIF, *SRMS],
+    ids=name_of,
 )
 def test_exodus_is_the_dense_jacobian(model):
     steps = 30
-    current, _, seeds = random_data(np.random.default_rng(4), steps, (4,))
-    rest = [np.zeros(4)] * 3
+    current, _, seeds = random_data(np.random.default_rng(4), steps, (4,), hidden=hidden_of(model))
+    rest = [np.zeros(4)] * (2 + hidden_of(model))
     e = seeds[0]
     trace, grads = solve(model, current, rest, (e, None, None))
     eps, nu, gain = taps(model, steps)
@@ -166,9 +215,9 @@ def test_exodus_is_the_dense_jacobian(model):
         assert_gradient_close(grads.current[:, i], expected, tol=1e-10)
 
 
-@BOTH
+@EACH
 def test_chunks_are_the_whole(model):
-    current, state, seeds = random_data(np.random.default_rng(5), 40, (3, 50))
+    current, state, seeds = random_data(np.random.default_rng(5), 40, (3, 50), hidden=hidden_of(model))
     whole, expected = solve(model, current, state, seeds)
     neuron, pieces = neuron_of(model), (slice(0, 11), slice(11, 12), slice(12, 40))
     traces, carried = [], neuron._state(*state)
@@ -188,11 +237,15 @@ def test_chunks_are_the_whole(model):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@BOTH
+@EACH
 def test_float32_is_close_to_float64(model, method):
     # Parameters and data that float32 holds exactly; the float64 pass reads the potentials of the other.
-    rounded = Model(model.name, {k: float(np.float32(v)) for k, v in model.keywords.items()})
-    current, state, seeds = random_data(np.random.default_rng(6), 100, (6, 20), np.float32)
+    rounded = Model(
+        model.name, model.keywords | {k: float(np.float32(model.keywords[k])) for k in model.names()}
+    )
+    current, state, seeds = random_data(
+        np.random.default_rng(6), 100, (6, 20), np.float32, hidden=hidden_of(model)
+    )
     *seeds, final = (*(x.astype(np.float32) for x in seeds[:2]), [x.astype(np.float32) for x in seeds[2]])
     neuron = neuron_of(rounded)
     results = []
@@ -216,9 +269,9 @@ def test_float32_is_close_to_float64(model, method):
         np.testing.assert_allclose(single.parameters[name], wanted, rtol=1e-3)
 
 
-@BOTH
+@SOME
 def test_a_callable_sees_what_is_held_against_the_threshold(model):
-    current, state, seeds = random_data(np.random.default_rng(7), 30, (2, 9))
+    current, state, seeds = random_data(np.random.default_rng(7), 30, (2, 9), hidden=hidden_of(model))
     built_in = surrogate_of(SURROGATES[0])
     for axis in (0, 2):
         turned = [np.ascontiguousarray(np.moveaxis(x, 0, axis)) for x in (current, *seeds[:2])]
@@ -231,7 +284,7 @@ def test_a_callable_sees_what_is_held_against_the_threshold(model):
 
 def test_a_single_step_has_no_time_axis():
     for model in (CUBA, ALIF):
-        current, state, seeds = random_data(np.random.default_rng(8), 1, (4, 5))
+        current, state, seeds = random_data(np.random.default_rng(8), 1, (4, 5), hidden=hidden_of(model))
         trace, expected = solve(model, current, state, seeds)
         step, grads = solve(model, current[0], state, (seeds[0][0], seeds[1][0], seeds[2]), time_axis=None)
         assert_same_bits(step.potential, trace.potential[0], "potential")
@@ -282,3 +335,104 @@ def test_growth_sees_the_adapted_potential():
     trace = ec.forward(neuron, np.full((40, 1), 0.6))
     plain = ec.forward(ec.LIF(alpha=0.5), np.full((40, 1), 0.6))
     assert ec.growth(trace, steep) < ec.growth(plain, steep)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_taps_are_the_response_to_one_input(kernel):
+    values = KERNELS[kernel] | {"scale": 1.3}
+    taps = getattr(ec.kernel, kernel)(**values).taps(30)
+    silent = ec.SRM(
+        getattr(ec.kernel, kernel)(**values), ec.kernel.Exponential(0.5, scale=0.0), threshold=1e9
+    )
+    trace = ec.forward(silent, np.eye(30)[:, :1])
+    np.testing.assert_allclose(trace.potential[:, 0], taps, rtol=1e-13, atol=1e-16)
+
+
+def test_alpha_kernel_peaks_at_its_scale_after_tau_steps():
+    taps = ec.kernel.Alpha(tau=5.0, scale=2.0).taps(40)
+    assert taps[0] == 0 and np.argmax(taps) == 5
+    assert taps[5] == pytest.approx(2.0, rel=1e-15)
+
+
+def test_srm_of_two_exponentials_is_the_lif():
+    rng = np.random.default_rng(12)
+    current, e, q = rng.normal(0.2, 0.6, (300, 50)), rng.normal(size=(300, 50)), rng.normal(size=(300, 50))
+    srm_neuron = ec.SRM(ec.kernel.Exponential(0.9), ec.kernel.Exponential(0.9, scale=-0.8), threshold=0.8)
+    one = ec.forward(srm_neuron, current)
+    other = ec.forward(ec.LIF(alpha=0.9, threshold=0.8), current)
+    assert other.spikes.any()
+    assert_same_bits(one.spikes, other.spikes, "spikes")
+    np.testing.assert_allclose(one.potential, other.potential, rtol=0, atol=1e-12)
+    for method in METHODS:
+        pair = [ec.backward(t, e, grad_potential=q, method=method).current for t in (one, other)]
+        assert_gradient_close(pair[0], pair[1], tol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["tau", "scale"])
+def test_alpha_kernels_parameters_against_finite_differences(name):
+    # On the potential path, where the loss is smooth: no spike is felt.
+    rng = np.random.default_rng(13)
+    current, q = rng.normal(size=(25, 3)), rng.normal(size=(25, 3))
+    values = {"tau": np.array([2.0, 5.0, 11.0]), "scale": 0.7}
+
+    def loss(values):
+        neuron = ec.SRM(ec.kernel.Alpha(**values), ec.kernel.Exponential(0.5, scale=0.0), threshold=1e9)
+        return ec.forward(neuron, current)
+
+    trace = loss(values)
+    found = ec.backward(trace, grad_potential=q).parameters[f"epsilon.{name}"]
+    step = 1e-6
+    sides = []
+    for sign in (1, -1):
+        moved = loss(values | {name: values[name] + sign * step}).potential
+        sides.append((q * moved).sum(0) if name == "tau" else (q * moved).sum())
+    np.testing.assert_allclose(found, (sides[0] - sides[1]) / (2 * step), rtol=1e-6)
+
+
+@pytest.mark.parametrize("wanted", [("epsilon.tau",), ("nu.scale", "threshold"), ()])
+def test_srm_computes_the_gradients_that_are_asked_for(wanted):
+    model = srm("Alpha", "DoubleExponential")
+    current, state, seeds = random_data(np.random.default_rng(14), 30, (4,), hidden=4)
+    neuron = neuron_of(model)
+    trace = ec.forward(neuron, current, state=neuron._state(*state))
+    every = ec.backward(trace, seeds[0]).parameters
+    some = ec.backward(trace, seeds[0], parameters=wanted).parameters
+    assert set(some) == set(wanted) and set(every) == set(neuron._names())
+    for name in wanted:
+        assert_same_bits(some[name], every[name], name)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: ec.SRM(0.9, ec.kernel.Alpha(3.0)), TypeError, ("epsilon", "kernel", "0.9")),
+        (lambda: ec.SRM(ec.kernel.Alpha(3.0), None), TypeError, ("nu", "kernel", "None")),
+        (lambda: ec.SRM(*[ec.kernel.Alpha(3.0)] * 2, threshold=0), ValueError, ("threshold", "above 0")),
+        (lambda: ec.SRM(*[ec.kernel.Alpha(3.0)] * 2, max_spikes=0), ValueError, ("max_spikes", "1", "0")),
+        (lambda: ec.kernel.Alpha(tau=0), ValueError, ("tau", "above 0", "0.0")),
+        (lambda: ec.kernel.Alpha(tau="3"), TypeError, ("tau", "number", "'3'")),
+        (lambda: ec.kernel.Exponential(1.5), ValueError, ("alpha", "[0, 1]", "1.5")),
+        (lambda: ec.kernel.DoubleExponential(0.5, -0.1), ValueError, ("beta", "[0, 1]", "-0.1")),
+        (lambda: ec.kernel.Exponential(0.5, scale=np.inf), ValueError, ("scale", "finite", "inf")),
+        (lambda: ec.ALIF(0.9, 0.9), TypeError, ("adapt_scale", "number", "None")),
+        (lambda: ec.ALIF(0.9, adapt_scale=1.0), ValueError, ("alpha_adapt", "tau_adapt", "neither")),
+        (lambda: ec.CubaLIF(0.9), ValueError, ("alpha_syn", "tau_syn", "neither")),
+        (lambda: ec.CubaLIF(0.9, 0.5, tau_syn=3.0), ValueError, ("alpha_syn", "tau_syn", "0.5", "3.0")),
+        (lambda: ec.CubaLIF(0.9, 1.5), ValueError, ("alpha_syn", "[0, 1]", "1.5")),
+        (lambda: ec.CubaLIF(0.9, 0.5, gain="1-alpha"), TypeError, ("gain", "number", "1-alpha")),
+    ],
+)
+def test_values_out_of_range_are_named(make, error, words):
+    with pytest.raises(error) as caught:
+        make()
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_descriptors_are_values():
+    kernel = ec.kernel.Alpha(tau=5.0, scale=0.5)
+    one, other = (ec.SRM(kernel, ec.kernel.Exponential(0.9, scale=-1.0)) for _ in range(2))
+    assert one == other and hash(one) == hash(other)
+    assert one != ec.SRM(kernel, ec.kernel.Exponential(0.8, scale=-1.0))
+    namespace = {"SRM": ec.SRM, **vars(ec.kernel)}
+    assert eval(repr(one), namespace) == one

@@ -8,7 +8,8 @@
   X(Lif)                 \
   X(ExpLeak)             \
   X(CubaLif)             \
-  X(Alif)
+  X(Alif)                \
+  X(Srm)
 
 namespace exodus {
 

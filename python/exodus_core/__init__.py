@@ -4,7 +4,7 @@
 the spikes and returns `Gradients`, by EXODUS, SLAYER or BPTT. For torch see ``exodus_core.torch``.
 """
 
-from . import _core, surrogate
+from . import _core, kernel, surrogate
 from ._run import Gradients, Trace, backward, forward, growth
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
@@ -12,6 +12,7 @@ from .neurons import (
     ALIF,
     IF,
     LIF,
+    SRM,
     ALIFState,
     CubaLIF,
     CubaLIFState,
@@ -19,12 +20,14 @@ from .neurons import (
     ExpLeakState,
     LIFState,
     Neuron,
+    SRMState,
 )
 
 __all__ = [
     "ALIF",
     "IF",
     "LIF",
+    "SRM",
     "ALIFState",
     "CubaLIF",
     "CubaLIFState",
@@ -33,6 +36,7 @@ __all__ = [
     "Gradients",
     "LIFState",
     "Neuron",
+    "SRMState",
     "Trace",
     "__version__",
     "backward",
@@ -40,6 +44,7 @@ __all__ = [
     "get_num_threads",
     "growth",
     "isa",
+    "kernel",
     "set_num_threads",
     "surrogate",
 ]

@@ -421,7 +421,8 @@ def run_backward(
         threads,
     )
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
-    grads = {name: g.astype(dtype)[()] for name, g in neuron._own_gradients(kernel).items()}
+    own_gradients = neuron._own_gradients(kernel).items()
+    grads = {name: np.asarray(g).astype(dtype)[()] for name, g in own_gradients if name in wanted}
     if out is None:
         return Gradients(grad_current, grad_initial, grads)
     out.state, out.parameters = grad_initial, grads

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ._arrays import FLOATS, BoundParameter, is_torch
+from ._arrays import FLOATS, BoundParameter
+from ._values import Number, Value, copy_with, number, require_that
+from .kernel import Kernel
 
 __all__ = [
     "ALIF",
     "DECAYS",
     "IF",
     "LIF",
+    "SRM",
     "ALIFState",
     "CubaLIF",
     "CubaLIFState",
@@ -29,9 +32,8 @@ __all__ = [
     "ExpLeakState",
     "LIFState",
     "Neuron",
+    "SRMState",
 ]
-
-Value = Any  # a number or an array of numbers
 
 DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt"}  # and their time constants
 _RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
@@ -61,51 +63,32 @@ class ALIFState(NamedTuple):
     adaptation: np.ndarray
 
 
+class SRMState(NamedTuple):
+    """State of SRM after a step: beside potential and spikes what its kernels remember."""
+
+    potential: np.ndarray
+    spikes: np.ndarray
+    epsilon_x: np.ndarray
+    epsilon_y: np.ndarray
+    nu_x: np.ndarray
+    nu_y: np.ndarray
+
+
 class ExpLeakState(NamedTuple):
     """State of ExpLeak after a step."""
 
     potential: np.ndarray
 
 
-def _value(name: str, value: Any) -> Value:
-    """A parameter as a float or as a read-only array of its own."""
-    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-        return float(value)
-    if value is None or isinstance(value, (str, bytes, bool, np.bool_)) or is_torch(value):
-        raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}")
-    try:
-        array = np.array(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a number or an array of numbers: {error}") from None
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be a number or an array of numbers, got dtype {array.dtype}")
-    if array.size == 0:
-        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
-    if array.ndim == 0:
-        return float(array)
-    if array.dtype not in FLOATS:
-        array = array.astype(np.float64)
-    array.flags.writeable = False
-    return array
-
-
-def _require(name: str, value: Value, holds: Any, what: str, of: str = "") -> None:
-    """Raise unless a condition holds for every value; NaN and infinities never do."""
-    good = np.isfinite(value) & holds
-    if not np.all(good):
-        bad = np.broadcast_to(value, np.shape(good))[~good].flat[0] if np.ndim(good) else value
-        raise ValueError(f"{name} must be {what}, got {float(bad)!r}{of}")
-
-
-def _check(values: Mapping[str, Value], of: str = "") -> None:
+def _check(values: Mapping[str, Number], of: str = "") -> None:
     """Check the parameters, by the kernels' names. `of` ends the messages."""
     for name, value in values.items():
         if name in DECAYS:
-            _require(name, value, (np.asarray(value) >= 0) & (np.asarray(value) <= 1), "in [0, 1]", of)
+            require_that(name, value, (np.asarray(value) >= 0) & (np.asarray(value) <= 1), "in [0, 1]", of)
         elif name == "threshold":
-            _require(name, value, np.asarray(value) > 0, "above 0", of)
+            require_that(name, value, np.asarray(value) > 0, "above 0", of)
         else:
-            _require(name, value, True, "finite", of)
+            require_that(name, value, True, "finite", of)
     if "v_min" in values and "threshold" in values:
         try:
             below = np.asarray(values["v_min"]) < np.asarray(values["threshold"])
@@ -114,10 +97,10 @@ def _check(values: Mapping[str, Value], of: str = "") -> None:
                 f"v_min and threshold must broadcast, got shapes {np.shape(values['v_min'])} "
                 f"and {np.shape(values['threshold'])}"
             ) from None
-        _require("v_min", values["v_min"], below, f"below the threshold {values['threshold']!r}", of)
+        require_that("v_min", values["v_min"], below, f"below the threshold {values['threshold']!r}", of)
 
 
-def check_rounded(values: Mapping[str, Value], dtype: np.dtype) -> None:
+def check_rounded(values: Mapping[str, Number], dtype: np.dtype) -> None:
     """Check the parameters as the kernels will see them, by the kernels' names."""
     _check(values, f" after rounding to {dtype}")
 
@@ -127,14 +110,16 @@ def _choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = 
         raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _typed(value: Any) -> str:
-    """A repr that can be typed back, of arrays of any size too."""
-    if isinstance(value, np.ndarray):
-        return f"np.array({value.tolist()!r}, dtype={value.dtype.name!r})"
-    return repr(value)
+def _check_max_spikes(value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"max_spikes must be an integer or None, got {value!r}")
+    if not 1 <= int(value) < 2**63:
+        raise ValueError(f"max_spikes must be at least 1, or None for any number, got {value}")
 
 
-class Neuron:
+class Neuron(Value):
     """Base of the descriptors.
 
     A subclass names its kernel model and says what it passes to it: its parameters and options by the
@@ -147,7 +132,7 @@ class Neuron:
     _gain_may_follow: ClassVar[bool] = False  # gain may be "1-alpha"
     _value_fields: ClassVar[tuple[str, ...]]  # those that hold parameters
 
-    def _parameters(self) -> dict[str, Value]:
+    def _parameters(self) -> dict[str, Number]:
         """Parameters by the kernel's names, not yet rounded."""
         raise NotImplementedError
 
@@ -176,7 +161,7 @@ class Neuron:
             if name == "gain" and self._gain_may_follow and isinstance(value, str):
                 _choice("gain", value, ("1-alpha",), "a number, an array or ")
                 continue
-            object.__setattr__(self, name, _value(name, value))
+            object.__setattr__(self, name, number(name, value))
 
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
         """d[n] / d[n+1] of the exact gradient, of a neuron that fires."""
@@ -193,7 +178,7 @@ class Neuron:
     @cached_property
     def _is_scalar(self) -> bool:
         """Whether all parameters are numbers."""
-        return not any(isinstance(getattr(self, name), np.ndarray) for name in self._value_fields)
+        return not any(isinstance(value, np.ndarray) for value in self._parameters().values())
 
     @cached_property
     def _scalars_by_dtype(self) -> dict[np.dtype, dict[str, BoundParameter]]:
@@ -209,12 +194,17 @@ class Neuron:
             self._scalars_by_dtype[dtype] = bound
         return self._scalars_by_dtype[dtype]
 
-    def _with_unchecked(self, **values: Value) -> Any:
+    def _value_of(self, name: str) -> Number:
+        """A parameter by the descriptor's name."""
+        return getattr(self, name)
+
+    def _with(self, values: Mapping[str, Number]) -> Any:
+        """A copy with other values, checked."""
+        return replace(self, **values)  # type: ignore[type-var]
+
+    def _with_unchecked(self, values: Mapping[str, Number]) -> Any:
         """A copy with other values, for front ends that learn them and keep them in range themselves."""
-        copy = object.__new__(type(self))
-        for f in fields(self):  # type: ignore[arg-type]
-            object.__setattr__(copy, f.name, values.get(f.name, getattr(self, f.name)))
-        return copy
+        return copy_with(self, values)
 
     def initial_state(self, shape: tuple[int, ...], dtype: Any = np.float32, potential: float = 0.0) -> Any:
         """Build a state.
@@ -250,32 +240,6 @@ class Neuron:
             ) from None
         return self._state(first, *(np.zeros(shape, dtype) for _ in self._state._fields[1:]))
 
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return all(
-            np.array_equal(getattr(self, f.name), getattr(other, f.name))
-            if isinstance(getattr(self, f.name), np.ndarray) or isinstance(getattr(other, f.name), np.ndarray)
-            else getattr(self, f.name) == getattr(other, f.name)
-            for f in fields(self)  # type: ignore[arg-type]
-        )
-
-    def __hash__(self) -> int:
-        return hash((type(self), *(getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
-
-    def _given(self) -> dict[str, Any]:
-        """The fields that differ from their defaults."""
-        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}  # type: ignore[arg-type]
-        return {name: value for name, (value, default) in values.items() if not _same(value, default)}
-
-    def __repr__(self) -> str:
-        shown = [f"{name}={_typed(value)}" for name, value in self._given().items()]
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def _same(value: Any, default: Any) -> bool:
-    return not isinstance(value, np.ndarray) and value == default
-
 
 class _Leaky(Neuron):
     """What neurons with decays share: each given as alpha or as tau, and the gain."""
@@ -283,7 +247,7 @@ class _Leaky(Neuron):
     _decays: ClassVar[tuple[str, ...]] = ("alpha",)
 
     dt: float
-    gain: Value
+    gain: Number
 
     def _check_decay(self) -> None:
         for alpha, tau in ((name, DECAYS[name]) for name in self._decays):
@@ -292,12 +256,12 @@ class _Leaky(Neuron):
                 given = "neither" if values[0] is None else f"{alpha}={values[0]!r} and {tau}={values[1]!r}"
                 raise ValueError(f"exactly one of {alpha} and {tau} must be given, got {given}")
             if values[1] is not None:
-                _require(tau, values[1], np.asarray(values[1]) > 0, "above 0")
+                require_that(tau, values[1], np.asarray(values[1]) > 0, "above 0")
         if isinstance(self.dt, bool) or not isinstance(self.dt, numbers.Real):
             raise TypeError(f"dt must be a number, got {self.dt!r}")
-        _require("dt", self.dt, self.dt > 0, "above 0")
+        require_that("dt", self.dt, self.dt > 0, "above 0")
 
-    def _decay(self, name: str) -> Value:
+    def _decay(self, name: str) -> Number:
         """A decay, by the kernel's name."""
         tau = getattr(self, DECAYS[name])
         if tau is None:
@@ -305,7 +269,7 @@ class _Leaky(Neuron):
         decay = np.exp(-self.dt / np.asarray(tau, np.float64))
         return decay if decay.ndim else float(decay)
 
-    def _decay_and_gain(self) -> dict[str, Value]:
+    def _decay_and_gain(self) -> dict[str, Number]:
         values = {name: self._decay(name) for name in self._decays}
         gain = self.gain
         if isinstance(gain, str):
@@ -348,11 +312,11 @@ class _Leaky(Neuron):
 class _Resetting(Neuron):
     """What LIF and IF share: threshold and reset."""
 
-    threshold: Value
+    threshold: Number
     reset: str
-    reset_amount: Value
+    reset_amount: Number
     reset_timing: str
-    v_min: Value
+    v_min: Number
     max_spikes: int | None
 
     _state: ClassVar[Any] = LIFState
@@ -366,15 +330,9 @@ class _Resetting(Neuron):
                 f'reset_amount must be None with reset={self.reset!r}: only "subtract" has an amount, '
                 f"got {self.reset_amount!r}"
             )
-        if self.max_spikes is not None:
-            if isinstance(self.max_spikes, bool) or not isinstance(self.max_spikes, numbers.Integral):
-                raise TypeError(f"max_spikes must be an integer or None, got {self.max_spikes!r}")
-            if not 1 <= self.max_spikes < 2**63:
-                raise ValueError(
-                    f"max_spikes must be at least 1, or None for any number, got {self.max_spikes}"
-                )
+        _check_max_spikes(self.max_spikes)
 
-    def _threshold_and_reset(self) -> dict[str, Value]:
+    def _threshold_and_reset(self) -> dict[str, Number]:
         given = {
             "threshold": self.threshold,
             "reset_amount": self.reset_amount,
@@ -443,16 +401,16 @@ class LIF(_Leaky, _Resetting):
         If a value is out of its range or not a number.
     """
 
-    alpha: Value = None
-    threshold: Value = 1.0
+    alpha: Number = None
+    threshold: Number = 1.0
     _: KW_ONLY
-    tau: Value = None
+    tau: Number = None
     dt: float = 1.0
-    gain: Value = 1.0
+    gain: Number = 1.0
     reset: str = "subtract"
-    reset_amount: Value = None
+    reset_amount: Number = None
     reset_timing: str = "after_decay"
-    v_min: Value = None
+    v_min: Number = None
     max_spikes: int | None = 1
 
     _gain_may_follow = True
@@ -464,7 +422,7 @@ class LIF(_Leaky, _Resetting):
         self._check_reset()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Value]:
+    def _parameters(self) -> dict[str, Number]:
         return self._decay_and_gain() | self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
@@ -481,13 +439,13 @@ class IF(_Resetting):
         As for LIF; `gain` is a number or an array.
     """
 
-    threshold: Value = 1.0
+    threshold: Number = 1.0
     _: KW_ONLY
-    gain: Value = 1.0
+    gain: Number = 1.0
     reset: str = "subtract"
-    reset_amount: Value = None
+    reset_amount: Number = None
     reset_timing: str = "after_decay"
-    v_min: Value = None
+    v_min: Number = None
     max_spikes: int | None = 1
 
     _value_fields = ("threshold", "gain", "reset_amount", "v_min")
@@ -497,7 +455,7 @@ class IF(_Resetting):
         self._check_reset()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Value]:
+    def _parameters(self) -> dict[str, Number]:
         return {"gain": self.gain} | self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
@@ -533,18 +491,18 @@ class CubaLIF(_Leaky, _Resetting):
         If a value is out of its range or not a number.
     """
 
-    alpha: Value = None
-    alpha_syn: Value = None
-    threshold: Value = 1.0
+    alpha: Number = None
+    alpha_syn: Number = None
+    threshold: Number = 1.0
     _: KW_ONLY
-    tau: Value = None
-    tau_syn: Value = None
+    tau: Number = None
+    tau_syn: Number = None
     dt: float = 1.0
-    gain: Value = 1.0
+    gain: Number = 1.0
     reset: str = "subtract"
-    reset_amount: Value = None
+    reset_amount: Number = None
     reset_timing: str = "after_decay"
-    v_min: Value = None
+    v_min: Number = None
     max_spikes: int | None = 1
 
     _model = "CubaLif"
@@ -558,7 +516,7 @@ class CubaLIF(_Leaky, _Resetting):
         self._check_reset()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Value]:
+    def _parameters(self) -> dict[str, Number]:
         return self._decay_and_gain() | self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
@@ -593,16 +551,16 @@ class ALIF(_Leaky):
         If a value is out of its range or not a number.
     """
 
-    alpha: Value = None
-    alpha_adapt: Value = None
-    adapt_scale: Value = None
-    threshold: Value = 1.0
+    alpha: Number = None
+    alpha_adapt: Number = None
+    adapt_scale: Number = None
+    threshold: Number = 1.0
     _: KW_ONLY
-    tau: Value = None
-    tau_adapt: Value = None
+    tau: Number = None
+    tau_adapt: Number = None
     dt: float = 1.0
-    gain: Value = 1.0
-    v_min: Value = None
+    gain: Number = 1.0
+    v_min: Number = None
 
     _model = "Alif"
     _state = ALIFState
@@ -616,7 +574,7 @@ class ALIF(_Leaky):
         self._check_decay()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Value]:
+    def _parameters(self) -> dict[str, Number]:
         own = {"adapt_scale": self.adapt_scale, "threshold": self.threshold, "v_min": self.v_min}
         return self._decay_and_gain() | {name: value for name, value in own.items() if value is not None}
 
@@ -650,6 +608,114 @@ class ALIF(_Leaky):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class SRM(Neuron):
+    """The spike response model: any response kernel, any refractory kernel (appendix, section 2).
+
+    u[n] = sum_{k<=n} epsilon[n-k] a[k] + sum_{k<n} nu[n-1-k] s[k];  s[n] = 1 where u[n] >= threshold. With
+    ``Exponential(alpha)`` and ``Exponential(alpha, scale=-threshold)`` it is the LIF.
+
+    Parameters
+    ----------
+    epsilon : Kernel
+        How the input current is felt, from its own step on.
+    nu : Kernel
+        How a spike is felt, from the next step on; a reset has negative values. It is not tied to the
+        threshold, whose gradient counts firing only.
+    threshold : float or array_like, optional
+        Above 0.
+    max_spikes : int or None, optional
+        Most spikes in a step; None is any number. Unless 1, s = min(floor(u / threshold), max_spikes).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range or not of its kind.
+    """
+
+    epsilon: Kernel
+    nu: Kernel
+    threshold: Number = 1.0
+    max_spikes: int | None = 1
+
+    _model = "Srm"
+    _state = SRMState
+    _value_fields = ("threshold",)
+    _roles = ("epsilon", "nu")
+
+    def __post_init__(self) -> None:
+        for role in self._roles:
+            if not isinstance(getattr(self, role), Kernel):
+                raise TypeError(f"{role} must be a kernel such as kernel.Alpha, got {getattr(self, role)!r}")
+        self._set_values()
+        _check_max_spikes(self.max_spikes)
+        _check({"threshold": self.threshold})
+
+    def _kernels(self) -> list[tuple[str, Kernel]]:
+        return [(role, getattr(self, role)) for role in self._roles]
+
+    def _parameters(self) -> dict[str, Number]:
+        values = {
+            f"{role}_{name}": value
+            for role, kernel in self._kernels()
+            for name, value in kernel._parameters().items()
+        }
+        return values | {"threshold": self.threshold}
+
+    def _options(self) -> dict[str, int]:
+        kinds = {role: kernel._number() for role, kernel in self._kernels()}
+        return kinds | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
+
+    def _names(self) -> list[str]:
+        return [f"{role}.{name}" for role, kernel in self._kernels() for name in kernel._fields()] + [
+            "threshold"
+        ]
+
+    def _wanted(self, names: set[str]) -> set[str]:
+        wanted = {"threshold"} & names
+        for role, kernel in self._kernels():
+            own = [name for name in kernel._fields() if f"{role}.{name}" in names]
+            wanted |= {f"{role}_{source}" for name in own for source in kernel._sources(name)}
+        return wanted
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        own: dict[str, np.ndarray] = {}
+        for role, kernel in self._kernels():
+            of_kernel = {k.removeprefix(f"{role}_"): g for k, g in grads.items() if k.startswith(f"{role}_")}
+            if of_kernel:
+                own |= {f"{role}.{name}": g for name, g in kernel._own_gradients(of_kernel).items()}
+        return own | ({"threshold": grads["threshold"]} if "threshold" in grads else {})
+
+    def _reads_current(self, names: Iterable[str]) -> bool:
+        return any(name.startswith("epsilon.") for name in names)
+
+    def _value_of(self, name: str) -> Number:
+        owner, _, own = name.rpartition(".")
+        return getattr(getattr(self, owner) if owner else self, own)
+
+    def _fields_with(self, values: Mapping[str, Number], change: Any) -> dict[str, Any]:
+        """The fields that change, where `change` makes a kernel with other values."""
+        changed: dict[str, Any] = {k: v for k, v in values.items() if "." not in k}
+        for role, kernel in self._kernels():
+            own = {k.removeprefix(f"{role}."): v for k, v in values.items() if k.startswith(f"{role}.")}
+            if own:
+                changed[role] = change(kernel, own)
+        return changed
+
+    def _with(self, values: Mapping[str, Number]) -> Any:
+        return replace(self, **self._fields_with(values, lambda kernel, own: replace(kernel, **own)))
+
+    def _with_unchecked(self, values: Mapping[str, Number]) -> Any:
+        return copy_with(self, self._fields_with(values, copy_with))
+
+    def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
+        """What of lam[n+1] reaches lam[n] by a spike at n, and the slower of the reset's decays."""
+        first = trace._arrangement.with_time(np.asarray(self.nu.taps(1)[0]))
+        decays = [v for k, v in self.nu._parameters().items() if k != "scale"]
+        slowest = np.max(np.broadcast_arrays(*map(np.asarray, decays)), axis=0)
+        return trace._arrangement.with_time(np.asarray(slowest, np.float64)) + first * h
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ExpLeak(_Leaky):
     """The leaky integrator, without spikes: the field's LI readout.
 
@@ -661,11 +727,11 @@ class ExpLeak(_Leaky):
         As for LIF.
     """
 
-    alpha: Value = None
+    alpha: Number = None
     _: KW_ONLY
-    tau: Value = None
+    tau: Number = None
     dt: float = 1.0
-    gain: Value = 1.0
+    gain: Number = 1.0
 
     _model = "ExpLeak"
     _state = ExpLeakState
@@ -678,7 +744,7 @@ class ExpLeak(_Leaky):
         self._check_decay()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Value]:
+    def _parameters(self) -> dict[str, Number]:
         return self._decay_and_gain()
 
     def _options(self) -> dict[str, int]:

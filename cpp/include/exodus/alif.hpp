@@ -57,6 +57,7 @@ struct Alif : AlifParameters<Param<arithmetic_t<S>>> {
   static constexpr bool fires = true;
   static constexpr bool fires_by_hidden = true;   ///< the surrogate's argument is more than the potential
   static constexpr int variants = 1;
+  static constexpr int adjoint_variants = 1;
   static constexpr int threshold_index = 3;   ///< which parameter the surrogate reads
   static constexpr int gain_index = 4;        ///< what multiplies the current
   template <Method M>

@@ -49,9 +49,10 @@ struct CubaLif : CubaLifParameters<Param<arithmetic_t<S>>> {
   std::int64_t max_spikes = 1;   ///< spikes in one step, at most; 0: any number
 
   static constexpr bool fires = true;
-  static constexpr int variants = 8;          ///< see LifVariant
-  static constexpr int threshold_index = 2;   ///< which parameter the surrogate reads
-  static constexpr int gain_index = 3;        ///< what multiplies the current
+  static constexpr int variants = 8;           ///< see LifVariant
+  static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
+  static constexpr int threshold_index = 2;    ///< which parameter the surrogate reads
+  static constexpr int gain_index = 3;         ///< what multiplies the current
   template <Method M>
   static constexpr bool carries_gradient = M != Method::bptt;
   static constexpr bool reads_current(int parameter) { return parameter == 1 || parameter == gain_index; }

@@ -14,12 +14,13 @@
 #include "cuba_lif.hpp"
 #include "exp_leak.hpp"
 #include "lif.hpp"
+#include "srm.hpp"
 #include "surrogate.hpp"
 #include "types.hpp"
 
 namespace exodus {
 
-/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif or ExpLeak, of float or double. Needs no workspace; only
+/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm or ExpLeak, of float or double. Needs no workspace; only
 /// `workspace.threads` is read. The results have the same bits on every instruction set, thread count, layout and chunking of time.
 /// Outputs must not overlap inputs or each other.
 template <class N>

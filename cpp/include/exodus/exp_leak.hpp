@@ -43,6 +43,7 @@ struct ExpLeak : ExpLeakParameters<Param<arithmetic_t<S>>> {
 
   static constexpr bool fires = false;
   static constexpr int variants = 1;
+  static constexpr int adjoint_variants = 1;
   static constexpr int threshold_index = 0;   // no surrogate reads it
   static constexpr int gain_index = 1;
   template <Method M>

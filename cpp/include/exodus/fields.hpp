@@ -15,7 +15,7 @@ inline constexpr int field_count = static_cast<int>(sizeof(T) / sizeof(X));
 /// Calls f(member, index) for the N members of the aggregate, in order of declaration.
 template <int N, class T, class F>
 EXODUS_SCALAR void for_each_field(T& aggregate, F&& f) {
-  static_assert(1 <= N && N <= 6, "add a line below");
+  static_assert(1 <= N && N <= 7, "add a line below");
   if constexpr (N == 1) {
     auto& [a] = aggregate;
     f(a, 0);
@@ -31,9 +31,12 @@ EXODUS_SCALAR void for_each_field(T& aggregate, F&& f) {
   } else if constexpr (N == 5) {
     auto& [a, b, c, d, e] = aggregate;
     f(a, 0), f(b, 1), f(c, 2), f(d, 3), f(e, 4);
-  } else {
+  } else if constexpr (N == 6) {
     auto& [a, b, c, d, e, g] = aggregate;
     f(a, 0), f(b, 1), f(c, 2), f(d, 3), f(e, 4), f(g, 5);
+  } else {
+    auto& [a, b, c, d, e, g, i] = aggregate;
+    f(a, 0), f(b, 1), f(c, 2), f(d, 3), f(e, 4), f(g, 5), f(i, 6);
   }
 }
 

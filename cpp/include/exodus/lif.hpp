@@ -62,10 +62,11 @@ struct Lif : LifParameters<Param<arithmetic_t<S>>> {
   bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
 
   static constexpr bool fires = true;
-  static constexpr int variants = 8;          ///< see LifVariant
-  static constexpr int threshold_index = 1;   ///< which parameter the surrogate reads
-  static constexpr int gain_index = 2;        ///< what multiplies the current
-  template <Method M>                         ///< whether the carry's first field, after the adjoint of step n, is dL/dx[n]
+  static constexpr int variants = 8;           ///< see LifVariant
+  static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
+  static constexpr int threshold_index = 1;    ///< which parameter the surrogate reads
+  static constexpr int gain_index = 2;         ///< what multiplies the current
+  template <Method M>                          ///< whether the carry's first field, after the adjoint of step n, is dL/dx[n]
   static constexpr bool carries_gradient = M != Method::bptt;
   static constexpr bool reads_current(int parameter) { return parameter == gain_index; }   ///< does its gradient?
   static constexpr const char* parameter_names[] = {"alpha", "threshold", "gain", "reset_amount", "v_min"};

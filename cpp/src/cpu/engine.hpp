@@ -361,7 +361,7 @@ class BackwardRow {
     }
     adjoint_ = with_terms_ ? stages_.adjoint_with_terms : work_.parameters.all_scalar ? stages_.adjoint_shared : stages_.adjoint;
     from_carry_ = stages_.carries_gradient && adjoint_ == stages_.adjoint_shared;
-    gain_ = work_.parameters.lanes[model_.gain][0];
+    if (model_.gain >= 0) gain_ = work_.parameters.lanes[model_.gain][0];
   }
 
   void set_surrogate() {
@@ -529,7 +529,7 @@ class BackwardRow {
   SurrogateRow<V> bend_{};
   AdjointStage<V> adjoint_ = nullptr;
   SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null where h is given, or not needed
-  V gain_{};
+  V gain_ = V(1);
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_terms_ = false;    ///< gradients of parameters are wanted
   bool with_before_ = false;   ///< the state before each step is needed

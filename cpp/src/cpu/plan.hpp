@@ -8,8 +8,8 @@
 
 namespace exodus::cpu {
 
-inline constexpr int max_parameters = 6;   // of a model
-inline constexpr int max_states = 4;
+inline constexpr int max_parameters = 7;   // of a model
+inline constexpr int max_states = 6;
 
 /// How the neurons are cut into rows, the unit of work of a thread (a row is a range of neurons through all of time), and time into tiles.
 struct Rows {

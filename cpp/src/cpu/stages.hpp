@@ -259,25 +259,26 @@ struct BackwardStages {
 
 template <class V>
 struct ModelStages {
-  static constexpr int max_variants = 8;
+  static constexpr int max_variants = 18;
   int parameters, states;
   bool fires;
   bool fires_by_hidden;                          ///< the surrogate sees the drive stage's result
   int threshold;                                 ///< which parameter the surrogate reads
-  int gain;                                      ///< which parameter multiplies the current
+  int gain;                                      ///< which parameter multiplies the current; -1: none
   StepStage<V> forward[max_variants][2];         ///< by whether all parameters are scalars
   BackwardStages<V> backward[3][max_variants];   ///< by method
 };
 
 template <template <class> class N, Method M, int Variant, class V>
 constexpr BackwardStages<V> backward_stages() {
+  constexpr int form = Variant % N<V>::adjoint_variants;
   return {record_stage<N, Variant, V>,
           rebuild_stage<N, Variant, V>,
           drive_stage<N, V>,
-          adjoint_stage<N, M, Variant, false, false, V>,
-          adjoint_stage<N, M, Variant, false, true, V>,
-          adjoint_stage<N, M, Variant, true, false, V>,
-          initial_stage<N, M, Variant, V>,
+          adjoint_stage<N, M, form, false, false, V>,
+          adjoint_stage<N, M, form, false, true, V>,
+          adjoint_stage<N, M, form, true, false, V>,
+          initial_stage<N, M, form, V>,
           N<V>::template carries_gradient<M>};
 }
 

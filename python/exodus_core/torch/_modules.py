@@ -22,11 +22,17 @@ Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
 _no_state: Any = object()
 
 
+def _attribute(name: str) -> str:
+    """The layer's attribute of a learnt parameter: torch allows no dots in it ("epsilon.tau")."""
+    return name.replace(".", "_")
+
+
 def _in_range(name: str, value: Tensor) -> Tensor:
     """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
-    if name in neurons.DECAYS:
+    own = name.rpartition(".")[2]
+    if own in neurons.DECAYS or own == "beta":
         return value.clamp(0.0, 1.0)
-    if name == "threshold" or name in neurons.DECAYS.values():
+    if own == "threshold" or own in neurons.DECAYS.values():
         return value.clamp_min(torch.finfo(value.dtype).eps)
     return value
 
@@ -94,10 +100,10 @@ class Layer(nn.Module):
         for name in chosen:
             if name not in names:
                 raise ValueError(f"learn must name parameters of the neuron, {names}, got {name!r}")
-            value = torch.as_tensor(np.array(getattr(neuron, name)), dtype=torch.get_default_dtype())
+            value = torch.as_tensor(np.array(neuron._value_of(name)), dtype=torch.get_default_dtype())
             if isinstance(learn, Mapping):
                 value = _expanded(name, value, learn[name])
-            self.register_parameter(name, nn.Parameter(value))
+            self.register_parameter(_attribute(name), nn.Parameter(value))
         return chosen
 
     @property
@@ -122,7 +128,7 @@ class Layer(nn.Module):
 
     def _learnt(self) -> dict[str, Tensor]:
         # Not get_parameter: torch.func.functional_call puts plain tensors in their places.
-        return {name: cast(Tensor, self._parameters[name]) for name in self._learn_names}
+        return {name: cast(Tensor, self._parameters[_attribute(name)]) for name in self._learn_names}
 
     def _values(self) -> dict[str, np.ndarray]:
         return {name: _value(name, parameter) for name, parameter in self._learnt().items()}
@@ -130,7 +136,7 @@ class Layer(nn.Module):
     @property
     def neuron(self) -> Neuron:
         """The descriptor, with the learnt values as they are now."""
-        return dataclasses.replace(self._given, **self._values())  # type: ignore[type-var]
+        return self._given._with(self._values())
 
     def __getattr__(self, name: str) -> Any:
         """Values that are not learnt read like those that are."""
@@ -152,7 +158,7 @@ class Layer(nn.Module):
 
     def _run(self, current: Tensor, state: Any, time_dim: int | None) -> Trace:
         check_tensor("current", current)
-        neuron = self._given._with_unchecked(**self._values()) if self._learn_names else self._given
+        neuron = self._given._with_unchecked(self._values()) if self._learn_names else self._given
         return spike_learnt(current, neuron, self._learnt(), self._surrogate, self._method, time_dim, state)
 
     def _select(self, trace: Trace) -> Any:
@@ -197,9 +203,9 @@ class Layer(nn.Module):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         errors = args[-1]
         for name in self._learnt():
-            value = state_dict.get(prefix + name)
+            value = state_dict.get(prefix + _attribute(name))
             if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-                errors.append(f"{prefix}{name} must be finite, got {value}")
+                errors.append(f"{prefix}{_attribute(name)} must be finite, got {value}")
                 return
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -307,6 +313,19 @@ class ALIF(Layer):
         super().__init__(neuron, **rest)
 
 
+class SRM(Layer):
+    """Spike response layer: ``exodus_core.SRM``, with the layer keywords of ``LIF``.
+
+    The kernels' values are learnt by their role, ``learn=("epsilon.tau", "nu.scale")``, and read back as
+    ``layer.epsilon_tau``.
+    """
+
+    def __init__(self, epsilon: Any, nu: Any, threshold: Any = 1.0, **keywords: Any) -> None:
+        values = {"epsilon": epsilon, "nu": nu, "threshold": threshold}
+        neuron, rest = _layer(neurons.SRM, {**values, **keywords})
+        super().__init__(neuron, **rest)
+
+
 class ExpLeak(Layer):
     """Leaky integrator layer, a readout: ``exodus_core.ExpLeak``, with the layer keywords of ``LIF``.
 
@@ -323,6 +342,7 @@ _LAYERS: dict[type[Neuron], type[Layer]] = {
     neurons.IF: IF,
     neurons.CubaLIF: CubaLIF,
     neurons.ALIF: ALIF,
+    neurons.SRM: SRM,
     neurons.ExpLeak: ExpLeak,
 }
 

@@ -1,0 +1,183 @@
+/// @file
+/// The spike response model with recursive kernels (appendix, section 2): the input passes the response kernel eps, spikes pass the
+/// refractory kernel nu (kernel.hpp; each of three kinds).
+///
+///     u[n] = (eps * a)[n] + sum_{k<n} nu[n-1-k] s[k],   s[n] = f(u[n])
+///
+/// EXODUS, the exact gradient (S16) as two correlations, one inside the other's loop:
+///
+///     S[n] = e[n] + sum_{k>n} nu[k-1-n] lam[k],   lam[n] = q[n] + h[n] S[n],   dL/da[n] = sum_{m>=n} eps[m-n] lam[m]
+///     dL/d theta = -sum_n h[n] S[n]   (nu is not tied to the threshold)
+///
+/// SLAYER has S = e. BPTT is the reverse of the step, statement by statement.
+#pragma once
+
+#include <type_traits>
+
+#include "kernel.hpp"
+#include "neuron.hpp"
+
+namespace exodus {
+
+/// The kernels' parameters, eps first, then the threshold.
+template <class X>
+struct SrmParameters {
+  X epsilon_a{}, epsilon_b{}, epsilon_scale{}, nu_a{}, nu_b{}, nu_scale{}, threshold{};
+};
+
+/// `spikes` are felt by nu at the next step.
+template <class X>
+struct SrmState {
+  X potential{}, spikes{}, epsilon_x{}, epsilon_y{}, nu_x{}, nu_y{};
+};
+
+/// X[n+1] and Y[n+1] of both kernels' correlations.
+template <class X>
+struct SrmCarry {
+  X epsilon_x{}, epsilon_y{}, nu_x{}, nu_y{};
+};
+
+/// SRM for data of type S. Not given: decays 0, scales 1 (for nu, -1), threshold 1.
+template <class S>
+struct Srm : SrmParameters<Param<arithmetic_t<S>>> {
+  using Storage = S;
+  template <class X>
+  using Parameters = SrmParameters<X>;
+  template <class X>
+  using State = SrmState<X>;
+  template <Method M, class X>   // BPTT carries dL/d(state)
+  using Carry = std::conditional_t<M == Method::bptt, SrmState<X>, SrmCarry<X>>;
+  using Forward = ForwardArrays<S, SrmState>;
+  using Backward = BackwardArrays<S, SrmState, SrmParameters>;
+
+  Kernel epsilon = Kernel::exponential;
+  Kernel nu = Kernel::exponential;
+  std::int64_t max_spikes = 1;   ///< spikes in one step, at most; 0: any number
+
+  static constexpr bool fires = true;
+  static constexpr int variants = 18;          ///< see SrmVariant
+  static constexpr int adjoint_variants = 9;   ///< of them: how many spikes a step may have does not matter to it
+  static constexpr int threshold_index = 6;    ///< which parameter the surrogate reads
+  static constexpr int gain_index = -1;        ///< nothing multiplies the current
+  template <Method M>
+  static constexpr bool carries_gradient = M != Method::bptt;
+  static constexpr bool reads_current(int parameter) { return parameter < 3; }
+  static constexpr const char* parameter_names[] = {"epsilon_a", "epsilon_b", "epsilon_scale", "nu_a", "nu_b", "nu_scale", "threshold"};
+  static constexpr const char* state_names[] = {"potential", "spikes", "epsilon_x", "epsilon_y", "nu_x", "nu_y"};
+};
+
+template <class S, class F>
+static inline void for_each_option(Srm<S>& neuron, F&& field) {
+  field("epsilon", neuron.epsilon);
+  field("nu", neuron.nu);
+  field("max_spikes", neuron.max_spikes);
+}
+
+/// The kinds of both kernels, and several spikes in a step.
+template <int Variant>
+struct SrmVariant {
+  static constexpr Kernel epsilon = static_cast<Kernel>(Variant % 3), nu = static_cast<Kernel>(Variant / 3 % 3);
+  static constexpr bool multi = Variant / 9 != 0;
+};
+
+template <class S>
+static inline int variant_of(const Srm<S>& neuron) {
+  return static_cast<int>(neuron.epsilon) + 3 * static_cast<int>(neuron.nu) + (neuron.max_spikes == 1 ? 0 : 9);
+}
+
+template <class S>
+static inline SrmParameters<Param<arithmetic_t<S>>> resolved(const Srm<S>& neuron) {
+  using P = Param<arithmetic_t<S>>;
+  return {given(neuron.epsilon_a, P(0)), given(neuron.epsilon_b, P(0)), given(neuron.epsilon_scale, P(1)), given(neuron.nu_a, P(0)),
+          given(neuron.nu_b, P(0)),      given(neuron.nu_scale, P(-1)), given(neuron.threshold, P(1))};
+}
+
+template <class S, class F>
+static inline void for_each_tie(const Srm<S>&, F&&) {}
+
+template <class V>
+EXODUS_SCALAR KernelParameters<V> epsilon_of(const SrmParameters<V>& p) {
+  return {p.epsilon_a, p.epsilon_b, p.epsilon_scale};
+}
+template <class V>
+EXODUS_SCALAR KernelParameters<V> nu_of(const SrmParameters<V>& p) {
+  return {p.nu_a, p.nu_b, p.nu_scale};
+}
+template <template <class> class Struct, class V>   // of a state, a carry, or the direct gradients of a state
+EXODUS_SCALAR KernelState<V> epsilon_of(const Struct<V>& s) {
+  return {s.epsilon_x, s.epsilon_y};
+}
+template <template <class> class Struct, class V>
+EXODUS_SCALAR KernelState<V> nu_of(const Struct<V>& s) {
+  return {s.nu_x, s.nu_y};
+}
+
+/// The state after a step, from its potential.
+template <int Variant, class V>
+EXODUS_SCALAR SrmState<V> recorded(const SrmParameters<V>& p, V cap, const SrmState<V>& before, V u, V a) {
+  using Form = SrmVariant<Variant>;
+  const KernelState<V> epsilon = advance<Form::epsilon>(epsilon_of(p), epsilon_of(before), a);
+  const KernelState<V> nu = advance<Form::nu>(nu_of(p), nu_of(before), before.spikes);
+  return {u, fire<Form::multi>(u, p.threshold, cap), epsilon.x, epsilon.y, nu.x, nu.y};
+}
+
+template <int Variant, class V>
+EXODUS_SCALAR void step(const SrmParameters<V>& p, V cap, SrmState<V>& state, V a) {
+  using Form = SrmVariant<Variant>;
+  SrmState<V> after = recorded<Variant>(p, cap, state, V(0), a);
+  after.potential = output<Form::epsilon>(epsilon_of(p), epsilon_of(after)) + output<Form::nu>(nu_of(p), nu_of(after));
+  after.spikes = fire<Form::multi>(after.potential, p.threshold, cap);
+  state = after;
+}
+
+template <class V>
+EXODUS_SCALAR SrmParameters<V> join(const KernelParameters<V>& epsilon, const KernelParameters<V>& nu, V threshold) {
+  return {epsilon.a, epsilon.b, epsilon.scale, nu.a, nu.b, nu.scale, threshold};
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState>& at, SrmCarry<V>& carry, SrmParameters<V>& terms) {
+  using Form = SrmVariant<Variant>;
+  const V S = M == Method::slayer ? at.e : at.e + carry.nu_x;
+  const V lam = multiply_add(at.h, S, at.q);
+  const KernelState<V> epsilon = correlate<Form::epsilon>(epsilon_of(p), epsilon_of(carry), lam, epsilon_of(at.direct));
+  const KernelState<V> nu = correlate<Form::nu>(nu_of(p), nu_of(carry), lam, nu_of(at.direct));
+  carry = {epsilon.x, epsilon.y, nu.x, nu.y};
+  terms = join(kernel_terms<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.a, lam, epsilon),
+               kernel_terms<Form::nu>(nu_of(p), nu_of(at.before), at.before.spikes, lam, nu), -(at.h * S));
+  return epsilon.x;
+}
+
+/// dL/d(initial state) from the carry after step 0.
+template <Method M, int Variant, class V>
+EXODUS_SCALAR SrmState<V> initial_gradient(const SrmParameters<V>& p, const SrmState<V>&, const SrmCarry<V>& carry) {
+  using Form = SrmVariant<Variant>;
+  const KernelState<V> epsilon = before_first<Form::epsilon>(epsilon_of(p), epsilon_of(carry));
+  const KernelState<V> nu = before_first<Form::nu>(nu_of(p), nu_of(carry));
+  return {V(0), M == Method::slayer ? V(0) : carry.nu_x, epsilon.x, epsilon.y, nu.x, nu.y};
+}
+
+/// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState>& at, SrmState<V>& carry, SrmParameters<V>& terms) {
+  using Form = SrmVariant<Variant>;
+  const V grad_spikes = at.e + carry.spikes;   // s = f(u)
+  const V grad_fire = at.h * grad_spikes;
+  const V grad_u = (at.q + carry.potential) + grad_fire;
+
+  KernelState<V> epsilon{carry.epsilon_x + at.direct.epsilon_x, carry.epsilon_y + at.direct.epsilon_y};   // u = z + r
+  KernelState<V> nu{carry.nu_x + at.direct.nu_x, carry.nu_y + at.direct.nu_y};
+  KernelParameters<V> epsilon_terms, nu_terms;
+  const V grad_a = reverse<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.a, grad_u, epsilon, epsilon_terms);
+  const V grad_before = reverse<Form::nu>(nu_of(p), nu_of(at.before), at.before.spikes, grad_u, nu, nu_terms);
+  carry = {V(0), grad_before, epsilon.x, epsilon.y, nu.x, nu.y};
+  terms = join(epsilon_terms, nu_terms, -grad_fire);
+  return grad_a;
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR SrmState<V> initial_gradient(const SrmParameters<V>&, const SrmState<V>&, const SrmState<V>& carry) {
+  return carry;
+}
+
+}   // namespace exodus

@@ -1,0 +1,89 @@
+"""What descriptors of neurons and of kernels share: frozen values that compare, hash and print."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from ._arrays import FLOATS, is_torch
+
+Number = Any  # a number or an array of numbers
+
+
+def number(name: str, value: Any) -> Number:
+    """A parameter as a float or as a read-only array of its own."""
+    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+        return float(value)
+    if value is None or isinstance(value, (str, bytes, bool, np.bool_)) or is_torch(value):
+        raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}")
+    try:
+        array = np.array(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number or an array of numbers: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be a number or an array of numbers, got dtype {array.dtype}")
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    if array.ndim == 0:
+        return float(array)
+    if array.dtype not in FLOATS:
+        array = array.astype(np.float64)
+    array.flags.writeable = False
+    return array
+
+
+def require_that(name: str, value: Number, holds: Any, what: str, of: str = "") -> None:
+    """Raise unless a condition holds for every value; NaN and infinities never do."""
+    good = np.isfinite(value) & holds
+    if not np.all(good):
+        bad = np.broadcast_to(value, np.shape(good))[~good].flat[0] if np.ndim(good) else value
+        raise ValueError(f"{name} must be {what}, got {float(bad)!r}{of}")
+
+
+def _typed(value: Any) -> str:
+    """A repr that can be typed back, of arrays of any size too."""
+    if isinstance(value, np.ndarray):
+        return f"np.array({value.tolist()!r}, dtype={value.dtype.name!r})"
+    return repr(value)
+
+
+class Value:
+    """A frozen dataclass of numbers, arrays and choices."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name))
+            if isinstance(getattr(self, f.name), np.ndarray) or isinstance(getattr(other, f.name), np.ndarray)
+            else getattr(self, f.name) == getattr(other, f.name)
+            for f in fields(self)  # type: ignore[arg-type]
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
+
+    def _given(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, (value, default) in values.items() if not _same(value, default)}
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={_typed(value)}" for name, value in self._given().items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def copy_with(value: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy with other fields, not checked."""
+    copy = object.__new__(type(value))
+    for f in fields(value):
+        object.__setattr__(copy, f.name, changes.get(f.name, getattr(value, f.name)))
+    return copy
+
+
+def _same(value: Any, default: Any) -> bool:
+    return not isinstance(value, np.ndarray) and value == default

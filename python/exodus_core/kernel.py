@@ -1,0 +1,213 @@
+"""Kernels of the spike response model: how an input, or a spike, is felt over the steps that follow.
+
+Each runs as a recursion of one or two numbers per neuron (`exodus/kernel.hpp`), forward and backward, so that
+it costs the same however long it lasts. The order of operations below is the contract of the forward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import _core
+from ._values import Number, Value, number, require_that
+
+__all__ = ["Alpha", "DoubleExponential", "Exponential", "Kernel"]
+
+
+class Kernel(Value):
+    """Base of the kernels."""
+
+    _kind: ClassVar[str]
+    _decays: ClassVar[tuple[str, ...]] = ()
+
+    scale: Number
+
+    def _fields(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        for name in self._fields():
+            value = number(name, getattr(self, name))
+            inside = (np.asarray(value) >= 0) & (np.asarray(value) <= 1) if name in self._decays else True
+            require_that(name, value, inside, "in [0, 1]" if name in self._decays else "finite")
+            object.__setattr__(self, name, value)
+
+    def _number(self) -> int:
+        """The kind as the kernels take it."""
+        return _core.kernels.index(self._kind)
+
+    def _parameters(self) -> dict[str, Number]:
+        """The recursion's numbers by the kernels' names, not yet rounded."""
+        raise NotImplementedError
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Gradients by the kernel's own names from those of the recursion's numbers."""
+        raise NotImplementedError
+
+    def _sources(self, name: str) -> set[str]:
+        """The recursion's numbers behind a parameter."""
+        raise NotImplementedError
+
+    def taps(self, length: int) -> np.ndarray:
+        """Evaluate the kernel.
+
+        Parameters
+        ----------
+        length : int
+            How many values.
+
+        Returns
+        -------
+        ndarray
+            kernel[0], ..., kernel[length - 1] in float64; parameters that are arrays add their axes behind.
+        """
+        n = np.arange(length, dtype=np.float64)
+        values = [np.asarray(getattr(self, name), np.float64) for name in self._fields()]
+        lanes = np.broadcast_shapes(*(value.shape for value in values))
+        return self._evaluate(n.reshape((length,) + (1,) * len(lanes)), *values)
+
+    def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Exponential(Kernel):
+    """scale alpha^n; x[n] = (alpha x[n-1]) + in[n], out[n] = scale x[n].
+
+    Parameters
+    ----------
+    alpha : float or array_like
+        Decay per step, in [0, 1].
+    scale : float or array_like, optional
+        Factor.
+    """
+
+    alpha: Number
+    scale: Number = 1.0
+
+    _kind = "exponential"
+    _decays = ("alpha",)
+
+    def _fields(self) -> tuple[str, ...]:
+        return "alpha", "scale"
+
+    def _parameters(self) -> dict[str, Number]:
+        return {"a": self.alpha, "scale": self.scale}
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {("alpha" if name == "a" else name): grad for name, grad in grads.items()}
+
+    def _sources(self, name: str) -> set[str]:
+        return {"a" if name == "alpha" else name}
+
+    def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
+        alpha, scale = values
+        return scale * alpha**n
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DoubleExponential(Kernel):
+    """scale times the convolution of alpha^n with beta^n.
+
+    x[n] = (alpha x[n-1]) + in[n], y[n] = (beta y[n-1]) + x[n], out[n] = scale y[n].
+
+    Parameters
+    ----------
+    alpha, beta : float or array_like
+        Decays per step, in [0, 1].
+    scale : float or array_like, optional
+        Factor.
+    """
+
+    alpha: Number
+    beta: Number
+    scale: Number = 1.0
+
+    _kind = "double_exponential"
+    _decays = ("alpha", "beta")
+
+    def _fields(self) -> tuple[str, ...]:
+        return "alpha", "beta", "scale"
+
+    def _parameters(self) -> dict[str, Number]:
+        return {"a": self.alpha, "b": self.beta, "scale": self.scale}
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = {"a": "alpha", "b": "beta", "scale": "scale"}
+        return {names[name]: grad for name, grad in grads.items()}
+
+    def _sources(self, name: str) -> set[str]:
+        return {{"alpha": "a", "beta": "b", "scale": "scale"}[name]}
+
+    def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
+        alpha, beta, scale = values
+        taps = np.empty(np.broadcast_shapes(n.shape, alpha.shape, beta.shape, scale.shape))
+        x, y = np.ones_like(alpha), np.zeros_like(beta)
+        for k in range(len(n)):
+            y = beta * y + x
+            x = alpha * x
+            taps[k] = scale * y
+        return taps
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Alpha(Kernel):
+    """scale (n/tau) e^(1-n/tau), which peaks at `scale` after tau steps: SLAYER's kernel.
+
+    With p = e^(-1/tau) and w = scale e/tau, each rounded to the arithmetic dtype:
+    y[n] = p (y[n-1] + x[n-1]), x[n] = (p x[n-1]) + in[n], out[n] = w y[n].
+
+    Parameters
+    ----------
+    tau : float or array_like
+        Time constant in steps, above 0.
+    scale : float or array_like, optional
+        Factor.
+    """
+
+    tau: Number
+    scale: Number = 1.0
+
+    _kind = "alpha"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_that("tau", self.tau, np.asarray(self.tau) > 0, "above 0")
+
+    def _fields(self) -> tuple[str, ...]:
+        return "tau", "scale"
+
+    def _parameters(self) -> dict[str, Number]:
+        tau, scale = np.asarray(self.tau, np.float64), np.asarray(self.scale, np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            return {"a": _plain(np.exp(-1.0 / tau)), "scale": _plain(scale * np.e / tau)}
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tau, scale = np.asarray(self.tau, np.float64), np.asarray(self.scale, np.float64)
+        weight = grads["scale"]
+        own = {"scale": sum_to(weight * np.e / tau, scale.shape)}
+        if "a" in grads:  # d p / d tau = p / tau^2, d w / d tau = -w / tau
+            decay = grads["a"] * np.exp(-1.0 / tau) / tau**2
+            own["tau"] = decay - sum_to(weight * scale * np.e / tau**2, tau.shape)
+        return own
+
+    def _sources(self, name: str) -> set[str]:
+        return {"a", "scale"} if name == "tau" else {"scale"}
+
+    def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
+        tau, scale = values
+        return scale * (n / tau) * np.exp(1 - n / tau)
+
+
+def sum_to(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Undo NumPy's broadcasting of a gradient."""
+    array = array.sum(axis=tuple(range(array.ndim - len(shape))))
+    ones = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    return array.sum(axis=ones, keepdims=True)
+
+
+def _plain(value: Any) -> Number:
+    return value if np.ndim(value) else float(value)
