@@ -20,6 +20,7 @@ struct Traits {
   using V = arithmetic_t<S>;
   static constexpr int parameters = field_count<typename N::template Parameters<V>, V>;
   static constexpr int states = field_count<typename N::template State<V>, V>;
+  static constexpr bool has_hidden = states > first_hidden<N>;
 };
 
 template <template <class> class N, class S>
@@ -185,7 +186,7 @@ std::int64_t segment_steps(std::int64_t time) {
 /// Whether a backward pass has to rebuild states that the recorded potential does not tell.
 template <class N>
 bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given) {
-  if (Traits<N>::states <= 2) return false;
+  if (!Traits<N>::has_hidden) return false;
   if constexpr (requires { N::fires_by_hidden; }) {
     if (!surrogate_given) return true;
   }
@@ -258,7 +259,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
 template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept {
   if (!valid(layout)) return {};
-  return {nullptr, workspace_bytes<N>(layout, Wanted<N>(neuron, arrays), Traits<N>::states > 2), 0};
+  return {nullptr, workspace_bytes<N>(layout, Wanted<N>(neuron, arrays), Traits<N>::has_hidden), 0};
 }
 
 template <class N>

@@ -9,7 +9,8 @@
   X(ExpLeak)             \
   X(CubaLif)             \
   X(Alif)                \
-  X(Srm)
+  X(Srm)                 \
+  X(KernelFilter)
 
 namespace exodus {
 

@@ -48,6 +48,14 @@ class HiddenStates : public testing::Test {
       }
     }
 
+    static void set(CubaLif<V>& neuron) { neuron.alpha = V(0.9), neuron.alpha_syn = V(0.7); }
+    static void set(Alif<V>& neuron) { neuron.alpha = V(0.9), neuron.alpha_adapt = V(0.95), neuron.adapt_scale = V(0.3); }
+    static void set(KernelFilter<V>& filter) { filter.kernel = Kernel::double_exponential, filter.a = V(0.9), filter.b = V(0.8); }
+    static void set(Srm<V>& neuron) {
+      neuron.epsilon = Kernel::alpha, neuron.nu = Kernel::double_exponential;
+      neuron.epsilon_a = V(0.8), neuron.nu_a = V(0.9), neuron.nu_b = V(0.5);
+    }
+
     template <class Struct, class List>
     static Struct fields(List& arrays) {
       Struct result{};
@@ -57,9 +65,7 @@ class HiddenStates : public testing::Test {
 
     bool run(Method method, int threads, bool with_parameters) {
       N neuron;
-      neuron.alpha = V(0.9);
-      if constexpr (std::is_same_v<N, CubaLif<V>>) neuron.alpha_syn = V(0.7);
-      if constexpr (std::is_same_v<N, Alif<V>>) neuron.alpha_adapt = V(0.95), neuron.adapt_scale = V(0.3);
+      set(neuron);
       typename N::Forward to{.current = current.data(), .spikes = spikes.data(), .potential = potential.data()};
       to.initial = fields<typename N::template State<const V*>>(initial);
       to.final = fields<typename N::template State<V*>>(final);
@@ -101,7 +107,8 @@ class HiddenStates : public testing::Test {
   }
 };
 
-using Neurons = testing::Types<CubaLif<float>, CubaLif<double>, Alif<float>, Alif<double>>;
+using Neurons = testing::Types<CubaLif<float>, CubaLif<double>, Alif<float>, Alif<double>, Srm<float>, Srm<double>, KernelFilter<float>,
+                               KernelFilter<double>>;
 TYPED_TEST_SUITE(HiddenStates, Neurons);
 
 TYPED_TEST(HiddenStates, InEveryLayout) {
@@ -137,7 +144,10 @@ TYPED_TEST(HiddenStates, AWorkspaceAByteShortIsRefused) {
   std::vector<V> array(7000, V(0.1));
   const TypeParam neuron;
   double grad = -7;
-  typename TypeParam::Backward arrays{.potential = array.data(), .current = array.data(), .grad = {.alpha = &grad}};
+  typename TypeParam::Backward arrays{.potential = array.data(), .current = array.data()};
+  for_each_field<TestFixture::parameters>(arrays.grad, [&](double*& wanted, int k) {
+    if (k == 0) wanted = &grad;
+  });
   Workspace asked = workspace(layout, neuron, arrays);
   ASSERT_GT(asked.bytes, 7000 / 50 * sizeof(double));
   std::vector<double> memory(asked.bytes / sizeof(double) + 1);

@@ -5,7 +5,7 @@ the spikes and returns `Gradients`, by EXODUS, SLAYER or BPTT. For torch see ``e
 """
 
 from . import _core, kernel, surrogate
-from ._run import Gradients, Trace, backward, forward, growth
+from ._run import Filtered, Gradients, Trace, backward, forward, growth, kernel_filter, kernel_filter_adjoint
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
 from .neurons import (
@@ -33,6 +33,7 @@ __all__ = [
     "CubaLIFState",
     "ExpLeak",
     "ExpLeakState",
+    "Filtered",
     "Gradients",
     "LIFState",
     "Neuron",
@@ -45,6 +46,8 @@ __all__ = [
     "growth",
     "isa",
     "kernel",
+    "kernel_filter",
+    "kernel_filter_adjoint",
     "set_num_threads",
     "surrogate",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from ._arrays import (
     overlap,
     require,
 )
-from .neurons import Neuron, check_rounded
+from .kernel import Kernel
+from .neurons import Filter, FilterState, Neuron, check_rounded
 from .surrogate import SingleExponential, Surrogate
 
 METHODS = ("exodus", "slayer", "bptt")  # in the order of exodus::Method
@@ -183,6 +184,7 @@ def run_forward(
     *,
     learnt: Collection[str] = (),
     axis_name: str = "time_axis",
+    given_name: str = "current",
     threads: int = 0,
 ) -> Trace:
     """What ``forward`` does.
@@ -195,8 +197,8 @@ def run_forward(
             f"neuron must be a descriptor such as LIF, got {type(neuron).__name__}: "
             "torch modules are called themselves, or see exodus_core.torch.spike"
         )
-    given = float_array("current", current)
-    current, arrangement = arrange("current", given, time_axis, axis_name)
+    given = float_array(given_name, current)
+    current, arrangement = arrange(given_name, given, time_axis, axis_name)
     dtype = current.dtype
     parameters = _bind(neuron, arrangement, dtype, learnt)
     fields = neuron._state._fields
@@ -456,3 +458,76 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     h = np.asarray(surrogate(trace.neuron._drive(trace), _threshold(trace)), np.float64)
     factor = trace.neuron._carry_factor(h, trace)
     return float(np.mean(np.abs(factor) > 1.0))
+
+
+class Filtered(NamedTuple):
+    """What a kernel made of an array, or its adjoint of a gradient.
+
+    Attributes
+    ----------
+    output : ndarray
+        In the array's shape, dtype and memory order.
+    state : named tuple of ndarray
+        After the last step; of the adjoint, the gradient of the state before the first.
+    """
+
+    output: np.ndarray
+    state: FilterState
+
+
+def kernel_filter(kernel: Kernel, x: np.ndarray, *, time_axis: int | None = 0, state: Any = None) -> Filtered:
+    """Filter an array with a kernel: output[n] = sum_{k<=n} kernel[n-k] x[k].
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Such as ``kernel.Alpha(tau)``.
+    x : ndarray
+        float32 or float64, time on `time_axis`: spikes for a van Rossum loss, or a layer's output.
+    time_axis : int or None, optional
+        None filters a single step without a time axis.
+    state : named tuple of ndarray, optional
+        An earlier call's `state`, to go on; None starts at rest.
+
+    Returns
+    -------
+    Filtered
+        Output and final state.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it.
+    """
+    trace = run_forward(Filter(kernel), x, time_axis, state, given_name="x")
+    return Filtered(trace.potential, trace.state)
+
+
+def kernel_filter_adjoint(
+    kernel: Kernel, grad: np.ndarray, *, time_axis: int | None = 0, state: Any = None
+) -> Filtered:
+    """Apply the transpose of ``kernel_filter``: output[n] = sum_{m>=n} kernel[m-n] grad[m].
+
+    Parameters
+    ----------
+    kernel : Kernel
+        As for ``kernel_filter``.
+    grad : ndarray
+        dL/d(output of the filter), float32 or float64.
+    time_axis : int or None, optional
+        As for ``kernel_filter``.
+    state : tuple of (ndarray or None), optional
+        dL/d(final state): a later chunk's `state` of this function.
+
+    Returns
+    -------
+    Filtered
+        dL/dx, and dL/d(initial state).
+    """
+    neuron = Filter(kernel)
+    given, arrangement = arrange("grad", float_array("grad", grad), time_axis)
+    parameters = _bind(neuron, arrangement, given.dtype, ())
+    # The filter is linear: what went through it forward does not matter.
+    trace = Trace(None, given, None, neuron, None, None, arrangement.time_axis, arrangement, parameters)  # type: ignore[arg-type]
+    grads = run_backward(trace, None, given, state, "exodus", SingleExponential(), ())
+    return Filtered(grads.current, grads.state)

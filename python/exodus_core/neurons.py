@@ -17,7 +17,8 @@ import numpy as np
 
 from ._arrays import FLOATS, BoundParameter
 from ._values import Number, Value, copy_with, number, require_that
-from .kernel import Kernel
+from .kernel import Alpha, DoubleExponential, Kernel
+from .surrogate import SingleExponential
 
 __all__ = [
     "ALIF",
@@ -30,6 +31,8 @@ __all__ = [
     "CubaLIFState",
     "ExpLeak",
     "ExpLeakState",
+    "Filter",
+    "FilterState",
     "LIFState",
     "Neuron",
     "SRMState",
@@ -72,6 +75,14 @@ class SRMState(NamedTuple):
     epsilon_y: np.ndarray
     nu_x: np.ndarray
     nu_y: np.ndarray
+
+
+class FilterState(NamedTuple):
+    """State of a kernel's filter after a step: its output and what the kernel remembers."""
+
+    potential: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
 
 
 class ExpLeakState(NamedTuple):
@@ -650,6 +661,57 @@ class SRM(Neuron):
         _check_max_spikes(self.max_spikes)
         _check({"threshold": self.threshold})
 
+    @classmethod
+    def from_slayer(
+        cls,
+        *,
+        tauSr: float,
+        tauRef: float,
+        scaleRef: float,
+        theta: float,
+        tauRho: float,
+        scaleRho: float,
+        Ts: float = 1.0,
+        type: str = "SRMALPHA",
+    ) -> tuple[SRM, SingleExponential]:
+        """Build SLAYER's neuron and surrogate from its usual description.
+
+        SLAYER's refractory kernel, -scaleRef theta (t/tauRef) e^(1-t/tauRef), counts from the spike's own
+        step, where it is 0; `nu` counts from the next one. So nu[j] is SLAYER's value at (j + 1) Ts, which
+        is a double exponential with equal decays: (j + 1) p^(j+1) = p (p^n * p^n)[j], p = e^(-Ts/tauRef).
+
+        Parameters
+        ----------
+        tauSr, tauRef : float
+            Time constants of the response and refractory kernels, in the unit of `Ts`.
+        scaleRef : float
+            Of the refractory kernel, relative to the threshold.
+        theta : float
+            The threshold.
+        tauRho, scaleRho : float
+            Of the spike's derivative: scaleRho exp(-abs(u - theta) / (tauRho theta)) / (tauRho theta).
+        Ts : float, optional
+            Length of a step. Spikes are 1 here, whatever it is; SLAYER's are 1/Ts, and its filters
+            multiply by Ts.
+        type : str, optional
+            As in SLAYER's files; "SRMALPHA" alone.
+
+        Returns
+        -------
+        tuple of SRM and SingleExponential
+            The neuron, and the surrogate for its backward pass.
+        """
+        _choice("type", type, ("SRMALPHA",), "")
+        values = {"tauSr": tauSr, "tauRef": tauRef, "theta": theta, "Ts": Ts, "scaleRef": scaleRef}
+        values = {name: number(name, value) for name, value in values.items()}
+        for name, value in values.items():
+            require_that(name, value, name == "scaleRef" or np.asarray(value) > 0, "above 0")
+        decay = np.exp(-values["Ts"] / values["tauRef"])
+        peak = values["scaleRef"] * values["theta"] * np.e * values["Ts"] / values["tauRef"]
+        epsilon = Alpha(tau=values["tauSr"] / values["Ts"])
+        nu = DoubleExponential(alpha=decay, beta=decay, scale=-peak * decay)
+        return cls(epsilon, nu, threshold=values["theta"]), SingleExponential(width=tauRho, scale=scaleRho)
+
     def _kernels(self) -> list[tuple[str, Kernel]]:
         return [(role, getattr(self, role)) for role in self._roles]
 
@@ -713,6 +775,37 @@ class SRM(Neuron):
         decays = [v for k, v in self.nu._parameters().items() if k != "scale"]
         slowest = np.max(np.broadcast_arrays(*map(np.asarray, decays)), axis=0)
         return trace._arrangement.with_time(np.asarray(slowest, np.float64)) + first * h
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Filter(Neuron):
+    """A kernel alone, without spikes: what ``kernel_filter`` runs."""
+
+    kernel: Kernel
+
+    _model = "KernelFilter"
+    _state = FilterState
+    _fires = False
+    _value_fields = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kernel, Kernel):
+            raise TypeError(f"kernel must be a kernel such as kernel.Alpha, got {self.kernel!r}")
+
+    def _parameters(self) -> dict[str, Number]:
+        return self.kernel._parameters()
+
+    def _options(self) -> dict[str, int]:
+        return {"kernel": self.kernel._number()}
+
+    def _names(self) -> list[str]:
+        return list(self.kernel._fields())
+
+    def _wanted(self, names: set[str]) -> set[str]:
+        return {source for name in names for source in self.kernel._sources(name)}
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self.kernel._own_gradients(grads) if grads else {}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -13,6 +13,7 @@
 #include "alif.hpp"
 #include "cuba_lif.hpp"
 #include "exp_leak.hpp"
+#include "kernel_filter.hpp"
 #include "lif.hpp"
 #include "srm.hpp"
 #include "surrogate.hpp"
@@ -20,9 +21,9 @@
 
 namespace exodus {
 
-/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm or ExpLeak, of float or double. Needs no workspace; only
-/// `workspace.threads` is read. The results have the same bits on every instruction set, thread count, layout and chunking of time.
-/// Outputs must not overlap inputs or each other.
+/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, ExpLeak or KernelFilter, of float or double. Needs no
+/// workspace; only `workspace.threads` is read. The results have the same bits on every instruction set, thread count, layout and chunking
+/// of time. Outputs must not overlap inputs or each other.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
 

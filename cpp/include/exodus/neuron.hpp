@@ -21,6 +21,10 @@ EXODUS_SCALAR V fire(V u, V threshold, V cap) {
   }
 }
 
+/// The index of a model's first state that is neither potential nor spikes.
+template <class N>
+inline constexpr int first_hidden = N::fires ? 2 : 1;
+
 /// What a backward pass knows of step n.
 template <class V, template <class> class State>
 struct Moment {

@@ -456,8 +456,8 @@ class BackwardRow {
     const V* q = grad_potential_[block];
     if (step.last) {
       q = with_final(q, plan_.grad_final[0], row_.begin + block.lane, q_sum_, block.lanes);
-      e = with_final(e, plan_.grad_final[1], row_.begin + block.lane, e_sum_, block.lanes);
-      for (int k = 2; k < model_.states; ++k) {
+      if (model_.fires) e = with_final(e, plan_.grad_final[1], row_.begin + block.lane, e_sum_, block.lanes);
+      for (int k = model_.hidden; k < model_.states; ++k) {
         work_.direct[k] = plan_.grad_final[k] == nullptr ? zeros_ : plan_.grad_final[k] + row_.begin + block.lane;
       }
     }

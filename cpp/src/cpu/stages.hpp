@@ -123,7 +123,7 @@ void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potent
   using C = Counts<N, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const V cap = row.cap;
-  if constexpr (C::states == 2) {
+  if constexpr (N<V>::fires && C::states == 2) {
     V* const spikes = row.before[1];
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
@@ -140,7 +140,7 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
   using C = Counts<N, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const V cap = row.cap;
-  if constexpr (C::states > 2) {
+  if constexpr (C::states > first_hidden<N<V>>) {
     LaneList<const V*, C::states> befores{};
     LaneList<V*, C::states> afters{};
     for (int k = 0; k < C::states; ++k) befores.at[k] = k == 0 ? potential : row.before[k] + from, afters.at[k] = row.before[k] + to;
@@ -261,6 +261,7 @@ template <class V>
 struct ModelStages {
   static constexpr int max_variants = 18;
   int parameters, states;
+  int hidden;   ///< the first state beyond potential and spikes
   bool fires;
   bool fires_by_hidden;                          ///< the surrogate sees the drive stage's result
   int threshold;                                 ///< which parameter the surrogate reads
@@ -286,6 +287,7 @@ template <template <class> class N, class V, int... Variant>
 constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
   return {Counts<N, V>::parameters,
           Counts<N, V>::states,
+          first_hidden<N<V>>,
           N<V>::fires,
           fires_by_hidden<N, V>,
           N<V>::threshold_index,

@@ -1,0 +1,94 @@
+/// @file
+/// A recursive kernel alone (kernel.hpp): a filter without spikes, for readouts and losses on filtered spikes.
+///
+///     v[n] = sum_{k<=n} kernel[n-k] a[k],      dL/da[n] = sum_{m>=n} kernel[m-n] q[m]
+///
+/// It has no reset, so that EXODUS, SLAYER and BPTT are the same.
+#pragma once
+
+#include "kernel.hpp"
+#include "neuron.hpp"
+
+namespace exodus {
+
+/// The filtered value and what the kernel remembers.
+template <class X>
+struct KernelFilterState {
+  X potential{}, x{}, y{};
+};
+
+/// The filter for data of type S. Not given: decays 0, scale 1. `spikes` and `grad_spikes` of its arrays are ignored.
+template <class S>
+struct KernelFilter : KernelParameters<Param<arithmetic_t<S>>> {
+  using Storage = S;
+  template <class X>
+  using Parameters = KernelParameters<X>;
+  template <class X>
+  using State = KernelFilterState<X>;
+  template <Method M, class X>
+  using Carry = KernelState<X>;
+  using Forward = ForwardArrays<S, KernelFilterState>;
+  using Backward = BackwardArrays<S, KernelFilterState, KernelParameters>;
+
+  Kernel kernel = Kernel::exponential;
+
+  static constexpr bool fires = false;
+  static constexpr int variants = 3;   ///< the kernel's kind
+  static constexpr int adjoint_variants = 3;
+  static constexpr int threshold_index = 0;   // no surrogate reads it
+  static constexpr int gain_index = -1;       ///< nothing multiplies the current
+  template <Method M>
+  static constexpr bool carries_gradient = true;
+  static constexpr bool reads_current(int) { return true; }
+  static constexpr const char* parameter_names[] = {"a", "b", "scale"};
+  static constexpr const char* state_names[] = {"potential", "x", "y"};
+};
+
+template <class S, class F>
+static inline void for_each_option(KernelFilter<S>& filter, F&& field) {
+  field("kernel", filter.kernel);
+}
+
+template <class S>
+static inline int variant_of(const KernelFilter<S>& filter) {
+  return static_cast<int>(filter.kernel);
+}
+
+template <class S>
+static inline KernelParameters<Param<arithmetic_t<S>>> resolved(const KernelFilter<S>& filter) {
+  using P = Param<arithmetic_t<S>>;
+  return {given(filter.a, P(0)), given(filter.b, P(0)), given(filter.scale, P(1))};
+}
+
+template <class S, class F>
+static inline void for_each_tie(const KernelFilter<S>&, F&&) {}
+
+template <int Variant, class V>
+EXODUS_SCALAR KernelFilterState<V> recorded(const KernelParameters<V>& p, V /*cap*/, const KernelFilterState<V>& before, V u, V a) {
+  const KernelState<V> state = advance<static_cast<Kernel>(Variant)>(p, KernelState<V>{before.x, before.y}, a);
+  return {u, state.x, state.y};
+}
+
+template <int Variant, class V>
+EXODUS_SCALAR void step(const KernelParameters<V>& p, V cap, KernelFilterState<V>& state, V a) {
+  state = recorded<Variant>(p, cap, state, V(0), a);
+  state.potential = output<static_cast<Kernel>(Variant)>(p, KernelState<V>{state.x, state.y});
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const KernelParameters<V>& p, const Moment<V, KernelFilterState>& at, KernelState<V>& carry,
+                        KernelParameters<V>& terms) {
+  constexpr Kernel kind = static_cast<Kernel>(Variant);
+  carry = correlate<kind>(p, carry, at.q, KernelState<V>{at.direct.x, at.direct.y});
+  terms = kernel_terms<kind>(p, KernelState<V>{at.before.x, at.before.y}, at.a, at.q, carry);
+  return carry.x;
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR KernelFilterState<V> initial_gradient(const KernelParameters<V>& p, const KernelFilterState<V>&,
+                                                    const KernelState<V>& carry) {
+  const KernelState<V> before = before_first<static_cast<Kernel>(Variant)>(p, carry);
+  return {V(0), before.x, before.y};
+}
+
+}   // namespace exodus

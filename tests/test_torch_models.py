@@ -1,0 +1,107 @@
+"""CubaLIF, ALIF and SRM as torch layers.
+
+Property: a layer gives what `exodus_core.forward` and `backward` give for its descriptor, bit for bit,
+learnt values included; learnt decays are used within [0, 1]; state and dictionaries go around. Witness:
+the numpy functions, which have witnesses of their own.
+"""
+
+import numpy as np
+import pytest
+
+import exodus_core as ec
+from compare import assert_same_bits
+
+torch = pytest.importorskip("torch")
+import exodus_core.torch as snn  # noqa: E402
+
+ALPHA, FALL = ec.kernel.Alpha(4.0), ec.kernel.Exponential(0.8, scale=-0.7)
+LAYERS = {
+    "CubaLIF": (lambda **k: snn.CubaLIF(0.9, 0.7, **k), ("alpha", "alpha_syn", "threshold", "gain")),
+    "CubaLIF of taus": (lambda **k: snn.CubaLIF(tau=9.0, tau_syn=4.0, **k), ("tau", "tau_syn")),
+    "ALIF": (lambda **k: snn.ALIF(0.9, 0.95, 0.2, **k), ("alpha_adapt", "adapt_scale", "threshold")),
+    "SRM": (lambda **k: snn.SRM(ALPHA, FALL, **k), ("epsilon.tau", "epsilon.scale", "nu.alpha", "threshold")),
+}
+EACH = pytest.mark.parametrize("name", LAYERS)
+
+
+def data(seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(0.3, 0.8, (40, 3, 5)).astype(np.float32) for _ in range(3))
+
+
+@EACH
+def test_a_layer_is_the_numpy_functions(name):
+    make, learn = LAYERS[name]
+    layer = make(learn=learn, output="trace")
+    current, e, q = data()
+    a = torch.tensor(current, requires_grad=True)
+    trace = layer(a)
+    ((trace.spikes * torch.tensor(e)).sum() + (trace.potential * torch.tensor(q)).sum()).backward()
+    expected = ec.forward(layer.neuron, current)
+    grads = ec.backward(expected, e, grad_potential=q)
+    assert expected.spikes.any()
+    assert_same_bits(trace.spikes.detach().numpy(), expected.spikes)
+    assert_same_bits(a.grad.numpy(), grads.current)
+    for key in learn:
+        parameter = getattr(layer, key.replace(".", "_"))
+        np.testing.assert_allclose(parameter.grad.numpy(), grads.parameters[key], rtol=1e-6)
+
+
+@EACH
+def test_states_go_around(name):
+    layer = LAYERS[name][0](time_dim=1)
+    current, *_ = data(1)
+    x = torch.tensor(np.ascontiguousarray(current.transpose(1, 0, 2)))
+    whole = layer(x)
+    first, state = layer(x[:, :17], None)
+    then, state = layer(x[:, 17:39], state)
+    last, _ = layer.step(x[:, 39], state)
+    assert torch.equal(torch.cat([first, then, last[:, None]], 1), whole)
+
+
+@EACH
+def test_a_state_dict_goes_around(name):
+    make, learn = LAYERS[name]
+    one, other = make(learn=learn), make(learn=learn)
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter.mul_(0.9)
+    other.load_state_dict(one.state_dict())
+    assert other.neuron == one.neuron != make().neuron
+    assert set(one.state_dict()) == {key.replace(".", "_") for key in learn}
+
+
+def test_learnt_decays_stay_in_range():
+    layer = snn.CubaLIF(0.9, 0.7, learn=("alpha_syn",))
+    with torch.no_grad():
+        layer.alpha_syn.fill_(1.7)
+    assert layer.neuron.alpha_syn == 1.0
+    srm = snn.SRM(ec.kernel.DoubleExponential(0.9, 0.5), FALL, learn=("epsilon.beta", "nu.alpha"))
+    with torch.no_grad():
+        srm.epsilon_beta.fill_(-0.3)
+        srm.nu_alpha.fill_(2.0)
+    assert srm.neuron.epsilon.beta == 0.0 and srm.neuron.nu.alpha == 1.0
+    assert torch.isfinite(srm(torch.ones(5, 2))).all()
+
+
+def test_a_network_of_srms_learns():
+    torch.manual_seed(0)
+    layer = snn.SRM(ALPHA, FALL, learn=("epsilon.tau", "nu.scale"))
+    weight = torch.nn.Linear(20, 6)
+    x, target = (torch.rand(60, 8, 20) < 0.1).float(), 0.1 + 0.2 * torch.rand(8, 6)
+    optimizer = torch.optim.Adam([*weight.parameters(), *layer.parameters()], 3e-2)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = (layer(weight(x)).mean(0) - target).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.3 * losses[0]
+
+
+def test_from_neuron_is_the_way_back():
+    for name, (make, _) in LAYERS.items():
+        layer = make()  # values that are not learnt stay as they were given
+        again = snn.from_neuron(layer.neuron)
+        assert type(again).__name__ == name.split()[0] and again.neuron == layer.neuron
