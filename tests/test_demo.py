@@ -15,7 +15,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 for package in ("matplotlib", "sklearn", "tqdm"):
     pytest.importorskip(package, reason=f"needs {package}")
-claim, digits, fit = (pytest.importorskip(f"exodus_core.demo.{part}") for part in ("claim", "digits", "fit"))
+claim, digits, fit, srm = (
+    pytest.importorskip(f"exodus_core.demo.{part}") for part in ("claim", "digits", "fit", "srm")
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -65,6 +67,16 @@ def test_fit(tmp_path):
     assert is_picture(fit.plot(result, tmp_path))
 
 
+def test_srm(tmp_path):
+    epochs = 300
+    result = srm.srm(epochs=epochs, runs=3)
+    assert np.array_equal(result.loss["exodus"][0], result.loss["slayer"][0])
+    assert all(result.epochs_to_fit("exodus"))
+    assert not any(result.epochs_to_fit("slayer"))
+    assert result.loss["exodus"][-20:].mean() < 0.5 * result.loss["slayer"][-20:].mean()
+    assert srm.plot(result, tmp_path).name == "srm.png" and is_picture(tmp_path / "srm.png")
+
+
 def test_a_run_does_not_depend_on_those_beside_it():
     alone, together = fit.fit(seed=1, epochs=15, runs=1), fit.fit(seed=0, epochs=15, runs=2)
     for method in fit.METHODS:
@@ -104,7 +116,7 @@ def test_command_line(tmp_path):
 def test_bad_parts_are_refused():
     run = demo("--parts", "ax")
     assert run.returncode == 2
-    assert "letters among abc, got 'ax'" in run.stderr
+    assert "letters among abcd, got 'ax'" in run.stderr
 
 
 def test_help_needs_nothing():

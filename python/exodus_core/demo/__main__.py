@@ -9,11 +9,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = {"a": "claim", "b": "fit", "c": "digits"}
+PARTS = {"a": "claim", "b": "fit", "c": "digits", "d": "srm"}
 TITLES = {
     "a": "weight gradients of a 100-128-128-35 IF network at its first step (appendix, figure S2)",
     "b": "250-25-1 LIF neurons learn to fire at four given times (appendix, figure S3)",
     "c": "a spiking classifier of scikit-learn's handwritten digits",
+    "d": "the fit of (b) with SLAYER's neurons: spike response model, alpha kernels",
 }
 METHODS = ("exodus", "slayer", "bptt")
 Row = tuple[str, dict[str, str]]
@@ -56,7 +57,7 @@ def _arguments() -> argparse.Namespace:
         "--out", type=Path, default=Path("demo-output"), help="folder for the pictures (default: %(default)s)"
     )
     parser.add_argument(
-        "--parts", type=_parts, default="abc", help="which parts to run, as letters (default: %(default)s)"
+        "--parts", type=_parts, default="abcd", help="which parts to run, as letters (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of everything random (default: %(default)s)"

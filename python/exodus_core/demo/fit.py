@@ -6,6 +6,7 @@ neurons, which drive one, whose spikes are to be those of a random target.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,16 +73,32 @@ class Runs(nn.Module):
     would by itself; together they take little longer than one.
     """
 
-    def __init__(self, weights: list[Tensor], method: str) -> None:
+    def __init__(self, weights: list[Tensor], layer: snn.Layer, scale: float) -> None:
         super().__init__()
         self.weights = nn.ParameterList(weight.clone() for weight in weights)
-        self.lif = snn.LIF(tau=TAU, method=method, time_dim=1)
+        self.layer, self.scale = layer, scale
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Run over spikes of the shape (runs, time, inputs)."""
         for weight in self.weights:
-            spikes = self.lif(spikes @ weight)
+            spikes = self.layer(spikes @ (self.scale * weight))
         return spikes
+
+
+def lif(method: str) -> snn.Layer:
+    """The neurons of figure S3.
+
+    Parameters
+    ----------
+    method : str
+        Of the backward pass.
+
+    Returns
+    -------
+    Layer
+        Over the data's second dimension.
+    """
+    return snn.LIF(tau=TAU, method=method, time_dim=1)
 
 
 def _problem(seed: int) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -96,7 +113,13 @@ def _problem(seed: int) -> tuple[Tensor, Tensor, list[Tensor]]:
     return spikes, target, weights
 
 
-def fit(seed: int = 0, epochs: int = 3000, runs: int = 5) -> Fit:
+def fit(
+    seed: int = 0,
+    epochs: int = 3000,
+    runs: int = 5,
+    layer: Callable[[str], snn.Layer] = lif,
+    scale: float = 1.0,
+) -> Fit:
     """Train with EXODUS and with SLAYER, from the same weights.
 
     Parameters
@@ -105,6 +128,10 @@ def fit(seed: int = 0, epochs: int = 3000, runs: int = 5) -> Fit:
         Of the first run; the next has the next seed.
     epochs, runs : int, optional
         How long, and how often with another input, target and start.
+    layer : callable, optional
+        Makes the neurons for a method.
+    scale : float, optional
+        Factor of all weights, for neurons whose threshold is not 1.
 
     Returns
     -------
@@ -117,7 +144,8 @@ def fit(seed: int = 0, epochs: int = 3000, runs: int = 5) -> Fit:
     weights = [torch.stack(layer) for layer in zip(*(problem[2] for problem in problems), strict=True)]
     loss, raster = {}, {}
     for method in METHODS:
-        loss[method], raster[method] = _train(Runs(weights, method), spikes, target, epochs, method)
+        network = Runs(weights, layer(method), scale)
+        loss[method], raster[method] = _train(network, spikes, target, epochs, method)
     return Fit(loss, raster, target[0, :, 0].nonzero().flatten().numpy())
 
 
@@ -163,7 +191,7 @@ def table(result: Fit) -> list[tuple[str, dict[str, str]]]:
     ]
 
 
-def plot(result: Fit, folder: Path) -> Path:
+def plot(result: Fit, folder: Path, file: str = "fit.png") -> Path:
     """Draw the output spikes of the first run over the epochs, and the losses of all.
 
     Parameters
@@ -171,7 +199,9 @@ def plot(result: Fit, folder: Path) -> Path:
     result : Fit
         What ``fit`` returned.
     folder : Path
-        Where ``fit.png`` goes.
+        Where the picture goes.
+    file : str, optional
+        The picture's name.
 
     Returns
     -------
@@ -195,7 +225,7 @@ def plot(result: Fit, folder: Path) -> Path:
             "C",
             f"{result.loss['exodus'].shape[1]} runs (thin) and their mean, in logarithmic bins of epochs",
         )
-        return style.save(fig, folder / "fit.png")
+        return style.save(fig, folder / file)
 
 
 def _draw_raster(axes: Axes, raster: np.ndarray, target: np.ndarray, colour: str) -> None:
