@@ -153,11 +153,17 @@ def test_forward_is_the_formula_in_every_layout(model, dtype):
             assert_same_bits(actual, wanted, "state")
 
 
+@pytest.mark.parametrize("varied", [False, True], ids=["scalars", "per neuron"])
 @pytest.mark.parametrize("method", METHODS)
 @SOME
-def test_backward_is_the_same_in_every_layout(model, method):
+def test_backward_is_the_same_in_every_layout(model, method, varied):
     for shape, axis in LAYOUTS:
         lanes = shape[:axis] + shape[axis + 1 :]
+        if varied:
+            # One parameter for each neuron, one for each of the last axis.
+            name, rng = next(k for k in model.names() if k != "threshold"), np.random.default_rng(20)
+            values = {name: rng.uniform(0.3, 0.9, lanes), "threshold": rng.uniform(0.6, 1.0, lanes[-1:])}
+            model = Model(model.name, model.keywords | values)
         current, state, seeds = random_data(
             np.random.default_rng(2), shape[axis], lanes, hidden=hidden_of(model)
         )
@@ -436,3 +442,14 @@ def test_descriptors_are_values():
     assert one != ec.SRM(kernel, ec.kernel.Exponential(0.8, scale=-1.0))
     namespace = {"SRM": ec.SRM, **vars(ec.kernel)}
     assert eval(repr(one), namespace) == one
+
+
+def test_growth_of_an_srm_is_that_of_its_reset():
+    current = np.random.default_rng(15).normal(0.2, 0.6, (100, 20))
+    steep = ec.surrogate.SingleExponential(width=0.1)
+    srm_neuron = ec.SRM(ec.kernel.Exponential(0.9), ec.kernel.Exponential(0.9, scale=-1.0))
+    shares = [ec.growth(ec.forward(n, current), steep) for n in (srm_neuron, ec.LIF(alpha=0.9))]
+    assert 0 < shares[0] == shares[1]
+    other = ec.SRM(ec.kernel.Exponential(0.9), ec.kernel.Alpha(3.0, scale=-1.0))
+    with pytest.raises(TypeError, match=r"growth.*Exponential.*Alpha"):
+        ec.growth(ec.forward(other, current))

@@ -105,3 +105,21 @@ def test_from_neuron_is_the_way_back():
         layer = make()  # values that are not learnt stay as they were given
         again = snn.from_neuron(layer.neuron)
         assert type(again).__name__ == name.split()[0] and again.neuron == layer.neuron
+
+
+@pytest.mark.parametrize("kernel", [FALL, ec.kernel.DoubleExponential(0.9, 0.6), ALPHA], ids=repr)
+def test_the_potential_path_passes_gradcheck(kernel):
+    # Without spikes the potential is smooth, in the current, the state and the kernel's values.
+    rng = np.random.default_rng(2)
+    layer = snn.SRM(kernel, FALL, 1e9, learn=[f"epsilon.{name}" for name in kernel._fields()], output="trace")
+    layer.double()
+    current = torch.tensor(rng.normal(size=(6, 2)), requires_grad=True)
+    state = [torch.tensor(rng.normal(size=2), requires_grad=True) for _ in range(6)]
+    names = [name for name, _ in layer.named_parameters()]
+
+    def potential(current, *rest):
+        values = dict(zip(names, rest[6:], strict=True))
+        trace, _ = torch.func.functional_call(layer, values, (current, rest[:6]))
+        return trace.potential
+
+    assert torch.autograd.gradcheck(potential, (current, *state, *layer.parameters()))

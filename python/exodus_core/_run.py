@@ -449,6 +449,11 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     float
         The share of all steps at which abs(alpha - reset h) > 1; 0 for the default surrogate with resets
         that subtract the threshold, and for neurons without reset.
+
+    Raises
+    ------
+    TypeError
+        For an SRM whose refractory kernel is not `Exponential`: its gradient has no such factor.
     """
     if not isinstance(trace, Trace):
         raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")

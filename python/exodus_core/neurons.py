@@ -17,7 +17,7 @@ import numpy as np
 
 from ._arrays import FLOATS, BoundParameter
 from ._values import Number, Value, copy_with, number, require_that
-from .kernel import Alpha, DoubleExponential, Kernel
+from .kernel import Alpha, DoubleExponential, Exponential, Kernel
 from .surrogate import SingleExponential
 
 __all__ = [
@@ -770,11 +770,15 @@ class SRM(Neuron):
         return copy_with(self, self._fields_with(values, copy_with))
 
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
-        """What of lam[n+1] reaches lam[n] by a spike at n, and the slower of the reset's decays."""
-        first = trace._arrangement.with_time(np.asarray(self.nu.taps(1)[0]))
-        decays = [v for k, v in self.nu._parameters().items() if k != "scale"]
-        slowest = np.max(np.broadcast_arrays(*map(np.asarray, decays)), axis=0)
-        return trace._arrangement.with_time(np.asarray(slowest, np.float64)) + first * h
+        if not isinstance(self.nu, Exponential):
+            raise TypeError(
+                f"growth needs a reset of one decay, such as an SRM's with nu=Exponential, got {self!r}"
+            )
+        alpha, scale = (
+            trace._arrangement.with_time(np.asarray(value, np.float64))
+            for value in (self.nu.alpha, self.nu.scale)
+        )
+        return alpha + scale * h
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -28,12 +28,12 @@ template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
 
 /// The gradients of a loss by the given method. Reads the potential that forward() wrote. A workspace is needed where the gradient of a
-/// parameter is wanted.
+/// parameter is wanted, and for models whose state is more than potential and spikes.
 template <class N>
 EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                            const typename N::Backward& arrays, Workspace workspace = {}) noexcept;
 
-/// The workspace that backward() needs for these arrays: `bytes` set, `data` null.
+/// The workspace that backward() needs for these arrays, whatever the method: `bytes` set, `data` null.
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept;
 

@@ -34,7 +34,7 @@ struct Moment {
   V h;               ///< f'(u[n]), the surrogate
   V e;               ///< dL/ds[n], direct
   V q;               ///< dL/du[n], direct
-  V a;               ///< a[n]; read by the gradient of the gain alone
+  V a;               ///< a[n]; read by the gradients of some parameters alone
 };
 
 /// The parameter, or its default where it was not given.

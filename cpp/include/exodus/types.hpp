@@ -90,7 +90,7 @@ template <class S, template <class> class State, template <class> class Paramete
 struct BackwardArrays {
   using V = arithmetic_t<S>;
   const V* potential = nullptr;        ///< u[n] of the forward pass, in
-  const S* current = nullptr;          ///< a[n], in; needed for the gradient of the gain alone
+  const S* current = nullptr;          ///< a[n], in; needed for the gradients of some parameters (the model's reads_current)
   State<const V*> initial{};           ///< as given to forward
   const S* grad_spikes = nullptr;      ///< e[n] = dL/ds[n], in; null is zero
   const V* grad_potential = nullptr;   ///< q[n] = dL/du[n], in; null is zero
