@@ -87,12 +87,12 @@ def _advance(kernel, p, role, x, y, given):
     own = {k.removeprefix(f"{role}."): v for k, v in p.items() if k.startswith(f"{role}.")}
     if kernel == "Exponential":
         x = (own["alpha"] * x) + given
-        return x, y - y, own["scale"] * x  # it has no y
+        return x, x, own["scale"] * x
     if kernel == "DoubleExponential":
         x = (own["alpha"] * x) + given
         y = (own["beta"] * y) + x
         return x, y, own["scale"] * y
-    y, x = own["a"] * (y + x), (own["a"] * x) + given
+    y, x = (own["a"] * y) + x, (own["a"] * x) + given
     return x, y, own["w"] * y
 
 
@@ -114,7 +114,8 @@ def _recursion(model, p, exp):
     for role in ("epsilon", "nu"):
         if f"{role}.tau" in p:
             tau, scale = p.pop(f"{role}.tau"), p.pop(f"{role}.scale")
-            p[f"{role}.a"], p[f"{role}.w"] = exp(-1.0 / tau), scale * np.e / tau
+            p[f"{role}.a"] = exp(-1.0 / tau)
+            p[f"{role}.w"] = scale * (np.e / tau) * p[f"{role}.a"]
     return p
 
 

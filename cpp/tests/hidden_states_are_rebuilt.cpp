@@ -50,10 +50,10 @@ class HiddenStates : public testing::Test {
 
     static void set(CubaLif<V>& neuron) { neuron.alpha = V(0.9), neuron.alpha_syn = V(0.7); }
     static void set(Alif<V>& neuron) { neuron.alpha = V(0.9), neuron.alpha_adapt = V(0.95), neuron.adapt_scale = V(0.3); }
-    static void set(KernelFilter<V>& filter) { filter.kernel = Kernel::double_exponential, filter.a = V(0.9), filter.b = V(0.8); }
+    static void set(KernelFilter<V>& filter) { filter.a = V(0.9), filter.b = V(0.8); }
     static void set(Srm<V>& neuron) {
-      neuron.epsilon = Kernel::alpha, neuron.nu = Kernel::double_exponential;
-      neuron.epsilon_a = V(0.8), neuron.nu_a = V(0.9), neuron.nu_b = V(0.5);
+      neuron.epsilon = Kernel::late;
+      neuron.epsilon_a = neuron.epsilon_b = V(0.8), neuron.nu_a = V(0.9), neuron.nu_b = V(0.5);
     }
 
     template <class Struct, class List>

@@ -191,7 +191,6 @@ PYBIND11_MODULE(_core, m) {
   m.def("isa", &exodus::isa);
   m.attr("models") = models();
   m.attr("version") = exodus::version();
-  m.attr("kernels") = std::vector<std::string>{"exponential", "double_exponential", "alpha"};   // in the order of exodus::Kernel
   m.attr("surrogates") = std::vector<std::string>{
 #define EXODUS_KIND(name, expression) #name,
       EXODUS_SURROGATES(EXODUS_KIND)

@@ -6,7 +6,6 @@ Param = float | tuple[ndarray, int]
 Bend = tuple[int, float, float, float, float] | ndarray
 
 models: dict[str, tuple[list[str], list[str]]]
-kernels: list[str]
 surrogates: list[str]
 version: str
 

@@ -1,6 +1,6 @@
 """Kernels of the spike response model: how an input, or a spike, is felt over the steps that follow.
 
-Each runs as a recursion of one or two numbers per neuron (`exodus/kernel.hpp`), forward and backward, so that
+Each runs as the same recursion of two numbers per neuron (`exodus/kernel.hpp`), forward and backward, so that
 it costs the same however long it lasts. The order of operations below is the contract of the forward pass.
 """
 
@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from . import _core
 from ._values import Number, Value, number, require_that
 
 __all__ = ["Alpha", "DoubleExponential", "Exponential", "Kernel"]
@@ -20,7 +19,7 @@ __all__ = ["Alpha", "DoubleExponential", "Exponential", "Kernel"]
 class Kernel(Value):
     """Base of the kernels."""
 
-    _kind: ClassVar[str]
+    _late: ClassVar[bool] = False  # y takes x of the step before
     _decays: ClassVar[tuple[str, ...]] = ()
 
     scale: Number
@@ -34,10 +33,6 @@ class Kernel(Value):
             inside = (np.asarray(value) >= 0) & (np.asarray(value) <= 1) if name in self._decays else True
             require_that(name, value, inside, "in [0, 1]" if name in self._decays else "finite")
             object.__setattr__(self, name, value)
-
-    def _number(self) -> int:
-        """The kind as the kernels take it."""
-        return _core.kernels.index(self._kind)
 
     def _parameters(self) -> dict[str, Number]:
         """The recursion's numbers by the kernels' names, not yet rounded."""
@@ -75,7 +70,7 @@ class Kernel(Value):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Exponential(Kernel):
-    """scale alpha^n; x[n] = (alpha x[n-1]) + in[n], out[n] = scale x[n].
+    """scale alpha^n; x[n] = (alpha x[n-1]) + in[n], y[n] = x[n], out[n] = scale y[n].
 
     Parameters
     ----------
@@ -88,14 +83,13 @@ class Exponential(Kernel):
     alpha: Number
     scale: Number = 1.0
 
-    _kind = "exponential"
     _decays = ("alpha",)
 
     def _fields(self) -> tuple[str, ...]:
         return "alpha", "scale"
 
     def _parameters(self) -> dict[str, Number]:
-        return {"a": self.alpha, "scale": self.scale}
+        return {"a": self.alpha, "b": 0.0, "scale": self.scale}
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {("alpha" if name == "a" else name): grad for name, grad in grads.items()}
@@ -126,7 +120,6 @@ class DoubleExponential(Kernel):
     beta: Number
     scale: Number = 1.0
 
-    _kind = "double_exponential"
     _decays = ("alpha", "beta")
 
     def _fields(self) -> tuple[str, ...]:
@@ -157,8 +150,8 @@ class DoubleExponential(Kernel):
 class Alpha(Kernel):
     """scale (n/tau) e^(1-n/tau), which peaks at `scale` after tau steps: SLAYER's kernel.
 
-    With p = e^(-1/tau) and w = scale e/tau, each rounded to the arithmetic dtype:
-    y[n] = p (y[n-1] + x[n-1]), x[n] = (p x[n-1]) + in[n], out[n] = w y[n].
+    With p = e^(-1/tau) and w = scale (e/tau) p, each rounded to the arithmetic dtype:
+    x[n] = (p x[n-1]) + in[n], y[n] = (p y[n-1]) + x[n-1], out[n] = w y[n].
 
     Parameters
     ----------
@@ -171,7 +164,7 @@ class Alpha(Kernel):
     tau: Number
     scale: Number = 1.0
 
-    _kind = "alpha"
+    _late = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,19 +176,21 @@ class Alpha(Kernel):
     def _parameters(self) -> dict[str, Number]:
         tau, scale = np.asarray(self.tau, np.float64), np.asarray(self.scale, np.float64)
         with np.errstate(over="ignore", under="ignore"):
-            return {"a": _plain(np.exp(-1.0 / tau)), "scale": _plain(scale * np.e / tau)}
+            decay = np.exp(-1.0 / tau)
+            return {"a": _plain(decay), "b": _plain(decay), "scale": _plain(scale * (np.e / tau) * decay)}
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tau, scale = np.asarray(self.tau, np.float64), np.asarray(self.scale, np.float64)
-        weight = grads["scale"]
-        own = {"scale": sum_to(weight * np.e / tau, scale.shape)}
-        if "a" in grads:  # d p / d tau = p / tau^2, d w / d tau = -w / tau
-            decay = grads["a"] * np.exp(-1.0 / tau) / tau**2
-            own["tau"] = decay - sum_to(weight * scale * np.e / tau**2, tau.shape)
+        decay, weight = np.exp(-1.0 / tau), grads["scale"]
+        peak = np.e / tau * decay  # w / scale
+        own = {"scale": sum_to(weight * peak, scale.shape)}
+        if "a" in grads:  # d p / d tau = p / tau^2, d w / d tau = w (1/tau^2 - 1/tau)
+            slope = weight * scale * peak * (1 / tau**2 - 1 / tau)
+            own["tau"] = (grads["a"] + grads["b"]) * decay / tau**2 + sum_to(slope, tau.shape)
         return own
 
     def _sources(self, name: str) -> set[str]:
-        return {"a", "scale"} if name == "tau" else {"scale"}
+        return {"a", "b", "scale"} if name == "tau" else {"scale"}
 
     def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
         tau, scale = values

@@ -724,7 +724,7 @@ class SRM(Neuron):
         return values | {"threshold": self.threshold}
 
     def _options(self) -> dict[str, int]:
-        kinds = {role: kernel._number() for role, kernel in self._kernels()}
+        kinds = {role: int(kernel._late) for role, kernel in self._kernels()}
         return kinds | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
 
     def _names(self) -> list[str]:
@@ -800,7 +800,7 @@ class Filter(Neuron):
         return self.kernel._parameters()
 
     def _options(self) -> dict[str, int]:
-        return {"kernel": self.kernel._number()}
+        return {"kernel": int(self.kernel._late)}
 
     def _names(self) -> list[str]:
         return list(self.kernel._fields())

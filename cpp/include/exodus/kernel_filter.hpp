@@ -30,11 +30,11 @@ struct KernelFilter : KernelParameters<Param<arithmetic_t<S>>> {
   using Forward = ForwardArrays<S, KernelFilterState>;
   using Backward = BackwardArrays<S, KernelFilterState, KernelParameters>;
 
-  Kernel kernel = Kernel::exponential;
+  Kernel kernel = Kernel::prompt;
 
   static constexpr bool fires = false;
-  static constexpr int variants = 3;   ///< the kernel's kind
-  static constexpr int adjoint_variants = 3;
+  static constexpr int variants = 2;   ///< the kernel's kind
+  static constexpr int adjoint_variants = 2;
   static constexpr int threshold_index = 0;   // no surrogate reads it
   static constexpr int gain_index = -1;       ///< nothing multiplies the current
   template <Method M>
@@ -72,7 +72,7 @@ EXODUS_SCALAR KernelFilterState<V> recorded(const KernelParameters<V>& p, V /*ca
 template <int Variant, class V>
 EXODUS_SCALAR void step(const KernelParameters<V>& p, V cap, KernelFilterState<V>& state, V a) {
   state = recorded<Variant>(p, cap, state, V(0), a);
-  state.potential = output<static_cast<Kernel>(Variant)>(p, KernelState<V>{state.x, state.y});
+  state.potential = output(p, KernelState<V>{state.x, state.y});
 }
 
 template <Method M, int Variant, class V>

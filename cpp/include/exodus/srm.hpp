@@ -1,6 +1,6 @@
 /// @file
 /// The spike response model with recursive kernels (appendix, section 2): the input passes the response kernel eps, spikes pass the
-/// refractory kernel nu (kernel.hpp; each of three kinds).
+/// refractory kernel nu (kernel.hpp).
 ///
 ///     u[n] = (eps * a)[n] + sum_{k<n} nu[n-1-k] s[k],   s[n] = f(u[n])
 ///
@@ -50,13 +50,13 @@ struct Srm : SrmParameters<Param<arithmetic_t<S>>> {
   using Forward = ForwardArrays<S, SrmState>;
   using Backward = BackwardArrays<S, SrmState, SrmParameters>;
 
-  Kernel epsilon = Kernel::exponential;
-  Kernel nu = Kernel::exponential;
+  Kernel epsilon = Kernel::prompt;
+  Kernel nu = Kernel::prompt;
   std::int64_t max_spikes = 1;   ///< spikes in one step, at most; 0: any number
 
   static constexpr bool fires = true;
-  static constexpr int variants = 18;          ///< see SrmVariant
-  static constexpr int adjoint_variants = 9;   ///< of them: how many spikes a step may have does not matter to it
+  static constexpr int variants = 8;           ///< see SrmVariant
+  static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
   static constexpr int threshold_index = 6;    ///< which parameter the surrogate reads
   static constexpr int gain_index = -1;        ///< nothing multiplies the current
   template <Method M>
@@ -76,13 +76,13 @@ static inline void for_each_option(Srm<S>& neuron, F&& field) {
 /// The kinds of both kernels, and several spikes in a step.
 template <int Variant>
 struct SrmVariant {
-  static constexpr Kernel epsilon = static_cast<Kernel>(Variant % 3), nu = static_cast<Kernel>(Variant / 3 % 3);
-  static constexpr bool multi = Variant / 9 != 0;
+  static constexpr Kernel epsilon = static_cast<Kernel>(Variant % 2), nu = static_cast<Kernel>(Variant / 2 % 2);
+  static constexpr bool multi = Variant / 4 != 0;
 };
 
 template <class S>
 static inline int variant_of(const Srm<S>& neuron) {
-  return static_cast<int>(neuron.epsilon) + 3 * static_cast<int>(neuron.nu) + (neuron.max_spikes == 1 ? 0 : 9);
+  return static_cast<int>(neuron.epsilon) + 2 * static_cast<int>(neuron.nu) + (neuron.max_spikes == 1 ? 0 : 4);
 }
 
 template <class S>
@@ -125,7 +125,7 @@ template <int Variant, class V>
 EXODUS_SCALAR void step(const SrmParameters<V>& p, V cap, SrmState<V>& state, V a) {
   using Form = SrmVariant<Variant>;
   SrmState<V> after = recorded<Variant>(p, cap, state, V(0), a);
-  after.potential = output<Form::epsilon>(epsilon_of(p), epsilon_of(after)) + output<Form::nu>(nu_of(p), nu_of(after));
+  after.potential = output(epsilon_of(p), epsilon_of(after)) + output(nu_of(p), nu_of(after));
   after.spikes = fire<Form::multi>(after.potential, p.threshold, cap);
   state = after;
 }

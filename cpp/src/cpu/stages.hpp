@@ -259,7 +259,7 @@ struct BackwardStages {
 
 template <class V>
 struct ModelStages {
-  static constexpr int max_variants = 18;
+  static constexpr int max_variants = 8;
   int parameters, states;
   int hidden;   ///< the first state beyond potential and spikes
   bool fires;
