@@ -400,7 +400,7 @@ def run_backward(
     if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
     grad_initial = neuron._state(*(arrangement.empty_neurons(dtype) for _ in fields))
-    own = neuron._wanted(wanted)
+    own = neuron._wanted(wanted) if wanted else wanted
     names = _core.models[neuron._model][0]
     sums = {name: np.empty(trace._parameters[name].count) for name in names if name in own}
     _core.backward(
@@ -423,7 +423,7 @@ def run_backward(
         threads,
     )
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
-    own_gradients = neuron._own_gradients(kernel).items()
+    own_gradients = neuron._own_gradients(kernel).items() if kernel else ()
     grads = {name: np.asarray(g).astype(dtype)[()] for name, g in own_gradients if name in wanted}
     if out is None:
         return Gradients(grad_current, grad_initial, grads)
