@@ -93,7 +93,7 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 /// narrow inner axis takes tiles, whose rows are whole outer indices, and where a copy of a neuron's steps should fill some cache lines.
 template <class V>
 cpu::Rows partition(const Layout& layout, int threads) {
-  constexpr std::int64_t narrow = 64, page = 4096 / sizeof(V), tile = 4096, least = 256;
+  constexpr std::int64_t narrow = 64, page = cpu::max_row_lanes<V>, tile = 4096, least = 256;
   cpu::Rows rows;
   rows.neurons = layout.outer * layout.inner;
   if (layout.inner >= page || (layout.inner >= narrow && layout.outer == 1)) {
@@ -176,8 +176,9 @@ struct Wanted {
   }
 };
 
-/// Steps whose hidden states are rebuilt at a time, where a row is not cut into tiles: about as many as there are segments.
-std::int64_t segment_steps(std::int64_t time) {
+/// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none about as many as there are segments.
+std::int64_t segment_steps(const cpu::Rows& rows, std::int64_t time) {
+  if (rows.tile_steps > 0) return rows.tile_steps;
   std::int64_t steps = 8;
   while (steps * steps < time) ++steps;
   return steps;
@@ -197,9 +198,7 @@ bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given) {
 template <class N, class V = arithmetic_t<typename N::Storage>>
 std::int64_t tapes_size(const Layout& layout) {
   const cpu::Rows rows = partition<V>(layout, 1);
-  const std::int64_t segment = rows.tile_steps > 0 ? rows.tile_steps : segment_steps(layout.time);
-  constexpr std::int64_t page = 4096 / sizeof(V);
-  return cpu::tape_size(Traits<N>::states, rows.neurons + page, layout.time, segment);
+  return cpu::tape_size(Traits<N>::states, rows.neurons + cpu::max_row_lanes<V>, layout.time, segment_steps(rows, layout.time));
 }
 
 /// Sums as doubles, then the tapes.
@@ -307,7 +306,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   for (int k = 0; k < T::parameters; ++k) {
     if (wanted.summed[k]) plan.sums[k] = next, next += neurons;
   }
-  plan.segment = plan.rows.tile_steps > 0 ? plan.rows.tile_steps : with_tapes ? segment_steps(layout.time) : layout.time;
+  plan.segment = with_tapes || plan.rows.tile_steps > 0 ? segment_steps(plan.rows, layout.time) : layout.time;
   if (with_tapes) {
     plan.tape = reinterpret_cast<V*>(next);
     plan.tape_elements = cpu::tape_size(T::states, plan.rows.lanes, layout.time, plan.segment);

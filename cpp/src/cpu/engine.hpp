@@ -14,10 +14,9 @@ namespace {
 
 template <class V>
 constexpr int line_lanes = 64 / sizeof(V);   // a cache line
-template <class V>
-constexpr int max_row_lanes = 4096 / sizeof(V);   // a page of every array per step
 constexpr int max_tile_elements = 4096;
-constexpr int max_blocks = 4096 / 4 / block_lanes + 2;   // a row spans two segments at most, each of which may end with a partial block
+// A row spans two segments at most, each of which may end with a partial block.
+constexpr int max_blocks = max_row_lanes<float> / block_lanes + 2;
 
 /// Neurons [begin, begin + lanes) cut into blocks, each contiguous in memory.
 struct Block {

@@ -11,6 +11,9 @@ namespace exodus::cpu {
 inline constexpr int max_parameters = 7;   // of a model
 inline constexpr int max_states = 6;
 
+template <class V>
+inline constexpr int max_row_lanes = 4096 / sizeof(V);   // a page of every array per step
+
 /// How the neurons are cut into rows, the unit of work of a thread (a row is a range of neurons through all of time), and time into tiles.
 struct Rows {
   std::int64_t neurons = 0;      ///< of the layout
