@@ -11,23 +11,12 @@ else the machine did; the medians have it.
 import argparse
 import ctypes
 import statistics
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
+from native import build
 
 import exodus_core as ec
-
-
-def build_stream():
-    """Compile stream.cpp for this machine and load it."""
-    folder = Path(tempfile.mkdtemp())
-    source, library = Path(__file__).with_name("stream.cpp"), folder / "stream.so"
-    flags = ["-O3", "-std=c++20", "-march=native", "-shared", "-fPIC", "-pthread"]
-    subprocess.run(["c++", *flags, str(source), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
 
 
 def address(array):
@@ -104,7 +93,7 @@ def main():
     parser.add_argument("--neurons", type=int, default=128)
     arguments = parser.parse_args()
     ec.set_num_threads(arguments.threads)
-    library = build_stream()
+    library = build("stream")
     t, b, n = arguments.steps, arguments.batch, arguments.neurons
     print(f"LIF, float32, {t} steps x {b} x {n}, {arguments.threads} threads, {ec.isa()}")
     print(f"{'':48s} {'share of the bandwidth':s}")

@@ -1,13 +1,19 @@
 """What the other models cost: the time of each over the time of the LIF, on the same arrays in one run.
 
-python benchmarks/models.py [--threads 2] [--rounds 30] [--steps 250 --neurons 16384]
+Kernels with taps are compared with the machine's multiply-adds instead: as many as the two sums have, a term
+for every tap, neuron and step that there is (a spike that is zero costs nothing, but counts), over the peak,
+which is measured in the same run.
+
+python benchmarks/models.py [--threads 2] [--rounds 30] [--steps 250 --neurons 16384] [--taps 64]
 """
 
 import argparse
+import ctypes
 import statistics
 import time
 
 import numpy as np
+from native import build
 
 import exodus_core as ec
 from exodus_core import kernel
@@ -43,31 +49,68 @@ def passes(neuron, current, grad_spikes):
     }
 
 
+def alternate(calls, rounds):
+    """The median time of each call, taken in turn, so that what else the machine does hits all alike."""
+    times = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(timed(call))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def against_the_lif(current, grad_spikes, rounds):
+    """Print the time of each model over the LIF's."""
+    calls = {name: passes(neuron, current, grad_spikes) for name, neuron in NEURONS.items()}
+    whats = list(calls["LIF"])
+    middle = alternate({(name, what): calls[name][what] for name in calls for what in whats}, rounds)
+    print("median time over the LIF's, same pass")
+    print(f"{'':26s}" + "".join(f"{what:>17s}" for what in whats))
+    for name in calls:
+        ratios = (middle[name, what] / middle["LIF", what] for what in whats)
+        print(f"{name:26s}" + "".join(f"{ratio:17.2f}" for ratio in ratios))
+
+
+def against_the_peak(current, grad_spikes, taps, threads, rounds):
+    """Print the share of the machine's multiply-adds that kernels with taps achieve."""
+    peak = build("peak").multiply_adds
+    peak.restype = ctypes.c_double
+    n = np.arange(taps)
+    epsilon, nu = kernel.FIR(0.95**n), kernel.FIR(-(0.95**n))
+    neuron = ec.SRM(epsilon, nu)
+    rate = ec.forward(neuron, current).spikes.mean()
+    steps, neurons = current.shape
+    terms = (
+        2 * neurons * np.minimum(np.arange(steps) + 1, taps).sum()
+    )  # there is nothing before the first step
+    middle = alternate(passes(neuron, current, grad_spikes), rounds)
+    print(f"SRM, {taps} taps each, {100 * rate:.1f} % spikes: {terms / 1e6:.0f} million multiply-adds a pass")
+    for what, fused in (("forward", 0), ("backward", 1)):
+        best = max(peak(threads, fused) for _ in range(20))
+        bound = terms / best
+        print(
+            f"  {what:9s} {best / 1e9:6.1f} billion a second at most: bound {1e3 * bound:.2f} ms, "
+            f"median {1e3 * middle[what]:.2f} ms, {middle[what] / bound:.2f} of the bound, "
+            f"{100 * bound / middle[what]:.0f} % of peak"
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--neurons", type=int, default=16384)
+    parser.add_argument("--taps", type=int, default=64)
     arguments = parser.parse_args()
     ec.set_num_threads(arguments.threads)
     rng = np.random.default_rng(0)
     shape = arguments.steps, arguments.neurons
     current = rng.normal(0.05, 0.3, shape).astype(np.float32)
     grad_spikes = rng.normal(0, 1, shape).astype(np.float32)
-    calls = {name: passes(neuron, current, grad_spikes) for name, neuron in NEURONS.items()}
-    times = {(name, what): [] for name in calls for what in calls[name]}
-    for _ in range(arguments.rounds):
-        for name, what in times:  # in turn, so that what else the machine does hits all alike
-            times[name, what].append(timed(calls[name][what]))
     steps, neurons = shape
     print(f"float32, {steps} steps x {neurons} neurons, {arguments.threads} threads, {ec.isa()}")
-    print("median time over the LIF's, same pass")
-    print(f"{'':26s}" + "".join(f"{what:>17s}" for what in calls["LIF"]))
-    middle = {key: statistics.median(values) for key, values in times.items()}
-    for name in calls:
-        ratios = (middle[name, what] / middle["LIF", what] for what in calls[name])
-        print(f"{name:26s}" + "".join(f"{ratio:17.2f}" for ratio in ratios))
+    against_the_lif(current, grad_spikes, arguments.rounds)
+    against_the_peak(current, grad_spikes, arguments.taps, arguments.threads, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -92,12 +92,23 @@ def _advance(kernel, p, role, x, y, given):
         x = (own["alpha"] * x) + given
         y = (own["beta"] * y) + x
         return x, y, own["scale"] * y
+    if kernel == "FIR":
+        inputs = [given, *x]  # x has the earlier ones, newest first
+        total = 0 * given
+        for tap, one in zip(own["taps"], inputs, strict=True):
+            total = total + (tap * one)
+        return (x if len(x) == 0 else stack(inputs[:-1])), y, total
     y, x = (own["a"] * y) + x, (own["a"] * x) + given
     return x, y, own["w"] * y
 
 
+def stack(arrays):
+    """Of NumPy's arrays or torch's."""
+    return torch.stack(arrays) if isinstance(arrays[0], torch.Tensor) else np.stack(arrays)
+
+
 def srm(where, p, options, state, a, fire, closed):
-    """One step of SRM with recursive kernels."""
+    """One step of SRM."""
     _, s, ex, ey, nx, ny = state
     ex, ey, z = _advance(options["epsilon"], p, "epsilon", ex, ey, a)
     nx, ny, r = _advance(options["nu"], p, "nu", nx, ny, s)
@@ -146,11 +157,11 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
     `seeds` is (dL/ds, dL/du, dL/d final state), with None for zero; `surrogate(x, threshold)` works
     on NumPy arrays.
     """
-    # A leaf per parameter, step and lane: its gradient is one term of the parameter's.
+    # A leaf per parameter (of taps, each), step and lane: its gradient is one term of the parameter's.
     a, *state = (_leaf(x) for x in (current, *initial))
     first = list(state)
     lanes = a.shape[1:]
-    leaves = {k: _leaf(np.broadcast_to(model.keywords[k], a.shape)) for k in model.names()}
+    leaves = {k: _leaf(_spread(k, model.keywords[k], a.shape)) for k in model.names()}
     p: dict[str, Any] = {}
     most = model.keywords.get("max_spikes", 1)
     most = torch.inf if most is None else most
@@ -179,10 +190,10 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
     terms = {k: _grad(v) for k, v in leaves.items()}
     shapes = {k: np.shape(model.keywords[k]) for k in leaves}
     expected = Gradients(
-        _grad(a), tuple(map(_grad, first)), {k: sum_to(v.sum(0), shapes[k]) for k, v in terms.items()}
+        _grad(a), tuple(map(_grad, first)), {k: _gather(k, v.sum(0), shapes[k]) for k, v in terms.items()}
     )
-    lane = np.max([np.abs(expected.current).max(0), *map(np.abs, expected.state)], axis=0)
-    sizes = {k: sum_to(np.abs(v).sum(0), shapes[k]) for k, v in terms.items()}
+    lane = np.max([_largest(x, lanes) for x in (expected.current, *expected.state)], axis=0)
+    sizes = {k: _gather(k, np.abs(v).sum(0), shapes[k]) for k, v in terms.items()}
     for name in (k for k in leaves if k.endswith(".tau")):
         # It acts through two numbers of the recursion, whose parts may cancel.
         role, tau = name.split(".")[0], np.asarray(model.keywords[name])
@@ -196,6 +207,28 @@ def _part(numbers, role, tau):
     a, w = numbers[f"{role}.a"], numbers[f"{role}.w"]
     through = [_grad(a) * a.detach().numpy() / tau**2, _grad(w) * w.detach().numpy() / tau]
     return np.abs(through[0]) + np.abs(through[1])
+
+
+def _spread(name, value, shape):
+    """A parameter for every step and lane; of taps, (steps, taps, *lanes)."""
+    if not name.endswith(".taps"):
+        return np.broadcast_to(value, shape)
+    taps, *own = np.shape(value)
+    ones = (1,) * (len(shape) - 1 - len(own))
+    return np.broadcast_to(np.reshape(value, (taps, *ones, *own)), (shape[0], taps, *shape[1:]))
+
+
+def _gather(name, total, shape):
+    """Sum over the lanes into the parameter's shape."""
+    if not name.endswith(".taps"):
+        return sum_to(total, shape)
+    ones = (1,) * (total.ndim - len(shape))
+    return sum_to(total, (shape[0], *ones, *shape[1:])).reshape(shape)
+
+
+def _largest(x, lanes):
+    """The largest of each lane."""
+    return np.abs(x).reshape((-1, *lanes)).max(0, initial=0)
 
 
 def _leaf(value):

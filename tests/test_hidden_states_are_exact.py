@@ -26,14 +26,19 @@ KERNELS = {
     "Exponential": {"alpha": 0.85},
     "DoubleExponential": {"alpha": 0.8, "beta": 0.6},
     "Alpha": {"tau": 4.0},
+    "FIR": {"taps": np.array([0.9, 0.7, -0.2, 0.4, 0.1, 0.3, -0.1, 0.2, 0.2, 0.05, 0.1, 0.05])},
 }
 
 
 def srm(epsilon, nu):
     """An SRM of two kernels, whose spikes pull the potential down."""
-    values = {"epsilon": epsilon, "nu": nu, "threshold": 0.8, "epsilon.scale": 1.1, "nu.scale": -0.7}
-    for role, kernel in (("epsilon", epsilon), ("nu", nu)):
-        values |= {f"{role}.{name}": value for name, value in KERNELS[kernel].items()}
+    values = {"epsilon": epsilon, "nu": nu, "threshold": 0.8}
+    for role, kernel, scale in (("epsilon", epsilon, 1.1), ("nu", nu, -0.7)):
+        if kernel == "FIR":
+            values[f"{role}.taps"] = scale * KERNELS[kernel]["taps"]
+        else:
+            values |= {f"{role}.{name}": value for name, value in KERNELS[kernel].items()}
+            values[f"{role}.scale"] = scale
     return Model("SRM", values)
 
 
@@ -46,7 +51,18 @@ def name_of(model):
 
 
 EACH = pytest.mark.parametrize("model", [CUBA, ALIF, *SRMS], ids=name_of)
-SOME = pytest.mark.parametrize("model", [CUBA, ALIF, srm("Alpha", "DoubleExponential")], ids=name_of)
+SOME = pytest.mark.parametrize(
+    "model",
+    [
+        CUBA,
+        ALIF,
+        srm("Alpha", "DoubleExponential"),
+        srm("FIR", "FIR"),
+        srm("FIR", "Alpha"),
+        srm("Alpha", "FIR"),
+    ],
+    ids=name_of,
+)
 LAYOUTS = [((23, 5), 0), ((23, 300), 0), ((2, 23, 70), 1), ((3, 23, 4), 1), ((4, 23), 1), ((200, 23), 1)]
 
 
@@ -55,17 +71,18 @@ def neuron_of(model):
 
 
 def hidden_of(model):
-    """How many states there are beside potential and spikes."""
-    return 4 if model.name == "SRM" else 1
+    """The leading axes of each state beside potential and spikes."""
+    leading = model.neuron()._history()
+    return [leading.get(field, ()) for field in model.neuron()._state._fields[2:]]
 
 
-def random_data(rng, steps, lanes, dtype=np.float64, hidden=1):
+def random_data(rng, steps, lanes, dtype=np.float64, model=CUBA):
     """Current, initial state and seeds."""
     current = rng.normal(0.3, 0.8, (steps, *lanes)).astype(dtype)
     state = [rng.normal(0.1, 0.3, lanes), rng.integers(0, 2, lanes)]
-    state += [rng.normal(0.1, 0.3, lanes) for _ in range(hidden)]
+    state += [rng.normal(0.1, 0.3, (*leading, *lanes)) for leading in hidden_of(model)]
     seeds = [rng.normal(size=current.shape), rng.normal(size=current.shape)]
-    final = [rng.normal(size=lanes) for _ in state]
+    final = [rng.normal(size=x.shape) for x in state]
     return current, [x.astype(dtype) for x in state], (*seeds, final)
 
 
@@ -82,6 +99,15 @@ def solve(model, current, state, seeds, method="exodus", *, surrogate=SURROGATES
 
 
 @st.composite
+def _taps(draw, lanes):
+    """One tap or many, more than steps too, shared or per lane; they may make the potential grow."""
+    one = draw(_parameter(lanes, -1.5, 1.5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    fading = rng.normal(size=draw(st.integers(1, 60))) * rng.uniform(0.7, 1.05)
+    return np.multiply.outer(fading, one)
+
+
+@st.composite
 def problems(draw):
     lanes = draw(st.sampled_from(((1,), (3,), (2, 3))))
     decay = _parameter(lanes, 0.0, 1.0)
@@ -95,6 +121,9 @@ def problems(draw):
         scale = _parameter(lanes, -1.5, 1.5)
         for role in ("epsilon", "nu"):
             values[role] = draw(st.sampled_from(sorted(KERNELS)))
+            if values[role] == "FIR":
+                values[f"{role}.taps"] = draw(_taps(lanes))
+                continue
             values |= {f"{role}.{k}": draw(decay) for k in KERNELS[values[role]] if k != "tau"}
             if values[role] == "Alpha":
                 values[f"{role}.tau"] = draw(_parameter(lanes, 0.3, 20.0))
@@ -107,12 +136,12 @@ def problems(draw):
         if values["reset"] == "subtract" and draw(st.booleans()):
             values["reset_amount"] = draw(_parameter(lanes, 0.2, 1.5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    hidden = 4 if name == "SRM" else 1
-    current, state, seeds = random_data(rng, draw(st.integers(1, 40)), lanes, hidden=hidden)
-    kept = draw(st.tuples(*(st.booleans() for _ in range(3 + hidden))))
+    model = Model(name, values)
+    current, state, seeds = random_data(rng, draw(st.integers(1, 40)), lanes, model=model)
+    kept = draw(st.tuples(*(st.booleans() for _ in range(1 + len(state)))))
     final = [g if keep else None for g, keep in zip(seeds[2], kept[1:], strict=True)]
     seeds = (seeds[0], seeds[1] if kept[0] else None, final)
-    return Model(name, values), current, state, seeds, draw(st.sampled_from(SURROGATES))
+    return model, current, state, seeds, draw(st.sampled_from(SURROGATES))
 
 
 @given(problems())
@@ -139,9 +168,7 @@ def test_all_methods_are_autograd_of_the_unrolled_step(problem):
 def test_forward_is_the_formula_in_every_layout(model, dtype):
     for shape, axis in LAYOUTS:
         lanes = shape[:axis] + shape[axis + 1 :]
-        current, state, _ = random_data(
-            np.random.default_rng(1), shape[axis], lanes, dtype, hidden=hidden_of(model)
-        )
+        current, state, _ = random_data(np.random.default_rng(1), shape[axis], lanes, dtype, model=model)
         neuron = neuron_of(model)
         moved = np.ascontiguousarray(np.moveaxis(current, 0, axis))
         trace = ec.forward(neuron, moved, state=neuron._state(*state), time_axis=axis)
@@ -163,10 +190,12 @@ def test_backward_is_the_same_in_every_layout(model, method, varied):
             # One parameter for each neuron, one for each of the last axis.
             name, rng = next(k for k in model.names() if k != "threshold"), np.random.default_rng(20)
             values = {name: rng.uniform(0.3, 0.9, lanes), "threshold": rng.uniform(0.6, 1.0, lanes[-1:])}
+            if model.keywords.get("epsilon") == "FIR":
+                values["epsilon.taps"] = rng.uniform(-0.3, 0.9, (11, *lanes))
+            if model.keywords.get("nu") == "FIR":
+                values["nu.taps"] = rng.uniform(-0.9, 0.2, (20, *lanes[-1:]))
             model = Model(model.name, model.keywords | values)
-        current, state, seeds = random_data(
-            np.random.default_rng(2), shape[axis], lanes, hidden=hidden_of(model)
-        )
+        current, state, seeds = random_data(np.random.default_rng(2), shape[axis], lanes, model=model)
         _, whole = solve(model, current, state, seeds, method)
         turned = [np.ascontiguousarray(np.moveaxis(x, 0, axis)) for x in (current, *seeds[:2])]
         _, grads = solve(model, turned[0], state, (*turned[1:], seeds[2]), method, time_axis=axis)
@@ -181,7 +210,7 @@ def test_backward_is_the_same_in_every_layout(model, method, varied):
 @EACH
 def test_states_are_rebuilt_whatever_the_number_of_steps(model, steps):
     # Segments of the rebuilt states have eight steps and more.
-    current, state, seeds = random_data(np.random.default_rng(3), steps, (70,), hidden=hidden_of(model))
+    current, state, seeds = random_data(np.random.default_rng(3), steps, (70,), model=model)
     _, grads = solve(model, current, state, seeds)
     expected, magnitude = stepwise.unroll(model, SURROGATES[0], current, state, seeds)
     assert_gradients_match(grads, expected, magnitude, tol=1e-10)
@@ -207,8 +236,8 @@ def taps(model, steps):
 )
 def test_exodus_is_the_dense_jacobian(model):
     steps = 30
-    current, _, seeds = random_data(np.random.default_rng(4), steps, (4,), hidden=hidden_of(model))
-    rest = [np.zeros(4)] * (2 + hidden_of(model))
+    current, _, seeds = random_data(np.random.default_rng(4), steps, (4,), model=model)
+    rest = [np.zeros((*leading, 4)) for leading in ((), (), *hidden_of(model))]
     e = seeds[0]
     trace, grads = solve(model, current, rest, (e, None, None))
     eps, nu, gain = taps(model, steps)
@@ -223,7 +252,7 @@ def test_exodus_is_the_dense_jacobian(model):
 
 @EACH
 def test_chunks_are_the_whole(model):
-    current, state, seeds = random_data(np.random.default_rng(5), 40, (3, 50), hidden=hidden_of(model))
+    current, state, seeds = random_data(np.random.default_rng(5), 40, (3, 50), model=model)
     whole, expected = solve(model, current, state, seeds)
     neuron, pieces = neuron_of(model), (slice(0, 11), slice(11, 12), slice(12, 40))
     traces, carried = [], neuron._state(*state)
@@ -246,12 +275,8 @@ def test_chunks_are_the_whole(model):
 @EACH
 def test_float32_is_close_to_float64(model, method):
     # Parameters and data that float32 holds exactly; the float64 pass reads the potentials of the other.
-    rounded = Model(
-        model.name, model.keywords | {k: float(np.float32(model.keywords[k])) for k in model.names()}
-    )
-    current, state, seeds = random_data(
-        np.random.default_rng(6), 100, (6, 20), np.float32, hidden=hidden_of(model)
-    )
+    rounded = Model(model.name, model.keywords | {k: np.float32(model.keywords[k]) for k in model.names()})
+    current, state, seeds = random_data(np.random.default_rng(6), 100, (6, 20), np.float32, model=model)
     *seeds, final = (*(x.astype(np.float32) for x in seeds[:2]), [x.astype(np.float32) for x in seeds[2]])
     neuron = neuron_of(rounded)
     results = []
@@ -277,7 +302,7 @@ def test_float32_is_close_to_float64(model, method):
 
 @SOME
 def test_a_callable_sees_what_is_held_against_the_threshold(model):
-    current, state, seeds = random_data(np.random.default_rng(7), 30, (2, 9), hidden=hidden_of(model))
+    current, state, seeds = random_data(np.random.default_rng(7), 30, (2, 9), model=model)
     built_in = surrogate_of(SURROGATES[0])
     for axis in (0, 2):
         turned = [np.ascontiguousarray(np.moveaxis(x, 0, axis)) for x in (current, *seeds[:2])]
@@ -290,7 +315,7 @@ def test_a_callable_sees_what_is_held_against_the_threshold(model):
 
 def test_a_single_step_has_no_time_axis():
     for model in (CUBA, ALIF):
-        current, state, seeds = random_data(np.random.default_rng(8), 1, (4, 5), hidden=hidden_of(model))
+        current, state, seeds = random_data(np.random.default_rng(8), 1, (4, 5), model=model)
         trace, expected = solve(model, current, state, seeds)
         step, grads = solve(model, current[0], state, (seeds[0][0], seeds[1][0], seeds[2]), time_axis=None)
         assert_same_bits(step.potential, trace.potential[0], "potential")
@@ -345,7 +370,7 @@ def test_growth_sees_the_adapted_potential():
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_taps_are_the_response_to_one_input(kernel):
-    values = KERNELS[kernel] | {"scale": 1.3}
+    values = KERNELS[kernel] | ({} if kernel == "FIR" else {"scale": 1.3})
     taps = getattr(ec.kernel, kernel)(**values).taps(30)
     silent = ec.SRM(
         getattr(ec.kernel, kernel)(**values), ec.kernel.Exponential(0.5, scale=0.0), threshold=1e9
@@ -398,7 +423,7 @@ def test_alpha_kernels_parameters_against_finite_differences(name):
 @pytest.mark.parametrize("wanted", [("epsilon.tau",), ("nu.scale", "threshold"), ()])
 def test_srm_computes_the_gradients_that_are_asked_for(wanted):
     model = srm("Alpha", "DoubleExponential")
-    current, state, seeds = random_data(np.random.default_rng(14), 30, (4,), hidden=4)
+    current, state, seeds = random_data(np.random.default_rng(14), 30, (4,), model=model)
     neuron = neuron_of(model)
     trace = ec.forward(neuron, current, state=neuron._state(*state))
     every = ec.backward(trace, seeds[0]).parameters

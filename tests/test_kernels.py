@@ -5,6 +5,9 @@ and `kernel_filter_adjoint` is its transpose, states included; `SRM.from_slayer`
 own definition fires. Witnesses: dense convolution, and SLAYER's loop over spikes written out.
 """
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 
@@ -18,10 +21,13 @@ KERNELS = [
     ec.kernel.DoubleExponential(0.7, 0.7),
     ec.kernel.Alpha(4.0, scale=0.8),
     ec.kernel.Alpha(0.2),
+    ec.kernel.FIR([0.7]),
+    ec.kernel.FIR(np.random.default_rng(7).normal(size=11)),
+    ec.kernel.FIR(np.random.default_rng(8).normal(size=90)),
 ]
 ONES = dict.fromkeys(("tauSr", "tauRef", "scaleRef", "tauRho", "scaleRho", "theta"), 1.0)
 FILTER, ADJOINT = ec.kernel_filter, ec.kernel_filter_adjoint
-EACH = pytest.mark.parametrize("kernel", KERNELS, ids=repr)
+EACH = pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: repr(kernel)[:40])
 
 
 def normal(*shape, seed=0):
@@ -42,8 +48,9 @@ def test_the_filter_is_a_convolution(kernel):
 @EACH
 def test_the_adjoint_is_the_transpose(kernel, shape, axis):
     x, g = normal(*shape), normal(*shape, seed=1)
-    start = [normal(3, 5, seed=k) for k in (2, 3, 4)]
-    ends = [normal(3, 5, seed=k) for k in (5, 6, 7)]
+    shapes = [a.shape for a in ec.kernel_filter(kernel, x, time_axis=axis).state]
+    start = [normal(*shape, seed=2 + k) for k, shape in enumerate(shapes)]
+    ends = [normal(*shape, seed=5 + k) for k, shape in enumerate(shapes)]
     output, final = ec.kernel_filter(kernel, x, time_axis=axis, state=start)
     turned, before = ec.kernel_filter_adjoint(kernel, g, time_axis=axis, state=ends)
     forward = np.vdot(output, g) + sum(np.vdot(a, b) for a, b in zip(final, ends, strict=True))
@@ -73,6 +80,81 @@ def test_parameters_may_differ_between_neurons():
         alone, _ = ec.kernel_filter(ec.kernel.Alpha(value), x[:, i : i + 1])
         assert_same_bits(output[:, i], alone[:, 0])
     assert ec.kernel.Alpha(tau).taps(7).shape == (7, 3)
+
+
+def test_taps_may_differ_between_neurons():
+    taps = normal(9, 3, seed=3)
+    x = normal(30, 2, 3)
+    output, _ = ec.kernel_filter(ec.kernel.FIR(taps), x)
+    for i in range(3):
+        alone, _ = ec.kernel_filter(ec.kernel.FIR(taps[:, i]), x[:, :, i])
+        assert_same_bits(output[:, :, i], alone)
+    channels, _ = ec.kernel_filter(ec.kernel.FIR(taps[:, :, None]), np.swapaxes(x, 1, 2).copy())
+    assert_same_bits(np.swapaxes(channels, 1, 2).copy(), output)
+
+
+def test_a_recursive_kernel_is_the_fir_of_its_taps():
+    x = normal(60, 7) + 0.3
+    for kernel in KERNELS[:6]:
+        output, _ = ec.kernel_filter(kernel, x)
+        sums, _ = ec.kernel_filter(ec.kernel.FIR(kernel.taps(60)), x)
+        np.testing.assert_allclose(sums, output, rtol=1e-12, atol=1e-12)
+    fall = ec.kernel.Alpha(3.0, scale=-0.8)
+    one = ec.forward(ec.SRM(ec.kernel.Alpha(5.0), fall), x)
+    other = ec.forward(ec.SRM(ec.kernel.FIR(ec.kernel.Alpha(5.0).taps(60)), ec.kernel.FIR(fall.taps(60))), x)
+    assert one.spikes.any()
+    np.testing.assert_array_equal(one.spikes, other.spikes)
+    grads = [ec.backward(trace, x) for trace in (one, other)]
+    np.testing.assert_allclose(grads[0].current, grads[1].current, rtol=1e-9, atol=1e-11)
+
+
+def test_what_an_input_was_is_forgotten_after_the_last_tap():
+    x = normal(40, 5)
+    x[10, 2], x[12, 4] = np.inf, np.nan
+    output, _ = ec.kernel_filter(ec.kernel.FIR(np.ones(6)), x)
+    finite = np.isfinite(output)
+    assert finite[:, [0, 1, 3]].all()
+    assert (finite[:, 2] == ((np.arange(40) < 10) | (np.arange(40) > 15))).all()
+    assert (finite[:, 4] == ((np.arange(40) < 12) | (np.arange(40) > 17))).all()
+    neuron = ec.SRM(ec.kernel.FIR(np.ones(6)), ec.kernel.Exponential(0.5, scale=-1.0))
+    assert np.isfinite(ec.forward(neuron, x[:, :2]).potential).all()
+
+
+def test_taps_are_values():
+    fir = ec.kernel.FIR([1.0, -0.5, 0.25])
+    np.testing.assert_array_equal(fir.taps(5), [1.0, -0.5, 0.25, 0.0, 0.0])
+    np.testing.assert_array_equal(fir.taps(2), [1.0, -0.5])
+    assert fir.taps(4).flags.writeable and not fir.taps.flags.writeable
+    assert ec.kernel.FIR(np.ones((3, 2, 1))).taps(5).shape == (5, 2, 1)
+    assert fir == ec.kernel.FIR(np.array([1.0, -0.5, 0.25])) != ec.kernel.FIR([1.0, -0.5])
+    assert eval(repr(fir), {"FIR": ec.kernel.FIR, "np": np}) == fir
+    assert pickle.loads(pickle.dumps(fir)) == fir == dataclasses.replace(fir)
+
+
+@pytest.mark.parametrize("role", ["epsilon", "nu"])
+def test_the_taps_gradient_against_finite_differences(role):
+    # The potential is linear in either kernel's taps while the spikes stay what they are.
+    rng = np.random.default_rng(9)
+    current, q = rng.normal(size=(25, 3)), rng.normal(size=(25, 3))
+    taps = {"epsilon": rng.normal(size=6), "nu": rng.normal(size=(4, 3))}
+
+    def run(moved):
+        neuron = ec.SRM(*(ec.kernel.FIR(moved[k]) for k in ("epsilon", "nu")), threshold=0.7)
+        return ec.forward(neuron, current)
+
+    trace = run(taps)
+    assert trace.spikes.any()
+    found = ec.backward(trace, grad_potential=q, method="slayer").parameters[f"{role}.taps"]
+    assert found.shape == taps[role].shape
+    for k in np.ndindex(taps[role].shape):
+        sides = []
+        for sign in (1, -1):
+            moved = dict(taps) | {role: taps[role].copy()}
+            moved[role][k] += sign * 1e-7
+            again = run(moved)
+            np.testing.assert_array_equal(again.spikes, trace.spikes)
+            sides.append(np.sum(q * again.potential))
+        assert found[k] == pytest.approx((sides[0] - sides[1]) / 2e-7, rel=1e-5, abs=1e-6)
 
 
 def test_a_loss_on_filtered_spikes_is_one_on_the_spikes():
@@ -138,6 +220,26 @@ def test_slayers_neuron_is_slayers_definition(step):
             ("time_axis", "x", "2"),
         ),
         (lambda: FILTER(KERNELS[0], np.ones((4, 2)), state=(1, 2)), TypeError, ("state", "3", "2")),
+        (lambda: ec.kernel.FIR([]), ValueError, ("taps", "empty", "(0,)")),
+        (lambda: ec.kernel.FIR(0.5), ValueError, ("taps", "axis of taps", "0.5")),
+        (lambda: ec.kernel.FIR([0.5, np.nan]), ValueError, ("taps", "finite", "nan")),
+        (lambda: ec.kernel.FIR(["a"]), TypeError, ("taps", "number")),
+        (lambda: ec.kernel.FIR(), TypeError, ("taps",)),
+        (
+            lambda: FILTER(ec.kernel.FIR([1e300]), np.ones((4, 2), np.float32)),
+            ValueError,
+            ("taps", "float32"),
+        ),
+        (
+            lambda: FILTER(ec.kernel.FIR(np.ones((4, 3))), np.ones((5, 2))),
+            ValueError,
+            ("taps", "(2,)", "(3,)", "first axis"),
+        ),
+        (
+            lambda: FILTER(ec.kernel.FIR(np.ones(4)), np.ones((5, 2)), state=[np.ones(2)] * 3),
+            ValueError,
+            ("state.x", "(3, 2)", "(2,)"),
+        ),
         (
             lambda: ADJOINT(KERNELS[0], np.ones(3, int)),
             TypeError,

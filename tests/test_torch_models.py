@@ -15,11 +15,15 @@ torch = pytest.importorskip("torch")
 import exodus_core.torch as snn  # noqa: E402
 
 ALPHA, FALL = ec.kernel.Alpha(4.0), ec.kernel.Exponential(0.8, scale=-0.7)
+TAPS = ec.kernel.FIR(np.array([0.9, 0.5, -0.1, 0.2]))
+PER_NEURON = ec.kernel.FIR(-np.random.default_rng(9).uniform(0.2, 0.9, (6, 1, 5)))
 LAYERS = {
     "CubaLIF": (lambda **k: snn.CubaLIF(0.9, 0.7, **k), ("alpha", "alpha_syn", "threshold", "gain")),
     "CubaLIF of taus": (lambda **k: snn.CubaLIF(tau=9.0, tau_syn=4.0, **k), ("tau", "tau_syn")),
     "ALIF": (lambda **k: snn.ALIF(0.9, 0.95, 0.2, **k), ("alpha_adapt", "adapt_scale", "threshold")),
     "SRM": (lambda **k: snn.SRM(ALPHA, FALL, **k), ("epsilon.tau", "epsilon.scale", "nu.alpha", "threshold")),
+    "SRM of taps": (lambda **k: snn.SRM(TAPS, PER_NEURON, **k), ("epsilon.taps", "nu.taps", "threshold")),
+    "SRM of both": (lambda **k: snn.SRM(ALPHA, TAPS, **k), ("epsilon.tau", "nu.taps")),
 }
 EACH = pytest.mark.parametrize("name", LAYERS)
 
@@ -107,14 +111,15 @@ def test_from_neuron_is_the_way_back():
         assert type(again).__name__ == name.split()[0] and again.neuron == layer.neuron
 
 
-@pytest.mark.parametrize("kernel", [FALL, ec.kernel.DoubleExponential(0.9, 0.6), ALPHA], ids=repr)
+@pytest.mark.parametrize("kernel", [FALL, ec.kernel.DoubleExponential(0.9, 0.6), ALPHA, TAPS], ids=repr)
 def test_the_potential_path_passes_gradcheck(kernel):
     # Without spikes the potential is smooth, in the current, the state and the kernel's values.
     rng = np.random.default_rng(2)
     layer = snn.SRM(kernel, FALL, 1e9, learn=[f"epsilon.{name}" for name in kernel._fields()], output="trace")
     layer.double()
     current = torch.tensor(rng.normal(size=(6, 2)), requires_grad=True)
-    state = [torch.tensor(rng.normal(size=2), requires_grad=True) for _ in range(6)]
+    shapes = [s.shape for s in layer.neuron.initial_state((2,), np.float64)]
+    state = [torch.tensor(rng.normal(size=shape), requires_grad=0 not in shape) for shape in shapes]
     names = [name for name, _ in layer.named_parameters()]
 
     def potential(current, *rest):

@@ -3,6 +3,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "cpu/fir_memory.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/plan.hpp"
 #include "cpu/threads.hpp"
@@ -21,6 +22,7 @@ struct Traits {
   static constexpr int parameters = field_count<typename N::template Parameters<V>, V>;
   static constexpr int states = field_count<typename N::template State<V>, V>;
   static constexpr bool has_hidden = states > first_hidden<N>;
+  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // that may have taps
 };
 
 template <template <class> class N, class S>
@@ -89,11 +91,14 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 
-/// Rows of about a page per array and step, or of an outer index where the inner axis is shorter: such a row is contiguous through time. A
-/// narrow inner axis takes tiles, whose rows are whole outer indices, and where a copy of a neuron's steps should fill some cache lines.
+constexpr std::int64_t narrow = 64;   // lanes of the narrowest row that is used in place
+
+/// Rows of about a page per array and step (or of `page` lanes, if that is less), or of an outer index where the inner axis is shorter:
+/// such a row is contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and where a copy of a
+/// neuron's steps should fill some cache lines.
 template <class V>
-cpu::Rows partition(const Layout& layout, int threads) {
-  constexpr std::int64_t narrow = 64, page = cpu::max_row_lanes<V>, tile = 4096, least = 256;
+cpu::Rows partition(const Layout& layout, int threads, std::int64_t page = cpu::max_row_lanes<V>) {
+  constexpr std::int64_t tile = 4096, least = 256;
   cpu::Rows rows;
   rows.neurons = layout.outer * layout.inner;
   if (layout.inner >= page || (layout.inner >= narrow && layout.outer == 1)) {
@@ -105,10 +110,10 @@ cpu::Rows partition(const Layout& layout, int threads) {
   } else if (layout.inner >= narrow) {
     rows.lanes = layout.inner;
   } else {
-    std::int64_t steps = ceil_div(narrow, layout.inner);
+    std::int64_t steps = ceil_div(narrow, layout.inner * cpu::max_fir_steps) * cpu::max_fir_steps;
     steps = steps < 16 ? 16 : steps;
     steps = steps < layout.time ? steps : layout.time;
-    const std::int64_t lanes = tile / steps < page ? tile / steps : page;
+    const std::int64_t lanes = tile / steps < cpu::max_row_lanes<V> ? tile / steps : cpu::max_row_lanes<V>;
     const std::int64_t whole = lanes / layout.inner * layout.inner;
     rows.tile_steps = steps;
     rows.lanes = whole < rows.neurons ? whole : rows.neurons;
@@ -146,6 +151,7 @@ const cpu::Kernels<V>* kernels_for() {
 template <class N>
 struct Wanted {
   double* grad[Traits<N>::parameters];   ///< where the caller wants it
+  double* taps[2] = {};                  ///< likewise, of the kernels' taps
   bool summed[Traits<N>::parameters];
   bool tied_away[Traits<N>::parameters] = {};
   int sums = 0;
@@ -158,36 +164,78 @@ struct Wanted {
       if (grad[tie.target] != nullptr) summed[tie.source] = true;
     });
     for (const bool wanted : summed) sums += wanted ? 1 : 0;
+    if constexpr (Traits<N>::kernels > 0) to_list<Traits<N>::kernels>(arrays.grad_taps, taps);
   }
 
   bool reads_current() const {
     for (int k = 0; k < Traits<N>::parameters; ++k) {
       if (summed[k] && N::reads_current(k)) return true;
     }
-    return false;
+    return taps[0] != nullptr;
   }
 
-  /// A tied parameter has no gradient of its own.
-  bool possible() const {
+  /// A tied parameter has no gradient of its own, and a kernel has either taps or parameters.
+  template <class V>
+  bool possible(const cpu::FirRole<V>* roles) const {
     for (int k = 0; k < Traits<N>::parameters; ++k) {
       if (grad[k] != nullptr && tied_away[k]) return false;
+    }
+    for (int k = 0; k < Traits<N>::kernels; ++k) {
+      if (taps[k] != nullptr && roles[k].taps.length == 0) return false;
+      for (int own = 3 * k; roles[k].taps.length > 0 && own < 3 * k + 3; ++own) {
+        if (grad[own] != nullptr) return false;
+      }
     }
     return true;
   }
 };
 
-/// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none about as many as there are segments.
+/// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none about as many as there are segments, in whole groups of
+/// steps of FIR kernels.
 std::int64_t segment_steps(const cpu::Rows& rows, std::int64_t time) {
   if (rows.tile_steps > 0) return rows.tile_steps;
-  std::int64_t steps = 8;
-  while (steps * steps < time) ++steps;
+  std::int64_t steps = cpu::max_fir_steps;
+  while (steps * steps < time) steps += cpu::max_fir_steps;
   return steps;
 }
 
-/// Whether a backward pass has to rebuild states that the recorded potential does not tell.
-template <class N>
-bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given) {
-  if (!Traits<N>::has_hidden) return false;
+/// Copies the taps of a neuron's kernels into the roles; false if they are not valid.
+template <class N, class V>
+bool set_taps(const N& neuron, std::int64_t neurons, cpu::FirRole<V>* roles) {
+  Taps<V> taps[2];
+  if constexpr (Traits<N>::kernels > 0) to_list<Traits<N>::kernels>(neuron.taps, taps);
+  for (int k = 0; k < 2; ++k) {
+    if (taps[k].length == 0) continue;
+    std::int64_t elements, bytes;
+    if (taps[k].length < 0 || !valid(Param<V>(taps[k].data, taps[k].count, taps[k].repeat)) || taps[k].data == nullptr) return false;
+    if (!multiply(taps[k].length, neurons + cpu::max_row_lanes<V>, elements) || !multiply(elements, 256, bytes)) return false;
+    roles[k].taps = taps[k];
+  }
+  return true;
+}
+
+template <class V>
+bool with_fir(const cpu::FirRole<V>* roles) {
+  return roles[0].taps.length > 0 || roles[1].taps.length > 0;
+}
+
+/// Moves what a FIR kernel remembers, given as the array of its first state, from a list of states to the roles.
+template <class N, class V, class X>
+void take_histories(cpu::FirRole<V>* roles, X* cpu::FirRole<V>::* field, X** states) {
+  for (int k = 0; k < Traits<N>::kernels; ++k) {
+    if (roles[k].taps.length == 0) continue;
+    X** const own = states + first_hidden<N> + 2 * k;
+    roles[k].*field = own[0];
+    own[0] = own[1] = nullptr;
+  }
+}
+
+/// Whether a backward pass has to rebuild states that the recorded potential does not tell; those of FIR kernels are inputs as they came.
+template <class N, class V>
+bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given, const cpu::FirRole<V>* roles) {
+  int hidden = Traits<N>::states - first_hidden<N>;
+  for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? 2 : 0;
+  if (hidden == 0) return false;
   if constexpr (requires { N::fires_by_hidden; }) {
     if (!surrogate_given) return true;
   }
@@ -201,12 +249,76 @@ std::int64_t tapes_size(const Layout& layout) {
   return cpu::tape_size(Traits<N>::states, rows.neurons + cpu::max_row_lanes<V>, layout.time, segment_steps(rows, layout.time));
 }
 
-/// Sums as doubles, then the tapes.
-template <class N, class V = arithmetic_t<typename N::Storage>>
-std::size_t workspace_bytes(const Layout& layout, const Wanted<N>& wanted, bool with_tapes) {
-  const std::int64_t tapes = with_tapes ? tapes_size<N>(layout) : 0;
-  return static_cast<std::size_t>(wanted.sums * layout.outer * layout.inner) * sizeof(double) + static_cast<std::size_t>(tapes) * sizeof(V);
+/// What a thread works in: FIR kernels alone need it.
+struct Slots {
+  std::int64_t lanes = 0;   ///< of the widest row
+  std::size_t bytes = 0;    ///< of each
+};
+
+/// Rows so narrow that their slot stays in the second-level cache. `memory(carver, lanes, rows)` takes the pieces of a slot.
+constexpr std::int64_t wide = 128;   // lanes of a block
+
+template <class V, class Memory>
+Slots slots_of(const Layout& layout, Memory memory) {
+  constexpr std::size_t cache = 384 << 10;
+  const auto bytes = [&](const cpu::Rows& rows) {
+    cpu::Carver carver(nullptr);
+    memory(carver, rows);
+    return carver.bytes();
+  };
+  cpu::Rows narrowest;
+  narrowest.lanes = narrow;
+  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes(narrowest)) * narrow / wide * wide;
+  Slots slots;
+  slots.lanes = fit < narrow ? narrow : (fit < cpu::max_row_lanes<V> ? fit : cpu::max_row_lanes<V>);
+  slots.bytes = bytes(partition<V>(layout, 1, slots.lanes));
+  return slots;
 }
+
+template <class V>
+Slots forward_slots(const Layout& layout, const cpu::FirRole<V>* roles) {
+  if (!with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
+  return slots_of<V>(layout, [&](cpu::Carver& carver, const cpu::Rows& rows) {
+    cpu::FirForwardMemory<V>(carver, roles, rows.lanes, cpu::forward_segment(roles, rows, layout.time));
+  });
+}
+
+/// Steps that a backward pass goes at a time.
+template <class V>
+std::int64_t backward_segment(const cpu::FirRole<V>* roles, const cpu::Rows& rows, std::int64_t time, bool with_tapes) {
+  return with_tapes ? segment_steps(rows, time) : cpu::forward_segment(roles, rows, time);
+}
+
+template <class V>
+Slots backward_slots(const Layout& layout, const cpu::FirRole<V>* roles, bool with_tapes, bool bptt) {
+  if (!with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
+  return slots_of<V>(layout, [&](cpu::Carver& carver, const cpu::Rows& rows) {
+    cpu::FirBackwardMemory<V>(carver, roles, rows.lanes, backward_segment(roles, rows, layout.time, with_tapes), bptt);
+  });
+}
+
+/// How many threads there are slots for; all that were asked for if none are needed.
+int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
+  if (slot_bytes == 0) return threads;
+  const std::size_t slots = bytes / slot_bytes;
+  return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
+}
+
+/// Where the parts of a backward pass's workspace begin, in bytes: sums of parameters and taps as doubles, the tapes, the slots.
+template <class N, class V = arithmetic_t<typename N::Storage>>
+struct Parts {
+  std::size_t taps[2], tapes, slots;
+
+  Parts(const Layout& layout, const Wanted<N>& wanted, const cpu::FirRole<V>* roles, bool with_tapes) {
+    const std::int64_t neurons = layout.outer * layout.inner;
+    tapes = static_cast<std::size_t>(wanted.sums * neurons) * sizeof(double);
+    for (int k = 0; k < 2; ++k) {
+      taps[k] = tapes;
+      if (roles[k].summed) tapes += static_cast<std::size_t>(roles[k].taps.length * neurons) * sizeof(double);
+    }
+    slots = tapes + (with_tapes ? static_cast<std::size_t>(tapes_size<N>(layout)) * sizeof(V) : 0);
+  }
+};
 
 /// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in order of j.
 template <class V>
@@ -237,9 +349,15 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
 
   cpu::ForwardPlan<V> plan;
   if (const Status status = set_parameters(neuron, plan.parameters); status != Status::ok) return status;
-  const int threads = threads_for(layout, workspace);
+  if (!set_taps(neuron, layout.outer * layout.inner, plan.fir)) return Status::bad_parameter;
+  const Slots slots = forward_slots(layout, plan.fir);
+  if (workspace.bytes < slots.bytes) return Status::workspace_too_small;
+  if (slots.bytes > 0 && workspace.data == nullptr) return Status::null_pointer;
+  const int threads = threads_with_slots(threads_for(layout, workspace), slots.bytes, workspace.bytes);
   plan.layout = layout;
-  plan.rows = partition<V>(layout, threads);
+  plan.rows = partition<V>(layout, threads, slots.lanes);
+  plan.slots = static_cast<char*>(workspace.data);
+  plan.slot_bytes = slots.bytes;
   plan.model = model_of(neuron);
   plan.variant = variant_of(neuron);
   plan.cap = spike_cap(neuron);
@@ -249,16 +367,42 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   plan.history[1] = N::fires ? arrays.spikes : nullptr;
   to_list<T::states>(arrays.initial, plan.initial);
   to_list<T::states>(arrays.final, plan.final);
+  take_histories<N>(plan.fir, &cpu::FirRole<V>::initial, plan.initial);
+  take_histories<N>(plan.fir, &cpu::FirRole<V>::final, plan.final);
 
-  auto task = [&](std::int64_t row) { kernels->forward(plan, row); };
+  auto task = [&](std::int64_t row, int thread) { kernels->forward(plan, row, thread); };
   cpu::parallel_for(plan.rows.count, threads, task);
   return Status::ok;
 }
 
 template <class N>
-Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept {
-  if (!valid(layout)) return {};
-  return {nullptr, workspace_bytes<N>(layout, Wanted<N>(neuron, arrays), Traits<N>::has_hidden), 0};
+Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward&, int threads) noexcept {
+  using V = typename Traits<N>::V;
+  cpu::FirRole<V> roles[2];
+  if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  const Slots slots = forward_slots(layout, roles);
+  return {nullptr, threads_for(layout, {.threads = threads}) * slots.bytes, threads};
+}
+
+template <class N>
+Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays, int threads) noexcept {
+  using V = typename Traits<N>::V;
+  cpu::FirRole<V> roles[2];
+  if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  const Wanted<N> wanted(neuron, arrays);
+  for (int k = 0; k < 2; ++k) roles[k].summed = wanted.taps[k] != nullptr;
+  // Whatever the method and the surrogate are: the most that any needs.
+  const bool may_rebuild = rebuilds<N>(Method::bptt, wanted, false, roles);
+  std::size_t bytes = 0;
+  for (const bool with_tapes : {false, may_rebuild}) {
+    for (const bool bptt : {false, true}) {
+      const Slots slots = backward_slots(layout, roles, with_tapes, bptt);
+      const std::size_t needed =
+          Parts<N>(layout, wanted, roles, with_tapes).slots + threads_for(layout, {.threads = threads}) * slots.bytes;
+      bytes = bytes < needed ? needed : bytes;
+    }
+  }
+  return {nullptr, bytes, threads};
 }
 
 template <class N>
@@ -278,16 +422,23 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   if (const Status status = set_parameters(neuron, plan.parameters); status != Status::ok) return status;
   const std::int64_t neurons = layout.outer * layout.inner;
   const Wanted<N> wanted(neuron, arrays);
-  if (!wanted.possible()) return Status::unsupported;
-  const bool with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr);
-  if (workspace.bytes < workspace_bytes<N>(layout, wanted, with_tapes)) return Status::workspace_too_small;
-  if ((wanted.sums > 0 || with_tapes) && workspace.data == nullptr) return Status::null_pointer;
+  if (!set_taps(neuron, neurons, plan.fir)) return Status::bad_parameter;
+  if (!wanted.possible(plan.fir)) return Status::unsupported;
+  const bool with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr, plan.fir);
+  for (int k = 0; k < 2; ++k) plan.fir[k].summed = wanted.taps[k] != nullptr;
+  const Parts<N> parts(layout, wanted, plan.fir, with_tapes);
+  const Slots slots = backward_slots(layout, plan.fir, with_tapes, method == Method::bptt);
+  if (workspace.bytes < parts.slots + slots.bytes) return Status::workspace_too_small;
+  if (parts.slots + slots.bytes > 0 && workspace.data == nullptr) return Status::null_pointer;
   if (arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
   if (wanted.reads_current() && arrays.current == nullptr) return Status::null_pointer;
 
-  const int threads = threads_for(layout, workspace);
+  const int threads = threads_with_slots(threads_for(layout, workspace), slots.bytes, workspace.bytes - parts.slots);
+  char* const memory = static_cast<char*>(workspace.data);
   plan.layout = layout;
-  plan.rows = partition<V>(layout, threads);
+  plan.rows = partition<V>(layout, threads, slots.lanes);
+  plan.slots = memory == nullptr ? nullptr : memory + parts.slots;
+  plan.slot_bytes = slots.bytes;
   plan.model = model_of(neuron);
   plan.variant = variant_of(neuron);
   plan.cap = spike_cap(neuron);
@@ -302,17 +453,23 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   to_list<T::states>(arrays.initial, plan.initial);
   to_list<T::states>(arrays.grad_final, plan.grad_final);
   to_list<T::states>(arrays.grad_initial, plan.grad_initial);
-  double* next = static_cast<double*>(workspace.data);
+  take_histories<N>(plan.fir, &cpu::FirRole<V>::initial, plan.initial);
+  take_histories<N>(plan.fir, &cpu::FirRole<V>::grad_final, plan.grad_final);
+  take_histories<N>(plan.fir, &cpu::FirRole<V>::grad_initial, plan.grad_initial);
+  double* next = reinterpret_cast<double*>(memory);
   for (int k = 0; k < T::parameters; ++k) {
     if (wanted.summed[k]) plan.sums[k] = next, next += neurons;
   }
-  plan.segment = with_tapes || plan.rows.tile_steps > 0 ? segment_steps(plan.rows, layout.time) : layout.time;
+  for (cpu::FirRole<V>& role : plan.fir) {
+    if (role.summed) role.sums = reinterpret_cast<double*>(memory + parts.taps[&role - plan.fir]);
+  }
+  plan.segment = backward_segment(plan.fir, plan.rows, layout.time, with_tapes);
   if (with_tapes) {
-    plan.tape = reinterpret_cast<V*>(next);
+    plan.tape = reinterpret_cast<V*>(memory + parts.tapes);
     plan.tape_elements = cpu::tape_size(T::states, plan.rows.lanes, layout.time, plan.segment);
   }
 
-  auto task = [&](std::int64_t row) { kernels->backward(plan, row); };
+  auto task = [&](std::int64_t row, int thread) { kernels->backward(plan, row, thread); };
   cpu::parallel_for(plan.rows.count, threads, task);
 
   for (int k = 0; k < T::parameters; ++k) {
@@ -324,6 +481,14 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
     if (wanted.grad[tie.target] == nullptr) return;
     add_reduced(wanted.grad[tie.target], plan.sums[tie.source], neurons, plan.parameters[tie.target], tie.sign);
   });
+  for (int k = 0; k < T::kernels; ++k) {
+    const Taps<V>& taps = plan.fir[k].taps;
+    for (std::int64_t tap = 0; wanted.taps[k] != nullptr && tap < taps.length; ++tap) {
+      double* const grad = wanted.taps[k] + tap * taps.count;
+      for (std::int64_t c = 0; c < taps.count; ++c) grad[c] = 0;
+      add_reduced(grad, plan.fir[k].sums + tap * neurons, neurons, Param<V>(taps.data, taps.count, taps.repeat), +1);
+    }
+  }
   return Status::ok;
 }
 
@@ -337,7 +502,7 @@ Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& thr
   if (!valid(threshold)) return Status::bad_parameter;
   if (count > 0 && (potential == nullptr || h == nullptr)) return Status::null_pointer;
   constexpr std::int64_t chunk = 16384;
-  auto task = [&](std::int64_t k) {
+  auto task = [&](std::int64_t k, int /*thread*/) {
     const std::int64_t end = (k + 1) * chunk < count ? (k + 1) * chunk : count;
     kernels->evaluate(surrogate, threshold, k * chunk, end, potential, h);
   };
@@ -358,7 +523,8 @@ const char* message(Status status) noexcept {
     case Status::workspace_too_small:
       return "the workspace is smaller than workspace() says";
     case Status::unsupported:
-      return "unsupported: unknown method, surrogate or EXODUS_ISA, or the gradient of a parameter that is tied to another";
+      return "unsupported: unknown method, surrogate or EXODUS_ISA, or the gradient of a parameter that is tied to another or has no "
+             "effect";
     case Status::cuda:
       return "the CUDA runtime reported an error";
   }
@@ -371,7 +537,8 @@ const char* version() noexcept {
 
 #define EXODUS_INSTANTIATE(N)                                                                                               \
   template EXODUS_API Status forward<N>(const Layout&, const N&, const N::Forward&, Workspace) noexcept;                    \
-  template EXODUS_API Workspace workspace<N>(const Layout&, const N&, const N::Backward&) noexcept;                         \
+  template EXODUS_API Workspace workspace<N>(const Layout&, const N&, const N::Forward&, int) noexcept;                     \
+  template EXODUS_API Workspace workspace<N>(const Layout&, const N&, const N::Backward&, int) noexcept;                    \
   template EXODUS_API Status backward<N>(const Layout&, const N&, Method, const Surrogate<N::Storage>&, const N::Backward&, \
                                          Workspace) noexcept;
 #define EXODUS_MODEL(name)        \

@@ -17,7 +17,7 @@ namespace {
 /// Plain ints on purpose: that their writes are visible after the call, without a race, is part of what is tested.
 bool every_task_once(std::int64_t count, int threads) {
   std::vector<int> done(static_cast<std::size_t>(count), 0);
-  auto task = [&done](std::int64_t k) { ++done[static_cast<std::size_t>(k)]; };
+  auto task = [&done](std::int64_t k, int) { ++done[static_cast<std::size_t>(k)]; };
   parallel_for(count, threads, task);
   for (const int times : done) {
     if (times != 1) return false;
@@ -39,7 +39,7 @@ TEST(Pool, UsesAtMostTheThreadsAskedFor) {
   for (const int threads : {1, 2, 3}) {
     std::mutex lock;
     std::set<std::thread::id> seen;
-    auto task = [&](std::int64_t) {
+    auto task = [&](std::int64_t, int) {
       std::this_thread::yield();
       const std::lock_guard guard(lock);
       seen.insert(std::this_thread::get_id());
@@ -53,7 +53,7 @@ TEST(Pool, UsesAtMostTheThreadsAskedFor) {
 /// Tasks that wait for each other end only if as many threads as promised take part.
 TEST(Pool, RunsTasksAtTheSameTime) {
   std::atomic<int> arrived{0};
-  auto task = [&](std::int64_t) {
+  auto task = [&](std::int64_t, int) {
     ++arrived;
     while (arrived.load() < 4) std::this_thread::yield();
   };
@@ -61,11 +61,28 @@ TEST(Pool, RunsTasksAtTheSameTime) {
   EXPECT_EQ(arrived.load(), 4);
 }
 
+/// A thread's number is its own while a task runs: memory of its own may go by it.
+TEST(Pool, NumbersItsThreads) {
+  for (const int threads : {1, 2, 5}) {
+    std::vector<int> of_thread(static_cast<std::size_t>(threads), 0);   // plain on purpose
+    std::atomic<int> wrong{0};
+    auto task = [&](std::int64_t, int thread) {
+      if (thread < 0 || thread >= threads) ++wrong;
+      int& mine = of_thread.at(static_cast<std::size_t>(thread));
+      const int before = mine++;
+      std::this_thread::yield();
+      if (mine != before + 1) ++wrong;
+    };
+    parallel_for(500, threads, task);
+    EXPECT_EQ(wrong.load(), 0);
+  }
+}
+
 TEST(Pool, NestedCallsRunOnTheirCaller) {
   std::atomic<int> wrong{0}, inner_tasks{0};
-  auto outer = [&](std::int64_t) {
+  auto outer = [&](std::int64_t, int) {
     const std::thread::id here = std::this_thread::get_id();
-    auto inner = [&](std::int64_t) {
+    auto inner = [&](std::int64_t, int) {
       ++inner_tasks;
       if (std::this_thread::get_id() != here) ++wrong;
     };

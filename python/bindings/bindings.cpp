@@ -39,6 +39,14 @@ exodus::Param<V> to_param(const py::handle& value) {
   return exodus::Param<V>(static_cast<V>(value.cast<double>()));
 }
 
+/// Of an array of shape (taps, count).
+template <class V>
+exodus::Taps<V> to_taps(const py::handle& value) {
+  const auto [values, repeat] = value.cast<std::tuple<py::array, std::int64_t>>();
+  if (values.ndim() != 2) throw py::value_error("expected taps of shape (taps, count)");
+  return {pointer<const V>(values), values.shape(0), values.shape(1), repeat};
+}
+
 /// Sets the options that are given by name; enumerators are numbers in the order of their declaration.
 struct SetOptions {
   const py::dict& given;
@@ -55,6 +63,9 @@ struct SetOptions {
 };
 
 template <class N>
+constexpr bool has_taps = requires { N::taps_names; };
+
+template <class N>
 N to_neuron(const py::dict& parameters, const py::dict& options) {
   using V = exodus::arithmetic_t<typename N::Storage>;
   N neuron;
@@ -62,6 +73,11 @@ N to_neuron(const py::dict& parameters, const py::dict& options) {
   exodus::for_each_field<std::size(N::parameter_names)>(fields, [&](exodus::Param<V>& field, int k) {
     if (parameters.contains(N::parameter_names[k])) field = to_param<V>(parameters[N::parameter_names[k]]);
   });
+  if constexpr (has_taps<N>) {
+    exodus::for_each_field<std::size(N::taps_names)>(neuron.taps, [&](exodus::Taps<V>& field, int k) {
+      if (parameters.contains(N::taps_names[k])) field = to_taps<V>(parameters[N::taps_names[k]]);
+    });
+  }
   exodus::for_each_option(neuron, SetOptions{options});
   return neuron;
 }
@@ -87,6 +103,20 @@ auto with_neuron(const std::string& model, bool double_precision, F&& f) {
   throw py::value_error("unknown model " + model);
 }
 
+/// Memory of the size that the library asks for.
+class Memory {
+ public:
+  explicit Memory(exodus::Workspace needed)
+      : memory_(std::make_unique_for_overwrite<double[]>((needed.bytes + sizeof(double) - 1) / sizeof(double))), workspace_(needed) {
+    workspace_.data = memory_.get();
+  }
+  exodus::Workspace workspace() const { return workspace_; }
+
+ private:
+  std::unique_ptr<double[]> memory_;
+  exodus::Workspace workspace_;
+};
+
 void forward(const std::string& model, bool double_precision, const Sizes& sizes, const py::dict& parameters, const py::dict& options,
              const py::object& current, const py::tuple& initial, const py::object& spikes, const py::object& potential,
              const py::tuple& final, int threads) {
@@ -101,8 +131,10 @@ void forward(const std::string& model, bool double_precision, const Sizes& sizes
     arrays.spikes = pointer<S>(spikes);
     arrays.potential = pointer<V>(potential);
     arrays.final = to_fields<Final, V>(final);
+    const exodus::Layout layout{sizes[0], sizes[1], sizes[2]};
+    const Memory memory(exodus::workspace(layout, neuron, arrays, threads));
     const py::gil_scoped_release release;
-    check(exodus::forward({sizes[0], sizes[1], sizes[2]}, neuron, arrays, {.threads = threads}));
+    check(exodus::forward(layout, neuron, arrays, memory.workspace()));
   });
 }
 
@@ -125,7 +157,7 @@ exodus::Surrogate<S> to_surrogate(const py::object& surrogate) {
 void backward(const std::string& model, bool double_precision, const Sizes& sizes, const py::dict& parameters, const py::dict& options,
               int method, const py::object& surrogate, const py::object& potential, const py::object& current, const py::tuple& initial,
               const py::object& grad_spikes, const py::object& grad_potential, const py::tuple& grad_final, const py::object& grad_current,
-              const py::tuple& grad_initial, const py::tuple& grad_parameters, int threads) {
+              const py::tuple& grad_initial, const py::tuple& grad_parameters, const py::tuple& grad_taps, int threads) {
   with_neuron(model, double_precision, [&]<template <class> class N, class S>(const N<S>&) {
     using V = exodus::arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
@@ -143,12 +175,10 @@ void backward(const std::string& model, bool double_precision, const Sizes& size
     arrays.grad_current = pointer<S>(grad_current);
     arrays.grad_initial = to_fields<Grads, V>(grad_initial);
     arrays.grad = to_fields<typename N<S>::template Parameters<double*>, double>(grad_parameters);
-    exodus::Workspace workspace = exodus::workspace(layout, neuron, arrays);
-    const auto memory = std::make_unique_for_overwrite<double[]>((workspace.bytes + sizeof(double) - 1) / sizeof(double));
-    workspace.data = memory.get();
-    workspace.threads = threads;
+    if constexpr (has_taps<N<S>>) arrays.grad_taps = to_fields<decltype(arrays.grad_taps), double>(grad_taps);
+    const Memory memory(exodus::workspace(layout, neuron, arrays, threads));
     const py::gil_scoped_release release;
-    check(exodus::backward(layout, neuron, static_cast<exodus::Method>(method), bend, arrays, workspace));
+    check(exodus::backward(layout, neuron, static_cast<exodus::Method>(method), bend, arrays, memory.workspace()));
   });
 }
 
@@ -165,14 +195,20 @@ void evaluate(bool double_precision, const py::object& surrogate, const py::hand
   double_precision ? run(double{}) : run(float{});
 }
 
-/// The names of a model's parameters and states, in the order in which addresses are passed.
+template <class N>
+std::vector<std::string> taps_names() {
+  if constexpr (has_taps<N>) return {std::begin(N::taps_names), std::end(N::taps_names)};
+  return {};
+}
+
+/// The names of a model's parameters, states and kernels with taps, in the order in which addresses are passed.
 py::dict models() {
   py::dict result;
-#define EXODUS_MODEL(name)                                                                                                 \
-  {                                                                                                                        \
-    using N = exodus::name<float>;                                                                                         \
-    result[#name] = py::make_tuple(std::vector<std::string>(std::begin(N::parameter_names), std::end(N::parameter_names)), \
-                                   std::vector<std::string>(std::begin(N::state_names), std::end(N::state_names)));        \
+#define EXODUS_MODEL(name)                                                                                                           \
+  {                                                                                                                                  \
+    using N = exodus::name<float>;                                                                                                   \
+    result[#name] = py::make_tuple(std::vector<std::string>(std::begin(N::parameter_names), std::end(N::parameter_names)),           \
+                                   std::vector<std::string>(std::begin(N::state_names), std::end(N::state_names)), taps_names<N>()); \
   }
   EXODUS_MODELS(EXODUS_MODEL)
 #undef EXODUS_MODEL

@@ -114,21 +114,25 @@ class Arrangement:
         """A new array that lies like this: the one place where results over time are allocated."""
         return _empty_on_line(self.shape, self.order, dtype)
 
-    def empty_neurons(self, dtype: np.dtype) -> np.ndarray:
-        """A new array with a value per neuron."""
-        return _empty(self.neuron_shape, self.neuron_order, dtype)
+    def empty_neurons(self, dtype: np.dtype, leading: tuple[int, ...] = ()) -> np.ndarray:
+        """A new array with a value per neuron, or with leading axes several."""
+        return _empty(leading + self.neuron_shape, self._neuron_order(len(leading)), dtype)
+
+    def _neuron_order(self, leading: int) -> tuple[int, ...]:
+        return tuple(range(leading)) + tuple(axis + leading for axis in self.neuron_order)
 
     def place(self, array: np.ndarray) -> np.ndarray:
         """The array itself if it lies like this, else a copy that does."""
         return array if _lies(array, self.order) else _copy(array, self.order)
 
     def copy_neurons(self, array: np.ndarray) -> np.ndarray:
-        """A copy, with a value per neuron, that lies like this."""
-        return _copy(array, self.neuron_order)
+        """A copy of an array with a value per neuron, or with leading axes several, that lies like this."""
+        return _copy(array, self._neuron_order(array.ndim - len(self.neuron_shape)))
 
     def place_neurons(self, array: np.ndarray) -> np.ndarray:
-        """The array with a value per neuron itself if it lies like this, else a copy that does."""
-        return array if _lies(array, self.neuron_order) else self.copy_neurons(array)
+        """The same, but the array itself if it lies like this."""
+        order = self._neuron_order(array.ndim - len(self.neuron_shape))
+        return array if _lies(array, order) else _copy(array, order)
 
     def with_time(self, parameter: np.ndarray) -> np.ndarray:
         """A parameter, shaped to broadcast against the array with its time axis."""
@@ -215,7 +219,7 @@ class BoundParameter:
     number : float
         The value of all neurons, if `values` is None.
     values : ndarray or None
-        In memory order; neuron j has values[(j / repeat) % count].
+        In memory order; neuron j has values[(j / repeat) % count]. Of taps, a row for each.
     repeat : int
         See `values`.
     shape : tuple of int
@@ -248,42 +252,45 @@ class BoundParameter:
     def gradient(self, flat: np.ndarray, arrangement: Arrangement) -> np.ndarray:
         """The kernels' gradient, `count` doubles, in the parameter's own shape."""
         shape = arrangement.neuron_shape if self._full else self._padded
-        grad = flat.reshape([shape[axis] for axis in self._order]).transpose(np.argsort(self._order))
+        lanes = flat.reshape([-1] + [shape[axis] for axis in self._order])  # a row, or of taps one for each
+        grad = lanes.transpose(0, *(axis + 1 for axis in np.argsort(self._order)))
         if self._full:
-            axes = tuple(k for k, n in enumerate(self._padded) if n == 1)
+            axes = tuple(k + 1 for k, n in enumerate(self._padded) if n == 1)
             grad = grad.sum(axis=axes, keepdims=True)
         return grad.reshape(self.shape)
 
 
 def bind_parameter(
-    name: str, value: float | np.ndarray, arrangement: Arrangement, dtype: np.dtype
+    name: str, value: float | np.ndarray, arrangement: Arrangement, dtype: np.dtype, taps: bool = False
 ) -> BoundParameter:
-    """Round a parameter to the arithmetic dtype and broadcast it against the neurons."""
+    """Round a parameter to the arithmetic dtype; broadcast it, of taps each, against the neurons."""
     array = np.asarray(value, dtype)
-    shape, neurons, order = array.shape, arrangement.neuron_shape, arrangement.neuron_order
+    shape, neurons, order = array.shape[taps:], arrangement.neuron_shape, arrangement.neuron_order
     if len(shape) > len(neurons) or any(
         n not in (1, m) for n, m in zip(shape[::-1], neurons[::-1], strict=False)
     ):
         raise ValueError(
             f"{name} must broadcast against the neurons' shape {neurons}, got shape {shape}"
+            + (" beside its first axis" if taps else "")
             + _hint(shape, neurons)
         )
     padded = (1,) * (len(neurons) - len(shape)) + shape
     if array.ndim == 0:
         return BoundParameter.scalar(float(array))
-    if array.size == 1:
+    if array.size == 1 and not taps:
         return BoundParameter(float(array.reshape(())), None, 1, shape, padded, order, False)
     # In memory order: the parameter's axes must follow each other for (j / repeat) % count to say it.
     sizes = [padded[axis] for axis in order]
     own = [k for k, axis in enumerate(order) if padded[axis] > 1]
-    between = [k for k in range(own[0], own[-1] + 1) if neurons[order[k]] > 1]
+    between = [k for k in range(own[0], own[-1] + 1) if neurons[order[k]] > 1] if own else []
     full = any(sizes[k] == 1 for k in between)
-    lanes = array.reshape(padded)
+    rows = array.reshape((-1, *padded))
     if full:
-        lanes = np.broadcast_to(lanes, neurons)
-    values = np.ascontiguousarray(lanes.transpose(order))
-    repeat = 1 if full else math.prod(neurons[order[k]] for k in range(own[-1] + 1, len(order)))
-    return BoundParameter(0.0, values, repeat, shape, padded, order, full)
+        rows = np.broadcast_to(rows, (len(rows), *neurons))
+    values = np.ascontiguousarray(rows.transpose(0, *(axis + 1 for axis in order)))
+    values = values.reshape((len(rows), -1) if taps else -1)
+    repeat = 1 if full or not own else math.prod(neurons[order[k]] for k in range(own[-1] + 1, len(order)))
+    return BoundParameter(0.0, values, repeat, array.shape, padded, order, full)
 
 
 def _hint(shape: tuple[int, ...], neurons: tuple[int, ...]) -> str:

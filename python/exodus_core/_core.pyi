@@ -5,7 +5,7 @@ Arrays = tuple[Array, ...]
 Param = float | tuple[ndarray, int]
 Bend = tuple[int, float, float, float, float] | ndarray
 
-models: dict[str, tuple[list[str], list[str]]]
+models: dict[str, tuple[list[str], list[str], list[str]]]
 surrogates: list[str]
 version: str
 
@@ -39,6 +39,7 @@ def backward(
     grad_current: Array,
     grad_initial: Arrays,
     grad_parameters: Arrays,
+    grad_taps: Arrays,
     threads: int,
 ) -> None: ...
 def evaluate(

@@ -83,14 +83,14 @@ def _state_arrays(
     name: str, state: Any, neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, optional: bool
 ) -> list[Any]:
     """The fields of a state or of its gradient, checked."""
-    names = neuron._state._fields
+    names, leading = neuron._state._fields, neuron._history()
     if not isinstance(state, (tuple, list)) or len(state) != len(names):
         got = f"{len(state)} fields" if isinstance(state, (tuple, list)) else type(state).__name__
         raise TypeError(f"{name} must be a tuple of {len(names)} arrays ({', '.join(names)}), got {got}")
     return [
         None
         if optional and array is None
-        else require(f"{name}.{field}", array, arrangement.neuron_shape, dtype)
+        else require(f"{name}.{field}", array, leading.get(field, ()) + arrangement.neuron_shape, dtype)
         for field, array in zip(names, state, strict=True)
     ]
 
@@ -105,7 +105,19 @@ def _bind(
         rounded = {name: np.asarray(value, dtype) for name, value in neuron._parameters().items()}
     unchecked = neuron._wanted(set(learnt))
     check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, dtype)
-    return {name: bind_parameter(name, value, arrangement, dtype) for name, value in rounded.items()}
+    taps = _core.models[neuron._model][2]
+    return {
+        name: bind_parameter(name, value, arrangement, dtype, taps=name in taps)
+        for name, value in rounded.items()
+    }
+
+
+def _empty_state(neuron: Neuron, arrangement: Arrangement, dtype: np.dtype) -> Any:
+    """A state, or its gradient, for the kernels to fill."""
+    leading = neuron._history()
+    return neuron._state(
+        *(arrangement.empty_neurons(dtype, leading.get(field, ())) for field in neuron._state._fields)
+    )
 
 
 def _check_out(name: str, array: Any, like: np.ndarray, arrangement: Arrangement) -> None:
@@ -222,7 +234,7 @@ def run_forward(
             {"out.spikes": spikes, "out.potential": potential},
             {"current": given, **_named("state", fields, state)},
         )
-    final = neuron._state(*(arrangement.empty_neurons(dtype) for _ in fields))
+    final = _empty_state(neuron, arrangement, dtype)
     _core.forward(
         neuron._model,
         dtype == np.float64,
@@ -399,10 +411,10 @@ def run_backward(
     bend = surrogate._argument if isinstance(surrogate, Surrogate) else h
     if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
-    grad_initial = neuron._state(*(arrangement.empty_neurons(dtype) for _ in fields))
+    grad_initial = _empty_state(neuron, arrangement, dtype)
     own = neuron._wanted(wanted) if wanted else wanted
-    names = _core.models[neuron._model][0]
-    sums = {name: np.empty(trace._parameters[name].count) for name in names if name in own}
+    names, _, taps = _core.models[neuron._model]
+    sums = {name: np.empty(trace._parameters[name].count) for name in names + taps if name in own}
     _core.backward(
         neuron._model,
         dtype == np.float64,
@@ -420,6 +432,7 @@ def run_backward(
         grad_current,
         grad_initial,
         tuple(map(sums.get, names)),
+        tuple(map(sums.get, taps)),
         threads,
     )
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}

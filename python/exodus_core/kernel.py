@@ -1,19 +1,20 @@
 """Kernels of the spike response model: how an input, or a spike, is felt over the steps that follow.
 
-Each runs as the same recursion of two numbers per neuron (`exodus/kernel.hpp`), forward and backward, so that
-it costs the same however long it lasts. The order of operations below is the contract of the forward pass.
+All but FIR run as the same recursion of two numbers per neuron (`exodus/kernel.hpp`), forward and backward,
+so that they cost the same however long they last. The order of operations below is the contract of the
+forward pass.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ._values import Number, Value, number, require_that
 
-__all__ = ["Alpha", "DoubleExponential", "Exponential", "Kernel"]
+__all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]
 
 
 class Kernel(Value):
@@ -21,8 +22,6 @@ class Kernel(Value):
 
     _late: ClassVar[bool] = False  # y takes x of the step before
     _decays: ClassVar[tuple[str, ...]] = ()
-
-    scale: Number
 
     def _fields(self) -> tuple[str, ...]:
         raise NotImplementedError
@@ -35,8 +34,12 @@ class Kernel(Value):
             object.__setattr__(self, name, value)
 
     def _parameters(self) -> dict[str, Number]:
-        """The recursion's numbers by the kernels' names, not yet rounded."""
+        """The recursion's numbers, or the taps, by the names of `exodus/kernel.hpp`, not yet rounded."""
         raise NotImplementedError
+
+    def _history(self) -> dict[str, tuple[int]]:
+        """How many values the state's x and y have for a neuron, if not one."""
+        return {}
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Gradients by the kernel's own names from those of the recursion's numbers."""
@@ -195,6 +198,53 @@ class Alpha(Kernel):
     def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
         tau, scale = values
         return scale * (n / tau) * np.exp(1 - n / tau)
+
+
+class _Taps(np.ndarray):
+    """The values of a FIR kernel; like those of the other kernels they can be asked for, ``taps(length)``."""
+
+    def __call__(self, length: int) -> np.ndarray:
+        values = np.zeros((length, *self.shape[1:]))
+        values[: len(self)] = self[:length]
+        return values
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FIR(Kernel):
+    """Any kernel, by its values: out[n] = sum of taps[k] in[n-k], from k = 0 on, starting at 0.
+
+    Its cost is proportional to the number of taps: for every input of `epsilon`, and of `nu`, forward, for
+    every spike, backward for every step. A neuron remembers as many inputs.
+
+    Parameters
+    ----------
+    taps : array_like
+        kernel[0], kernel[1], ...: shape (K,), or (K, ...) with axes behind that broadcast against the
+        neurons, (K, C, 1, 1) for a kernel per channel of (B, T, C, H, W). What lies beyond is zero.
+    """
+
+    taps: Any = field()
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.taps) == 0:
+            raise ValueError(f"taps must be an array with an axis of taps, got {self.taps!r}")
+        super().__post_init__()
+        object.__setattr__(self, "taps", np.asarray(self.taps).view(_Taps))
+
+    def _fields(self) -> tuple[str, ...]:
+        return ("taps",)
+
+    def _parameters(self) -> dict[str, Number]:
+        return {"taps": np.asarray(self.taps)}
+
+    def _history(self) -> dict[str, tuple[int]]:
+        return {"x": (len(self.taps) - 1,), "y": (0,)}
+
+    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return grads
+
+    def _sources(self, name: str) -> set[str]:
+        return {name}
 
 
 def sum_to(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

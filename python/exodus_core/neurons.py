@@ -67,7 +67,11 @@ class ALIFState(NamedTuple):
 
 
 class SRMState(NamedTuple):
-    """State of SRM after a step: beside potential and spikes what its kernels remember."""
+    """State of SRM after a step: beside potential and spikes what its kernels remember.
+
+    A FIR kernel of K taps remembers K - 1 earlier inputs, newest first, along a first axis of its `x`; its
+    `y` is empty.
+    """
 
     potential: np.ndarray
     spikes: np.ndarray
@@ -78,7 +82,7 @@ class SRMState(NamedTuple):
 
 
 class FilterState(NamedTuple):
-    """State of a kernel's filter after a step: its output and what the kernel remembers."""
+    """State of a kernel's filter after a step: its output and what the kernel remembers (see SRMState)."""
 
     potential: np.ndarray
     x: np.ndarray
@@ -186,6 +190,10 @@ class Neuron(Value):
         """Whether gradients of these parameters need the input current: those of the gain do."""
         return "gain" in names
 
+    def _history(self) -> dict[str, tuple[int]]:
+        """How many values a neuron has of those fields of the state that are not one value."""
+        return {}
+
     @cached_property
     def _is_scalar(self) -> bool:
         """Whether all parameters are numbers."""
@@ -249,7 +257,9 @@ class Neuron(Value):
             raise ValueError(
                 f"potential must broadcast to shape {shape}, got shape {np.shape(potential)}"
             ) from None
-        return self._state(first, *(np.zeros(shape, dtype) for _ in self._state._fields[1:]))
+        leading = self._history()
+        rest = (np.zeros(leading.get(f, ()) + shape, dtype) for f in self._state._fields[1:])
+        return self._state(first, *rest)
 
 
 class _Leaky(Neuron):
@@ -728,9 +738,11 @@ class SRM(Neuron):
         return kinds | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
 
     def _names(self) -> list[str]:
-        return [f"{role}.{name}" for role, kernel in self._kernels() for name in kernel._fields()] + [
-            "threshold"
-        ]
+        of_kernels = [f"{role}.{name}" for role, kernel in self._kernels() for name in kernel._fields()]
+        return [*of_kernels, "threshold"]
+
+    def _history(self) -> dict[str, tuple[int]]:
+        return {f"{role}_{k}": n for role, kernel in self._kernels() for k, n in kernel._history().items()}
 
     def _wanted(self, names: set[str]) -> set[str]:
         wanted = {"threshold"} & names
@@ -804,6 +816,9 @@ class Filter(Neuron):
 
     def _names(self) -> list[str]:
         return list(self.kernel._fields())
+
+    def _history(self) -> dict[str, tuple[int]]:
+        return self.kernel._history()
 
     def _wanted(self, names: set[str]) -> set[str]:
         return {source for name in names for source in self.kernel._sources(name)}

@@ -21,9 +21,9 @@
 
 namespace exodus {
 
-/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, ExpLeak or KernelFilter, of float or double. Needs no
-/// workspace; only `workspace.threads` is read. The results have the same bits on every instruction set, thread count, layout and chunking
-/// of time. Outputs must not overlap inputs or each other.
+/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, ExpLeak or KernelFilter, of float or double. Kernels with taps
+/// alone need a workspace. The results have the same bits on every instruction set, thread count, layout and chunking of time. Outputs must
+/// not overlap inputs or each other.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
 
@@ -33,9 +33,14 @@ template <class N>
 EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                            const typename N::Backward& arrays, Workspace workspace = {}) noexcept;
 
-/// The workspace that backward() needs for these arrays, whatever the method: `bytes` set, `data` null.
+/// The workspace that forward() needs for so many threads (0: as many as set_num_threads() says; with less memory a call takes fewer):
+/// `bytes` set, `data` null.
 template <class N>
-EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept;
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads = 0) noexcept;
+
+/// The workspace that backward() needs for these arrays, whatever the method.
+template <class N>
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays, int threads = 0) noexcept;
 
 /// h[k] = f'(potential[k]) for k < count, with the threshold of element k.
 template <class S>

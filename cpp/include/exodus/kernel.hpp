@@ -10,8 +10,17 @@
 /// a = b = p = e^(-1/tau) and w = scale (e/tau) p the alpha kernel scale (n/tau) e^(1-n/tau). With g[n] = dL/dout[n], the correlation is
 ///
 ///     Y[n] = w g[n] + b Y[n+1],   X[n] = a X[n+1] + Y[n] (prompt) or + Y[n+1] (late),   dL/din[n] = X[n]
+///
+/// A FIR kernel has taps of its own in place of a recursion, and remembers the last inputs in place of x and y:
+///
+///     out[n] = sum_{k<K} tap[k] in[n-k],   dL/din[n] = sum_{k<K} tap[k] g[n+k],   dL/dtap[k] = sum_n g[n] in[n-k]
+///
+/// out sums from the newest input to the oldest, starting at 0. The engines sum what goes into or out of such a kernel (fir.hpp); the
+/// recursion is then the identity, a = b = 0 and w = 1. The state's array x holds K-1 earlier inputs of each neuron, x[k * neurons + j],
+/// newest first: of the current those of steps n-k, of the spikes, whose last are a field of their own, those of steps n-1-k. y is unused.
 #pragma once
 
+#include "neuron.hpp"
 #include "scalar.hpp"
 
 namespace exodus {
@@ -23,6 +32,19 @@ template <class X>
 struct KernelParameters {
   X a{}, b{}, scale{};
 };
+
+/// A kernel's parameters with defaults; with taps, those of the identity.
+template <class V>
+static inline KernelParameters<Param<V>> resolved(const KernelParameters<Param<V>>& kernel, const Taps<V>& taps, V scale) {
+  if (taps.length > 0) return {Param<V>(0), Param<V>(0), Param<V>(1)};
+  return {given(kernel.a, Param<V>(0)), given(kernel.b, Param<V>(0)), given(kernel.scale, Param<V>(scale))};
+}
+
+/// The kind of a kernel's recursion; with taps, of the identity.
+template <class V>
+static inline int kind_of(Kernel kind, const Taps<V>& taps) {
+  return static_cast<int>(taps.length > 0 ? Kernel::prompt : kind);
+}
 
 /// x[n] and y[n], or for the correlation X[n] and Y[n].
 template <class X>

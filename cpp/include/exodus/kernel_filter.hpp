@@ -1,5 +1,5 @@
 /// @file
-/// A recursive kernel alone (kernel.hpp): a filter without spikes, for readouts and losses on filtered spikes.
+/// A kernel alone (kernel.hpp): a filter without spikes, for readouts and losses on filtered spikes.
 ///
 ///     v[n] = sum_{k<=n} kernel[n-k] a[k],      dL/da[n] = sum_{m>=n} kernel[m-n] q[m]
 ///
@@ -17,6 +17,11 @@ struct KernelFilterState {
   X potential{}, x{}, y{};
 };
 
+template <class X>
+struct FilterKernels {
+  X kernel{};
+};
+
 /// The filter for data of type S. Not given: decays 0, scale 1. `spikes` and `grad_spikes` of its arrays are ignored.
 template <class S>
 struct KernelFilter : KernelParameters<Param<arithmetic_t<S>>> {
@@ -28,9 +33,10 @@ struct KernelFilter : KernelParameters<Param<arithmetic_t<S>>> {
   template <Method M, class X>
   using Carry = KernelState<X>;
   using Forward = ForwardArrays<S, KernelFilterState>;
-  using Backward = BackwardArrays<S, KernelFilterState, KernelParameters>;
+  using Backward = BackwardArrays<S, KernelFilterState, KernelParameters, FilterKernels>;
 
   Kernel kernel = Kernel::prompt;
+  FilterKernels<Taps<arithmetic_t<S>>> taps{};   ///< given, the kernel is FIR; its kind and parameters are ignored
 
   static constexpr bool fires = false;
   static constexpr int variants = 2;   ///< the kernel's kind
@@ -41,6 +47,7 @@ struct KernelFilter : KernelParameters<Param<arithmetic_t<S>>> {
   static constexpr bool carries_gradient = true;
   static constexpr bool reads_current(int) { return true; }
   static constexpr const char* parameter_names[] = {"a", "b", "scale"};
+  static constexpr const char* taps_names[] = {"taps"};
   static constexpr const char* state_names[] = {"potential", "x", "y"};
 };
 
@@ -51,13 +58,12 @@ static inline void for_each_option(KernelFilter<S>& filter, F&& field) {
 
 template <class S>
 static inline int variant_of(const KernelFilter<S>& filter) {
-  return static_cast<int>(filter.kernel);
+  return kind_of(filter.kernel, filter.taps.kernel);
 }
 
 template <class S>
 static inline KernelParameters<Param<arithmetic_t<S>>> resolved(const KernelFilter<S>& filter) {
-  using P = Param<arithmetic_t<S>>;
-  return {given(filter.a, P(0)), given(filter.b, P(0)), given(filter.scale, P(1))};
+  return resolved<arithmetic_t<S>>(filter, filter.taps.kernel, 1);
 }
 
 template <class S, class F>

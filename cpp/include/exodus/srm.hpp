@@ -1,6 +1,6 @@
 /// @file
-/// The spike response model with recursive kernels (appendix, section 2): the input passes the response kernel eps, spikes pass the
-/// refractory kernel nu (kernel.hpp).
+/// The spike response model (appendix, section 2): the input passes the response kernel eps, spikes pass the refractory kernel nu
+/// (kernel.hpp).
 ///
 ///     u[n] = (eps * a)[n] + sum_{k<n} nu[n-1-k] s[k],   s[n] = f(u[n])
 ///
@@ -31,10 +31,25 @@ struct SrmState {
   X potential{}, spikes{}, epsilon_x{}, epsilon_y{}, nu_x{}, nu_y{};
 };
 
+/// What there is of each kernel.
+template <class X>
+struct SrmKernels {
+  X epsilon{}, nu{};
+};
+
 /// X[n+1] and Y[n+1] of both kernels' correlations.
 template <class X>
 struct SrmCarry {
   X epsilon_x{}, epsilon_y{}, nu_x{}, nu_y{};
+};
+
+/// The kinds of both kernels, or that both have taps; and several spikes in a step.
+template <int Variant>
+struct SrmVariant {
+  static constexpr int form = Variant % 5;
+  static constexpr Kernel epsilon = static_cast<Kernel>(form % 2), nu = static_cast<Kernel>(form / 2 % 2);
+  static constexpr bool sums = form == 4;   ///< no recursion is left: what comes for the current and the spikes are sums over the taps
+  static constexpr bool multi = Variant / 5 != 0;
 };
 
 /// SRM for data of type S. Not given: decays 0, scales 1 (for nu, -1), threshold 1.
@@ -48,21 +63,29 @@ struct Srm : SrmParameters<Param<arithmetic_t<S>>> {
   template <Method M, class X>   // BPTT carries dL/d(state)
   using Carry = std::conditional_t<M == Method::bptt, SrmState<X>, SrmCarry<X>>;
   using Forward = ForwardArrays<S, SrmState>;
-  using Backward = BackwardArrays<S, SrmState, SrmParameters>;
+  using Backward = BackwardArrays<S, SrmState, SrmParameters, SrmKernels>;
 
   Kernel epsilon = Kernel::prompt;
   Kernel nu = Kernel::prompt;
-  std::int64_t max_spikes = 1;   ///< spikes in one step, at most; 0: any number
+  SrmKernels<Taps<arithmetic_t<S>>> taps{};   ///< given, a kernel is FIR; its kind and parameters are ignored
+  std::int64_t max_spikes = 1;                ///< spikes in one step, at most; 0: any number
 
   static constexpr bool fires = true;
-  static constexpr int variants = 8;           ///< see SrmVariant
-  static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
+  static constexpr int variants = 10;          ///< see SrmVariant
+  static constexpr int adjoint_variants = 5;   ///< of them: how many spikes a step may have does not matter to it
   static constexpr int threshold_index = 6;    ///< which parameter the surrogate reads
   static constexpr int gain_index = -1;        ///< nothing multiplies the current
   template <Method M>
   static constexpr bool carries_gradient = M != Method::bptt;
+  /// The states that a step sets and the carries that an adjoint sets, a bit each: where both kernels have taps, no more than potential and
+  /// spikes, and lam in place of nu's Y (for BPTT, of the spikes).
+  template <int Variant>
+  static constexpr unsigned set_states = SrmVariant<Variant>::sums ? 0b11 : ~0u;
+  template <Method M, int Variant>
+  static constexpr unsigned set_carries = !SrmVariant<Variant>::sums ? ~0u : (M == Method::bptt ? 0b10 : 0b1000);
   static constexpr bool reads_current(int parameter) { return parameter < 3; }
   static constexpr const char* parameter_names[] = {"epsilon_a", "epsilon_b", "epsilon_scale", "nu_a", "nu_b", "nu_scale", "threshold"};
+  static constexpr const char* taps_names[] = {"epsilon_taps", "nu_taps"};
   static constexpr const char* state_names[] = {"potential", "spikes", "epsilon_x", "epsilon_y", "nu_x", "nu_y"};
 };
 
@@ -73,23 +96,20 @@ static inline void for_each_option(Srm<S>& neuron, F&& field) {
   field("max_spikes", neuron.max_spikes);
 }
 
-/// The kinds of both kernels, and several spikes in a step.
-template <int Variant>
-struct SrmVariant {
-  static constexpr Kernel epsilon = static_cast<Kernel>(Variant % 2), nu = static_cast<Kernel>(Variant / 2 % 2);
-  static constexpr bool multi = Variant / 4 != 0;
-};
-
 template <class S>
 static inline int variant_of(const Srm<S>& neuron) {
-  return static_cast<int>(neuron.epsilon) + 2 * static_cast<int>(neuron.nu) + (neuron.max_spikes == 1 ? 0 : 4);
+  const auto& [of_current, of_spikes] = neuron.taps;
+  const bool sums = of_current.length > 0 && of_spikes.length > 0;
+  const int form = sums ? 4 : kind_of(neuron.epsilon, of_current) + 2 * kind_of(neuron.nu, of_spikes);
+  return form + (neuron.max_spikes == 1 ? 0 : 5);
 }
 
 template <class S>
 static inline SrmParameters<Param<arithmetic_t<S>>> resolved(const Srm<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  return {given(neuron.epsilon_a, P(0)), given(neuron.epsilon_b, P(0)), given(neuron.epsilon_scale, P(1)), given(neuron.nu_a, P(0)),
-          given(neuron.nu_b, P(0)),      given(neuron.nu_scale, P(-1)), given(neuron.threshold, P(1))};
+  using V = arithmetic_t<S>;
+  const auto epsilon = resolved<V>({neuron.epsilon_a, neuron.epsilon_b, neuron.epsilon_scale}, neuron.taps.epsilon, V(1));
+  const auto nu = resolved<V>({neuron.nu_a, neuron.nu_b, neuron.nu_scale}, neuron.taps.nu, V(-1));
+  return {epsilon.a, epsilon.b, epsilon.scale, nu.a, nu.b, nu.scale, given(neuron.threshold, Param<V>(1))};
 }
 
 template <class S, class F>
@@ -116,6 +136,7 @@ EXODUS_SCALAR KernelState<V> nu_of(const Struct<V>& s) {
 template <int Variant, class V>
 EXODUS_SCALAR SrmState<V> recorded(const SrmParameters<V>& p, V cap, const SrmState<V>& before, V u, V a) {
   using Form = SrmVariant<Variant>;
+  if constexpr (Form::sums) return {u, fire<Form::multi>(u, p.threshold, cap)};
   const KernelState<V> epsilon = advance<Form::epsilon>(epsilon_of(p), epsilon_of(before), a);
   const KernelState<V> nu = advance<Form::nu>(nu_of(p), nu_of(before), before.spikes);
   return {u, fire<Form::multi>(u, p.threshold, cap), epsilon.x, epsilon.y, nu.x, nu.y};
@@ -125,7 +146,7 @@ template <int Variant, class V>
 EXODUS_SCALAR void step(const SrmParameters<V>& p, V cap, SrmState<V>& state, V a) {
   using Form = SrmVariant<Variant>;
   SrmState<V> after = recorded<Variant>(p, cap, state, V(0), a);
-  after.potential = output(epsilon_of(p), epsilon_of(after)) + output(nu_of(p), nu_of(after));
+  after.potential = Form::sums ? a + state.spikes : output(epsilon_of(p), epsilon_of(after)) + output(nu_of(p), nu_of(after));
   after.spikes = fire<Form::multi>(after.potential, p.threshold, cap);
   state = after;
 }
@@ -140,6 +161,11 @@ EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState>& at
   using Form = SrmVariant<Variant>;
   const V S = M == Method::slayer ? at.e : at.e + carry.nu_x;
   const V lam = multiply_add(at.h, S, at.q);
+  if constexpr (Form::sums) {
+    carry.nu_y = lam;
+    terms = join({}, {}, -(at.h * S));
+    return lam;
+  }
   const KernelState<V> epsilon = correlate<Form::epsilon>(epsilon_of(p), epsilon_of(carry), lam, epsilon_of(at.direct));
   const KernelState<V> nu = correlate<Form::nu>(nu_of(p), nu_of(carry), lam, nu_of(at.direct));
   carry = {epsilon.x, epsilon.y, nu.x, nu.y};
@@ -164,6 +190,11 @@ EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState>& at
   const V grad_spikes = at.e + carry.spikes;   // s = f(u)
   const V grad_fire = at.h * grad_spikes;
   const V grad_u = (at.q + carry.potential) + grad_fire;
+  if constexpr (Form::sums) {
+    carry.spikes = grad_u;
+    terms = join({}, {}, -grad_fire);
+    return grad_u;
+  }
 
   KernelState<V> epsilon{carry.epsilon_x + at.direct.epsilon_x, carry.epsilon_y + at.direct.epsilon_y};   // u = z + r
   KernelState<V> nu{carry.nu_x + at.direct.nu_x, carry.nu_y + at.direct.nu_y};

@@ -24,7 +24,7 @@ enum class [[nodiscard]] Status {
   bad_parameter,         ///< a Param with count or repeat below 1, or max_spikes < 0, or an enumerator out of range
   null_pointer,          ///< an array that this call needs is null
   workspace_too_small,   ///< ask workspace() for the size
-  unsupported,           ///< unknown method, surrogate or EXODUS_ISA; the gradient of a parameter that is tied to another
+  unsupported,           ///< unknown method, surrogate or EXODUS_ISA; the gradient of a parameter that is tied to another or has no effect
   cuda,                  ///< the CUDA runtime reported an error
 };
 
@@ -57,6 +57,19 @@ struct Param {
   constexpr Param(const V* values, std::int64_t n, std::int64_t each = 1) : data(values), count(n), repeat(each) {}
 };
 
+/// The taps of a FIR kernel, newest input first: neuron j's tap k is data[k*count + (j / repeat) % count].
+template <class V>
+struct Taps {
+  const V* data = nullptr;
+  std::int64_t length = 0;   ///< 0: not given
+  std::int64_t count = 1;
+  std::int64_t repeat = 1;
+};
+
+/// The kernels of a model that has none.
+template <class X>
+struct NoKernels {};
+
 /// Memory that a call works in. `workspace()` says how many bytes a call needs; the caller provides `data`, aligned to 8 bytes.
 struct Workspace {
   void* data = nullptr;
@@ -74,7 +87,8 @@ enum class Reset { subtract, zero, none };
 enum class ResetTiming { after_decay, before_decay };
 
 /// What forward() reads and writes. `State` is the model's struct of state fields. Arrays with a time axis have the layout's
-/// outer*time*inner elements; state arrays have one element per neuron.
+/// outer*time*inner elements; state arrays have one element per neuron, and those of FIR kernels one for each tap but the first
+/// (kernel.hpp).
 template <class S, template <class> class State>
 struct ForwardArrays {
   using V = arithmetic_t<S>;
@@ -85,8 +99,9 @@ struct ForwardArrays {
   State<V*> final{};            ///< state after the last step, out; null fields are not wanted
 };
 
-/// What backward() reads and writes; doubles for the parameters, in each Param's own `count`.
-template <class S, template <class> class State, template <class> class Parameters>
+/// What backward() reads and writes; doubles for the parameters, in each Param's own `count`, and for taps in their own order. `Kernels` is
+/// the model's struct of kernels that may have taps.
+template <class S, template <class> class State, template <class> class Parameters, template <class> class Kernels = NoKernels>
 struct BackwardArrays {
   using V = arithmetic_t<S>;
   const V* potential = nullptr;        ///< u[n] of the forward pass, in
@@ -98,6 +113,7 @@ struct BackwardArrays {
   S* grad_current = nullptr;           ///< dL/da[n], out; null if not wanted
   State<V*> grad_initial{};            ///< dL/d(initial state), out; null fields are not wanted
   Parameters<double*> grad{};          ///< dL/d(parameter), out; null fields are not wanted
+  Kernels<double*> grad_taps{};        ///< dL/d(taps), out; null fields are not wanted
 };
 
 }   // namespace exodus

@@ -6,212 +6,17 @@
 /// tile (time-last arrays included), and results back.
 #pragma once
 
-#include "stages.hpp"
-#include "store.hpp"
+#include "fir.hpp"
+#include "rows.hpp"
 
 namespace exodus::cpu {
 namespace {
 
 template <class V>
-constexpr int line_lanes = 64 / sizeof(V);   // a cache line
-constexpr int max_tile_elements = 4096;
-// A row spans two segments at most, each of which may end with a partial block.
-constexpr int max_blocks = max_row_lanes<float> / block_lanes + 2;
-
-/// Neurons [begin, begin + lanes) cut into blocks, each contiguous in memory.
-struct Block {
-  std::int64_t offset;   ///< of its first element at step 0, in the array or tile
-  int lane, lanes;
-};
-
-struct Row {
-  std::int64_t begin;
-  int lanes;
-  bool tiled;
-  std::int64_t step_stride;   ///< from a step to the next, in elements
-  int block_count;
-  Block blocks[max_blocks];
-};
-
-inline std::int64_t smaller(std::int64_t a, std::int64_t b) {
-  return a < b ? a : b;
-}
-
-/// Cuts `lanes` contiguous elements into blocks of equal size.
-void add_segment(Row& row, std::int64_t offset, int lane, int lanes) {
-  const int pieces = (lanes + block_lanes - 1) / block_lanes;
-  for (int k = 0, done = 0; k < pieces; ++k) {
-    const int size = lanes / pieces + (k < lanes % pieces ? 1 : 0);
-    row.blocks[row.block_count++] = {offset + done, lane + done, size};
-    done += size;
-  }
-}
-
-void set_row(Row& row, const Layout& layout, const Rows& rows, std::int64_t index) {
-  row.begin = index * rows.lanes;
-  row.lanes = static_cast<int>(smaller(rows.lanes, rows.neurons - row.begin));
-  row.tiled = rows.tile_steps > 0;
-  row.step_stride = row.tiled ? row.lanes : layout.inner;
-  row.block_count = 0;
-  if (row.tiled) {
-    add_segment(row, 0, 0, row.lanes);
-    return;
-  }
-  for (int lane = 0; lane < row.lanes;) {
-    const std::int64_t outer = (row.begin + lane) / layout.inner, first = (row.begin + lane) % layout.inner;
-    const int lanes = static_cast<int>(smaller(layout.inner - first, row.lanes - lane));
-    add_segment(row, outer * layout.time * layout.inner + first, lane, lanes);
-    lane += lanes;
-  }
-}
-
-/// Calls copy(array, tile) for each contiguous piece, `layout.inner` elements, of steps [begin, end) of the row, in the array's order. A
-/// tile has the shape (steps, lanes); a tiled row has whole outer indices.
-template <class Array, class Tile, class Copy>
-EXODUS_SCALAR void for_pieces(Array* array, Tile* tile, const Layout& layout, const Row& row, std::int64_t steps, Copy copy) {
-  for (std::int64_t lane = 0; lane < row.lanes; lane += layout.inner, array += layout.time * layout.inner) {
-    for (std::int64_t n = 0; n < steps; ++n) copy(array + n * layout.inner, tile + n * row.lanes + lane);
-  }
-}
-
-/// The first element of a tiled row at a step.
-template <class Array>
-EXODUS_SCALAR Array* tile_source(Array* array, const Layout& layout, const Row& row, std::int64_t step) {
-  return array + (row.begin / layout.inner * layout.time + step) * layout.inner;
-}
-
-/// Steps [begin, end) of a tiled row from an array to a tile.
-template <class V>
-void load_tile(const V* array, V* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end) {
-  const V* const source = tile_source(array, layout, row, begin);
-  if (layout.inner == 1) {
-    transpose(source, layout.time, tile, row.lanes, row.lanes, end - begin);
-  } else {
-    for_pieces(source, tile, layout, row, end - begin, [&](const V* step, V* line) {
-      for (std::int64_t i = 0; i < layout.inner; ++i) line[i] = step[i];
-    });
-  }
-}
-
-/// The way back.
-template <class V>
-void store_tile(V* array, const V* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end) {
-  V* const target = tile_source(array, layout, row, begin);
-  if (layout.inner == 1) {
-    transpose(tile, row.lanes, target, layout.time, end - begin, row.lanes);
-  } else {
-    for_pieces(target, tile, layout, row, end - begin, [&](V* step, const V* line) {
-      for (std::int64_t i = 0; i < layout.inner; ++i) step[i] = line[i];
-    });
-  }
-}
-
-/// An input over time, in place or through a tile; a missing one reads as the same block of zeros at every step.
-template <class V>
-struct Input {
-  const V* array = nullptr;
-  V* tile = nullptr;
-  const V* now = nullptr;    ///< where the present step begins
-  std::int64_t stride = 0;   ///< from a step to the next; 0 if missing
-  std::int64_t mask = 0;     ///< of a block's offset: 0 if missing, else all ones
-
-  bool in_place(const Row& row) const { return array != nullptr && !row.tiled; }
-
-  /// Makes steps [begin, end) readable and goes to one of them.
-  void seek(const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end, std::int64_t step, const V* zeros) {
-    if (array == nullptr) {
-      now = zeros;
-      return;
-    }
-    mask = ~std::int64_t{0};
-    stride = row.step_stride;
-    now = array + step * stride;
-    if (!row.tiled) return;
-    load_tile(array, tile, layout, row, begin, end);
-    now = tile + (step - begin) * stride;
-  }
-
-  const V* operator[](const Block& block) const { return now + (block.offset & mask); }
-};
-
-/// Fetches a block that is soon worked on into L1: rows jump from page to page, which the processor's prefetchers do not follow. `down`
-/// touches the last line first: where a backward pass goes down in one piece of memory, lines touched upwards within that make the
-/// prefetchers guess wrong (such an array took two to four times as long; where it jumps from page to page, upwards is the faster by a
-/// tenth). Always inlined: GCC takes a function that only prefetches for one without effect, and drops calls of it.
-template <class V>
-EXODUS_SCALAR void prefetch(const V* elements, int lanes, bool down) {
-  const int lines = (lanes + line_lanes<V> - 1) / line_lanes<V>;
-  for (int k = 0; k < lines; ++k) __builtin_prefetch(elements + (down ? lines - 1 - k : k) * line_lanes<V>);
-}
-
-/// A result over time, in place or through a tile; a missing one is not written.
-template <class V>
-struct Output {
-  V* array = nullptr;
-  V* tile = nullptr;
-  std::int64_t begin = 0;   ///< first step in the tile
-
-  V* at(const Row& row, std::int64_t step) const {
-    if (array == nullptr) return nullptr;
-    return (row.tiled ? tile : array) + (step - begin) * row.step_stride;
-  }
-
-  void flush(const Layout& layout, const Row& row, std::int64_t from, std::int64_t to) const {
-    if (row.tiled && array != nullptr) store_tile(array, tile, layout, row, from, to);
-  }
-};
-
-/// Sets the parameters of a row; an array is read in place where neurons follow each other, else expanded into `storage`.
-template <class V>
-void set_parameters(ParameterLanes<V>& parameters, V (*storage)[max_row_lanes<V>], const Param<V>* params, int count, const Row& row) {
-  parameters.all_scalar = true;
-  for (int k = 0; k < count; ++k) {
-    const Param<V>& p = params[k];
-    const std::int64_t period = p.count * p.repeat;
-    const bool scalar = p.data == nullptr || p.count == 1;
-    parameters.follow[k] = scalar ? 0 : ~0;
-    parameters.all_scalar = parameters.all_scalar && scalar;
-    parameters.lanes[k] = storage[k];
-    if (scalar) {
-      const V value = p.data == nullptr ? p.value : p.data[0];
-      for (int i = 0; i < block_lanes; ++i) storage[k][i] = value;
-    } else if (p.repeat == 1 && row.begin % period + row.lanes <= period) {
-      parameters.lanes[k] = p.data + row.begin % period;
-    } else {
-      std::int64_t index = row.begin / p.repeat % p.count, used = row.begin % p.repeat;
-      for (int i = 0; i < row.lanes; ++i) {
-        storage[k][i] = p.data[index];
-        if (++used == p.repeat) used = 0, index = index + 1 == p.count ? 0 : index + 1;
-      }
-    }
-  }
-}
-
-/// Which part of an input to prefetch while a block is worked on: a block of the same step or of a later one (in the order of work).
-struct Ahead {
-  std::int64_t offset;   ///< of the block, from the present step's beginning, in an array used in place
-  int steps, lanes;
-};
-
-/// For each block, in the order of work: the one two kilobytes further on. (Twice as far was a twentieth slower.) `direction` is -1
-/// where work goes from the last step to the first, `reversed` where it also begins with the last block.
-template <class V>
-void set_ahead(Ahead* ahead, const Row& row, int direction, bool reversed) {
-  constexpr int lanes = 2048 / sizeof(V);
-  const int distance = row.lanes / row.block_count >= lanes ? 1 : lanes / (row.lanes / row.block_count);
-  for (int b = 0; b < row.block_count; ++b) {
-    const int steps = (b + distance) / row.block_count, other = (b + distance) % row.block_count;
-    const Block& block = row.blocks[reversed ? row.block_count - 1 - other : other];
-    ahead[b] = {block.offset + direction * steps * row.step_stride, steps, block.lanes};
-  }
-}
-
-template <class V>
-void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
+void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   const ModelStages<V>& model = stages_of_models<V>[static_cast<int>(plan.model)];
   const Layout& layout = plan.layout;
-  Row row;
-  set_row(row, layout, plan.rows, index);
+  const Row row = make_row(layout, plan.rows, index);
 
   alignas(64) V parameters[max_parameters][max_row_lanes<V>];
   alignas(64) V state[max_states][max_row_lanes<V>];
@@ -221,28 +26,34 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
   work.cap = plan.cap;
   for (int k = 0; k < model.states; ++k) {
     work.state[k] = state[k];
+    clear(state[k], max_row_lanes<V>);
     for (int i = 0; i < row.lanes; ++i) state[k][i] = plan.initial[k] == nullptr ? V(0) : plan.initial[k][row.begin + i];
   }
 
   alignas(64) V tiles[3][max_tile_elements];
   Input<V> current{plan.current, tiles[0]};
   Output<V> history[2] = {{plan.history[0], tiles[1]}, {plan.history[1], tiles[2]}};
-  const std::int64_t tile_steps = row.tiled ? plan.rows.tile_steps : layout.time;
+  const std::int64_t segment = forward_segment(plan.fir, plan.rows, layout.time);
+  ForwardFir<V> fir(plan, row, segment, plan.slots + thread * plan.slot_bytes);
+  const bool with_fir = fir.of_current() || fir.of_spikes();
   const bool stream = plan.stream && !row.tiled;
   Ahead ahead[max_blocks];
   set_ahead<V>(ahead, row, +1, false);
 
-  for (std::int64_t begin = 0; begin < layout.time; begin += tile_steps) {
-    const std::int64_t end = smaller(begin + tile_steps, layout.time);
+  for (std::int64_t begin = 0; begin < layout.time; begin += segment) {
+    const std::int64_t end = smaller(begin + segment, layout.time);
     current.seek(layout, row, begin, end, begin, nullptr);
     for (Output<V>& output : history) output.begin = row.tiled ? begin : 0;
+    if (fir.of_current()) fir.filter_current(current, begin, end);
     for (std::int64_t step = begin; step < end; ++step, current.now += current.stride) {
-      const std::int64_t steps_left = row.tiled ? -1 : layout.time - 1 - step;
+      const std::int64_t steps_left = row.tiled || fir.of_current() ? -1 : layout.time - 1 - step;
+      if (with_fir) fir.before_step(step, state + model.hidden, state[1]);
+      if (fir.of_current()) fir.prefetch_segment(current, step);
       V* const results[2] = {history[0].at(row, step), history[1].at(row, step)};
       for (int b = 0; b < row.block_count; ++b) {
         const Block& block = row.blocks[b];
         if (ahead[b].steps <= steps_left) prefetch(current.now + ahead[b].offset, ahead[b].lanes, false);
-        step_of_model(work, block.lane, block.lanes, current[block]);
+        step_of_model(work, block.lane, block.lanes, fir.of_current() ? fir.filtered(step) + block.lane : current[block]);
         for (int k = 0; k < 2; ++k) {
           if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
         }
@@ -255,6 +66,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index) {
   for (int k = 0; k < model.states; ++k) {
     if (plan.final[k] != nullptr) copy_lanes(plan.final[k] + row.begin, state[k], row.lanes);
   }
+  if (with_fir) fir.finish();
 }
 
 /// dL/d(final state) is a direct gradient of the last step: the sum of both, or the one that is there.
@@ -281,30 +93,21 @@ void load_initial(V (*state)[block_lanes], const V* const* initial, int states, 
 /// Terms of this many steps are summed in the arithmetic type before they go to the doubles.
 constexpr std::int64_t partial_steps = 16;
 
-/// Adds partial sums to the sums and clears them.
-template <class V>
-void move_sums(double* sums, V* partial, int lanes) {
-  EXODUS_LANES
-  for (int i = 0; i < lanes; ++i) {
-    sums[i] += static_cast<double>(partial[i]);
-    partial[i] = V(0);
-  }
-}
-
 /// The backward pass of a row, last step first.
 template <class V>
 class BackwardRow {
  public:
-  BackwardRow(const BackwardPlan<V>& plan, std::int64_t index)
+  BackwardRow(const BackwardPlan<V>& plan, std::int64_t index, int thread)
       : plan_(plan),
         layout_(plan.layout),
         model_(stages_of_models<V>[static_cast<int>(plan.model)]),
-        stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]) {
-    set_row(row_, layout_, plan.rows, index);
+        stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]),
+        row_(make_row(layout_, plan.rows, index)),
+        fir_(plan, row_, plan.slots + thread * plan.slot_bytes) {
     if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
     for (int k = 0; k < model_.parameters; ++k) with_terms_ = with_terms_ || plan.sums[k] != nullptr;
     with_before_ = with_terms_ || plan.method == Method::bptt;
-    if (!with_terms_) current_.array = nullptr;
+    if (!with_terms_ && !fir_.with_terms(0)) current_.array = nullptr;
     for (Input<V>* input : inputs_) {
       if (input->in_place(row_)) in_place_[in_place_count_++] = input;
     }
@@ -324,6 +127,7 @@ class BackwardRow {
       segment_begin_ = begin;
       seek(begin, end);
       if (tape_ != nullptr) rebuild_segment(k, end);
+      if (with_fir_) fir_.enter(begin);
       for (std::int64_t step = end - 1; step > begin; --step, step_back()) run_step(step);
       run_step(begin);
       grad_current_.flush(layout_, row_, begin, end);
@@ -332,6 +136,8 @@ class BackwardRow {
     for (int k = 0; k < model_.parameters; ++k) {
       if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, sums_[k], row_.lanes);
     }
+    if (with_fir_) fir_.finish(carry_[spikes_carry()]);
+    for (int k = 0; k < max_states; ++k) work_.carry[k] = carry_[k];
     for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
   }
 
@@ -426,7 +232,8 @@ class BackwardRow {
   }
 
   void run_step(std::int64_t n) {
-    const Step step{n, n == 0, n == layout_.time - 1, grad_current_.at(row_, n)};
+    const Step step{n, n == 0, n == layout_.time - 1, fir_.given(0) ? nullptr : grad_current_.at(row_, n)};
+    if (with_fir_) before_fir_step(n);
     // Where the next step lies in other pages, two lines of each at once: the second-level cache's prefetcher then follows, which was
     // faster by a twentieth.
     for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
@@ -436,6 +243,7 @@ class BackwardRow {
       const int inputs = n >= ahead_[b].steps ? in_place_count_ : 0;
       run_block(row_.blocks[down_ ? row_.block_count - 1 - b : b], step, ahead_[b], inputs);
     }
+    if (with_fir_) after_fir_step(n);
     if (step.last) {
       for (const V*& direct : work_.direct) direct = zeros_;
     }
@@ -472,18 +280,58 @@ class BackwardRow {
     std::int64_t from = 0;
     if (with_before_ && !step.first) {
       u_before = u - potential_.stride;
-      if (tape_ == nullptr) stages_.record(work_, block.lane, block.lanes, u_before);
+      if (tape_ == nullptr) stages_.record(work_, block.lane, block.lanes, u_before, before_[1]);
     } else if (with_before_) {
       load_initial(before_, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
       u_before = before_[0];
     }
     if (tape_ != nullptr) from = slot(step.n - 1) + block.lane;
     adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, current_[block]);
+    if (with_fir_) note_fir_block(block, step.n, u);
     if (step.result == nullptr) return;
     if (from_carry_) {
       store_scaled(step.result + block.offset, carry_[0] + block.lane, gain_, block.lanes, stream_);
     } else {
       store_lanes(step.result + block.offset, grad_, block.lanes, stream_);
+    }
+  }
+
+  /// The carry of what the spikes of a step get from the steps after it.
+  int spikes_carry() const { return bptt_ ? 1 : stages_.hidden_carry + 2; }
+
+  /// A kernel with taps carries nothing from step to step: what its input gets was summed over the taps. The adjoint takes it where a
+  /// recursion of the spikes' kernel has its X, and leaves lam where that has its Y (for BPTT: both in place of the spikes).
+  void before_fir_step(std::int64_t n) {
+    const bool ends_group = n == layout_.time - 1 || (n + 1) % fir_steps == 0;
+    if (ends_group) fir_.before_group(n / fir_steps * fir_steps, n);
+    fir_.before_step(n);
+    if (fir_.given(1)) {
+      work_.carry[spikes_carry()] = fir_.gathered(1, n);
+      if (!bptt_) work_.carry[stages_.hidden_carry + 3] = fir_.lam(n);
+    } else if (!bptt_) {
+      work_.carry[stages_.hidden_carry + 1] = fir_.lam(n);
+    }
+    for (int k = 0; fir_.given(0) && !fir_.given(1) && k < 2; ++k) clear_row(carry_[stages_.hidden_carry + k], row_.lanes);
+  }
+
+  /// Keeps a block's lam, where it is not in its place, and the inputs of kernels.
+  void note_fir_block(const Block& block, std::int64_t n, const V* u) {
+    if (bptt_) copy_lanes(fir_.lam(n) + block.lane, fir_.given(1) ? work_.carry[1] + block.lane : grad_, block.lanes);
+    if (fir_.with_terms(0)) copy_lanes(fir_.input(0, n) + block.lane, current_[block], block.lanes);
+    if (fir_.with_terms(1)) stages_.record(work_, block.lane, block.lanes, u, fir_.input(1, n) + block.lane);
+  }
+
+  void after_fir_step(std::int64_t n) {
+    fir_.after_step(n);
+    if (n % fir_steps != 0) return;
+    const std::int64_t last = smaller(n + fir_steps, layout_.time) - 1;
+    fir_.after_group(n, last);
+    for (std::int64_t step = n; fir_.given(0) && plan_.grad_current != nullptr && step <= last; ++step) {
+      V* const result = grad_current_.at(row_, step);
+      for (int b = 0; b < row_.block_count; ++b) {
+        const Block& block = row_.blocks[b];
+        store_lanes(result + block.offset, fir_.gathered(0, step) + block.lane, block.lanes, stream_);
+      }
     }
   }
 
@@ -511,7 +359,10 @@ class BackwardRow {
   const Layout& layout_;
   const ModelStages<V>& model_;
   const BackwardStages<V>& stages_;
-  Row row_;
+  const Row row_;
+  BackwardFir<V> fir_;
+  const bool with_fir_ = fir_.given(0) || fir_.given(1);
+  const bool bptt_ = plan_.method == Method::bptt;
   V* tape_ = nullptr;   ///< null: no hidden states are needed
   std::int64_t segment_begin_ = 0;
   Input<V> potential_{plan_.potential, tiles_[0]};
@@ -537,8 +388,8 @@ class BackwardRow {
 };
 
 template <class V>
-void backward_row(const BackwardPlan<V>& plan, std::int64_t index) {
-  BackwardRow<V>(plan, index).run();
+void backward_row(const BackwardPlan<V>& plan, std::int64_t index, int thread) {
+  BackwardRow<V>(plan, index, thread).run();
 }
 
 template <class V>

@@ -28,6 +28,27 @@ inline std::int64_t tape_size(std::int64_t states, std::int64_t lanes, std::int6
   return (states - 1) * lanes * (segment + 1 + (time + segment - 1) / segment);
 }
 
+inline constexpr std::int64_t fir_segment = 128;   // steps that FIR kernels go at a time, where tiles do not say it
+
+/// A FIR kernel: of the current (role 0), or of the spikes (role 1). Arrays of its state have (taps - 1) x neurons elements.
+template <class V>
+struct FirRole {
+  Taps<V> taps;   ///< none: the role's kernel, if there is one, is recursive
+  const V* initial = nullptr;
+  V* final = nullptr;
+  const V* grad_final = nullptr;
+  V* grad_initial = nullptr;
+  bool summed = false;      ///< the gradient of the taps is wanted
+  double* sums = nullptr;   ///< taps x neurons: of each neuron's own copies
+};
+
+/// Steps that a forward pass goes at a time.
+template <class V>
+static inline std::int64_t forward_segment(const FirRole<V>* fir, const Rows& rows, std::int64_t time) {
+  if (rows.tile_steps > 0) return rows.tile_steps;
+  return fir[0].taps.length > 0 || fir[1].taps.length > 0 ? fir_segment : time;
+}
+
 template <class V>
 struct ForwardPlan {
   Layout layout;
@@ -41,6 +62,9 @@ struct ForwardPlan {
   const V* initial[max_states] = {};
   V* history[2] = {};   ///< potential and spikes over time: the first two states
   V* final[max_states] = {};
+  FirRole<V> fir[2];
+  char* slots = nullptr;   ///< memory for FIR kernels, `slot_bytes` for each thread
+  std::size_t slot_bytes = 0;
 };
 
 template <class V>
@@ -66,12 +90,15 @@ struct BackwardPlan {
   V* tape = nullptr;          ///< for hidden states: `tape_elements` for each row; null: not needed
   std::int64_t tape_elements = 0;
   double* sums[max_parameters] = {};   ///< per neuron: the gradient of its own copy of the parameter; null: not wanted
+  FirRole<V> fir[2];
+  char* slots = nullptr;
+  std::size_t slot_bytes = 0;
 };
 
 template <class V>
 struct Kernels {
-  void (*forward)(const ForwardPlan<V>&, std::int64_t row);
-  void (*backward)(const BackwardPlan<V>&, std::int64_t row);
+  void (*forward)(const ForwardPlan<V>&, std::int64_t row, int thread);
+  void (*backward)(const BackwardPlan<V>&, std::int64_t row, int thread);
   void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential, V* h);
 };
 

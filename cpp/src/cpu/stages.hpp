@@ -82,9 +82,12 @@ EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i) {
   return gather<Struct>(lanes, i, std::make_index_sequence<Count>{});
 }
 
-template <class Struct, class V, int Count>
+/// Of the fields whose bit is set.
+template <unsigned Set = ~0u, class Struct, class V, int Count>
 EXODUS_SCALAR void scatter(const LaneList<V*, Count>& lanes, int i, Struct& values) {
-  for_each_field<Count>(values, [&](V value, int k) __attribute__((always_inline)) { lanes.at[k][i] = value; });
+  for_each_field<Count>(values, [&](V value, int k) __attribute__((always_inline)) {
+    if ((Set >> k & 1) != 0) lanes.at[k][i] = value;
+  });
 }
 
 template <template <class> class N, class V>
@@ -95,6 +98,20 @@ struct Counts {
   static constexpr int states = field_count<State, V>;
   static_assert(parameters <= max_parameters && states <= max_states);
 };
+
+/// Which states a step sets, a bit each: all, unless the model says.
+template <template <class> class N, int Variant, class V>
+constexpr unsigned set_states = [] {
+  if constexpr (requires { N<V>::template set_states<Variant>; }) return N<V>::template set_states<Variant>;
+  return ~0u;
+}();
+
+/// Likewise the carries of an adjoint.
+template <template <class> class N, Method M, int Variant, class V>
+constexpr unsigned set_carries = [] {
+  if constexpr (requires { N<V>::template set_carries<M, Variant>; }) return N<V>::template set_carries<M, Variant>;
+  return ~0u;
+}();
 
 /// Whether the surrogate sees drive(state) in place of the potential.
 template <template <class> class N, class V>
@@ -113,18 +130,17 @@ void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
   for (int i = 0; i < lanes; ++i) {
     auto state = gather<typename C::State>(states, i);
     step<Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), cap, state, current[i]);
-    scatter(states, i, state);
+    scatter<set_states<N, Variant, V>>(states, i, state);
   }
 }
 
-/// The rest of a recorded state, from its potential: of a model whose states are potential and spikes.
+/// The spikes of a recorded potential, of a model whose potential tells them.
 template <template <class> class N, int Variant, class V>
-void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential) {
+void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, V* spikes) {
   using C = Counts<N, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const V cap = row.cap;
-  if constexpr (N<V>::fires && C::states == 2) {
-    V* const spikes = row.before[1];
+  if constexpr (N<V>::fires && !fires_by_hidden<N, V>) {
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
       spikes[i] = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, typename C::State{}, potential[i], V(0)).spikes;
@@ -205,7 +221,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
     typename C::Parameters terms;
     const V gradient = adjoint<M, Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), at, carry, terms);
     if constexpr (!Shared || !N<V>::template carries_gradient<M>) grad_current[i] = gradient;
-    scatter(carry_lanes, i, carry);
+    scatter<set_carries<N, M, Variant, V>>(carry_lanes, i, carry);
     if constexpr (Terms) {
       for_each_field<C::parameters>(terms, [&](V term, int k) __attribute__((always_inline)) { sums.at[k][i] += term; });
     }
@@ -234,7 +250,7 @@ using StepStage = void (*)(const StepRow<V>&, int lane, int lanes, const V* curr
 template <class V>
 using SurrogateStage = void (*)(const SurrogateRow<V>&, int lane, int lanes, const V* potential);
 template <class V>
-using RecordStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential);
+using RecordStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential, V* spikes);
 template <class V>
 using RebuildStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential, const V* current, std::int64_t from,
                               std::int64_t to);
@@ -255,13 +271,14 @@ struct BackwardStages {
   AdjointStage<V> adjoint, adjoint_shared, adjoint_with_terms;
   InitialStage<V> initial;
   bool carries_gradient;   ///< adjoint_shared leaves the gradient of the current to be taken from the first carry
+  int hidden_carry;        ///< which carry is that of the first hidden state
 };
 
 template <class V>
 struct ModelStages {
-  static constexpr int max_variants = 8;
+  static constexpr int max_variants = 10;
   int parameters, states;
-  int hidden;   ///< the first state beyond potential and spikes
+  int hidden;   ///< the first state beyond potential and spikes; those of kernels, if there are any, two each
   bool fires;
   bool fires_by_hidden;                          ///< the surrogate sees the drive stage's result
   int threshold;                                 ///< which parameter the surrogate reads
@@ -280,7 +297,8 @@ constexpr BackwardStages<V> backward_stages() {
           adjoint_stage<N, M, form, false, true, V>,
           adjoint_stage<N, M, form, true, false, V>,
           initial_stage<N, M, form, V>,
-          N<V>::template carries_gradient<M>};
+          N<V>::template carries_gradient<M>,
+          field_count<typename N<V>::template Carry<M, V>, V> - (Counts<N, V>::states - first_hidden<N<V>>)};
 }
 
 template <template <class> class N, class V, int... Variant>

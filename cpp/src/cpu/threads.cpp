@@ -20,12 +20,12 @@ constexpr int max_workers = 255;
 
 struct Job {
   std::int64_t count;
-  void (*task)(void*, std::int64_t);
+  void (*task)(void*, std::int64_t, int);
   void* context;
   std::atomic<std::int64_t> next{0};
 
-  void run() {
-    for (std::int64_t k; (k = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(context, k);
+  void run(int thread) {
+    for (std::int64_t k; (k = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(context, k, thread);
   }
 };
 
@@ -43,7 +43,7 @@ class Pool {
       ++generation_;
     }
     wake_.notify_all();
-    job.run();
+    job.run(0);
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return running_ == 0; });
   }
@@ -68,7 +68,7 @@ class Pool {
       if (index >= wanted_) continue;
       Job* const job = job_;
       lock.unlock();
-      job->run();
+      job->run(index + 1);
       lock.lock();
       if (--running_ == 0) done_.notify_one();
     }
@@ -115,7 +115,7 @@ std::atomic<int> thread_setting{default_threads()};
 
 }   // namespace
 
-void parallel_for(std::int64_t count, int threads, void (*task)(void*, std::int64_t), void* context) noexcept {
+void parallel_for(std::int64_t count, int threads, void (*task)(void*, std::int64_t, int), void* context) noexcept {
   Job job{count, task, context};
   if (threads > count) threads = static_cast<int>(count);
   if (threads > 1 && !holds_lock) {
@@ -130,7 +130,7 @@ void parallel_for(std::int64_t count, int threads, void (*task)(void*, std::int6
       }
     }
   }
-  job.run();
+  job.run(0);
 }
 
 }   // namespace cpu

@@ -6,13 +6,14 @@
 
 namespace exodus::cpu {
 
-/// Calls task(context, k) for every k < count, on at most `threads` threads, the caller's among them; returns when all are done. A call
-/// that finds the pool busy (nested, or from another thread) runs on its own thread. Safe to use after fork().
-void parallel_for(std::int64_t count, int threads, void (*task)(void* context, std::int64_t k), void* context) noexcept;
+/// Calls task(context, k, thread) for every k < count, on at most `threads` threads, the caller's among them; returns when all are done.
+/// `thread` is below `threads`, and no two calls with the same one run at a time. A call that finds the pool busy (nested, or from another
+/// thread) runs on its own thread. Safe to use after fork().
+void parallel_for(std::int64_t count, int threads, void (*task)(void* context, std::int64_t k, int thread), void* context) noexcept;
 
 template <class F>
 void parallel_for(std::int64_t count, int threads, F& task) noexcept {
-  parallel_for(count, threads, [](void* context, std::int64_t k) { (*static_cast<F*>(context))(k); }, &task);
+  parallel_for(count, threads, [](void* context, std::int64_t k, int thread) { (*static_cast<F*>(context))(k, thread); }, &task);
 }
 
 }   // namespace exodus::cpu

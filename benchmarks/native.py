@@ -1,0 +1,14 @@
+"""Small native programs that measure what the machine can do, built for it when they are needed."""
+
+import ctypes
+import subprocess
+import tempfile
+from pathlib import Path
+
+
+def build(name):
+    """Compile the source of this name beside this file and load it."""
+    source, library = Path(__file__).with_name(f"{name}.cpp"), Path(tempfile.mkdtemp()) / f"{name}.so"
+    flags = ["-O3", "-std=c++20", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", "-pthread"]
+    subprocess.run(["c++", *flags, str(source), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))

@@ -1,0 +1,606 @@
+/// @file
+/// FIR kernels (kernel.hpp) around the stages of a step. Forward, the current is summed over the taps some steps at once, and of the
+/// spikes what the last ones are worth now is put where the step looks for the spikes before it. Backward, the correlations: of lam with
+/// the spikes' taps before a step, with the current's after it.
+///
+/// Everything here works on whole vectors of lanes in memory of its own, whose lanes beyond the row are zeros.
+#pragma once
+
+#include "fir_memory.hpp"
+#include "rows.hpp"
+
+namespace exodus::cpu {
+namespace {
+
+/// Outputs that are summed at once: an input is loaded once for all, and so is a tap. Both have to stay in registers.
+constexpr int fir_steps = vector_bytes == 64 ? 8 : 4;
+static_assert(fir_steps <= max_fir_steps && fir_segment % fir_steps == 0);
+
+template <class V>
+constexpr int group_lanes = vector_bytes / sizeof(V);
+
+template <class V>
+EXODUS_SCALAR Vector<V> load(const V* lanes) {
+  Vector<V> vector;
+  __builtin_memcpy(&vector, lanes, sizeof vector);
+  return vector;
+}
+
+template <class V, class X>   // X is Vector<V>, which cannot be deduced
+EXODUS_SCALAR void store(V* lanes, const X& vector) {
+  __builtin_memcpy(lanes, &vector, sizeof vector);
+}
+
+/// a*b + c; fused, as far as the instruction set can, for backward passes alone. (Written as a loop over the elements of a vector, GCC 12
+/// took it apart and four times as long.)
+template <bool Fused, class V>
+EXODUS_SCALAR Vector<V> add_product(const Vector<V>& a, const Vector<V>& b, const Vector<V>& c) {
+  if constexpr (Fused) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 4) return _mm512_fmadd_ps(a, b, c);
+    if constexpr (sizeof(V) == 8) return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+    if constexpr (sizeof(V) == 4) return _mm256_fmadd_ps(a, b, c);
+    if constexpr (sizeof(V) == 8) return _mm256_fmadd_pd(a, b, c);
+#endif
+  }
+  return (a * b) + c;
+}
+
+template <class V>
+EXODUS_SCALAR void clear(V* lanes, std::int64_t count) {
+  __builtin_memset(lanes, 0, static_cast<std::size_t>(count) * sizeof(V));
+}
+
+/// The same for the lanes of a row, at every step. (GCC expands a call of memset, and what it takes for one, to an instruction that took a
+/// third of a forward pass; of a zero that it cannot see it makes stores.)
+template <class V>
+EXODUS_SCALAR void clear_row(V* lanes, int count) {
+  static constexpr volatile V zero = 0;
+  const Vector<V> zeros = zero - Vector<V>{};
+  for (int i = 0; i < count; i += group_lanes<V>) store(lanes + i, zeros);
+}
+
+/// A kernel's taps for the lanes of a row: tap k of lane i is at[k * step + (Shared ? 0 : i)].
+template <class V>
+struct TapLanes {
+  const V* at = nullptr;
+  std::int64_t step = 0, count = 0;
+  bool shared = true;
+};
+
+template <class V>
+TapLanes<V> tap_lanes(const Taps<V>& taps, V* memory, const Row& row, std::int64_t stride) {
+  if (taps.count == 1) {
+    for (std::int64_t k = 0; k < taps.length; ++k) memory[k] = taps.data[k];
+    return {memory, 1, taps.length, true};
+  }
+  for (std::int64_t k = 0; k < taps.length; ++k) {
+    const V* const values = taps.data + k * taps.count;
+    V* const lanes = memory + k * stride;
+    expand(lanes, values, taps.count, taps.repeat, row);
+    clear(lanes + row.lanes, stride - row.lanes);
+  }
+  return {memory, stride, taps.length, false};
+}
+
+/// At most so many of them.
+template <class V>
+TapLanes<V> first_taps(const TapLanes<V>& taps, std::int64_t count) {
+  return {taps.at, taps.step, smaller(taps.count, count), taps.shared};
+}
+
+template <bool Shared, class V>
+EXODUS_SCALAR Vector<V> tap(const V* at) {
+  if constexpr (Shared) return *at - Vector<V>{};
+  return load(at);
+}
+
+/// Output p < R is the sum of tap[k] x[p + k] over k < K, in order of k, of a vector of lanes; `next` is from an x to the next. Without
+/// `Lead`, x begins at R - 1: what came before it counts nothing. K is R at least.
+template <int R, bool Lead, bool Shared, bool Fused, class V>
+EXODUS_SCALAR void sum_vector(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out) {
+  Vector<V> sums[R] = {}, recent[R];   // recent[k % R] is tap k
+  const V* at = taps.at;
+#pragma GCC unroll 8
+  for (int q = 0; q < R - 1; ++q, at += taps.step) {
+    recent[q] = tap<Shared>(at);
+    if constexpr (Lead) {
+      const Vector<V> input = load(x);
+      x += next;
+#pragma GCC unroll 8
+      for (int p = 0; p <= q; ++p) sums[p] = add_product<Fused, V>(recent[q - p], input, sums[p]);
+    }
+  }
+  std::int64_t left = taps.count - (R - 1);
+  for (; left >= R; left -= R) {
+#pragma GCC unroll 8
+    for (int k = 0; k < R; ++k, at += taps.step, x += next) {
+      recent[(R - 1 + k) % R] = tap<Shared>(at);
+      const Vector<V> input = load(x);
+#pragma GCC unroll 8
+      for (int p = 0; p < R; ++p) sums[p] = add_product<Fused, V>(recent[(R - 1 + k - p + R) % R], input, sums[p]);
+    }
+  }
+  for (; left > 0; --left, at += taps.step, x += next) {
+    const Vector<V> input = load(x);
+#pragma GCC unroll 8
+    for (int p = 0; p < R; ++p) sums[p] = add_product<Fused, V>(tap<Shared>(at - p * taps.step), input, sums[p]);
+  }
+#pragma GCC unroll 8
+  for (int q = 0; q < R - 1; ++q, at += taps.step, x += next) {
+    const Vector<V> input = load(x);
+#pragma GCC unroll 8
+    for (int p = q + 1; p < R; ++p) sums[p] = add_product<Fused, V>(tap<Shared>(at - p * taps.step), input, sums[p]);
+  }
+#pragma GCC unroll 8
+  for (int p = 0; p < R; ++p) store(out + p * next_out, sums[p]);
+}
+
+template <int R, bool Lead, bool Fused, class V>
+void sum_row(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out, std::int64_t lanes) {
+  TapLanes<V> vector = taps;
+  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+    if (taps.shared) {
+      sum_vector<R, Lead, true, Fused>(vector, x + i, next, out + i, next_out);
+    } else {
+      vector.at = taps.at + i;
+      sum_vector<R, Lead, false, Fused>(vector, x + i, next, out + i, next_out);
+    }
+  }
+}
+
+/// The same for any number of outputs and taps, of a row. The sums do not depend on how many are taken at once.
+template <bool Lead, bool Fused, class V>
+void sum_taps(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out, int outputs, std::int64_t lanes) {
+  if (outputs == fir_steps && taps.count >= fir_steps) return sum_row<fir_steps, Lead, Fused>(taps, x, next, out, next_out, lanes);
+  for (int p = 0; p < outputs; ++p) {
+    const std::int64_t skipped = Lead ? 0 : outputs - 1 - p;
+    if (skipped < taps.count) {
+      const TapLanes<V> rest{taps.at + skipped * taps.step, taps.step, taps.count - skipped, taps.shared};
+      sum_row<1, true, Fused>(rest, Lead ? x + p * next : x, next, out + p * next_out, next_out, lanes);
+    } else {
+      __builtin_memset(out + p * next_out, 0, static_cast<std::size_t>(lanes) * sizeof(V));
+    }
+  }
+}
+
+/// to[i] += tap k of lane i * from[i].
+template <class V>
+void add_tap(const TapLanes<V>& taps, std::int64_t k, const V* from, V* to, std::int64_t lanes) {
+  const V* const at = taps.at + k * taps.step;
+  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+    const Vector<V> factor = taps.shared ? tap<true>(at) : tap<false>(at + i);
+    store(to + i, add_product<true, V>(factor, load(from + i), load(to + i)));
+  }
+}
+
+/// to[i] += the sum over k < count of tap k of lane i * from[k * next + i].
+template <class V>
+void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::int64_t next, V* to, std::int64_t lanes) {
+  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+    Vector<V> sum = load(to + i);
+    for (std::int64_t k = 0; k < count; ++k) {
+      const V* const at = taps.at + k * taps.step;
+      sum = add_product<true, V>(taps.shared ? tap<true>(at) : tap<false>(at + i), load(from + k * next + i), sum);
+    }
+    store(to + i, sum);
+  }
+}
+
+/// Vectors of lanes whose spikes are noted and summed together.
+constexpr int band_vectors = 4;
+template <class V>
+constexpr int band_lanes = band_vectors * group_lanes<V>;
+
+/// Whether a band has an element that is not zero.
+template <class V>
+EXODUS_SCALAR bool any(const V* lanes) {
+  Vector<std::uint64_t> bits{}, words;
+  for (int v = 0; v < band_vectors; ++v) {
+    __builtin_memcpy(&words, lanes + v * group_lanes<V>, sizeof words);
+    bits |= words;
+  }
+  std::uint64_t all = 0;
+  for (int k = 0; k < vector_bytes / 8; ++k) all |= bits[k];
+  return all != 0;
+}
+
+template <class V>
+EXODUS_SCALAR void add_lanes(V* to, const V* from, int lanes) {
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) to[i] += from[i];
+}
+
+/// An input's present step.
+template <class V>
+void copy_step(V* to, const Input<V>& input, const Row& row) {
+  for (int b = 0; b < row.block_count; ++b) copy_lanes(to + row.blocks[b].lane, input[row.blocks[b]], row.blocks[b].lanes);
+}
+
+/// Entry k of an array of earlier inputs; zeros where there is none.
+template <class V>
+void copy_history(V* to, const V* history, std::int64_t k, const Rows& rows, const Row& row) {
+  if (history == nullptr) {
+    clear(to, row.lanes);
+  } else {
+    copy_lanes(to, history + k * rows.neurons + row.begin, row.lanes);
+  }
+}
+
+/// The FIR kernels of a row, forward.
+template <class V>
+class ForwardFir {
+ public:
+  ForwardFir(const ForwardPlan<V>& plan, const Row& row, std::int64_t segment, char* slot)
+      : plan_(plan), row_(row), stride_(fir_stride<V>(row.lanes)), carver_(slot), memory_(carver_, plan.fir, row.lanes, segment) {
+    for (int k = 0; k < 2; ++k) taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], row, stride_);
+    if (of_current()) start_current(segment);
+    if (of_spikes()) start_spikes();
+  }
+
+  bool of_current() const { return taps_[0].count > 0; }
+  bool of_spikes() const { return taps_[1].count > 0; }
+
+  /// Filters the steps of a segment of the current, which stands at its first one and is left there.
+  void filter_current(Input<V> current, std::int64_t begin, std::int64_t end) {
+    const std::int64_t before = taps_[0].count - 1;
+    if (begin > begin_) {
+      const V* const last = memory_.inputs + (begin - begin_) * stride_;
+      __builtin_memmove(memory_.inputs, last, static_cast<std::size_t>(before * stride_) * sizeof(V));
+    }
+    begin_ = begin, end_ = end;
+    for (std::int64_t n = begin; n < end; ++n, current.now += current.stride) copy_step(input(n), current, row_);
+    for (std::int64_t n = begin; n < end; n += fir_steps) {
+      const int outputs = static_cast<int>(smaller(fir_steps, end - n)), last = outputs - 1;
+      // Before step 0 there may be nothing.
+      const std::int64_t felt = plan_.fir[0].initial == nullptr ? n + outputs : taps_[0].count;
+      sum_taps<true, false>(first_taps(taps_[0], felt), input(n + last), -stride_, filtered(n + last), -stride_, outputs, row_.lanes);
+    }
+  }
+
+  V* filtered(std::int64_t step) const { return memory_.filtered + (step - begin_) * stride_; }
+
+  /// Fetches the same step of the next segment: its copy would wait for every line, while sums leave memory idle.
+  __attribute__((always_inline)) void prefetch_segment(const Input<V>& current, std::int64_t step) const {
+    const std::int64_t ahead = end_ - begin_;
+    if (row_.tiled || step + ahead >= plan_.layout.time) return;
+    for (int b = 0; b < row_.block_count; ++b) {
+      const V* const lanes = current.now + ahead * current.stride + row_.blocks[b].offset;
+      for (int i = 0; i < row_.blocks[b].lanes; i += line_lanes<V>) __builtin_prefetch(lanes + i, 0, 2);
+    }
+  }
+
+  /// What a step's recursions take for kernels with taps: nothing from before, and in place of the spikes before it what all up to them are
+  /// worth now.
+  void before_step(std::int64_t step, V (*hidden)[max_row_lanes<V>], V* spikes) {
+    for (int role = 0; role < 2; ++role) {
+      for (int k = 0; taps_[role].count > 0 && taps_[1 - role].count == 0 && k < 2; ++k) clear_row(hidden[2 * role + k], row_.lanes);
+    }
+    if (!of_spikes()) return;
+    for (std::int64_t i = 0, band = 0; i < row_.lanes; i += band_lanes<V>, ++band) {
+      note_spikes(band, step - 1, spikes + i);
+      taps_[1].shared ? sum_spikes<true>(band, step, spikes + i) : sum_spikes<false>(band, step, spikes + i);
+    }
+  }
+
+  /// The earlier inputs that the kernels remember.
+  void finish() const {
+    const Rows& rows = plan_.rows;
+    for (std::int64_t k = 0; plan_.fir[0].final != nullptr && k < taps_[0].count - 1; ++k) {
+      copy_lanes(plan_.fir[0].final + k * rows.neurons + row_.begin, input(end_ - 1 - k), row_.lanes);
+    }
+    if (plan_.fir[1].final != nullptr && of_spikes()) finish_spikes();
+  }
+
+ private:
+  V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_[0].count - 1) * stride_; }
+
+  V* lines(std::int64_t band) const { return memory_.lines + band * capacity_ * band_lanes<V>; }
+  std::int64_t* steps(std::int64_t band) const { return memory_.steps + band * capacity_; }
+
+  /// Without a branch on whether there are any, which nobody could predict: the next line overwrites one that has none.
+  void note_spikes(std::int64_t band, std::int64_t step, const V* spikes) {
+    LineRange& range = memory_.ranges[band];
+    while (range.first < range.end && steps(band)[range.first] <= step - taps_[1].count) ++range.first;
+    if (range.end == capacity_) {
+      const std::int64_t live = range.end - range.first;
+      __builtin_memmove(steps(band), steps(band) + range.first, static_cast<std::size_t>(live) * sizeof(std::int64_t));
+      __builtin_memmove(lines(band), lines(band) + range.first * band_lanes<V>, static_cast<std::size_t>(live) * sizeof(V) * band_lanes<V>);
+      range = {0, live};
+    }
+    steps(band)[range.end] = step;
+    V* const line = lines(band) + range.end * band_lanes<V>;
+    for (int i = 0; i < band_lanes<V>; i += group_lanes<V>) store(line + i, load(spikes + i));
+    range.end += any(line) ? 1 : 0;
+  }
+
+  /// From the newest to the oldest. Several vectors at once: a sum waits for each of its additions, and a tap serves all.
+  template <bool Shared>
+  void sum_spikes(std::int64_t band, std::int64_t step, V* sums) const {
+    const LineRange range = memory_.ranges[band];
+    Vector<V> sum[band_vectors] = {};
+    for (std::int64_t k = range.end - 1; k >= range.first; --k) {
+      const V* const line = lines(band) + k * band_lanes<V>;
+      const V* const at = taps_[1].at + (step - 1 - steps(band)[k]) * taps_[1].step + (Shared ? 0 : band * band_lanes<V>);
+#pragma GCC unroll 4
+      for (int v = 0; v < band_vectors; ++v) {
+        const Vector<V> factor = tap<Shared>(at + (Shared ? 0 : v * group_lanes<V>));
+        sum[v] = add_product<false, V>(factor, load(line + v * group_lanes<V>), sum[v]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < band_vectors; ++v) store(sums + v * group_lanes<V>, sum[v]);
+  }
+
+  void start_current(std::int64_t segment) {
+    const std::int64_t before = taps_[0].count - 1;
+    clear(memory_.inputs, (before + segment) * stride_);
+    for (std::int64_t k = 0; k < before; ++k) copy_history(input(-1 - k), plan_.fir[0].initial, k, plan_.rows, row_);
+  }
+
+  void start_spikes() {
+    capacity_ = line_capacity(taps_[1].count);
+    clear(memory_.ranges, bands());
+    alignas(64) V line[band_lanes<V>];
+    for (std::int64_t k = taps_[1].count - 2; k >= 0 && plan_.fir[1].initial != nullptr; --k) {
+      for (std::int64_t band = 0; band < bands(); ++band) {
+        load_initial(line, plan_.fir[1].initial, k, band);
+        note_spikes(band, -2 - k, line);
+      }
+    }
+  }
+
+  /// A band's entry k of an array of earlier spikes.
+  void load_initial(V* line, const V* history, std::int64_t k, std::int64_t band) const {
+    const V* const entry = history + k * plan_.rows.neurons + row_.begin;
+    for (std::int64_t i = 0, lane = band * band_lanes<V>; i < band_lanes<V>; ++i, ++lane) line[i] = lane < row_.lanes ? entry[lane] : V(0);
+  }
+
+  std::int64_t bands() const { return (row_.lanes + band_lanes<V> - 1) / band_lanes<V>; }
+
+  void finish_spikes() const {
+    const FirRole<V>& role = plan_.fir[1];
+    const std::int64_t newest = plan_.layout.time - 2;   // that of the last step is a state of its own
+    for (std::int64_t k = 0; k < taps_[1].count - 1; ++k) clear(role.final + k * plan_.rows.neurons + row_.begin, row_.lanes);
+    for (std::int64_t i = 0, band = 0; i < row_.lanes; i += band_lanes<V>, ++band) {
+      const std::int64_t lanes = smaller(band_lanes<V>, row_.lanes - i);
+      for (std::int64_t k = memory_.ranges[band].first; k < memory_.ranges[band].end; ++k) {
+        const std::int64_t entry = newest - steps(band)[k];
+        if (entry >= taps_[1].count - 1) continue;
+        V* const to = role.final + entry * plan_.rows.neurons + row_.begin + i;
+        for (std::int64_t lane = 0; lane < lanes; ++lane) to[lane] = lines(band)[k * band_lanes<V> + lane];
+      }
+    }
+  }
+
+  const ForwardPlan<V>& plan_;
+  const Row& row_;
+  const std::int64_t stride_;
+  Carver carver_;
+  const FirForwardMemory<V> memory_;
+  TapLanes<V> taps_[2];
+  std::int64_t begin_ = 0, end_ = 0;   ///< of the segment
+  std::int64_t capacity_ = 1;
+};
+
+/// sums[k] += the sum over `fir_steps` steps r of lam[r + k] x[r], for k < K, of a row.
+template <class V>
+void add_tap_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::int64_t stride, std::int64_t lanes) {
+  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+    Vector<V> inputs[fir_steps];
+#pragma GCC unroll 8
+    for (int r = 0; r < fir_steps; ++r) inputs[r] = load(x + r * stride + i);
+    const V* at = lam + i;
+    V* sum = sums + i;
+    for (std::int64_t k = 0; k < taps; ++k, at += stride, sum += stride) {
+      Vector<V> total = load(sum);
+#pragma GCC unroll 8
+      for (int r = 0; r < fir_steps; ++r) total = add_product<true, V>(load(at + r * stride), inputs[r], total);
+      store(sum, total);
+    }
+  }
+}
+
+/// sums[k] += lam[k] x for k < K, of the bands where x has anything.
+template <class V>
+void add_spike_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::int64_t stride, std::int64_t lanes) {
+  for (std::int64_t i = 0; i < lanes; i += band_lanes<V>) {
+    if (!any(x + i)) continue;
+    for (std::int64_t k = 0; k < taps; ++k) {
+#pragma GCC unroll 4
+      for (std::int64_t at = k * stride + i, v = 0; v < band_vectors; ++v, at += group_lanes<V>) {
+        store(sums + at, add_product<true, V>(load(lam + at), load(x + i + v * group_lanes<V>), load(sums + at)));
+      }
+    }
+  }
+}
+
+/// The FIR kernels of a row, backward. Steps come in groups of `fir_steps`, counted from step 0 whatever the layout, last step first.
+///
+/// What an input gets from later steps is gathered as a correlation of lam with the taps. For BPTT it is scattered instead: the reverse of
+/// out[n] = sum of tap[k] in[n-k] adds tap[k] lam[n] to the gradient of in[n-k].
+template <class V>
+class BackwardFir {
+ public:
+  BackwardFir(const BackwardPlan<V>& plan, const Row& row, char* slot)
+      : plan_(plan),
+        row_(row),
+        stride_(fir_stride<V>(row.lanes)),
+        bptt_(plan.method == Method::bptt),
+        carver_(slot),
+        memory_(carver_, plan.fir, row.lanes, plan.segment, bptt_) {
+    longest_ = memory_.longest(plan.fir);
+    if (longest_ == 0) return;
+    clear(memory_.lam, (longest_ + plan.segment + max_fir_steps) * stride_);
+    base_ = (plan.layout.time - 1) / plan.segment * plan.segment;
+    for (int k = 0; k < 2; ++k) {
+      const std::int64_t count = plan.fir[k].taps.length;
+      taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], row, stride_);
+      if (count > 0) clear(memory_.gathered[k], max_fir_steps * stride_);
+      if (memory_.scattered[k] != nullptr) clear(memory_.scattered[k], (count + plan.segment + max_fir_steps) * stride_);
+      if (memory_.partial[k] == nullptr) continue;
+      clear(memory_.partial[k], count * stride_);
+      clear(memory_.inputs[k], max_fir_steps * stride_);
+      for (std::int64_t tap = 0; tap < count; ++tap) clear(sums(k, tap), row.lanes);
+    }
+  }
+
+  bool given(int role) const { return taps_[role].count > 0; }
+  bool with_terms(int role) const { return memory_.partial[role] != nullptr; }
+
+  /// Where lam of a step belongs, and the inputs of a kernel whose taps' gradient is wanted.
+  V* lam(std::int64_t step) const { return memory_.lam + (step - base_) * stride_; }
+  V* input(int role, std::int64_t step) const { return memory_.inputs[role] + in_group(step) * stride_; }
+
+  /// What the spikes, or the current, of a step get, once everything after them is known.
+  V* gathered(int role, std::int64_t step) const {
+    return bptt_ ? scattered(role, step) : memory_.gathered[role] + in_group(step) * stride_;
+  }
+
+  /// Goes to the segment that begins at a step.
+  void enter(std::int64_t begin) { shift(base_ - begin); }
+
+  /// Before the steps [first, last] of a group: what their spikes get from the steps after it.
+  void before_group(std::int64_t first, std::int64_t last) {
+    if (!given(1) || plan_.method == Method::slayer) return;
+    const int steps = static_cast<int>(last - first + 1);
+    if (!bptt_) {
+      const TapLanes<V> felt = first_taps(taps_[1], plan_.layout.time - 1 - first);   // beyond the last step there is no lam
+      sum_taps<false, true>(felt, lam(last + 1), stride_, memory_.gathered[1], stride_, steps, row_.lanes);
+    }
+    for (std::int64_t n = first; n <= last; ++n) add_direct(1, n);
+  }
+
+  /// Before a step: what its spikes get from the later steps of its group too.
+  void before_step(std::int64_t step) {
+    if (!given(1) || plan_.method != Method::exodus) return;
+    const std::int64_t after = plan_.layout.time - 1 - step, in_group_after = fir_steps - 1 - in_group(step);
+    const std::int64_t steps = smaller(smaller(after, in_group_after), taps_[1].count);
+    if (steps > 0) add_taps(taps_[1], steps, lam(step + 1), stride_, gathered(1, step), row_.lanes);
+  }
+
+  /// After a step, whose lam is there: for BPTT what earlier inputs get from it.
+  void after_step(std::int64_t step) {
+    for (int role = 0; bptt_ && role < 2; ++role) {
+      for (std::int64_t k = 0; k < taps_[role].count; ++k) {
+        add_tap(taps_[role], k, lam(step), scattered(role, step - role - k), row_.lanes);
+      }
+    }
+  }
+
+  /// After the steps [first, last] of a group: what their current gets, and what they add to the taps' gradients.
+  void after_group(std::int64_t first, std::int64_t last) {
+    if (given(0)) {
+      const int steps = static_cast<int>(last - first + 1);
+      if (!bptt_) {
+        const TapLanes<V> felt = first_taps(taps_[0], plan_.layout.time - first);
+        sum_taps<true, true>(felt, lam(first), stride_, memory_.gathered[0], stride_, steps, row_.lanes);
+      }
+      for (std::int64_t n = first; n <= last; ++n) add_direct(0, n);
+    }
+    add_terms(first, static_cast<int>(last - first + 1));
+    if (first % terms_steps == 0) move_terms();
+  }
+
+  /// After step 0: what the remembered inputs get, the spikes before step 0 in `spikes`.
+  void finish(V* spikes) {
+    for (int role = 0; role < 2; ++role) {
+      const std::int64_t earlier = given(role) ? taps_[role].count - 1 + role : 0;
+      const bool wanted = plan_.fir[role].grad_initial != nullptr || (role == 1 && plan_.grad_initial[1] != nullptr);
+      for (std::int64_t done = 0; wanted && done < earlier; done += fir_steps) {
+        // Of lam only that of step 0 and later counts, which the last of these steps sees through tap `seen`.
+        const std::int64_t first = -done - fir_steps, seen = done + 1 - role;
+        const TapLanes<V> rest{taps_[role].at + seen * taps_[role].step, taps_[role].step, taps_[role].count - seen, taps_[role].shared};
+        if (!bptt_) sum_taps<false, true>(rest, lam(0), stride_, memory_.gathered[role], stride_, fir_steps, row_.lanes);
+        for (std::int64_t n = -done - 1; n >= first && -n <= earlier; --n) finish_step(role, n, spikes);
+      }
+      const bool given_any = plan_.fir[role].initial != nullptr || (role == 1 && plan_.initial[1] != nullptr);
+      for (std::int64_t n = -1; given_any && with_terms(role) && -n <= earlier; --n) add_initial_terms(role, n);
+    }
+    move_terms();
+  }
+
+ private:
+  /// Terms of this many steps are summed in the arithmetic type before they go to the doubles.
+  static constexpr std::int64_t terms_steps = 32;
+
+  /// A step's place in its group.
+  static std::int64_t in_group(std::int64_t step) { return step & (fir_steps - 1); }
+
+  double* sums(int role, std::int64_t tap) const { return plan_.fir[role].sums + tap * plan_.rows.neurons + row_.begin; }
+
+  V* scattered(int role, std::int64_t step) const { return memory_.scattered[role] + (step - base_ + taps_[role].count) * stride_; }
+
+  /// Moves the windows to earlier steps.
+  void shift(std::int64_t steps) {
+    if (steps == 0) return;
+    base_ -= steps;
+    __builtin_memmove(memory_.lam + steps * stride_, memory_.lam, static_cast<std::size_t>(longest_ * stride_) * sizeof(V));
+    clear(memory_.lam, steps * stride_);
+    for (int role = 0; role < 2; ++role) {
+      V* const window = memory_.scattered[role];
+      if (window == nullptr) continue;
+      __builtin_memmove(window + steps * stride_, window, static_cast<std::size_t>(taps_[role].count * stride_) * sizeof(V));
+      clear(window, steps * stride_);
+    }
+  }
+
+  /// The direct gradient of a remembered input, at the step where it came in.
+  void add_direct(int role, std::int64_t step) {
+    const std::int64_t entry = plan_.layout.time - 1 - role - step;
+    const V* const direct = plan_.fir[role].grad_final;
+    if (direct == nullptr || entry < 0 || entry >= taps_[role].count - 1) return;
+    add_lanes(gathered(role, step), direct + entry * plan_.rows.neurons + row_.begin, row_.lanes);
+  }
+
+  void add_terms(std::int64_t first, int steps) {
+    if (with_terms(0)) {
+      for (int r = steps; r < fir_steps; ++r) clear(memory_.inputs[0] + r * stride_, row_.lanes);
+      add_tap_terms(lam(first), memory_.inputs[0], memory_.partial[0], taps_[0].count, stride_, row_.lanes);
+    }
+    for (int r = 0; with_terms(1) && r < steps; ++r) {
+      add_spike_terms(lam(first + r + 1), memory_.inputs[1] + r * stride_, memory_.partial[1], taps_[1].count, stride_, row_.lanes);
+    }
+  }
+
+  void move_terms() {
+    for (int role = 0; role < 2; ++role) {
+      for (std::int64_t k = 0; with_terms(role) && k < taps_[role].count; ++k) {
+        move_sums(sums(role, k), memory_.partial[role] + k * stride_, row_.lanes);
+      }
+    }
+  }
+
+  /// Of a step before step 0.
+  void finish_step(int role, std::int64_t step, V* spikes) {
+    add_direct(role, step);
+    if (role == 1 && step == -1) {
+      copy_lanes(spikes, gathered(role, step), row_.lanes);
+    } else if (plan_.fir[role].grad_initial != nullptr) {
+      const std::int64_t entry = -1 - role - step;
+      copy_lanes(plan_.fir[role].grad_initial + entry * plan_.rows.neurons + row_.begin, gathered(role, step), row_.lanes);
+    }
+  }
+
+  void add_initial_terms(int role, std::int64_t step) {
+    V* const input = memory_.inputs[role];
+    const bool last_spikes = role == 1 && step == -1;
+    const std::int64_t entry = -1 - role - step, seen = -step - role;
+    copy_history(input, last_spikes ? plan_.initial[1] : plan_.fir[role].initial, last_spikes ? 0 : entry, plan_.rows, row_);
+    add_spike_terms(lam(0), input, memory_.partial[role] + seen * stride_, taps_[role].count - seen, stride_, row_.lanes);
+  }
+
+  const BackwardPlan<V>& plan_;
+  const Row& row_;
+  const std::int64_t stride_;
+  const bool bptt_;
+  Carver carver_;
+  const FirBackwardMemory<V> memory_;
+  TapLanes<V> taps_[2];
+  std::int64_t longest_ = 0;
+  std::int64_t base_ = 0;   ///< the first step of the windows
+};
+
+}   // namespace
+}   // namespace exodus::cpu

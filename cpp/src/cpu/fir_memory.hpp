@@ -1,0 +1,116 @@
+/// @file
+/// The memory that the FIR kernels of a row work in: a slot of the workspace for each thread.
+#pragma once
+
+#include "plan.hpp"
+
+namespace exodus::cpu {
+namespace {   // a copy for each instruction set
+
+/// Cuts memory into pieces that begin on a cache line; without memory it only counts.
+class Carver {
+ public:
+  explicit Carver(char* memory) : memory_(memory), used_(-reinterpret_cast<std::uintptr_t>(memory) % line) {}
+
+  template <class X>
+  X* take(std::int64_t count) {
+    char* const piece = memory_ == nullptr ? nullptr : memory_ + used_;
+    used_ += (static_cast<std::size_t>(count) * sizeof(X) + line - 1) / line * line;
+    return reinterpret_cast<X*>(piece);
+  }
+
+  /// Enough wherever the memory begins.
+  std::size_t bytes() const { return used_ + line; }
+
+ private:
+  static constexpr std::size_t line = 64;
+  char* memory_;
+  std::size_t used_;
+};
+
+constexpr int max_fir_steps = 8;   // outputs that are summed at once
+
+/// From one step's lanes to the next one's in this memory: whole bands of four vectors, and a cache line more, since a stride of a power of
+/// two would leave most of the first-level cache unused.
+template <class V>
+std::int64_t fir_stride(std::int64_t lanes) {
+  constexpr std::int64_t line = 64 / sizeof(V), band = 4 * line;
+  return (lanes + band - 1) / band * band + line;
+}
+
+/// The taps as lanes: one column of them if they are the same for all neurons.
+template <class V>
+std::int64_t taps_memory(const Taps<V>& taps, std::int64_t stride) {
+  return taps.length * (taps.count == 1 ? 1 : stride);
+}
+
+/// Room for the lines of a band (some vectors of lanes) that have spikes: of the last K steps, and as many more before those that are still
+/// felt have to be moved.
+inline std::int64_t line_capacity(std::int64_t taps) {
+  return 2 * taps + 1;
+}
+
+/// The lines of a band that may still be felt: [first, end).
+struct LineRange {
+  std::int64_t first, end;
+};
+
+/// Of a forward pass: taps as lanes, the inputs of a segment and the K-1 before it, outputs of a segment; of spikes the lines that have any
+/// and their steps, oldest first.
+template <class V>
+struct FirForwardMemory {
+  V* taps[2] = {};
+  V* inputs = nullptr;
+  V* filtered = nullptr;
+  V* lines = nullptr;
+  std::int64_t* steps = nullptr;
+  LineRange* ranges = nullptr;
+
+  FirForwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment) {
+    const std::int64_t stride = fir_stride<V>(lanes);
+    for (int k = 0; k < 2; ++k) taps[k] = carver.take<V>(taps_memory(roles[k].taps, stride));
+    if (roles[0].taps.length > 0) {
+      inputs = carver.take<V>((roles[0].taps.length - 1 + segment) * stride);
+      filtered = carver.take<V>(segment * stride);
+    }
+    if (roles[1].taps.length > 0) {
+      const std::int64_t capacity = line_capacity(roles[1].taps.length);
+      lines = carver.take<V>(capacity * stride);
+      steps = carver.take<std::int64_t>(capacity * stride / 8);   // a band has eight lanes or more
+      ranges = carver.take<LineRange>(stride / 8);
+    }
+  }
+};
+
+/// Of a backward pass: taps as lanes; lam of a segment and of the K steps after it; what some steps get from it; for BPTT instead what each
+/// input got so far, of a segment and the K steps before it; some steps' inputs; sums of the taps' gradients.
+template <class V>
+struct FirBackwardMemory {
+  V* taps[2] = {};
+  V* lam = nullptr;
+  V* gathered[2] = {};
+  V* scattered[2] = {};
+  V* inputs[2] = {};
+  V* partial[2] = {};
+
+  FirBackwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment, bool bptt) {
+    const std::int64_t stride = fir_stride<V>(lanes);
+    for (int k = 0; k < 2; ++k) {
+      if (roles[k].taps.length == 0) continue;
+      taps[k] = carver.take<V>(taps_memory(roles[k].taps, stride));
+      gathered[k] = carver.take<V>(max_fir_steps * stride);
+      if (bptt) scattered[k] = carver.take<V>((roles[k].taps.length + segment + max_fir_steps) * stride);
+      if (!roles[k].summed) continue;
+      inputs[k] = carver.take<V>(max_fir_steps * stride);
+      partial[k] = carver.take<V>(roles[k].taps.length * stride);
+    }
+    if (longest(roles) > 0) lam = carver.take<V>((longest(roles) + segment + max_fir_steps) * stride);
+  }
+
+  static std::int64_t longest(const FirRole<V>* roles) {
+    return roles[0].taps.length < roles[1].taps.length ? roles[1].taps.length : roles[0].taps.length;
+  }
+};
+
+}   // namespace
+}   // namespace exodus::cpu

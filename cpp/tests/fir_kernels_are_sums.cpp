@@ -1,0 +1,326 @@
+/// @file
+/// Kernels with taps: forward has the bits of the sum written out, backward the values of the sums over all steps, in every layout, with
+/// the taps of neurons in every arrangement; the workspace suffices to the last byte; bad taps are refused.
+#include <algorithm>
+
+#include "support.hpp"
+
+namespace exodus::test {
+namespace {
+
+/// Taps for the neurons of a layout.
+template <class V>
+struct SomeTaps {
+  std::int64_t length, count, repeat;
+  Input<V> values;
+
+  SomeTaps(std::int64_t of, std::int64_t each, std::int64_t rep, double low, double high)
+      : length(of), count(each), repeat(rep), values(of * each) {
+    Random random(static_cast<std::uint64_t>(of + 7 * each));
+    values.fill(random, low, high);
+  }
+  Taps<V> taps() const { return {values.data(), length, count, repeat}; }
+  V at(std::int64_t j, std::int64_t k) const { return values[k * count + j / repeat % count]; }
+};
+
+/// A pass of an SRM with two FIR kernels, and what it has to give; the expected values neuron by neuron from the definition.
+template <class V>
+struct Pass {
+  Layout layout;
+  SomeTaps<V> epsilon, nu;
+  Input<V> current, grad_spikes, initial_spikes, inputs, earlier, final_inputs, final_earlier, final_spikes;
+  Output<V> spikes, potential, grad_current, last_spikes, last_inputs, last_earlier, grad_initial_spikes, grad_inputs, grad_earlier;
+  Output<double> grad_epsilon, grad_nu;
+
+  static constexpr V threshold = V(0.8);
+
+  Pass(const Layout& of, std::int64_t long_one, std::int64_t long_two, std::int64_t count, std::int64_t repeat)
+      : layout(of),
+        epsilon(long_one, count, repeat, -0.4, 0.8),
+        nu(long_two, count, repeat, -0.9, 0.3),
+        current(elements(of)),
+        grad_spikes(elements(of)),
+        initial_spikes(neurons(of)),
+        inputs((long_one - 1) * neurons(of)),
+        earlier((long_two - 1) * neurons(of)),
+        final_inputs((long_one - 1) * neurons(of)),
+        final_earlier((long_two - 1) * neurons(of)),
+        final_spikes(neurons(of)),
+        spikes(elements(of)),
+        potential(elements(of)),
+        grad_current(elements(of)),
+        last_spikes(neurons(of)),
+        last_inputs((long_one - 1) * neurons(of)),
+        last_earlier((long_two - 1) * neurons(of)),
+        grad_initial_spikes(neurons(of)),
+        grad_inputs((long_one - 1) * neurons(of)),
+        grad_earlier((long_two - 1) * neurons(of)),
+        grad_epsilon(long_one * count),
+        grad_nu(long_two * count) {
+    Random random(3);
+    current.fill(random, -1, 1.2), grad_spikes.fill(random, -1, 1), inputs.fill(random, -1, 1);
+    for (Input<V>* const fired : {&initial_spikes, &earlier}) {
+      for (std::int64_t k = 0, size = fired == &earlier ? (long_two - 1) * neurons(of) : neurons(of); k < size; ++k) {
+        (*fired)[k] = random.below(9) == 0 ? V(1) : V(0);
+      }
+    }
+    for (Input<V>* const gradient : {&final_inputs, &final_earlier, &final_spikes}) gradient->fill(random, -1, 1);
+  }
+
+  Srm<V> neuron() const {
+    Srm<V> srm;
+    srm.taps = {epsilon.taps(), nu.taps()};
+    srm.threshold = threshold;
+    return srm;
+  }
+
+  /// `slots` is for how many threads there is memory.
+  Status run(Method method, int threads, int slots, bool with_taps = true) {
+    const Srm<V> srm = neuron();
+    typename Srm<V>::Forward to{.current = current.data(), .spikes = spikes.data(), .potential = potential.data()};
+    to.initial = {nullptr, initial_spikes.data(), inputs.data(), nullptr, earlier.data(), nullptr};
+    to.final = {nullptr, last_spikes.data(), last_inputs.data(), nullptr, last_earlier.data(), nullptr};
+    typename Srm<V>::Backward back{.potential = potential.data(),
+                                   .current = current.data(),
+                                   .initial = to.initial,
+                                   .grad_spikes = grad_spikes.data(),
+                                   .grad_current = grad_current.data()};
+    back.grad_final = {nullptr, final_spikes.data(), final_inputs.data(), nullptr, final_earlier.data(), nullptr};
+    back.grad_initial = {nullptr, grad_initial_spikes.data(), grad_inputs.data(), nullptr, grad_earlier.data(), nullptr};
+    if (with_taps) back.grad_taps = {grad_epsilon.data(), grad_nu.data()};
+
+    Workspace forwards = workspace(layout, srm, to, slots), backwards = workspace(layout, srm, back, slots);
+    Output<char> memory(static_cast<std::int64_t>(std::max(forwards.bytes, backwards.bytes)));
+    forwards.data = backwards.data = memory.data();
+    forwards.threads = backwards.threads = threads;
+    Status status = forward(layout, srm, to, forwards);
+    if (status == Status::ok) status = backward(layout, srm, method, Surrogate<V>{}, back, backwards);
+    EXPECT_TRUE(memory.zones_intact());
+    for (const Output<V>* const array : {&spikes, &potential, &grad_current, &last_spikes, &last_inputs, &last_earlier,
+                                         &grad_initial_spikes, &grad_inputs, &grad_earlier}) {
+      EXPECT_TRUE(array->zones_intact());
+    }
+    return status;
+  }
+
+  /// The input of a kernel at a step, those before step 0 from the state.
+  V input(std::int64_t j, std::int64_t n) const {
+    return n >= 0 ? current[at(layout, j, n)] : (-n < epsilon.length ? inputs[(-1 - n) * neurons(layout) + j] : V(0));
+  }
+  V spike(std::int64_t j, std::int64_t n) const {
+    if (n >= 0) return spikes[at(layout, j, n)];
+    if (n == -1) return initial_spikes[j];
+    return -n - 1 < nu.length ? earlier[(-2 - n) * neurons(layout) + j] : V(0);
+  }
+
+  /// Of the potential that the pass wrote, from the inputs and the spikes that it wrote.
+  void expect_forward(const std::string& what) const {
+    for (std::int64_t j = 0; j < neurons(layout); ++j) {
+      for (std::int64_t n = 0; n < layout.time; ++n) {
+        V z = 0, r = 0;
+        for (std::int64_t k = 0; k < epsilon.length; ++k) z += epsilon.at(j, k) * input(j, n - k);
+        for (std::int64_t k = 0; k < nu.length; ++k) r += nu.at(j, k) * spike(j, n - 1 - k);
+        ASSERT_EQ(potential[at(layout, j, n)], z + r) << what << " neuron " << j << ", step " << n;
+        ASSERT_EQ(spikes[at(layout, j, n)], z + r >= threshold ? V(1) : V(0)) << what << " neuron " << j << ", step " << n;
+      }
+      for (std::int64_t k = 0; k + 1 < epsilon.length; ++k) {
+        ASSERT_EQ(last_inputs[k * neurons(layout) + j], input(j, layout.time - 1 - k)) << what << " neuron " << j << ", entry " << k;
+      }
+      for (std::int64_t k = 0; k + 1 < nu.length; ++k) {
+        ASSERT_EQ(last_earlier[k * neurons(layout) + j], spike(j, layout.time - 2 - k)) << what << " neuron " << j << ", entry " << k;
+      }
+    }
+  }
+
+  /// All gradients, in double.
+  void expect_backward(Method method, double tolerance, const std::string& what) const {
+    const std::int64_t T = layout.time, N = neurons(layout);
+    std::vector<double> of_epsilon(static_cast<std::size_t>(epsilon.length * epsilon.count)),
+        of_nu(static_cast<std::size_t>(nu.length * nu.count));
+    const auto index = [](std::int64_t k) { return static_cast<std::size_t>(k); };
+    for (std::int64_t j = 0; j < N; ++j) {
+      std::vector<double> lam(index(T));
+      const auto lam_at = [&](std::int64_t n) { return n >= 0 && n < T ? lam[index(n)] : 0.0; };
+      const auto through_spike = [&](std::int64_t n) {
+        double sum = 0;
+        for (std::int64_t k = 0; k < nu.length; ++k) sum += double(nu.at(j, k)) * lam_at(n + 1 + k);
+        return sum;
+      };
+      const auto direct = [&](const Input<V>& final, std::int64_t entry, std::int64_t length) {
+        return entry >= 0 && entry < length - 1 ? double(final[entry * N + j]) : 0.0;
+      };
+      double largest = 0;
+      for (std::int64_t n = T - 1; n >= 0; --n) {
+        const double u = potential[at(layout, j, n)],
+                     h = surrogate(SurrogateKind::single_exponential, double(Surrogate<V>{}.scale), shape, u, threshold);
+        double S = grad_spikes[at(layout, j, n)] + (n == T - 1 ? double(final_spikes[j]) : 0.0);
+        if (method != Method::slayer) S += through_spike(n) + direct(final_earlier, T - 2 - n, nu.length);
+        lam[index(n)] = h * S;
+        largest = std::max(largest, std::abs(lam[index(n)]));
+      }
+      const double allowed = tolerance * (1 + largest) * (1 + static_cast<double>(epsilon.length + nu.length));
+      const auto of_input = [&](std::int64_t n) {
+        double sum = direct(final_inputs, T - 1 - n, epsilon.length);
+        for (std::int64_t k = 0; k < epsilon.length; ++k) sum += double(epsilon.at(j, k)) * lam_at(n + k);
+        return sum;
+      };
+      for (std::int64_t n = 0; n < T; ++n) ASSERT_NEAR(grad_current[at(layout, j, n)], of_input(n), allowed) << what << j << ", step " << n;
+      for (std::int64_t k = 0; k + 1 < epsilon.length; ++k) ASSERT_NEAR(grad_inputs[k * N + j], of_input(-1 - k), allowed) << what << j;
+      ASSERT_NEAR(grad_initial_spikes[j], method == Method::slayer ? 0 : through_spike(-1) + direct(final_earlier, T - 1, nu.length),
+                  allowed);
+      for (std::int64_t k = 0; k + 1 < nu.length; ++k) {
+        ASSERT_NEAR(grad_earlier[k * N + j], through_spike(-2 - k) + direct(final_earlier, T + k, nu.length), allowed) << what << j;
+      }
+      for (std::int64_t k = 0; k < epsilon.length; ++k) {
+        for (std::int64_t n = 0; n < T; ++n)
+          of_epsilon[index(k * epsilon.count + j / epsilon.repeat % epsilon.count)] += lam_at(n) * input(j, n - k);
+      }
+      for (std::int64_t k = 0; k < nu.length; ++k) {
+        for (std::int64_t n = 0; n < T; ++n) of_nu[index(k * nu.count + j / nu.repeat % nu.count)] += lam_at(n) * spike(j, n - 1 - k);
+      }
+    }
+    const double terms = static_cast<double>(T * N);
+    for (std::int64_t k = 0; k < epsilon.length * epsilon.count; ++k)
+      ASSERT_NEAR(grad_epsilon[k], of_epsilon[index(k)], tolerance * terms) << what;
+    for (std::int64_t k = 0; k < nu.length * nu.count; ++k) ASSERT_NEAR(grad_nu[k], of_nu[index(k)], tolerance * terms) << what;
+  }
+
+  static constexpr double shape[3] = {0.5, 0, 0};
+};
+
+template <class V>
+class Fir : public testing::Test {};
+using Storages = testing::Types<float, double>;
+TYPED_TEST_SUITE(Fir, Storages, TypeName);
+
+constexpr double tolerance(float) {
+  return 1e-5;
+}
+constexpr double tolerance(double) {
+  return 1e-13;
+}
+
+/// Lengths around those that are summed at once, longer than there are steps, and one tap.
+constexpr std::int64_t lengths[][2] = {{1, 1}, {2, 9}, {8, 3}, {16, 17}, {40, 1}, {5, 64}};
+
+TYPED_TEST(Fir, IsTheSumInEveryLayout) {
+  int turn = 0;
+  for (const Layout& layout : layouts(6000)) {
+    for (const auto& [one, two] : lengths) {
+      const Method method = static_cast<Method>(++turn % 3);
+      const std::int64_t arrangements[][2] = {{1, 1}, {neurons(layout), 1}, {layout.inner, 1}, {3, 2}, {layout.outer, layout.inner}};
+      const auto& [count, repeat] = arrangements[turn % 5];
+      Pass<TypeParam> pass(layout, one, two, count, repeat);
+      const std::string what = describe(layout) + " taps " + std::to_string(one) + " " + std::to_string(two) + " count " +
+                               std::to_string(count) + " method " + std::to_string(static_cast<int>(method)) + " neuron ";
+      ASSERT_EQ(pass.run(method, 3, 3), Status::ok) << what;
+      ASSERT_NO_FATAL_FAILURE(pass.expect_forward(what));
+      ASSERT_NO_FATAL_FAILURE(pass.expect_backward(method, tolerance(TypeParam{}), what));
+    }
+  }
+}
+
+TYPED_TEST(Fir, HasTheSameBitsForAnyThreadsLayoutAndMemory) {
+  for (const Layout& layout : {Layout{1, 100, 2500}, Layout{9, 77, 130}, Layout{300, 50, 7}, Layout{500, 90, 1}}) {
+    for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+      Pass<TypeParam> one(layout, 33, 20, 1, 1), other(layout, 33, 20, 1, 1), little(layout, 33, 20, 1, 1),
+          plain({1, layout.time, neurons(layout)}, 33, 20, 1, 1);
+      for (std::int64_t j = 0; j < neurons(layout); ++j) {
+        for (std::int64_t n = 0; n < layout.time; ++n) {
+          plain.current[at(plain.layout, j, n)] = one.current[at(layout, j, n)];
+          plain.grad_spikes[at(plain.layout, j, n)] = one.grad_spikes[at(layout, j, n)];
+        }
+      }
+      ASSERT_EQ(one.run(method, 1, 1), Status::ok);
+      ASSERT_EQ(other.run(method, 4, 4), Status::ok);
+      ASSERT_EQ(little.run(method, 4, 1), Status::ok);   // memory for one of four threads
+      ASSERT_EQ(plain.run(method, 2, 2), Status::ok);
+      for (const Pass<TypeParam>* const another : {&other, &little}) {
+        EXPECT_TRUE(one.potential.same_bits(another->potential) && one.grad_current.same_bits(another->grad_current)) << describe(layout);
+        EXPECT_TRUE(one.grad_epsilon.same_bits(another->grad_epsilon) && one.grad_nu.same_bits(another->grad_nu)) << describe(layout);
+      }
+      EXPECT_TRUE(one.grad_epsilon.same_bits(plain.grad_epsilon) && one.grad_nu.same_bits(plain.grad_nu)) << describe(layout);
+      EXPECT_TRUE(one.grad_inputs.same_bits(plain.grad_inputs) && one.grad_earlier.same_bits(plain.grad_earlier)) << describe(layout);
+      for (std::int64_t j = 0; j < neurons(layout); ++j) {
+        for (std::int64_t n = 0; n < layout.time; ++n) {
+          ASSERT_EQ(one.grad_current[at(layout, j, n)], plain.grad_current[at(plain.layout, j, n)]) << describe(layout) << j << " " << n;
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(Fir, AWorkspaceAByteShortIsRefused) {
+  using V = TypeParam;
+  const Layout layout{2, 50, 70};
+  const SomeTaps<V> taps(11, 1, 1, -1, 1);
+  std::vector<V> in(7000, V(0.1));
+  Output<V> out(7000);
+  Output<double> grad(11);
+  KernelFilter<V> filter;
+  filter.taps.kernel = taps.taps();
+  const typename KernelFilter<V>::Forward to{.current = in.data(), .potential = out.data()};
+  typename KernelFilter<V>::Backward back{
+      .potential = in.data(), .current = in.data(), .grad_potential = in.data(), .grad_current = out.data()};
+  back.grad_taps = {grad.data()};
+  for (const bool forwards : {true, false}) {
+    Workspace asked = forwards ? workspace(layout, filter, to, 1) : workspace(layout, filter, back, 1);
+    const auto call = [&] {
+      return forwards ? forward(layout, filter, to, asked) : backward(layout, filter, Method::bptt, Surrogate<V>{}, back, asked);
+    };
+    EXPECT_EQ(call(), Status::null_pointer);
+    std::vector<double> memory(asked.bytes / sizeof(double) + 1);
+    asked.data = memory.data();
+    asked.bytes -= 1;
+    EXPECT_EQ(call(), Status::workspace_too_small);
+    EXPECT_TRUE(out.untouched() && grad.untouched());
+    asked.bytes += 1;
+    EXPECT_EQ(call(), Status::ok);
+    EXPECT_TRUE(out.zones_intact() && grad.zones_intact());
+    out = Output<V>(7000);
+  }
+}
+
+TYPED_TEST(Fir, BadTapsAreRefused) {
+  using V = TypeParam;
+  const Layout layout{1, 4, 3};
+  const std::vector<V> in(12, V(1)), values(6, V(0.5));
+  const std::int64_t huge = std::numeric_limits<std::int64_t>::max();
+  const Taps<V> bad[] = {{nullptr, 2, 1, 1},          {values.data(), -1, 1, 1},   {values.data(), 2, 0, 1}, {values.data(), 2, 1, 0},
+                         {values.data(), 2, huge, 2}, {values.data(), huge, 1, 1}, {values.data(), 2, -3, 1}};
+  std::vector<double> memory(1 << 16);
+  const Workspace work{memory.data(), memory.size() * sizeof(double), 1};
+  for (const Taps<V>& taps : bad) {
+    KernelFilter<V> filter;
+    filter.taps.kernel = taps;
+    Output<V> out(12);
+    const typename KernelFilter<V>::Forward to{.current = in.data(), .potential = out.data()};
+    EXPECT_EQ(forward(layout, filter, to, work), Status::bad_parameter) << taps.length << " " << taps.count << " " << taps.repeat;
+    const typename KernelFilter<V>::Backward back{.grad_potential = in.data(), .grad_current = out.data()};
+    EXPECT_EQ(backward(layout, filter, Method::exodus, Surrogate<V>{}, back, work), Status::bad_parameter);
+    EXPECT_EQ(workspace(layout, filter, to).bytes, 0u);
+    EXPECT_TRUE(out.untouched());
+  }
+}
+
+/// A kernel has taps or parameters, and the gradient of one of them alone.
+TYPED_TEST(Fir, TheGradientOfWhatHasNoEffectIsUnsupported) {
+  using V = TypeParam;
+  const Layout layout{1, 4, 3};
+  const SomeTaps<V> taps(2, 1, 1, -1, 1);
+  const std::vector<V> in(12, V(1));
+  std::vector<double> memory(1 << 16);
+  const Workspace work{memory.data(), memory.size() * sizeof(double), 1};
+  for (const bool with_taps : {true, false}) {
+    KernelFilter<V> filter;
+    if (with_taps) filter.taps.kernel = taps.taps();
+    Output<double> grad(2);
+    typename KernelFilter<V>::Backward back{.potential = in.data(), .current = in.data(), .grad_potential = in.data()};
+    (with_taps ? back.grad.scale : back.grad_taps.kernel) = grad.data();
+    EXPECT_EQ(backward(layout, filter, Method::exodus, Surrogate<V>{}, back, work), Status::unsupported);
+    EXPECT_TRUE(grad.untouched());
+  }
+}
+
+}   // namespace
+}   // namespace exodus::test
