@@ -16,7 +16,12 @@ KERNELS = {
         kernel.DoubleExponential(*decays) for decays in ((0.8, 0.5), (0.9, 0.5), (0.9, 0.8))
     ],
     "Alpha(tau)": [kernel.Alpha(tau) for tau in (3.0, 6.0, 12.0)],
+    "FIR(taps)": [
+        kernel.FIR(taps)
+        for taps in (np.ones(6) / 6, np.hanning(17)[1:-1] / 2, np.cos(np.arange(25) / 3) * 0.9)
+    ],
 }
+NAMES = {"FIR(taps)": ["6 equal taps", "15 taps, a bump", "25 taps, a wave"]}
 SHADES = ("#56B4E9", "#0072B2", style.INK)
 
 
@@ -30,20 +35,20 @@ def draw_kernels():
     spikes = np.zeros((STEPS, 1))
     spikes[[2, 10, 13, 16]] = 1
     with style.paper():
-        fig = style.figure(3.8)
-        panels = fig.subplots(2, 3, sharex=True)
-        for column, (title, kernels) in enumerate(KERNELS.items()):
-            above, below = panels[:, column]
-            for one, colour in zip(kernels, SHADES, strict=True):
-                above.plot(one.taps(STEPS), ".-", color=colour, ms=3, lw=0.8, label=label(one))
-                below.plot(ec.kernel_filter(one, spikes).output, color=colour)
-            below.vlines(np.flatnonzero(spikes), 0, below.get_ylim()[1] * 0.12, color=style.GREY)
-            above.set_ylim(top=1.65 * above.get_ylim()[1])  # room for the legend
-            above.legend(loc="upper right")
-            style.letter(above, "ABC"[column], title)
-            below.set_xlabel("Step")
-        panels[0, 0].set_ylabel("Kernel")
-        panels[1, 0].set_ylabel("Output for four spikes")
+        fig = style.figure(6.8)
+        panels = fig.subplots(len(KERNELS), 2, sharex=True)
+        for (left, right), letter, (title, kernels) in zip(panels, "ABCD", KERNELS.items(), strict=True):
+            names = NAMES.get(title) or [label(one) for one in kernels]
+            for one, colour, name in zip(kernels, SHADES, names, strict=True):
+                left.plot(one.taps(STEPS), ".-", color=colour, ms=3, lw=0.8, label=name)
+                right.plot(ec.kernel_filter(one, spikes).output, color=colour)
+            right.plot(np.flatnonzero(spikes), np.zeros(4), "|", color=style.GREY, ms=8, mew=1.5)
+            left.legend(loc="upper right")
+            left.set_ylabel("Kernel")
+            right.set_ylabel("Output for four spikes")
+            style.letter(left, letter, title)
+        for bottom in panels[-1]:
+            bottom.set_xlabel("Step")
         return style.save(fig, HERE / "kernels.png")
 
 

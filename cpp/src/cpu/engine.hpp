@@ -26,7 +26,6 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   work.cap = plan.cap;
   for (int k = 0; k < model.states; ++k) {
     work.state[k] = state[k];
-    clear(state[k], max_row_lanes<V>);
     for (int i = 0; i < row.lanes; ++i) state[k][i] = plan.initial[k] == nullptr ? V(0) : plan.initial[k][row.begin + i];
   }
 
@@ -36,6 +35,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   const std::int64_t segment = forward_segment(plan.fir, plan.rows, layout.time);
   ForwardFir<V> fir(plan, row, segment, plan.slots + thread * plan.slot_bytes);
   const bool with_fir = fir.of_current() || fir.of_spikes();
+  if (with_fir) clear(state[1] + row.lanes, max_row_lanes<V> - row.lanes);   // bands of spikes read whole vectors
   const bool stream = plan.stream && !row.tiled;
   Ahead ahead[max_blocks];
   set_ahead<V>(ahead, row, +1, false);
