@@ -79,13 +79,12 @@ def against_the_peak(current, grad_spikes, taps, threads, rounds):
     neuron = ec.SRM(epsilon, nu)
     rate = ec.forward(neuron, current).spikes.mean()
     steps, neurons = current.shape
-    terms = (
-        2 * neurons * np.minimum(np.arange(steps) + 1, taps).sum()
-    )  # there is nothing before the first step
+    felt = np.minimum(np.arange(steps) + 1, taps)  # there is nothing before the first step
+    terms = 2 * neurons * felt.sum()
     middle = alternate(passes(neuron, current, grad_spikes), rounds)
     print(f"SRM, {taps} taps each, {100 * rate:.1f} % spikes: {terms / 1e6:.0f} million multiply-adds a pass")
     for what, fused in (("forward", 0), ("backward", 1)):
-        best = max(peak(threads, fused) for _ in range(20))
+        best = max(peak(threads, fused) for _ in range(10))
         bound = terms / best
         print(
             f"  {what:9s} {best / 1e9:6.1f} billion a second at most: bound {1e3 * bound:.2f} ms, "

@@ -21,7 +21,6 @@ struct Traits {
   using V = arithmetic_t<S>;
   static constexpr int parameters = field_count<typename N::template Parameters<V>, V>;
   static constexpr int states = field_count<typename N::template State<V>, V>;
-  static constexpr bool has_hidden = states > first_hidden<N>;
   static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // that may have taps
 };
 
@@ -182,8 +181,8 @@ struct Wanted {
     }
     for (int k = 0; k < Traits<N>::kernels; ++k) {
       if (taps[k] != nullptr && roles[k].taps.length == 0) return false;
-      for (int own = 3 * k; roles[k].taps.length > 0 && own < 3 * k + 3; ++own) {
-        if (grad[own] != nullptr) return false;
+      for (int own = 0; roles[k].taps.length > 0 && own < kernel_parameters; ++own) {
+        if (grad[kernel_parameters * k + own] != nullptr) return false;
       }
     }
     return true;
@@ -214,17 +213,12 @@ bool set_taps(const N& neuron, std::int64_t neurons, cpu::FirRole<V>* roles) {
   return true;
 }
 
-template <class V>
-bool with_fir(const cpu::FirRole<V>* roles) {
-  return roles[0].taps.length > 0 || roles[1].taps.length > 0;
-}
-
 /// Moves what a FIR kernel remembers, given as the array of its first state, from a list of states to the roles.
 template <class N, class V, class X>
 void take_histories(cpu::FirRole<V>* roles, X* cpu::FirRole<V>::* field, X** states) {
   for (int k = 0; k < Traits<N>::kernels; ++k) {
     if (roles[k].taps.length == 0) continue;
-    X** const own = states + first_hidden<N> + 2 * k;
+    X** const own = states + first_hidden<N> + kernel_states * k;
     roles[k].*field = own[0];
     own[0] = own[1] = nullptr;
   }
@@ -234,7 +228,7 @@ void take_histories(cpu::FirRole<V>* roles, X* cpu::FirRole<V>::* field, X** sta
 template <class N, class V>
 bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given, const cpu::FirRole<V>* roles) {
   int hidden = Traits<N>::states - first_hidden<N>;
-  for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? 2 : 0;
+  for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
   if (hidden == 0) return false;
   if constexpr (requires { N::fires_by_hidden; }) {
     if (!surrogate_given) return true;
@@ -255,9 +249,7 @@ struct Slots {
   std::size_t bytes = 0;    ///< of each
 };
 
-/// Rows so narrow that their slot stays in the second-level cache. `memory(carver, lanes, rows)` takes the pieces of a slot.
-constexpr std::int64_t wide = 128;   // lanes of a block
-
+/// Rows so narrow that their slot stays in the second-level cache, of whole blocks. `memory(carver, rows)` takes the pieces of a slot.
 template <class V, class Memory>
 Slots slots_of(const Layout& layout, Memory memory) {
   constexpr std::size_t cache = 384 << 10;
@@ -268,7 +260,7 @@ Slots slots_of(const Layout& layout, Memory memory) {
   };
   cpu::Rows narrowest;
   narrowest.lanes = narrow;
-  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes(narrowest)) * narrow / wide * wide;
+  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes(narrowest)) * narrow / cpu::block_lanes * cpu::block_lanes;
   Slots slots;
   slots.lanes = fit < narrow ? narrow : (fit < cpu::max_row_lanes<V> ? fit : cpu::max_row_lanes<V>);
   slots.bytes = bytes(partition<V>(layout, 1, slots.lanes));
@@ -277,21 +269,21 @@ Slots slots_of(const Layout& layout, Memory memory) {
 
 template <class V>
 Slots forward_slots(const Layout& layout, const cpu::FirRole<V>* roles) {
-  if (!with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
+  if (!cpu::with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
   return slots_of<V>(layout, [&](cpu::Carver& carver, const cpu::Rows& rows) {
-    cpu::FirForwardMemory<V>(carver, roles, rows.lanes, cpu::forward_segment(roles, rows, layout.time));
+    cpu::FirForwardMemory<V>(carver, roles, rows.lanes, cpu::segment_of(roles, rows, layout.time));
   });
 }
 
 /// Steps that a backward pass goes at a time.
 template <class V>
 std::int64_t backward_segment(const cpu::FirRole<V>* roles, const cpu::Rows& rows, std::int64_t time, bool with_tapes) {
-  return with_tapes ? segment_steps(rows, time) : cpu::forward_segment(roles, rows, time);
+  return with_tapes ? segment_steps(rows, time) : cpu::segment_of(roles, rows, time);
 }
 
 template <class V>
 Slots backward_slots(const Layout& layout, const cpu::FirRole<V>* roles, bool with_tapes, bool bptt) {
-  if (!with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
+  if (!cpu::with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
   return slots_of<V>(layout, [&](cpu::Carver& carver, const cpu::Rows& rows) {
     cpu::FirBackwardMemory<V>(carver, roles, rows.lanes, backward_segment(roles, rows, layout.time, with_tapes), bptt);
   });

@@ -213,8 +213,8 @@ class _Taps(np.ndarray):
 class FIR(Kernel):
     """Any kernel, by its values: out[n] = sum of taps[k] in[n-k], from k = 0 on, starting at 0.
 
-    Its cost is proportional to the number of taps: for every input of `epsilon`, and of `nu`, forward, for
-    every spike, backward for every step. A neuron remembers as many inputs.
+    Its cost grows with the number of taps: forward, for every input of `epsilon` and every spike of `nu`;
+    backward, for every step. A neuron remembers one input less than there are taps.
 
     Parameters
     ----------

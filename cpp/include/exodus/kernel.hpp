@@ -33,6 +33,10 @@ struct KernelParameters {
   X a{}, b{}, scale{};
 };
 
+/// How many parameters and states a kernel has. Of a model's parameters those of its kernels come first; of its states and of what it
+/// carries backward, they are the hidden ones; both in the order of its struct of kernels, the kernel of the current first.
+inline constexpr int kernel_parameters = 3, kernel_states = 2;
+
 /// A kernel's parameters with defaults; with taps, those of the identity.
 template <class V>
 static inline KernelParameters<Param<V>> resolved(const KernelParameters<Param<V>>& kernel, const Taps<V>& taps, V scale) {

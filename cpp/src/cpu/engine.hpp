@@ -26,19 +26,22 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   work.cap = plan.cap;
   for (int k = 0; k < model.states; ++k) {
     work.state[k] = state[k];
-    for (int i = 0; i < row.lanes; ++i) state[k][i] = plan.initial[k] == nullptr ? V(0) : plan.initial[k][row.begin + i];
+    copy_entry(state[k], plan.initial[k], 0, plan.rows, row);
   }
 
   alignas(64) V tiles[3][max_tile_elements];
   Input<V> current{plan.current, tiles[0]};
   Output<V> history[2] = {{plan.history[0], tiles[1]}, {plan.history[1], tiles[2]}};
-  const std::int64_t segment = forward_segment(plan.fir, plan.rows, layout.time);
+  const std::int64_t segment = segment_of(plan.fir, plan.rows, layout.time);
   ForwardFir<V> fir(plan, row, segment, plan.slots + thread * plan.slot_bytes);
-  const bool with_fir = fir.of_current() || fir.of_spikes();
-  if (with_fir) clear(state[1] + row.lanes, max_row_lanes<V> - row.lanes);   // bands of spikes read whole vectors
+  if (fir.of_spikes()) clear(state[1] + row.lanes, max_row_lanes<V> - row.lanes);   // bands of spikes read whole vectors
   const bool stream = plan.stream && !row.tiled;
   Ahead ahead[max_blocks];
   set_ahead<V>(ahead, row, +1, false);
+  for (int b = 0; fir.of_current() && b < row.block_count; ++b) {
+    // Of the next segment, whose copy would wait for every line, while sums leave memory idle.
+    ahead[b] = {row.blocks[b].offset + segment * row.step_stride, static_cast<int>(segment), row.blocks[b].lanes};
+  }
 
   for (std::int64_t begin = 0; begin < layout.time; begin += segment) {
     const std::int64_t end = smaller(begin + segment, layout.time);
@@ -46,9 +49,8 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
     for (Output<V>& output : history) output.begin = row.tiled ? begin : 0;
     if (fir.of_current()) fir.filter_current(current, begin, end);
     for (std::int64_t step = begin; step < end; ++step, current.now += current.stride) {
-      const std::int64_t steps_left = row.tiled || fir.of_current() ? -1 : layout.time - 1 - step;
-      if (with_fir) fir.before_step(step, state + model.hidden, state[1]);
-      if (fir.of_current()) fir.prefetch_segment(current, step);
+      const std::int64_t steps_left = row.tiled ? -1 : layout.time - 1 - step;
+      if (with_fir(plan.fir)) fir.before_step(step, state + model.hidden, state[1]);
       V* const results[2] = {history[0].at(row, step), history[1].at(row, step)};
       for (int b = 0; b < row.block_count; ++b) {
         const Block& block = row.blocks[b];
@@ -66,7 +68,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   for (int k = 0; k < model.states; ++k) {
     if (plan.final[k] != nullptr) copy_lanes(plan.final[k] + row.begin, state[k], row.lanes);
   }
-  if (with_fir) fir.finish();
+  fir.finish();
 }
 
 /// dL/d(final state) is a direct gradient of the last step: the sum of both, or the one that is there.
@@ -136,8 +138,10 @@ class BackwardRow {
     for (int k = 0; k < model_.parameters; ++k) {
       if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, sums_[k], row_.lanes);
     }
-    if (with_fir_) fir_.finish(carry_[spikes_carry()]);
-    for (int k = 0; k < max_states; ++k) work_.carry[k] = carry_[k];
+    if (with_fir_) {
+      fir_.finish(carry_[spikes_carry()]);
+      for (int k = 0; k < max_states; ++k) work_.carry[k] = carry_[k];
+    }
     for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
   }
 
@@ -205,8 +209,7 @@ class BackwardRow {
   /// Runs the hidden states forward through all of time and keeps the ones before each segment.
   void mark_segments() {
     for (int k = 1; k < model_.states; ++k) {
-      V* const first = mark(0, k);
-      for (int i = 0; i < row_.lanes; ++i) first[i] = plan_.initial[k] == nullptr ? V(0) : plan_.initial[k][row_.begin + i];
+      copy_entry(mark(0, k), plan_.initial[k], 0, plan_.rows, row_);
     }
     for (std::int64_t segment = 0, begin = 0; begin + plan_.segment < layout_.time; ++segment, begin += plan_.segment) {
       const std::int64_t end = begin + plan_.segment;
@@ -297,7 +300,7 @@ class BackwardRow {
   }
 
   /// The carry of what the spikes of a step get from the steps after it.
-  int spikes_carry() const { return bptt_ ? 1 : stages_.hidden_carry + 2; }
+  int spikes_carry() const { return bptt_ ? 1 : stages_.hidden_carry + kernel_states; }
 
   /// A kernel with taps carries nothing from step to step: what its input gets was summed over the taps. The adjoint takes it where a
   /// recursion of the spikes' kernel has its X, and leaves lam where that has its Y (for BPTT: both in place of the spikes).
@@ -307,11 +310,11 @@ class BackwardRow {
     fir_.before_step(n);
     if (fir_.given(1)) {
       work_.carry[spikes_carry()] = fir_.gathered(1, n);
-      if (!bptt_) work_.carry[stages_.hidden_carry + 3] = fir_.lam(n);
+      if (!bptt_) work_.carry[stages_.hidden_carry + kernel_states + 1] = fir_.lam(n);
     } else if (!bptt_) {
       work_.carry[stages_.hidden_carry + 1] = fir_.lam(n);
     }
-    for (int k = 0; fir_.given(0) && !fir_.given(1) && k < 2; ++k) clear_row(carry_[stages_.hidden_carry + k], row_.lanes);
+    for (int k = 0; fir_.given(0) && !fir_.given(1) && k < kernel_states; ++k) clear_row(carry_[stages_.hidden_carry + k], row_.lanes);
   }
 
   /// Keeps a block's lam, where it is not in its place, and the inputs of kernels.
@@ -361,7 +364,7 @@ class BackwardRow {
   const BackwardStages<V>& stages_;
   const Row row_;
   BackwardFir<V> fir_;
-  const bool with_fir_ = fir_.given(0) || fir_.given(1);
+  const bool with_fir_ = with_fir(plan_.fir);
   const bool bptt_ = plan_.method == Method::bptt;
   V* tape_ = nullptr;   ///< null: no hidden states are needed
   std::int64_t segment_begin_ = 0;

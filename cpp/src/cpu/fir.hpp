@@ -47,12 +47,7 @@ EXODUS_SCALAR Vector<V> add_product(const Vector<V>& a, const Vector<V>& b, cons
   return (a * b) + c;
 }
 
-template <class V>
-EXODUS_SCALAR void clear(V* lanes, std::int64_t count) {
-  __builtin_memset(lanes, 0, static_cast<std::size_t>(count) * sizeof(V));
-}
-
-/// The same for the lanes of a row, at every step. (GCC expands a call of memset, and what it takes for one, to an instruction that took a
+/// Clears the lanes of a row, at every step. (GCC expands a call of memset, and what it takes for one, to an instruction that took a
 /// third of a forward pass; of a zero that it cannot see it makes stores.)
 template <class V>
 EXODUS_SCALAR void clear_row(V* lanes, int count) {
@@ -88,6 +83,12 @@ TapLanes<V> tap_lanes(const Taps<V>& taps, V* memory, const Row& row, std::int64
 template <class V>
 TapLanes<V> first_taps(const TapLanes<V>& taps, std::int64_t count) {
   return {taps.at, taps.step, smaller(taps.count, count), taps.shared};
+}
+
+/// Those from tap k on.
+template <class V>
+TapLanes<V> later_taps(const TapLanes<V>& taps, std::int64_t k) {
+  return {taps.at + k * taps.step, taps.step, taps.count - k, taps.shared};
 }
 
 template <bool Shared, class V>
@@ -157,21 +158,10 @@ void sum_taps(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, st
   for (int p = 0; p < outputs; ++p) {
     const std::int64_t skipped = Lead ? 0 : outputs - 1 - p;
     if (skipped < taps.count) {
-      const TapLanes<V> rest{taps.at + skipped * taps.step, taps.step, taps.count - skipped, taps.shared};
-      sum_row<1, true, Fused>(rest, Lead ? x + p * next : x, next, out + p * next_out, next_out, lanes);
+      sum_row<1, true, Fused>(later_taps(taps, skipped), Lead ? x + p * next : x, next, out + p * next_out, next_out, lanes);
     } else {
-      __builtin_memset(out + p * next_out, 0, static_cast<std::size_t>(lanes) * sizeof(V));
+      clear(out + p * next_out, lanes);
     }
-  }
-}
-
-/// to[i] += tap k of lane i * from[i].
-template <class V>
-void add_tap(const TapLanes<V>& taps, std::int64_t k, const V* from, V* to, std::int64_t lanes) {
-  const V* const at = taps.at + k * taps.step;
-  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
-    const Vector<V> factor = taps.shared ? tap<true>(at) : tap<false>(at + i);
-    store(to + i, add_product<true, V>(factor, load(from + i), load(to + i)));
   }
 }
 
@@ -188,8 +178,6 @@ void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::i
   }
 }
 
-/// Vectors of lanes whose spikes are noted and summed together.
-constexpr int band_vectors = 4;
 template <class V>
 constexpr int band_lanes = band_vectors * group_lanes<V>;
 
@@ -218,16 +206,6 @@ void copy_step(V* to, const Input<V>& input, const Row& row) {
   for (int b = 0; b < row.block_count; ++b) copy_lanes(to + row.blocks[b].lane, input[row.blocks[b]], row.blocks[b].lanes);
 }
 
-/// Entry k of an array of earlier inputs; zeros where there is none.
-template <class V>
-void copy_history(V* to, const V* history, std::int64_t k, const Rows& rows, const Row& row) {
-  if (history == nullptr) {
-    clear(to, row.lanes);
-  } else {
-    copy_lanes(to, history + k * rows.neurons + row.begin, row.lanes);
-  }
-}
-
 /// The FIR kernels of a row, forward.
 template <class V>
 class ForwardFir {
@@ -235,7 +213,7 @@ class ForwardFir {
   ForwardFir(const ForwardPlan<V>& plan, const Row& row, std::int64_t segment, char* slot)
       : plan_(plan), row_(row), stride_(fir_stride<V>(row.lanes)), carver_(slot), memory_(carver_, plan.fir, row.lanes, segment) {
     for (int k = 0; k < 2; ++k) taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], row, stride_);
-    if (of_current()) start_current(segment);
+    if (of_current()) start_current();
     if (of_spikes()) start_spikes();
   }
 
@@ -261,21 +239,12 @@ class ForwardFir {
 
   V* filtered(std::int64_t step) const { return memory_.filtered + (step - begin_) * stride_; }
 
-  /// Fetches the same step of the next segment: its copy would wait for every line, while sums leave memory idle.
-  __attribute__((always_inline)) void prefetch_segment(const Input<V>& current, std::int64_t step) const {
-    const std::int64_t ahead = end_ - begin_;
-    if (row_.tiled || step + ahead >= plan_.layout.time) return;
-    for (int b = 0; b < row_.block_count; ++b) {
-      const V* const lanes = current.now + ahead * current.stride + row_.blocks[b].offset;
-      for (int i = 0; i < row_.blocks[b].lanes; i += line_lanes<V>) __builtin_prefetch(lanes + i, 0, 2);
-    }
-  }
-
   /// What a step's recursions take for kernels with taps: nothing from before, and in place of the spikes before it what all up to them are
   /// worth now.
   void before_step(std::int64_t step, V (*hidden)[max_row_lanes<V>], V* spikes) {
     for (int role = 0; role < 2; ++role) {
-      for (int k = 0; taps_[role].count > 0 && taps_[1 - role].count == 0 && k < 2; ++k) clear_row(hidden[2 * role + k], row_.lanes);
+      for (int k = 0; taps_[role].count > 0 && taps_[1 - role].count == 0 && k < kernel_states; ++k)
+        clear_row(hidden[kernel_states * role + k], row_.lanes);
     }
     if (!of_spikes()) return;
     for (std::int64_t i = 0, band = 0; i < row_.lanes; i += band_lanes<V>, ++band) {
@@ -333,10 +302,9 @@ class ForwardFir {
     for (int v = 0; v < band_vectors; ++v) store(sums + v * group_lanes<V>, sum[v]);
   }
 
-  void start_current(std::int64_t segment) {
-    const std::int64_t before = taps_[0].count - 1;
-    clear(memory_.inputs, (before + segment) * stride_);
-    for (std::int64_t k = 0; k < before; ++k) copy_history(input(-1 - k), plan_.fir[0].initial, k, plan_.rows, row_);
+  void start_current() {
+    clear(memory_.inputs, memory_.inputs_size);
+    for (std::int64_t k = 0; k < taps_[0].count - 1; ++k) copy_entry(input(-1 - k), plan_.fir[0].initial, k, plan_.rows, row_);
   }
 
   void start_spikes() {
@@ -432,13 +400,13 @@ class BackwardFir {
         memory_(carver_, plan.fir, row.lanes, plan.segment, bptt_) {
     longest_ = memory_.longest(plan.fir);
     if (longest_ == 0) return;
-    clear(memory_.lam, (longest_ + plan.segment + max_fir_steps) * stride_);
+    clear(memory_.lam, memory_.lam_size);
     base_ = (plan.layout.time - 1) / plan.segment * plan.segment;
     for (int k = 0; k < 2; ++k) {
       const std::int64_t count = plan.fir[k].taps.length;
       taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], row, stride_);
       if (count > 0) clear(memory_.gathered[k], max_fir_steps * stride_);
-      if (memory_.scattered[k] != nullptr) clear(memory_.scattered[k], (count + plan.segment + max_fir_steps) * stride_);
+      if (memory_.scattered[k] != nullptr) clear(memory_.scattered[k], memory_.scattered_size[k]);
       if (memory_.partial[k] == nullptr) continue;
       clear(memory_.partial[k], count * stride_);
       clear(memory_.inputs[k], max_fir_steps * stride_);
@@ -484,7 +452,7 @@ class BackwardFir {
   void after_step(std::int64_t step) {
     for (int role = 0; bptt_ && role < 2; ++role) {
       for (std::int64_t k = 0; k < taps_[role].count; ++k) {
-        add_tap(taps_[role], k, lam(step), scattered(role, step - role - k), row_.lanes);
+        add_taps(later_taps(taps_[role], k), 1, lam(step), stride_, scattered(role, step - role - k), row_.lanes);
       }
     }
   }
@@ -511,8 +479,9 @@ class BackwardFir {
       for (std::int64_t done = 0; wanted && done < earlier; done += fir_steps) {
         // Of lam only that of step 0 and later counts, which the last of these steps sees through tap `seen`.
         const std::int64_t first = -done - fir_steps, seen = done + 1 - role;
-        const TapLanes<V> rest{taps_[role].at + seen * taps_[role].step, taps_[role].step, taps_[role].count - seen, taps_[role].shared};
-        if (!bptt_) sum_taps<false, true>(rest, lam(0), stride_, memory_.gathered[role], stride_, fir_steps, row_.lanes);
+        if (!bptt_) {
+          sum_taps<false, true>(later_taps(taps_[role], seen), lam(0), stride_, memory_.gathered[role], stride_, fir_steps, row_.lanes);
+        }
         for (std::int64_t n = -done - 1; n >= first && -n <= earlier; --n) finish_step(role, n, spikes);
       }
       const bool given_any = plan_.fir[role].initial != nullptr || (role == 1 && plan_.initial[1] != nullptr);
@@ -587,7 +556,7 @@ class BackwardFir {
     V* const input = memory_.inputs[role];
     const bool last_spikes = role == 1 && step == -1;
     const std::int64_t entry = -1 - role - step, seen = -step - role;
-    copy_history(input, last_spikes ? plan_.initial[1] : plan_.fir[role].initial, last_spikes ? 0 : entry, plan_.rows, row_);
+    copy_entry(input, last_spikes ? plan_.initial[1] : plan_.fir[role].initial, last_spikes ? 0 : entry, plan_.rows, row_);
     add_spike_terms(lam(0), input, memory_.partial[role] + seen * stride_, taps_[role].count - seen, stride_, row_.lanes);
   }
 

@@ -29,12 +29,13 @@ class Carver {
 };
 
 constexpr int max_fir_steps = 8;   // outputs that are summed at once
+constexpr int band_vectors = 4;    // vectors of lanes whose spikes are noted and summed together
 
-/// From one step's lanes to the next one's in this memory: whole bands of four vectors, and a cache line more, since a stride of a power of
+/// From one step's lanes to the next one's in this memory: whole bands, and a cache line more, since a stride of a power of
 /// two would leave most of the first-level cache unused.
 template <class V>
 std::int64_t fir_stride(std::int64_t lanes) {
-  constexpr std::int64_t line = 64 / sizeof(V), band = 4 * line;
+  constexpr std::int64_t line = 64 / sizeof(V), band = band_vectors * line;
   return (lanes + band - 1) / band * band + line;
 }
 
@@ -44,7 +45,7 @@ std::int64_t taps_memory(const Taps<V>& taps, std::int64_t stride) {
   return taps.length * (taps.count == 1 ? 1 : stride);
 }
 
-/// Room for the lines of a band (some vectors of lanes) that have spikes: of the last K steps, and as many more before those that are still
+/// Room for the lines of a band that have spikes: of the last K steps, and as many more before those that are still
 /// felt have to be moved.
 inline std::int64_t line_capacity(std::int64_t taps) {
   return 2 * taps + 1;
@@ -61,6 +62,7 @@ template <class V>
 struct FirForwardMemory {
   V* taps[2] = {};
   V* inputs = nullptr;
+  std::int64_t inputs_size = 0;
   V* filtered = nullptr;
   V* lines = nullptr;
   std::int64_t* steps = nullptr;
@@ -70,14 +72,16 @@ struct FirForwardMemory {
     const std::int64_t stride = fir_stride<V>(lanes);
     for (int k = 0; k < 2; ++k) taps[k] = carver.take<V>(taps_memory(roles[k].taps, stride));
     if (roles[0].taps.length > 0) {
-      inputs = carver.take<V>((roles[0].taps.length - 1 + segment) * stride);
+      inputs_size = (roles[0].taps.length - 1 + segment) * stride;
+      inputs = carver.take<V>(inputs_size);
       filtered = carver.take<V>(segment * stride);
     }
     if (roles[1].taps.length > 0) {
-      const std::int64_t capacity = line_capacity(roles[1].taps.length);
+      constexpr std::int64_t smallest_band = band_vectors * 16 / sizeof(V);
+      const std::int64_t capacity = line_capacity(roles[1].taps.length), bands = stride / smallest_band;
       lines = carver.take<V>(capacity * stride);
-      steps = carver.take<std::int64_t>(capacity * stride / 8);   // a band has eight lanes or more
-      ranges = carver.take<LineRange>(stride / 8);
+      steps = carver.take<std::int64_t>(capacity * bands);
+      ranges = carver.take<LineRange>(bands);
     }
   }
 };
@@ -88,8 +92,10 @@ template <class V>
 struct FirBackwardMemory {
   V* taps[2] = {};
   V* lam = nullptr;
+  std::int64_t lam_size = 0;
   V* gathered[2] = {};
   V* scattered[2] = {};
+  std::int64_t scattered_size[2] = {};
   V* inputs[2] = {};
   V* partial[2] = {};
 
@@ -99,12 +105,15 @@ struct FirBackwardMemory {
       if (roles[k].taps.length == 0) continue;
       taps[k] = carver.take<V>(taps_memory(roles[k].taps, stride));
       gathered[k] = carver.take<V>(max_fir_steps * stride);
-      if (bptt) scattered[k] = carver.take<V>((roles[k].taps.length + segment + max_fir_steps) * stride);
+      scattered_size[k] = bptt ? (roles[k].taps.length + segment) * stride : 0;
+      if (bptt) scattered[k] = carver.take<V>(scattered_size[k]);
       if (!roles[k].summed) continue;
       inputs[k] = carver.take<V>(max_fir_steps * stride);
       partial[k] = carver.take<V>(roles[k].taps.length * stride);
     }
-    if (longest(roles) > 0) lam = carver.take<V>((longest(roles) + segment + max_fir_steps) * stride);
+    if (!with_fir(roles)) return;
+    lam_size = (longest(roles) + segment + max_fir_steps) * stride;
+    lam = carver.take<V>(lam_size);
   }
 
   static std::int64_t longest(const FirRole<V>* roles) {

@@ -10,6 +10,7 @@ namespace exodus::cpu {
 
 inline constexpr int max_parameters = 7;   // of a model
 inline constexpr int max_states = 6;
+inline constexpr int block_lanes = 128;   // that a stage takes at a time, at most
 
 template <class V>
 inline constexpr int max_row_lanes = 4096 / sizeof(V);   // a page of every array per step
@@ -42,11 +43,16 @@ struct FirRole {
   double* sums = nullptr;   ///< taps x neurons: of each neuron's own copies
 };
 
-/// Steps that a forward pass goes at a time.
 template <class V>
-static inline std::int64_t forward_segment(const FirRole<V>* fir, const Rows& rows, std::int64_t time) {
+static inline bool with_fir(const FirRole<V>* fir) {
+  return fir[0].taps.length > 0 || fir[1].taps.length > 0;
+}
+
+/// Steps that a pass goes at a time, unless it has to rebuild states.
+template <class V>
+static inline std::int64_t segment_of(const FirRole<V>* fir, const Rows& rows, std::int64_t time) {
   if (rows.tile_steps > 0) return rows.tile_steps;
-  return fir[0].taps.length > 0 || fir[1].taps.length > 0 ? fir_segment : time;
+  return with_fir(fir) ? fir_segment : time;
 }
 
 template <class V>

@@ -160,6 +160,21 @@ struct Output {
   }
 };
 
+template <class V>
+EXODUS_SCALAR void clear(V* lanes, std::int64_t count) {
+  __builtin_memset(lanes, 0, static_cast<std::size_t>(count) * sizeof(V));
+}
+
+/// A row's entry k of an array of a state, which has one for each neuron or of FIR kernels several; zeros where there is no array.
+template <class V>
+void copy_entry(V* to, const V* array, std::int64_t k, const Rows& rows, const Row& row) {
+  if (array == nullptr) {
+    clear(to, row.lanes);
+  } else {
+    copy_lanes(to, array + k * rows.neurons + row.begin, row.lanes);
+  }
+}
+
 /// What the neurons of a row find in an array of `count` values, each for `repeat` neurons in turn.
 template <class V>
 void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, const Row& row) {

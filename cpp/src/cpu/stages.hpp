@@ -10,8 +10,6 @@
 namespace exodus::cpu {
 namespace {
 
-constexpr int block_lanes = 128;
-
 /// The parameters of a row as lanes. One block of a scalar serves all blocks: `follow` is 0 there, else all ones.
 template <class V>
 struct ParameterLanes {
