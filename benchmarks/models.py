@@ -1,8 +1,8 @@
 """What the other models cost: the time of each over the time of the LIF, on the same arrays in one run.
 
 Kernels with taps are compared with the machine's multiply-adds instead: as many as the two sums have, a term
-for every tap, neuron and step that there is (a spike that is zero costs nothing, but counts), over the peak,
-which is measured in the same run.
+for every tap, neuron and step that there is (forward a spike that is zero costs nothing, but counts; backward
+the gradients of what came before the first step count too), over the peak that is measured before each call.
 
 python benchmarks/models.py [--threads 2] [--rounds 30] [--steps 250 --neurons 16384] [--taps 64]
 """
@@ -75,21 +75,26 @@ def against_the_peak(current, grad_spikes, taps, threads, rounds):
     peak = build("peak").multiply_adds
     peak.restype = ctypes.c_double
     n = np.arange(taps)
-    epsilon, nu = kernel.FIR(0.95**n), kernel.FIR(-(0.95**n))
-    neuron = ec.SRM(epsilon, nu)
+    neuron = ec.SRM(kernel.FIR(0.95**n), kernel.FIR(-(0.95**n)))
     rate = ec.forward(neuron, current).spikes.mean()
     steps, neurons = current.shape
-    felt = np.minimum(np.arange(steps) + 1, taps)  # there is nothing before the first step
-    terms = 2 * neurons * felt.sum()
-    middle = alternate(passes(neuron, current, grad_spikes), rounds)
-    print(f"SRM, {taps} taps each, {100 * rate:.1f} % spikes: {terms / 1e6:.0f} million multiply-adds a pass")
-    for what, fused in (("forward", 0), ("backward", 1)):
-        best = max(peak(threads, fused) for _ in range(10))
-        bound = terms / best
+    felt = np.minimum(np.arange(steps) + 1, taps)  # forward there is nothing before the first step
+    terms = {"forward": 2 * neurons * felt.sum(), "backward": 2 * neurons * steps * taps}
+    calls = passes(neuron, current, grad_spikes)
+    rates = {what: [] for what in terms}
+    shares = {what: [] for what in terms}
+    for _ in range(rounds):
+        for what, fused in (("forward", 0), ("backward", 1)):
+            best = peak(threads, fused)
+            rates[what].append(best)
+            shares[what].append(terms[what] / best / timed(calls[what]))
+    print(f"SRM, {taps} taps each, {100 * rate:.1f} % spikes")
+    for what, share in shares.items():
+        middle = statistics.median(share)
         print(
-            f"  {what:9s} {best / 1e9:6.1f} billion a second at most: bound {1e3 * bound:.2f} ms, "
-            f"median {1e3 * middle[what]:.2f} ms, {middle[what] / bound:.2f} of the bound, "
-            f"{100 * bound / middle[what]:.0f} % of peak"
+            f"  {what:9s} {terms[what] / 1e6:.0f} million multiply-adds, "
+            f"{statistics.median(rates[what]) / 1e9:.0f} billion a second at most: "
+            f"{100 * middle:.0f} % of peak, {1 / middle:.2f} of the bound"
         )
 
 

@@ -94,8 +94,9 @@ def _advance(kernel, p, role, x, y, given):
         return x, y, own["scale"] * y
     if kernel == "FIR":
         inputs = [given, *x]  # x has the earlier ones, newest first
+        terms = list(zip(own["taps"], inputs, strict=True))
         total = 0 * given
-        for tap, one in zip(own["taps"], inputs, strict=True):
+        for tap, one in terms if role == "epsilon" else terms[::-1]:  # spikes add to what comes: oldest first
             total = total + (tap * one)
         return (x if len(x) == 0 else stack(inputs[:-1])), y, total
     y, x = (own["a"] * y) + x, (own["a"] * x) + given

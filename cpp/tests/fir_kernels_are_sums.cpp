@@ -119,7 +119,7 @@ struct Pass {
       for (std::int64_t n = 0; n < layout.time; ++n) {
         V z = 0, r = 0;
         for (std::int64_t k = 0; k < epsilon.length; ++k) z += epsilon.at(j, k) * input(j, n - k);
-        for (std::int64_t k = 0; k < nu.length; ++k) r += nu.at(j, k) * spike(j, n - 1 - k);
+        for (std::int64_t k = nu.length - 1; k >= 0; --k) r += nu.at(j, k) * spike(j, n - 1 - k);   // the oldest first
         ASSERT_EQ(potential[at(layout, j, n)], z + r) << what << " neuron " << j << ", step " << n;
         ASSERT_EQ(spikes[at(layout, j, n)], z + r >= threshold ? V(1) : V(0)) << what << " neuron " << j << ", step " << n;
       }

@@ -15,9 +15,10 @@
 ///
 ///     out[n] = sum_{k<K} tap[k] in[n-k],   dL/din[n] = sum_{k<K} tap[k] g[n+k],   dL/dtap[k] = sum_n g[n] in[n-k]
 ///
-/// out sums from the newest input to the oldest, starting at 0. The engines sum what goes into or out of such a kernel (fir.hpp); the
-/// recursion is then the identity, a = b = 0 and w = 1. The state's array x holds K-1 earlier inputs of each neuron, x[k * neurons + j],
-/// newest first: of the current those of steps n-k, of the spikes, whose last are a field of their own, those of steps n-1-k. y is unused.
+/// out sums from the newest input to the oldest, starting at 0; of spikes from the oldest to the newest, since each adds to what comes. The
+/// engines sum what goes into or out of such a kernel (fir.hpp); the recursion is then the identity, a = b = 0 and w = 1. The state's array
+/// x holds K-1 earlier inputs of each neuron, x[k * neurons + j], newest first: of the current those of steps n-k, of the spikes, whose
+/// last are a field of their own, those of steps n-1-k. y is unused.
 #pragma once
 
 #include "neuron.hpp"

@@ -33,24 +33,26 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   Input<V> current{plan.current, tiles[0]};
   Output<V> history[2] = {{plan.history[0], tiles[1]}, {plan.history[1], tiles[2]}};
   const std::int64_t segment = segment_of(plan.fir, plan.rows, layout.time);
+  const bool with_fir_kernels = with_fir(plan.fir);
   ForwardFir<V> fir(plan, row, segment, plan.slots + thread * plan.slot_bytes);
-  if (fir.of_spikes()) clear(state[1] + row.lanes, max_row_lanes<V> - row.lanes);   // bands of spikes read whole vectors
+  if (fir.of_spikes()) clear(state[1] + row.lanes, max_row_lanes<V> - row.lanes);   // spikes are read in whole bands
   const bool stream = plan.stream && !row.tiled;
   Ahead ahead[max_blocks];
   set_ahead<V>(ahead, row, +1, false);
   for (int b = 0; fir.of_current() && b < row.block_count; ++b) {
-    // Of the next segment, whose copy would wait for every line, while sums leave memory idle.
-    ahead[b] = {row.blocks[b].offset + segment * row.step_stride, static_cast<int>(segment), row.blocks[b].lanes};
+    // Two groups on: the next one is copied before its sums, which then leave memory to the one after it.
+    ahead[b] = {row.blocks[b].offset + 2 * fir_steps * row.step_stride, 2 * fir_steps, row.blocks[b].lanes};
   }
 
   for (std::int64_t begin = 0; begin < layout.time; begin += segment) {
     const std::int64_t end = smaller(begin + segment, layout.time);
     current.seek(layout, row, begin, end, begin, nullptr);
     for (Output<V>& output : history) output.begin = row.tiled ? begin : 0;
-    if (fir.of_current()) fir.filter_current(current, begin, end);
+    fir.enter(begin);
     for (std::int64_t step = begin; step < end; ++step, current.now += current.stride) {
       const std::int64_t steps_left = row.tiled ? -1 : layout.time - 1 - step;
-      if (with_fir(plan.fir)) fir.before_step(step, state + model.hidden, state[1]);
+      if (with_fir_kernels && (step - begin) % fir_steps == 0) fir.before_group(current, step, smaller(step + fir_steps, end));
+      if (with_fir_kernels) fir.before_step(step, state + model.hidden, state[1]);
       V* const results[2] = {history[0].at(row, step), history[1].at(row, step)};
       for (int b = 0; b < row.block_count; ++b) {
         const Block& block = row.blocks[b];

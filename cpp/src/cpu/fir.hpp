@@ -1,60 +1,15 @@
 /// @file
-/// FIR kernels (kernel.hpp) around the stages of a step. Forward, the current is summed over the taps some steps at once, and of the
-/// spikes what the last ones are worth now is put where the step looks for the spikes before it. Backward, the correlations: of lam with
-/// the spikes' taps before a step, with the current's after it.
+/// FIR kernels (kernel.hpp) around the stages of a step. Forward, the current is summed over the taps some steps at once, and what the
+/// spikes so far are worth now (fir_spikes.hpp) is put where the step looks for the spikes before it. Backward, the correlations: of lam
+/// with the spikes' taps before a step, with the current's after it.
 ///
 /// Everything here works on whole vectors of lanes in memory of its own, whose lanes beyond the row are zeros.
 #pragma once
 
-#include "fir_memory.hpp"
-#include "rows.hpp"
+#include "fir_spikes.hpp"
 
 namespace exodus::cpu {
 namespace {
-
-/// Outputs that are summed at once: an input is loaded once for all, and so is a tap. Both have to stay in registers.
-constexpr int fir_steps = vector_bytes == 64 ? 8 : 4;
-static_assert(fir_steps <= max_fir_steps && fir_segment % fir_steps == 0);
-
-template <class V>
-constexpr int group_lanes = vector_bytes / sizeof(V);
-
-template <class V>
-EXODUS_SCALAR Vector<V> load(const V* lanes) {
-  Vector<V> vector;
-  __builtin_memcpy(&vector, lanes, sizeof vector);
-  return vector;
-}
-
-template <class V, class X>   // X is Vector<V>, which cannot be deduced
-EXODUS_SCALAR void store(V* lanes, const X& vector) {
-  __builtin_memcpy(lanes, &vector, sizeof vector);
-}
-
-/// a*b + c; fused, as far as the instruction set can, for backward passes alone. (Written as a loop over the elements of a vector, GCC 12
-/// took it apart and four times as long.)
-template <bool Fused, class V>
-EXODUS_SCALAR Vector<V> add_product(const Vector<V>& a, const Vector<V>& b, const Vector<V>& c) {
-  if constexpr (Fused) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(V) == 4) return _mm512_fmadd_ps(a, b, c);
-    if constexpr (sizeof(V) == 8) return _mm512_fmadd_pd(a, b, c);
-#elif defined(__FMA__)
-    if constexpr (sizeof(V) == 4) return _mm256_fmadd_ps(a, b, c);
-    if constexpr (sizeof(V) == 8) return _mm256_fmadd_pd(a, b, c);
-#endif
-  }
-  return (a * b) + c;
-}
-
-/// Clears the lanes of a row, at every step. (GCC expands a call of memset, and what it takes for one, to an instruction that took a
-/// third of a forward pass; of a zero that it cannot see it makes stores.)
-template <class V>
-EXODUS_SCALAR void clear_row(V* lanes, int count) {
-  static constexpr volatile V zero = 0;
-  const Vector<V> zeros = zero - Vector<V>{};
-  for (int i = 0; i < count; i += group_lanes<V>) store(lanes + i, zeros);
-}
 
 /// A kernel's taps for the lanes of a row: tap k of lane i is at[k * step + (Shared ? 0 : i)].
 template <class V>
@@ -97,56 +52,63 @@ EXODUS_SCALAR Vector<V> tap(const V* at) {
   return load(at);
 }
 
-/// Output p < R is the sum of tap[k] x[p + k] over k < K, in order of k, of a vector of lanes; `next` is from an x to the next. Without
+/// Output p < R is the sum of tap[k] x[p + k] over k < K, in order of k, of some vectors of lanes; `next` is from an x to the next. Without
 /// `Lead`, x begins at R - 1: what came before it counts nothing. K is R at least.
 template <int R, bool Lead, bool Shared, bool Fused, class V>
-EXODUS_SCALAR void sum_vector(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out) {
-  Vector<V> sums[R] = {}, recent[R];   // recent[k % R] is tap k
+EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out) {
+  constexpr int own = Shared ? 1 : fir_vectors;          // vectors of taps
+  Vector<V> sums[R][fir_vectors] = {}, recent[R][own];   // recent[k % R] is tap k
   const V* at = taps.at;
+  const auto add_input = [&](int from, int to, auto&& tap_for) __attribute__((always_inline)) {
+    Vector<V> input[fir_vectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < fir_vectors; ++v) input[v] = load(x + v * group_lanes<V>);
+    x += next;
 #pragma GCC unroll 8
-  for (int q = 0; q < R - 1; ++q, at += taps.step) {
-    recent[q] = tap<Shared>(at);
-    if constexpr (Lead) {
-      const Vector<V> input = load(x);
-      x += next;
-#pragma GCC unroll 8
-      for (int p = 0; p <= q; ++p) sums[p] = add_product<Fused, V>(recent[q - p], input, sums[p]);
+    for (int p = from; p < to; ++p) {
+#pragma GCC unroll 2
+      for (int v = 0; v < fir_vectors; ++v) sums[p][v] = add_product<Fused, V>(tap_for(p, v < own ? v : 0), input[v], sums[p][v]);
     }
+  };
+  const auto take = [&](int k) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int v = 0; v < own; ++v) recent[k][v] = tap<Shared>(at + v * group_lanes<V>);
+    at += taps.step;
+  };
+  const auto from_memory = [&](int p, int v)
+                               __attribute__((always_inline)) { return tap<Shared>(at - p * taps.step + v * group_lanes<V>); };
+#pragma GCC unroll 8
+  for (int q = 0; q < R - 1; ++q) {
+    take(q);
+    if constexpr (Lead) add_input(0, q + 1, [&](int p, int v) __attribute__((always_inline)) { return recent[q - p][v]; });
   }
   std::int64_t left = taps.count - (R - 1);
   for (; left >= R; left -= R) {
 #pragma GCC unroll 8
-    for (int k = 0; k < R; ++k, at += taps.step, x += next) {
-      recent[(R - 1 + k) % R] = tap<Shared>(at);
-      const Vector<V> input = load(x);
-#pragma GCC unroll 8
-      for (int p = 0; p < R; ++p) sums[p] = add_product<Fused, V>(recent[(R - 1 + k - p + R) % R], input, sums[p]);
+    for (int k = 0; k < R; ++k) {
+      take((R - 1 + k) % R);
+      add_input(0, R, [&](int p, int v) __attribute__((always_inline)) { return recent[(R - 1 + k - p + R) % R][v]; });
     }
   }
-  for (; left > 0; --left, at += taps.step, x += next) {
-    const Vector<V> input = load(x);
+  for (; left > 0; --left, at += taps.step) add_input(0, R, from_memory);
 #pragma GCC unroll 8
-    for (int p = 0; p < R; ++p) sums[p] = add_product<Fused, V>(tap<Shared>(at - p * taps.step), input, sums[p]);
+  for (int q = 0; q < R - 1; ++q, at += taps.step) add_input(q + 1, R, from_memory);
+#pragma GCC unroll 8
+  for (int p = 0; p < R; ++p) {
+#pragma GCC unroll 2
+    for (int v = 0; v < fir_vectors; ++v) store(out + p * next_out + v * group_lanes<V>, sums[p][v]);
   }
-#pragma GCC unroll 8
-  for (int q = 0; q < R - 1; ++q, at += taps.step, x += next) {
-    const Vector<V> input = load(x);
-#pragma GCC unroll 8
-    for (int p = q + 1; p < R; ++p) sums[p] = add_product<Fused, V>(tap<Shared>(at - p * taps.step), input, sums[p]);
-  }
-#pragma GCC unroll 8
-  for (int p = 0; p < R; ++p) store(out + p * next_out, sums[p]);
 }
 
 template <int R, bool Lead, bool Fused, class V>
 void sum_row(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out, std::int64_t lanes) {
   TapLanes<V> vector = taps;
-  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += fir_vectors * group_lanes<V>) {
     if (taps.shared) {
-      sum_vector<R, Lead, true, Fused>(vector, x + i, next, out + i, next_out);
+      sum_vectors<R, Lead, true, Fused>(vector, x + i, next, out + i, next_out);
     } else {
       vector.at = taps.at + i;
-      sum_vector<R, Lead, false, Fused>(vector, x + i, next, out + i, next_out);
+      sum_vectors<R, Lead, false, Fused>(vector, x + i, next, out + i, next_out);
     }
   }
 }
@@ -179,25 +141,15 @@ void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::i
 }
 
 template <class V>
-constexpr int band_lanes = band_vectors * group_lanes<V>;
-
-/// Whether a band has an element that is not zero.
-template <class V>
-EXODUS_SCALAR bool any(const V* lanes) {
-  Vector<std::uint64_t> bits{}, words;
-  for (int v = 0; v < band_vectors; ++v) {
-    __builtin_memcpy(&words, lanes + v * group_lanes<V>, sizeof words);
-    bits |= words;
-  }
-  std::uint64_t all = 0;
-  for (int k = 0; k < vector_bytes / 8; ++k) all |= bits[k];
-  return all != 0;
-}
-
-template <class V>
 EXODUS_SCALAR void add_lanes(V* to, const V* from, int lanes) {
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) to[i] += from[i];
+}
+
+/// The lanes beyond a row, of some steps.
+template <class V>
+void clear_edges(V* begin, const V* end, std::int64_t stride, int lanes) {
+  for (V* step = begin; step < end; step += stride) clear(step + lanes, stride - lanes);
 }
 
 /// An input's present step.
@@ -211,135 +163,66 @@ template <class V>
 class ForwardFir {
  public:
   ForwardFir(const ForwardPlan<V>& plan, const Row& row, std::int64_t segment, char* slot)
-      : plan_(plan), row_(row), stride_(fir_stride<V>(row.lanes)), carver_(slot), memory_(carver_, plan.fir, row.lanes, segment) {
-    for (int k = 0; k < 2; ++k) taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], row, stride_);
+      : plan_(plan),
+        row_(row),
+        stride_(fir_stride<V>(row.lanes)),
+        carver_(slot),
+        memory_(carver_, plan.fir, row.lanes, segment),
+        taps_(tap_lanes(plan.fir[0].taps, memory_.taps, row, stride_)),
+        spikes_(plan, row, memory_) {
     if (of_current()) start_current();
-    if (of_spikes()) start_spikes();
   }
 
-  bool of_current() const { return taps_[0].count > 0; }
-  bool of_spikes() const { return taps_[1].count > 0; }
+  bool of_current() const { return taps_.count > 0; }
+  bool of_spikes() const { return spikes_.given(); }
 
-  /// Filters the steps of a segment of the current, which stands at its first one and is left there.
-  void filter_current(Input<V> current, std::int64_t begin, std::int64_t end) {
-    const std::int64_t before = taps_[0].count - 1;
-    if (begin > begin_) {
+  /// Makes room for the steps of a segment.
+  void enter(std::int64_t begin) {
+    if (of_current() && begin > begin_) {
       const V* const last = memory_.inputs + (begin - begin_) * stride_;
-      __builtin_memmove(memory_.inputs, last, static_cast<std::size_t>(before * stride_) * sizeof(V));
+      __builtin_memmove(memory_.inputs, last, static_cast<std::size_t>((taps_.count - 1) * stride_) * sizeof(V));
     }
-    begin_ = begin, end_ = end;
-    for (std::int64_t n = begin; n < end; ++n, current.now += current.stride) copy_step(input(n), current, row_);
-    for (std::int64_t n = begin; n < end; n += fir_steps) {
-      const int outputs = static_cast<int>(smaller(fir_steps, end - n)), last = outputs - 1;
-      // Before step 0 there may be nothing.
-      const std::int64_t felt = plan_.fir[0].initial == nullptr ? n + outputs : taps_[0].count;
-      sum_taps<true, false>(first_taps(taps_[0], felt), input(n + last), -stride_, filtered(n + last), -stride_, outputs, row_.lanes);
-    }
+    begin_ = begin;
   }
 
-  V* filtered(std::int64_t step) const { return memory_.filtered + (step - begin_) * stride_; }
+  /// Filters the current of some steps, at the first of which it stands. (Of a whole segment at once took longer: memory waited for the
+  /// sums, and these for memory.)
+  void before_group(Input<V> current, std::int64_t first, std::int64_t end) {
+    if (!of_current()) return;
+    const int outputs = static_cast<int>(end - first);
+    for (std::int64_t n = first; n < end; ++n, current.now += current.stride) copy_step(input(n), current, row_);
+    // Before step 0 there may be nothing.
+    const std::int64_t felt = plan_.fir[0].initial == nullptr ? end : taps_.count;
+    sum_taps<true, false>(first_taps(taps_, felt), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
+    end_ = end;
+  }
+
+  V* filtered(std::int64_t step) const { return memory_.filtered + (step - begin_) % fir_steps * stride_; }
 
   /// What a step's recursions take for kernels with taps: nothing from before, and in place of the spikes before it what all up to them are
   /// worth now.
   void before_step(std::int64_t step, V (*hidden)[max_row_lanes<V>], V* spikes) {
+    const bool given[2] = {of_current(), of_spikes()};
     for (int role = 0; role < 2; ++role) {
-      for (int k = 0; taps_[role].count > 0 && taps_[1 - role].count == 0 && k < kernel_states; ++k)
-        clear_row(hidden[kernel_states * role + k], row_.lanes);
+      for (int k = 0; given[role] && !given[1 - role] && k < kernel_states; ++k) clear_row(hidden[kernel_states * role + k], row_.lanes);
     }
-    if (!of_spikes()) return;
-    for (std::int64_t i = 0, band = 0; i < row_.lanes; i += band_lanes<V>, ++band) {
-      note_spikes(band, step - 1, spikes + i);
-      taps_[1].shared ? sum_spikes<true>(band, step, spikes + i) : sum_spikes<false>(band, step, spikes + i);
-    }
+    if (of_spikes()) spikes_.before_step(step, spikes);
   }
 
-  /// The earlier inputs that the kernels remember.
+  /// The earlier inputs that the current's kernel remembers.
   void finish() const {
-    const Rows& rows = plan_.rows;
-    for (std::int64_t k = 0; plan_.fir[0].final != nullptr && k < taps_[0].count - 1; ++k) {
-      copy_lanes(plan_.fir[0].final + k * rows.neurons + row_.begin, input(end_ - 1 - k), row_.lanes);
+    for (std::int64_t k = 0; plan_.fir[0].final != nullptr && k < taps_.count - 1; ++k) {
+      copy_lanes(plan_.fir[0].final + k * plan_.rows.neurons + row_.begin, input(end_ - 1 - k), row_.lanes);
     }
-    if (plan_.fir[1].final != nullptr && of_spikes()) finish_spikes();
   }
 
  private:
-  V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_[0].count - 1) * stride_; }
-
-  V* lines(std::int64_t band) const { return memory_.lines + band * capacity_ * band_lanes<V>; }
-  std::int64_t* steps(std::int64_t band) const { return memory_.steps + band * capacity_; }
-
-  /// Without a branch on whether there are any, which nobody could predict: the next line overwrites one that has none.
-  void note_spikes(std::int64_t band, std::int64_t step, const V* spikes) {
-    LineRange& range = memory_.ranges[band];
-    while (range.first < range.end && steps(band)[range.first] <= step - taps_[1].count) ++range.first;
-    if (range.end == capacity_) {
-      const std::int64_t live = range.end - range.first;
-      __builtin_memmove(steps(band), steps(band) + range.first, static_cast<std::size_t>(live) * sizeof(std::int64_t));
-      __builtin_memmove(lines(band), lines(band) + range.first * band_lanes<V>, static_cast<std::size_t>(live) * sizeof(V) * band_lanes<V>);
-      range = {0, live};
-    }
-    steps(band)[range.end] = step;
-    V* const line = lines(band) + range.end * band_lanes<V>;
-    for (int i = 0; i < band_lanes<V>; i += group_lanes<V>) store(line + i, load(spikes + i));
-    range.end += any(line) ? 1 : 0;
-  }
-
-  /// From the newest to the oldest. Several vectors at once: a sum waits for each of its additions, and a tap serves all.
-  template <bool Shared>
-  void sum_spikes(std::int64_t band, std::int64_t step, V* sums) const {
-    const LineRange range = memory_.ranges[band];
-    Vector<V> sum[band_vectors] = {};
-    for (std::int64_t k = range.end - 1; k >= range.first; --k) {
-      const V* const line = lines(band) + k * band_lanes<V>;
-      const V* const at = taps_[1].at + (step - 1 - steps(band)[k]) * taps_[1].step + (Shared ? 0 : band * band_lanes<V>);
-#pragma GCC unroll 4
-      for (int v = 0; v < band_vectors; ++v) {
-        const Vector<V> factor = tap<Shared>(at + (Shared ? 0 : v * group_lanes<V>));
-        sum[v] = add_product<false, V>(factor, load(line + v * group_lanes<V>), sum[v]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int v = 0; v < band_vectors; ++v) store(sums + v * group_lanes<V>, sum[v]);
-  }
+  V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_.count - 1) * stride_; }
 
   void start_current() {
-    clear(memory_.inputs, memory_.inputs_size);
-    for (std::int64_t k = 0; k < taps_[0].count - 1; ++k) copy_entry(input(-1 - k), plan_.fir[0].initial, k, plan_.rows, row_);
-  }
-
-  void start_spikes() {
-    capacity_ = line_capacity(taps_[1].count);
-    clear(memory_.ranges, bands());
-    alignas(64) V line[band_lanes<V>];
-    for (std::int64_t k = taps_[1].count - 2; k >= 0 && plan_.fir[1].initial != nullptr; --k) {
-      for (std::int64_t band = 0; band < bands(); ++band) {
-        load_initial(line, plan_.fir[1].initial, k, band);
-        note_spikes(band, -2 - k, line);
-      }
-    }
-  }
-
-  /// A band's entry k of an array of earlier spikes.
-  void load_initial(V* line, const V* history, std::int64_t k, std::int64_t band) const {
-    const V* const entry = history + k * plan_.rows.neurons + row_.begin;
-    for (std::int64_t i = 0, lane = band * band_lanes<V>; i < band_lanes<V>; ++i, ++lane) line[i] = lane < row_.lanes ? entry[lane] : V(0);
-  }
-
-  std::int64_t bands() const { return (row_.lanes + band_lanes<V> - 1) / band_lanes<V>; }
-
-  void finish_spikes() const {
-    const FirRole<V>& role = plan_.fir[1];
-    const std::int64_t newest = plan_.layout.time - 2;   // that of the last step is a state of its own
-    for (std::int64_t k = 0; k < taps_[1].count - 1; ++k) clear(role.final + k * plan_.rows.neurons + row_.begin, row_.lanes);
-    for (std::int64_t i = 0, band = 0; i < row_.lanes; i += band_lanes<V>, ++band) {
-      const std::int64_t lanes = smaller(band_lanes<V>, row_.lanes - i);
-      for (std::int64_t k = memory_.ranges[band].first; k < memory_.ranges[band].end; ++k) {
-        const std::int64_t entry = newest - steps(band)[k];
-        if (entry >= taps_[1].count - 1) continue;
-        V* const to = role.final + entry * plan_.rows.neurons + row_.begin + i;
-        for (std::int64_t lane = 0; lane < lanes; ++lane) to[lane] = lines(band)[k * band_lanes<V> + lane];
-      }
-    }
+    clear(memory_.inputs, (taps_.count - 1) * stride_);
+    clear_edges(input(begin_), memory_.inputs + memory_.inputs_size, stride_, row_.lanes);
+    for (std::int64_t k = 0; k < taps_.count - 1; ++k) copy_entry(input(-1 - k), plan_.fir[0].initial, k, plan_.rows, row_);
   }
 
   const ForwardPlan<V>& plan_;
@@ -347,9 +230,10 @@ class ForwardFir {
   const std::int64_t stride_;
   Carver carver_;
   const FirForwardMemory<V> memory_;
-  TapLanes<V> taps_[2];
-  std::int64_t begin_ = 0, end_ = 0;   ///< of the segment
-  std::int64_t capacity_ = 1;
+  const TapLanes<V> taps_;
+  ComingSpikes<V> spikes_;
+  std::int64_t begin_ = 0;   ///< of the segment
+  std::int64_t end_ = 0;     ///< of the present group
 };
 
 /// sums[k] += the sum over `fir_steps` steps r of lam[r + k] x[r], for k < K, of a row.
@@ -400,8 +284,10 @@ class BackwardFir {
         memory_(carver_, plan.fir, row.lanes, plan.segment, bptt_) {
     longest_ = memory_.longest(plan.fir);
     if (longest_ == 0) return;
-    clear(memory_.lam, memory_.lam_size);
     base_ = (plan.layout.time - 1) / plan.segment * plan.segment;
+    // Beyond the last step lam is zero; before it, it is there when it is read.
+    clear_edges(memory_.lam, memory_.lam + memory_.lam_size, stride_, row.lanes);
+    clear(lam(plan.layout.time), memory_.lam + memory_.lam_size - lam(plan.layout.time));
     for (int k = 0; k < 2; ++k) {
       const std::int64_t count = plan.fir[k].taps.length;
       taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], row, stride_);
@@ -506,7 +392,6 @@ class BackwardFir {
     if (steps == 0) return;
     base_ -= steps;
     __builtin_memmove(memory_.lam + steps * stride_, memory_.lam, static_cast<std::size_t>(longest_ * stride_) * sizeof(V));
-    clear(memory_.lam, steps * stride_);
     for (int role = 0; role < 2; ++role) {
       V* const window = memory_.scattered[role];
       if (window == nullptr) continue;

@@ -28,8 +28,9 @@ class Carver {
   std::size_t used_;
 };
 
-constexpr int max_fir_steps = 8;   // outputs that are summed at once
-constexpr int band_vectors = 4;    // vectors of lanes whose spikes are noted and summed together
+constexpr int max_fir_steps = 8;       // outputs that are summed at once
+constexpr int max_turned_steps = 16;   // steps whose sums of spikes are turned to lanes together
+constexpr int band_vectors = 4;        // vectors of lanes whose spikes are looked for together
 
 /// From one step's lanes to the next one's in this memory: whole bands, and a cache line more, since a stride of a power of
 /// two would leave most of the first-level cache unused.
@@ -45,43 +46,40 @@ std::int64_t taps_memory(const Taps<V>& taps, std::int64_t stride) {
   return taps.length * (taps.count == 1 ? 1 : stride);
 }
 
-/// Room for the lines of a band that have spikes: of the last K steps, and as many more before those that are still
-/// felt have to be moved.
-inline std::int64_t line_capacity(std::int64_t taps) {
-  return 2 * taps + 1;
-}
-
-/// The lines of a band that may still be felt: [first, end).
-struct LineRange {
-  std::int64_t first, end;
-};
-
-/// Of a forward pass: taps as lanes, the inputs of a segment and the K-1 before it, outputs of a segment; of spikes the lines that have any
-/// and their steps, oldest first.
+/// Of a forward pass. Of the current: taps as lanes, the inputs of a segment and the K-1 before it, outputs of some steps. Of the spikes:
+/// each neuron's taps, the first of them as lanes; what comes for a neuron, a ring of steps; some steps' sums as lanes.
 template <class V>
 struct FirForwardMemory {
-  V* taps[2] = {};
+  V* taps = nullptr;
   V* inputs = nullptr;
   std::int64_t inputs_size = 0;
   V* filtered = nullptr;
-  V* lines = nullptr;
-  std::int64_t* steps = nullptr;
-  LineRange* ranges = nullptr;
+  V* spike_taps = nullptr;
+  std::int64_t spike_taps_step = 0;
+  V* newest_tap = nullptr;
+  V* coming = nullptr;
+  std::int64_t ring_steps = 0;
+  V* sums = nullptr;
 
   FirForwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment) {
     const std::int64_t stride = fir_stride<V>(lanes);
-    for (int k = 0; k < 2; ++k) taps[k] = carver.take<V>(taps_memory(roles[k].taps, stride));
-    if (roles[0].taps.length > 0) {
-      inputs_size = (roles[0].taps.length - 1 + segment) * stride;
+    if (const Taps<V>& of_current = roles[0].taps; of_current.length > 0) {
+      taps = carver.take<V>(taps_memory(of_current, stride));
+      inputs_size = (of_current.length - 1 + segment) * stride;
       inputs = carver.take<V>(inputs_size);
-      filtered = carver.take<V>(segment * stride);
+      filtered = carver.take<V>(max_fir_steps * stride);
     }
-    if (roles[1].taps.length > 0) {
-      constexpr std::int64_t smallest_band = band_vectors * 16 / sizeof(V);
-      const std::int64_t capacity = line_capacity(roles[1].taps.length), bands = stride / smallest_band;
-      lines = carver.take<V>(capacity * stride);
-      steps = carver.take<std::int64_t>(capacity * bands);
-      ranges = carver.take<LineRange>(bands);
+    if (const Taps<V>& of_spikes = roles[1].taps; of_spikes.length > 0) {
+      constexpr std::int64_t line = 64 / sizeof(V);
+      const std::int64_t lines = (of_spikes.length + line - 1) / line;
+      // After the taps zeros: they are read in whole vectors, from any one on that falls before the end of a group.
+      spike_taps_step = lines * line + max_turned_steps;
+      spike_taps = carver.take<V>(spike_taps_step * (of_spikes.count == 1 ? 1 : lanes));
+      // Of cache lines an odd number, since strides of a power of two leave most of the first-level cache unused.
+      ring_steps = ((lines + max_turned_steps / line) | 1) * line;
+      newest_tap = carver.take<V>(stride);
+      coming = carver.take<V>(ring_steps * lanes);
+      sums = carver.take<V>(2 * max_turned_steps * stride);
     }
   }
 };

@@ -1,0 +1,151 @@
+/// @file
+/// What spikes are worth later, forward: sum_k nu[k] s[n-1-k] of a FIR kernel, spike by spike. A spike adds the taps to what comes for its
+/// neuron, a ring of steps that lie together, so that it takes as many additions of vectors as its taps fill, and a row as many as it has
+/// spikes. The sums of the next steps are turned to lanes in groups; a spike among these steps adds to them there. Either way each sum
+/// goes from the oldest spike to the newest; the very last ones are added lane by lane, since a vector that was just written in parts
+/// would be waited for. How many additions a spike takes does not depend on the step, so that no branch does: those that have no tap add
+/// zeros, and those of sums beyond the group go where nobody looks.
+#pragma once
+
+#include "fir_memory.hpp"
+#include "rows.hpp"
+#include "vectors.hpp"
+
+namespace exodus::cpu {
+namespace {
+
+/// Steps that FIR kernels go at a time, and vectors of lanes: of a sum over them an input is loaded once for all, and so is a tap. All have
+/// to stay in registers, and each sum waits for its last addition.
+constexpr int fir_steps = vector_bytes == 64 ? 8 : 4, fir_vectors = vector_bytes == 64 ? 1 : 2;
+static_assert(fir_steps <= max_fir_steps && fir_segment % fir_steps == 0);
+
+/// Steps whose sums are turned to lanes together.
+template <class V>
+constexpr int turned_steps = group_lanes<V> < 8 ? 8 : group_lanes<V>;
+static_assert(turned_steps<float> <= max_turned_steps);
+
+template <class V>
+class ComingSpikes {
+ public:
+  /// Without taps it does nothing.
+  ComingSpikes(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& memory)
+      : role_(plan.fir[1]), rows_(plan.rows), time_(plan.layout.time), row_(row), stride_(fir_stride<V>(row.lanes)), memory_(memory) {
+    if (!given()) return;
+    clear(memory_.coming, row.lanes * ring());
+    clear(memory_.sums, 2 * turned_steps<V> * stride_);
+    set_taps();
+    alignas(64) V spikes[max_row_lanes<V>] = {};
+    for (std::int64_t k = taps() - 2; k >= 0; --k) {
+      copy_entry(spikes, role_.initial, k, rows_, row_);
+      keep(-2 - k, spikes);
+      for (int i = 0; i < row.lanes; ++i) {
+        if (spikes[i] != V(0)) add_by_tap(i, spikes[i], -1 - k, 0);
+      }
+    }
+  }
+
+  bool given() const { return taps() > 0; }
+
+  /// In place of the spikes before a step, what all up to them are worth at it.
+  void before_step(std::int64_t step, V* spikes) {
+    keep(step - 1, spikes);
+    const std::int64_t ahead = step % turned_steps<V>;
+    if (ahead == 0) turn(step);
+    add(step, spikes, step - ahead + turned_steps<V>);
+    const V* const sums = memory_.sums + ahead * stride_;
+    for (int i = 0; i < row_.lanes; i += group_lanes<V>) {
+      store(spikes + i, load(sums + i) + load(memory_.newest_tap + i) * load(spikes + i));
+    }
+  }
+
+ private:
+  std::int64_t taps() const { return role_.taps.length; }
+  std::int64_t ring() const { return memory_.ring_steps; }
+
+  /// Each neuron's taps, or those of all, before zeros.
+  void set_taps() {
+    const Taps<V>& taps = role_.taps;
+    const std::int64_t next = memory_.spike_taps_step;
+    tap_step_ = taps.count == 1 ? 0 : next;
+    clear(memory_.newest_tap, stride_);
+    clear(memory_.spike_taps, next * (taps.count == 1 ? 1 : row_.lanes));
+    expand(memory_.newest_tap, taps.data, taps.count, taps.repeat, row_);
+    alignas(64) V values[max_row_lanes<V>];
+    for (std::int64_t k = 0; k < taps.length; ++k) {
+      if (taps.count == 1) {
+        memory_.spike_taps[k] = taps.data[k];
+        continue;
+      }
+      expand(values, taps.data + k * taps.count, taps.count, taps.repeat, row_);
+      for (int i = 0; i < row_.lanes; ++i) memory_.spike_taps[i * next + k] = values[i];
+    }
+  }
+
+  /// The state's array of earlier spikes; those of the last step are a field of their own.
+  void keep(std::int64_t step, const V* spikes) const {
+    const std::int64_t entry = time_ - 2 - step;
+    if (role_.final == nullptr || entry < 0 || entry >= taps() - 1) return;
+    copy_lanes(role_.final + entry * rows_.neurons + row_.begin, spikes, row_.lanes);
+  }
+
+  /// Adds the spikes before a step but for their first tap: before step `turned` to the sums, from it on to what comes.
+  void add(std::int64_t step, const V* spikes, std::int64_t turned) {
+    const std::int64_t column = turned % ring();
+    for (int i = 0; i < row_.lanes; i += band_lanes<V>) {
+      std::uint64_t fired = 0;
+      for (int v = 0; v < band_vectors; ++v) fired |= nonzero(spikes + i + v * group_lanes<V>) << (v * group_lanes<V>);
+      for (; fired != 0; fired &= fired - 1) {
+        const int lane = i + __builtin_ctzll(fired);
+        const V spike = spikes[lane];
+        if (spike - spike == V(0)) {
+          add_spike(lane, spike, step, turned, column);
+        } else {
+          add_by_tap(lane, spike, step, turned);   // infinite: it must not meet a zero
+        }
+      }
+    }
+  }
+
+  /// Of a spike whose first tap belongs to a step.
+  __attribute__((always_inline)) void add_spike(int lane, V spike, std::int64_t step, std::int64_t turned, std::int64_t column) {
+    const V* const at = memory_.spike_taps + lane * tap_step_;
+    V* const sums = memory_.sums + step % turned_steps<V> * stride_ + lane;
+    for (int k = 1; k < turned_steps<V>; ++k) sums[k * stride_] += at[k] * spike;
+    V* const coming = memory_.coming + lane * ring();
+    for (std::int64_t k = turned - step, left = taps(); left > 0; left -= group_lanes<V>, k += group_lanes<V>) {
+      store(coming + column, load(coming + column) + load(at + k) * spike);
+      column = column + group_lanes<V> == ring() ? 0 : column + group_lanes<V>;
+    }
+  }
+
+  /// The same for any spike and any step `turned`, where before it there may be no sums.
+  void add_by_tap(int lane, V spike, std::int64_t step, std::int64_t turned) {
+    const V* const at = memory_.spike_taps + lane * tap_step_;
+    for (std::int64_t k = 1; k < taps(); ++k) {
+      const std::int64_t n = step + k;
+      if (n >= turned) {
+        memory_.coming[lane * ring() + n % ring()] += at[k] * spike;
+      } else if (n >= 0) {
+        memory_.sums[n % turned_steps<V> * stride_ + lane] += at[k] * spike;
+      }
+    }
+  }
+
+  /// Turns what comes at the next steps to lanes, and makes room for later ones.
+  void turn(std::int64_t step) {
+    V* const coming = memory_.coming + step % ring();
+    transpose(coming, ring(), memory_.sums, stride_, row_.lanes, turned_steps<V>);
+    for (int i = 0; i < row_.lanes; ++i) clear_row(coming + i * ring(), turned_steps<V>);
+  }
+
+  const FirRole<V>& role_;
+  const Rows& rows_;
+  const std::int64_t time_;
+  const Row& row_;
+  const std::int64_t stride_;
+  const FirForwardMemory<V>& memory_;
+  std::int64_t tap_step_ = 0;   ///< from a neuron's taps to the next one's
+};
+
+}   // namespace
+}   // namespace exodus::cpu

@@ -1,0 +1,86 @@
+/// @file
+/// Vectors of lanes: loads, stores, products, and which lanes are not zero.
+#pragma once
+
+#include "store.hpp"
+
+namespace exodus::cpu {
+namespace {
+
+template <class V>
+constexpr int group_lanes = vector_bytes / sizeof(V);
+
+template <class V>
+EXODUS_SCALAR Vector<V> load(const V* lanes) {
+  Vector<V> vector;
+  __builtin_memcpy(&vector, lanes, sizeof vector);
+  return vector;
+}
+
+template <class V, class X>   // X is Vector<V>, which cannot be deduced
+EXODUS_SCALAR void store(V* lanes, const X& vector) {
+  __builtin_memcpy(lanes, &vector, sizeof vector);
+}
+
+/// a*b + c; fused, as far as the instruction set can, for backward passes alone. (Written as a loop over the elements of a vector, GCC 12
+/// took it apart and four times as long.)
+template <bool Fused, class V>
+EXODUS_SCALAR Vector<V> add_product(const Vector<V>& a, const Vector<V>& b, const Vector<V>& c) {
+  if constexpr (Fused) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 4) return _mm512_fmadd_ps(a, b, c);
+    if constexpr (sizeof(V) == 8) return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+    if constexpr (sizeof(V) == 4) return _mm256_fmadd_ps(a, b, c);
+    if constexpr (sizeof(V) == 8) return _mm256_fmadd_pd(a, b, c);
+#endif
+  }
+  return (a * b) + c;
+}
+
+/// Clears the lanes of a row, at every step. (GCC expands a call of memset, and what it takes for one, to an instruction that took a
+/// third of a forward pass; of a zero that it cannot see it makes stores.)
+template <class V>
+EXODUS_SCALAR void clear_row(V* lanes, int count) {
+  static constexpr volatile V zero = 0;
+  const Vector<V> zeros = zero - Vector<V>{};
+  for (int i = 0; i < count; i += group_lanes<V>) store(lanes + i, zeros);
+}
+
+template <class V>
+constexpr int band_lanes = band_vectors * group_lanes<V>;
+
+/// Whether a band has an element that is not zero.
+template <class V>
+EXODUS_SCALAR bool any(const V* lanes) {
+  Vector<std::uint64_t> bits{}, words;
+  for (int v = 0; v < band_vectors; ++v) {
+    __builtin_memcpy(&words, lanes + v * group_lanes<V>, sizeof words);
+    bits |= words;
+  }
+  std::uint64_t all = 0;
+  for (int k = 0; k < vector_bytes / 8; ++k) all |= bits[k];
+  return all != 0;
+}
+
+/// A bit for each lane of a vector that is not zero; one that is not a number is not.
+template <class V>
+EXODUS_SCALAR std::uint64_t nonzero(const V* lanes) {
+  const Vector<V> vector = load(lanes);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 4) return _mm512_cmp_ps_mask(vector, Vector<V>{}, _CMP_NEQ_UQ);
+  if constexpr (sizeof(V) == 8) return _mm512_cmp_pd_mask(vector, Vector<V>{}, _CMP_NEQ_UQ);
+#elif defined(__AVX__)
+  if constexpr (sizeof(V) == 4) return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(vector, Vector<V>{}, _CMP_NEQ_UQ)));
+  if constexpr (sizeof(V) == 8) return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(vector, Vector<V>{}, _CMP_NEQ_UQ)));
+#elif defined(__SSE2__)
+  if constexpr (sizeof(V) == 4) return static_cast<unsigned>(_mm_movemask_ps(_mm_cmpneq_ps(vector, Vector<V>{})));
+  if constexpr (sizeof(V) == 8) return static_cast<unsigned>(_mm_movemask_pd(_mm_cmpneq_pd(vector, Vector<V>{})));
+#endif
+  std::uint64_t bits = 0;
+  for (int i = 0; i < group_lanes<V>; ++i) bits |= std::uint64_t{vector[i] != 0} << i;
+  return bits;
+}
+
+}   // namespace
+}   // namespace exodus::cpu
