@@ -1,8 +1,8 @@
 /// @file
 /// The exported functions: from a model's named fields to the plan of a call, checks, partition of the work, sums of parameter gradients.
-#include <limits>
 #include <type_traits>
 
+#include "checks.hpp"
 #include "cpu/fir_memory.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/plan.hpp"
@@ -14,77 +14,6 @@
 
 namespace exodus {
 namespace {
-
-template <class N>
-struct Traits {
-  using S = typename N::Storage;
-  using V = arithmetic_t<S>;
-  static constexpr int parameters = field_count<typename N::template Parameters<V>, V>;
-  static constexpr int states = field_count<typename N::template State<V>, V>;
-  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // that may have taps
-};
-
-template <template <class> class N, class S>
-constexpr Model model_of(const N<S>&) {
-#define EXODUS_MODEL(name) \
-  if constexpr (std::is_same_v<N<S>, name<S>>) return Model::name;
-  EXODUS_MODELS(EXODUS_MODEL)
-#undef EXODUS_MODEL
-}
-
-bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
-  return !__builtin_mul_overflow(a, b, &product);
-}
-
-bool valid(const Layout& layout) {
-  if (layout.outer < 1 || layout.time < 1 || layout.inner < 1) return false;
-  std::int64_t neurons, elements, bytes;
-  constexpr std::int64_t most = 32 * sizeof(double);   // bytes for an element: arrays and the workspace, generously
-  return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, most, bytes);
-}
-
-template <class V>
-bool valid(const Param<V>& p) {
-  std::int64_t period;
-  return p.count >= 1 && p.repeat >= 1 && (p.count == 1 || p.data != nullptr) && multiply(p.count, p.repeat, period);
-}
-
-/// Every enumerator in its range, max_spikes not negative.
-struct OptionCheck {
-  bool ok = true;
-  void operator()(const char*, Reset reset) { ok = ok && Reset::subtract <= reset && reset <= Reset::none; }
-  void operator()(const char*, ResetTiming t) { ok = ok && ResetTiming::after_decay <= t && t <= ResetTiming::before_decay; }
-  void operator()(const char*, Kernel kernel) { ok = ok && Kernel::prompt <= kernel && kernel <= Kernel::late; }
-  void operator()(const char*, std::int64_t count) { ok = ok && count >= 0; }
-  void operator()(const char*, bool) {}
-};
-
-/// Copies the fields of an aggregate into a list.
-template <int Count, class Aggregate, class X>
-void to_list(const Aggregate& aggregate, X* list) {
-  for_each_field<Count>(aggregate, [list](const X& value, int k) { list[k] = value; });
-}
-
-template <class N, class V = arithmetic_t<typename N::Storage>>
-Status set_parameters(const N& neuron, Param<V>* parameters) {
-  to_list<Traits<N>::parameters>(resolved(neuron), parameters);
-  for (int k = 0; k < Traits<N>::parameters; ++k) {
-    if (!valid(parameters[k])) return Status::bad_parameter;
-  }
-  OptionCheck check;
-  N copy = neuron;
-  for_each_option(copy, check);
-  return check.ok ? Status::ok : Status::bad_parameter;
-}
-
-/// The bound on spikes of a step; 0 is none.
-template <class N, class V = arithmetic_t<typename N::Storage>>
-V spike_cap(const N& neuron) {
-  if constexpr (requires { neuron.max_spikes; }) {
-    if (neuron.max_spikes != 0) return static_cast<V>(neuron.max_spikes);
-  }
-  return std::numeric_limits<V>::infinity();
-}
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
@@ -146,49 +75,6 @@ const cpu::Kernels<V>* kernels_for() {
   }
 }
 
-/// Which parameters' terms a backward pass has to sum: those asked for, and those that a tie adds to them.
-template <class N>
-struct Wanted {
-  double* grad[Traits<N>::parameters];   ///< where the caller wants it
-  double* taps[2] = {};                  ///< likewise, of the kernels' taps
-  bool summed[Traits<N>::parameters];
-  bool tied_away[Traits<N>::parameters] = {};
-  int sums = 0;
-
-  Wanted(const N& neuron, const typename N::Backward& arrays) {
-    to_list<Traits<N>::parameters>(arrays.grad, grad);
-    for (int k = 0; k < Traits<N>::parameters; ++k) summed[k] = grad[k] != nullptr;
-    for_each_tie(neuron, [this](const Tie& tie) {
-      tied_away[tie.source] = true;
-      if (grad[tie.target] != nullptr) summed[tie.source] = true;
-    });
-    for (const bool wanted : summed) sums += wanted ? 1 : 0;
-    if constexpr (Traits<N>::kernels > 0) to_list<Traits<N>::kernels>(arrays.grad_taps, taps);
-  }
-
-  bool reads_current() const {
-    for (int k = 0; k < Traits<N>::parameters; ++k) {
-      if (summed[k] && N::reads_current(k)) return true;
-    }
-    return taps[0] != nullptr;
-  }
-
-  /// A tied parameter has no gradient of its own, and a kernel has either taps or parameters.
-  template <class V>
-  bool possible(const cpu::FirRole<V>* roles) const {
-    for (int k = 0; k < Traits<N>::parameters; ++k) {
-      if (grad[k] != nullptr && tied_away[k]) return false;
-    }
-    for (int k = 0; k < Traits<N>::kernels; ++k) {
-      if (taps[k] != nullptr && roles[k].taps.length == 0) return false;
-      for (int own = 0; roles[k].taps.length > 0 && own < kernel_parameters; ++own) {
-        if (grad[kernel_parameters * k + own] != nullptr) return false;
-      }
-    }
-    return true;
-  }
-};
-
 /// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none about as many as there are segments, in whole groups of
 /// steps of FIR kernels.
 std::int64_t segment_steps(const cpu::Rows& rows, std::int64_t time) {
@@ -196,44 +82,6 @@ std::int64_t segment_steps(const cpu::Rows& rows, std::int64_t time) {
   std::int64_t steps = cpu::max_fir_steps;
   while (steps * steps < time) steps += cpu::max_fir_steps;
   return steps;
-}
-
-/// Copies the taps of a neuron's kernels into the roles; false if they are not valid.
-template <class N, class V>
-bool set_taps(const N& neuron, std::int64_t neurons, cpu::FirRole<V>* roles) {
-  Taps<V> taps[2];
-  if constexpr (Traits<N>::kernels > 0) to_list<Traits<N>::kernels>(neuron.taps, taps);
-  for (int k = 0; k < 2; ++k) {
-    if (taps[k].length == 0) continue;
-    std::int64_t elements, bytes;
-    if (taps[k].length < 0 || !valid(Param<V>(taps[k].data, taps[k].count, taps[k].repeat)) || taps[k].data == nullptr) return false;
-    if (!multiply(taps[k].length, neurons + cpu::max_row_lanes<V>, elements) || !multiply(elements, 256, bytes)) return false;
-    roles[k].taps = taps[k];
-  }
-  return true;
-}
-
-/// Moves what a FIR kernel remembers, given as the array of its first state, from a list of states to the roles.
-template <class N, class V, class X>
-void take_histories(cpu::FirRole<V>* roles, X* cpu::FirRole<V>::* field, X** states) {
-  for (int k = 0; k < Traits<N>::kernels; ++k) {
-    if (roles[k].taps.length == 0) continue;
-    X** const own = states + first_hidden<N> + kernel_states * k;
-    roles[k].*field = own[0];
-    own[0] = own[1] = nullptr;
-  }
-}
-
-/// Whether a backward pass has to rebuild states that the recorded potential does not tell; those of FIR kernels are inputs as they came.
-template <class N, class V>
-bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given, const cpu::FirRole<V>* roles) {
-  int hidden = Traits<N>::states - first_hidden<N>;
-  for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
-  if (hidden == 0) return false;
-  if constexpr (requires { N::fires_by_hidden; }) {
-    if (!surrogate_given) return true;
-  }
-  return method == Method::bptt || wanted.sums > 0;
 }
 
 /// Elements of the tapes of all rows. They do not depend on the number of threads: rows have few lanes more than there are neurons.
@@ -268,8 +116,8 @@ Slots slots_of(const Layout& layout, Memory memory) {
 }
 
 template <class V>
-Slots forward_slots(const Layout& layout, const cpu::FirRole<V>* roles) {
-  if (!cpu::with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
+Slots forward_slots(const Layout& layout, const FirRole<V>* roles) {
+  if (!with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
   return slots_of<V>(layout, [&](cpu::Carver& carver, const cpu::Rows& rows) {
     cpu::FirForwardMemory<V>(carver, roles, rows.lanes, cpu::segment_of(roles, rows, layout.time));
   });
@@ -277,13 +125,13 @@ Slots forward_slots(const Layout& layout, const cpu::FirRole<V>* roles) {
 
 /// Steps that a backward pass goes at a time.
 template <class V>
-std::int64_t backward_segment(const cpu::FirRole<V>* roles, const cpu::Rows& rows, std::int64_t time, bool with_tapes) {
+std::int64_t backward_segment(const FirRole<V>* roles, const cpu::Rows& rows, std::int64_t time, bool with_tapes) {
   return with_tapes ? segment_steps(rows, time) : cpu::segment_of(roles, rows, time);
 }
 
 template <class V>
-Slots backward_slots(const Layout& layout, const cpu::FirRole<V>* roles, bool with_tapes, bool bptt) {
-  if (!cpu::with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
+Slots backward_slots(const Layout& layout, const FirRole<V>* roles, bool with_tapes, bool bptt) {
+  if (!with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
   return slots_of<V>(layout, [&](cpu::Carver& carver, const cpu::Rows& rows) {
     cpu::FirBackwardMemory<V>(carver, roles, rows.lanes, backward_segment(roles, rows, layout.time, with_tapes), bptt);
   });
@@ -301,7 +149,7 @@ template <class N, class V = arithmetic_t<typename N::Storage>>
 struct Parts {
   std::size_t taps[2], tapes, slots;
 
-  Parts(const Layout& layout, const Wanted<N>& wanted, const cpu::FirRole<V>* roles, bool with_tapes) {
+  Parts(const Layout& layout, const Wanted<N>& wanted, const FirRole<V>* roles, bool with_tapes) {
     const std::int64_t neurons = layout.outer * layout.inner;
     tapes = static_cast<std::size_t>(wanted.sums * neurons) * sizeof(double);
     for (int k = 0; k < 2; ++k) {
@@ -332,35 +180,19 @@ void add_reduced(double* out, const double* sums, std::int64_t neurons, const Pa
 
 template <class N>
 Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace) noexcept {
-  using T = Traits<N>;
-  using V = typename T::V;
-  if (!valid(layout)) return Status::bad_layout;
+  using V = typename Traits<N>::V;
   const cpu::Kernels<V>* const kernels = kernels_for<V>();
   if (kernels == nullptr) return Status::unsupported;
-  if (arrays.current == nullptr) return Status::null_pointer;
-
   cpu::ForwardPlan<V> plan;
-  if (const Status status = set_parameters(neuron, plan.parameters); status != Status::ok) return status;
-  if (!set_taps(neuron, layout.outer * layout.inner, plan.fir)) return Status::bad_parameter;
+  if (const Status status = read(layout, neuron, arrays, plan); status != Status::ok) return status;
   const Slots slots = forward_slots(layout, plan.fir);
   if (workspace.bytes < slots.bytes) return Status::workspace_too_small;
   if (slots.bytes > 0 && workspace.data == nullptr) return Status::null_pointer;
   const int threads = threads_with_slots(threads_for(layout, workspace), slots.bytes, workspace.bytes);
-  plan.layout = layout;
   plan.rows = partition<V>(layout, threads, slots.lanes);
+  plan.stream = beyond_caches(layout, 3 * sizeof(V));
   plan.slots = static_cast<char*>(workspace.data);
   plan.slot_bytes = slots.bytes;
-  plan.model = model_of(neuron);
-  plan.variant = variant_of(neuron);
-  plan.cap = spike_cap(neuron);
-  plan.stream = beyond_caches(layout, 3 * sizeof(V));
-  plan.current = arrays.current;
-  plan.history[0] = arrays.potential;
-  plan.history[1] = N::fires ? arrays.spikes : nullptr;
-  to_list<T::states>(arrays.initial, plan.initial);
-  to_list<T::states>(arrays.final, plan.final);
-  take_histories<N>(plan.fir, &cpu::FirRole<V>::initial, plan.initial);
-  take_histories<N>(plan.fir, &cpu::FirRole<V>::final, plan.final);
 
   auto task = [&](std::int64_t row, int thread) { kernels->forward(plan, row, thread); };
   cpu::parallel_for(plan.rows.count, threads, task);
@@ -370,7 +202,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
 template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward&, int threads) noexcept {
   using V = typename Traits<N>::V;
-  cpu::FirRole<V> roles[2];
+  FirRole<V> roles[2];
   if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   const Slots slots = forward_slots(layout, roles);
   return {nullptr, threads_for(layout, {.threads = threads}) * slots.bytes, threads};
@@ -379,7 +211,7 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::For
 template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays, int threads) noexcept {
   using V = typename Traits<N>::V;
-  cpu::FirRole<V> roles[2];
+  FirRole<V> roles[2];
   if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   const Wanted<N> wanted(neuron, arrays);
   for (int k = 0; k < 2; ++k) roles[k].summed = wanted.taps[k] != nullptr;
@@ -402,57 +234,29 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
                 const typename N::Backward& arrays, Workspace workspace) noexcept {
   using T = Traits<N>;
   using V = typename T::V;
-  if (!valid(layout)) return Status::bad_layout;
   const cpu::Kernels<V>* const kernels = kernels_for<V>();
   if (kernels == nullptr) return Status::unsupported;
-  if (method < Method::exodus || method > Method::bptt) return Status::unsupported;
-  if (surrogate.values == nullptr && (surrogate.kind < SurrogateKind{} || surrogate.kind >= SurrogateKind::count)) {
-    return Status::unsupported;
-  }
-
   cpu::BackwardPlan<V> plan;
-  if (const Status status = set_parameters(neuron, plan.parameters); status != Status::ok) return status;
-  const std::int64_t neurons = layout.outer * layout.inner;
   const Wanted<N> wanted(neuron, arrays);
-  if (!set_taps(neuron, neurons, plan.fir)) return Status::bad_parameter;
-  if (!wanted.possible(plan.fir)) return Status::unsupported;
+  if (const Status status = read(layout, neuron, method, surrogate, arrays, wanted, plan); status != Status::ok) return status;
   const bool with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr, plan.fir);
-  for (int k = 0; k < 2; ++k) plan.fir[k].summed = wanted.taps[k] != nullptr;
   const Parts<N> parts(layout, wanted, plan.fir, with_tapes);
   const Slots slots = backward_slots(layout, plan.fir, with_tapes, method == Method::bptt);
   if (workspace.bytes < parts.slots + slots.bytes) return Status::workspace_too_small;
   if (parts.slots + slots.bytes > 0 && workspace.data == nullptr) return Status::null_pointer;
-  if (arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
-  if (wanted.reads_current() && arrays.current == nullptr) return Status::null_pointer;
 
+  const std::int64_t neurons = layout.outer * layout.inner;
   const int threads = threads_with_slots(threads_for(layout, workspace), slots.bytes, workspace.bytes - parts.slots);
   char* const memory = static_cast<char*>(workspace.data);
-  plan.layout = layout;
   plan.rows = partition<V>(layout, threads, slots.lanes);
+  plan.stream = beyond_caches(layout, 3 * sizeof(V));
   plan.slots = memory == nullptr ? nullptr : memory + parts.slots;
   plan.slot_bytes = slots.bytes;
-  plan.model = model_of(neuron);
-  plan.variant = variant_of(neuron);
-  plan.cap = spike_cap(neuron);
-  plan.stream = beyond_caches(layout, 3 * sizeof(V));
-  plan.method = method;
-  plan.surrogate = surrogate;
-  plan.potential = arrays.potential;
-  plan.current = wanted.reads_current() ? arrays.current : nullptr;
-  plan.grad_spikes = N::fires ? arrays.grad_spikes : nullptr;
-  plan.grad_potential = arrays.grad_potential;
-  plan.grad_current = arrays.grad_current;
-  to_list<T::states>(arrays.initial, plan.initial);
-  to_list<T::states>(arrays.grad_final, plan.grad_final);
-  to_list<T::states>(arrays.grad_initial, plan.grad_initial);
-  take_histories<N>(plan.fir, &cpu::FirRole<V>::initial, plan.initial);
-  take_histories<N>(plan.fir, &cpu::FirRole<V>::grad_final, plan.grad_final);
-  take_histories<N>(plan.fir, &cpu::FirRole<V>::grad_initial, plan.grad_initial);
   double* next = reinterpret_cast<double*>(memory);
   for (int k = 0; k < T::parameters; ++k) {
     if (wanted.summed[k]) plan.sums[k] = next, next += neurons;
   }
-  for (cpu::FirRole<V>& role : plan.fir) {
+  for (FirRole<V>& role : plan.fir) {
     if (role.summed) role.sums = reinterpret_cast<double*>(memory + parts.taps[&role - plan.fir]);
   }
   plan.segment = backward_segment(plan.fir, plan.rows, layout.time, with_tapes);
@@ -489,7 +293,7 @@ Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& thr
                 const arithmetic_t<S>* potential, arithmetic_t<S>* h) noexcept {
   using V = arithmetic_t<S>;
   const cpu::Kernels<V>* const kernels = kernels_for<V>();
-  if (kernels == nullptr || surrogate.kind < SurrogateKind{} || surrogate.kind >= SurrogateKind::count) return Status::unsupported;
+  if (kernels == nullptr || !valid(surrogate.kind)) return Status::unsupported;
   if (count < 0) return Status::bad_layout;
   if (!valid(threshold)) return Status::bad_parameter;
   if (count > 0 && (potential == nullptr || h == nullptr)) return Status::null_pointer;

@@ -31,7 +31,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
 
   alignas(64) V tiles[3][max_tile_elements];
   Input<V> current{plan.current, tiles[0]};
-  Output<V> history[2] = {{plan.history[0], tiles[1]}, {plan.history[1], tiles[2]}};
+  Output<V> history[2] = {{plan.potential, tiles[1]}, {plan.spikes, tiles[2]}};   // the first two states
   const std::int64_t segment = segment_of(plan.fir, plan.rows, layout.time);
   const bool with_fir_kernels = with_fir(plan.fir);
   ForwardFir<V> fir(plan, row, segment, plan.slots + thread * plan.slot_bytes);

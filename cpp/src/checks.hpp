@@ -1,0 +1,227 @@
+/// @file
+/// From a model's named fields to a call: checks, and what a backward pass has to do for the gradients that are wanted.
+#pragma once
+
+#include <limits>
+#include <type_traits>
+
+#include "call.hpp"
+
+namespace exodus {
+
+template <class N>
+struct Traits {
+  using S = typename N::Storage;
+  using V = arithmetic_t<S>;
+  static constexpr int parameters = field_count<typename N::template Parameters<V>, V>;
+  static constexpr int states = field_count<typename N::template State<V>, V>;
+  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // that may have taps
+};
+
+template <template <class> class N, class S>
+constexpr Model model_of(const N<S>&) {
+#define EXODUS_MODEL(name) \
+  if constexpr (std::is_same_v<N<S>, name<S>>) return Model::name;
+  EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
+}
+
+inline bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
+  return !__builtin_mul_overflow(a, b, &product);
+}
+
+inline bool valid(const Layout& layout) {
+  if (layout.outer < 1 || layout.time < 1 || layout.inner < 1) return false;
+  std::int64_t neurons, elements, bytes;
+  constexpr std::int64_t most = 32 * sizeof(double);   // bytes for an element: arrays and the workspace, generously
+  return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, most, bytes);
+}
+
+template <class V>
+bool valid(const Param<V>& p) {
+  std::int64_t period;
+  return p.count >= 1 && p.repeat >= 1 && (p.count == 1 || p.data != nullptr) && multiply(p.count, p.repeat, period);
+}
+
+inline bool valid(SurrogateKind kind) {
+  return SurrogateKind{} <= kind && kind < SurrogateKind::count;
+}
+
+/// Every enumerator in its range, max_spikes not negative.
+struct OptionCheck {
+  bool ok = true;
+  void operator()(const char*, Reset reset) { ok = ok && Reset::subtract <= reset && reset <= Reset::none; }
+  void operator()(const char*, ResetTiming t) { ok = ok && ResetTiming::after_decay <= t && t <= ResetTiming::before_decay; }
+  void operator()(const char*, Kernel kernel) { ok = ok && Kernel::prompt <= kernel && kernel <= Kernel::late; }
+  void operator()(const char*, std::int64_t count) { ok = ok && count >= 0; }
+  void operator()(const char*, bool) {}
+};
+
+/// Copies the fields of an aggregate into a list.
+template <int Count, class Aggregate, class X>
+void to_list(const Aggregate& aggregate, X* list) {
+  for_each_field<Count>(aggregate, [list](const X& value, int k) { list[k] = value; });
+}
+
+template <class N, class V = arithmetic_t<typename N::Storage>>
+Status set_parameters(const N& neuron, Param<V>* parameters) {
+  to_list<Traits<N>::parameters>(resolved(neuron), parameters);
+  for (int k = 0; k < Traits<N>::parameters; ++k) {
+    if (!valid(parameters[k])) return Status::bad_parameter;
+  }
+  OptionCheck check;
+  N copy = neuron;
+  for_each_option(copy, check);
+  return check.ok ? Status::ok : Status::bad_parameter;
+}
+
+/// The bound on spikes of a step; 0 is none.
+template <class N, class V = arithmetic_t<typename N::Storage>>
+V spike_cap(const N& neuron) {
+  if constexpr (requires { neuron.max_spikes; }) {
+    if (neuron.max_spikes != 0) return static_cast<V>(neuron.max_spikes);
+  }
+  return std::numeric_limits<V>::infinity();
+}
+
+/// Which parameters' terms a backward pass has to sum: those asked for, and those that a tie adds to them.
+template <class N>
+struct Wanted {
+  double* grad[Traits<N>::parameters];   ///< where the caller wants it
+  double* taps[2] = {};                  ///< likewise, of the kernels' taps
+  bool summed[Traits<N>::parameters];
+  bool tied_away[Traits<N>::parameters] = {};
+  int sums = 0;
+
+  Wanted(const N& neuron, const typename N::Backward& arrays) {
+    to_list<Traits<N>::parameters>(arrays.grad, grad);
+    for (int k = 0; k < Traits<N>::parameters; ++k) summed[k] = grad[k] != nullptr;
+    for_each_tie(neuron, [this](const Tie& tie) {
+      tied_away[tie.source] = true;
+      if (grad[tie.target] != nullptr) summed[tie.source] = true;
+    });
+    for (const bool wanted : summed) sums += wanted ? 1 : 0;
+    if constexpr (Traits<N>::kernels > 0) to_list<Traits<N>::kernels>(arrays.grad_taps, taps);
+  }
+
+  bool reads_current() const {
+    for (int k = 0; k < Traits<N>::parameters; ++k) {
+      if (summed[k] && N::reads_current(k)) return true;
+    }
+    return taps[0] != nullptr;
+  }
+
+  /// A tied parameter has no gradient of its own, and a kernel has either taps or parameters.
+  template <class V>
+  bool possible(const FirRole<V>* roles) const {
+    for (int k = 0; k < Traits<N>::parameters; ++k) {
+      if (grad[k] != nullptr && tied_away[k]) return false;
+    }
+    for (int k = 0; k < Traits<N>::kernels; ++k) {
+      if (taps[k] != nullptr && roles[k].taps.length == 0) return false;
+      for (int own = 0; roles[k].taps.length > 0 && own < kernel_parameters; ++own) {
+        if (grad[kernel_parameters * k + own] != nullptr) return false;
+      }
+    }
+    return true;
+  }
+};
+
+/// Neurons that an engine may add to fill its rows.
+inline constexpr std::int64_t largest_padding = 4096;
+
+/// Copies the taps of a neuron's kernels into the roles; false if they are not valid.
+template <class N, class V>
+bool set_taps(const N& neuron, std::int64_t neurons, FirRole<V>* roles) {
+  Taps<V> taps[2];
+  if constexpr (Traits<N>::kernels > 0) to_list<Traits<N>::kernels>(neuron.taps, taps);
+  for (int k = 0; k < 2; ++k) {
+    if (taps[k].length == 0) continue;
+    std::int64_t elements, bytes;
+    if (taps[k].length < 0 || !valid(Param<V>(taps[k].data, taps[k].count, taps[k].repeat)) || taps[k].data == nullptr) return false;
+    if (!multiply(taps[k].length, neurons + largest_padding, elements) || !multiply(elements, 256, bytes)) return false;
+    roles[k].taps = taps[k];
+  }
+  return true;
+}
+
+/// Moves what a FIR kernel remembers, given as the array of its first state, from a list of states to the roles.
+template <class N, class V, class X>
+void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
+  for (int k = 0; k < Traits<N>::kernels; ++k) {
+    if (roles[k].taps.length == 0) continue;
+    X** const own = states + first_hidden<N> + kernel_states * k;
+    roles[k].*field = own[0];
+    own[0] = own[1] = nullptr;
+  }
+}
+
+/// Whether a backward pass has to rebuild states that the recorded potential does not tell; those of FIR kernels are inputs as they came.
+template <class N, class V>
+bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given, const FirRole<V>* roles) {
+  int hidden = Traits<N>::states - first_hidden<N>;
+  for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
+  if (hidden == 0) return false;
+  if constexpr (requires { N::fires_by_hidden; }) {
+    if (!surrogate_given) return true;
+  }
+  return method == Method::bptt || wanted.sums > 0;
+}
+
+/// Checks the arguments and lists them.
+template <class N>
+Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename N::Storage>& call) {
+  using T = Traits<N>;
+  if (!valid(layout)) return Status::bad_layout;
+  if (arrays.current == nullptr) return Status::null_pointer;
+  if (const Status status = set_parameters(neuron, call.parameters); status != Status::ok) return status;
+  if (!set_taps(neuron, layout.outer * layout.inner, call.fir)) return Status::bad_parameter;
+  call.layout = layout;
+  call.model = model_of(neuron);
+  call.variant = variant_of(neuron);
+  call.cap = spike_cap(neuron);
+  call.current = arrays.current;
+  call.potential = arrays.potential;
+  call.spikes = N::fires ? arrays.spikes : nullptr;
+  to_list<T::states>(arrays.initial, call.initial);
+  to_list<T::states>(arrays.final, call.final);
+  take_histories<N>(call.fir, &FirRole<typename T::V>::initial, call.initial);
+  take_histories<N>(call.fir, &FirRole<typename T::V>::final, call.final);
+  return Status::ok;
+}
+
+template <class N>
+Status read(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+            const typename N::Backward& arrays, const Wanted<N>& wanted, BackwardCall<typename N::Storage>& call) {
+  using T = Traits<N>;
+  using Role = FirRole<typename T::V>;
+  if (!valid(layout)) return Status::bad_layout;
+  if (method < Method::exodus || method > Method::bptt || !(surrogate.values != nullptr || valid(surrogate.kind)))
+    return Status::unsupported;
+  if (const Status status = set_parameters(neuron, call.parameters); status != Status::ok) return status;
+  if (!set_taps(neuron, layout.outer * layout.inner, call.fir)) return Status::bad_parameter;
+  if (!wanted.possible(call.fir)) return Status::unsupported;
+  if (arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
+  if (wanted.reads_current() && arrays.current == nullptr) return Status::null_pointer;
+  for (int k = 0; k < 2; ++k) call.fir[k].summed = wanted.taps[k] != nullptr;
+  call.layout = layout;
+  call.model = model_of(neuron);
+  call.variant = variant_of(neuron);
+  call.cap = spike_cap(neuron);
+  call.method = method;
+  call.surrogate = surrogate;
+  call.potential = arrays.potential;
+  call.current = wanted.reads_current() ? arrays.current : nullptr;
+  call.grad_spikes = N::fires ? arrays.grad_spikes : nullptr;
+  call.grad_potential = arrays.grad_potential;
+  call.grad_current = arrays.grad_current;
+  to_list<T::states>(arrays.initial, call.initial);
+  to_list<T::states>(arrays.grad_final, call.grad_final);
+  to_list<T::states>(arrays.grad_initial, call.grad_initial);
+  take_histories<N>(call.fir, &Role::initial, call.initial);
+  take_histories<N>(call.fir, &Role::grad_final, call.grad_final);
+  take_histories<N>(call.fir, &Role::grad_initial, call.grad_initial);
+  return Status::ok;
+}
+
+}   // namespace exodus
