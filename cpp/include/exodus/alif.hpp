@@ -113,7 +113,7 @@ EXODUS_SCALAR void step(const AlifParameters<V>& p, V cap, AlifState<V>& state, 
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState>& at, AlifCarry<V>& carry, AlifParameters<V>& terms) {
+EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifCarry<V>& carry, AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
   const V S = M == Method::slayer ? at.e : multiply_add(p.adapt_scale, carry.g, multiply_add(-p.threshold, carry.d, at.e));
   const V fired = at.h * S;
@@ -140,7 +140,7 @@ EXODUS_SCALAR AlifState<V> initial_gradient(const AlifParameters<V>& p, const Al
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState>& at, AlifState<V>& carry, AlifParameters<V>& terms) {
+EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifState<V>& carry, AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
 
   const V grad_fire = at.h * (at.e + carry.spikes);   // s = f(u - b - threshold)

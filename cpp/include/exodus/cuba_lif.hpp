@@ -122,18 +122,18 @@ EXODUS_SCALAR CubaLifState<V> recorded(const CubaLifParameters<V>& p, V cap, con
 
 /// What LIF's adjoint sees of step n.
 template <class V>
-EXODUS_SCALAR Moment<V, LifState> membrane(const Moment<V, CubaLifState>& at) {
+EXODUS_SCALAR Moment<V, LifState<V>> membrane(const Moment<V, CubaLifState<V>>& at) {
   return {at.u, membrane(at.before), {}, at.h, at.e, at.q, V(0)};
 }
 
 /// The membrane's terms, and those of the synapse from dL/di[n].
 template <class V>
-EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, const Moment<V, CubaLifState>& at, V grad_current) {
+EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, const Moment<V, CubaLifState<V>>& at, V grad_current) {
   return {lif.alpha, grad_current * at.before.current, lif.threshold, grad_current * at.a, lif.reset_amount, lif.v_min};
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState>& at, CubaLifCarry<V>& carry,
+EXODUS_SCALAR V adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifCarry<V>& carry,
                         CubaLifParameters<V>& terms) {
   LifCarry<V> lif{carry.d};
   LifParameters<V> lif_terms;
@@ -152,7 +152,7 @@ EXODUS_SCALAR CubaLifState<V> initial_gradient(const CubaLifParameters<V>& p, co
 
 /// BPTT: every statement of step() in reverse.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState>& at, CubaLifState<V>& carry,
+EXODUS_SCALAR V adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifState<V>& carry,
                         CubaLifParameters<V>& terms) {
   LifState<V> lif{carry.potential, carry.spikes};
   LifParameters<V> lif_terms;

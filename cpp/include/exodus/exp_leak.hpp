@@ -86,7 +86,7 @@ EXODUS_SCALAR ExpLeakState<V> recorded(const ExpLeakParameters<V>&, V /*cap*/, c
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const ExpLeakParameters<V>& p, const Moment<V, ExpLeakState>& at, ExpLeakCarry<V>& carry,
+EXODUS_SCALAR V adjoint(const ExpLeakParameters<V>& p, const Moment<V, ExpLeakState<V>>& at, ExpLeakCarry<V>& carry,
                         ExpLeakParameters<V>& terms) {
   const V d = multiply_add(p.alpha, carry.d, at.q);
   terms = {d * at.before.potential, d * at.a};

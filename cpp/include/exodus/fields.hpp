@@ -13,6 +13,7 @@ template <class T, class X>
 inline constexpr int field_count = static_cast<int>(sizeof(T) / sizeof(X));
 
 /// Calls f(member, index) for the N members of the aggregate, in order of declaration.
+EXODUS_CALLS_ITS_ARGUMENT
 template <int N, class T, class F>
 EXODUS_SCALAR void for_each_field(T& aggregate, F&& f) {
   static_assert(1 <= N && N <= 7, "add a line below");

@@ -82,7 +82,7 @@ EXODUS_SCALAR void step(const KernelParameters<V>& p, V cap, KernelFilterState<V
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const KernelParameters<V>& p, const Moment<V, KernelFilterState>& at, KernelState<V>& carry,
+EXODUS_SCALAR V adjoint(const KernelParameters<V>& p, const Moment<V, KernelFilterState<V>>& at, KernelState<V>& carry,
                         KernelParameters<V>& terms) {
   constexpr Kernel kind = static_cast<Kernel>(Variant);
   carry = correlate<kind>(p, carry, at.q, KernelState<V>{at.direct.x, at.direct.y});

@@ -6,7 +6,10 @@
 /// compiled for an older processor, and it is always inlined, so that the loop around it vectorises.
 #if defined(__CUDACC__)
 #define EXODUS_SCALAR static __host__ __device__ __forceinline__
+/// Before a function that calls what it is given: on the host what the host can call, on the device what the device can.
+#define EXODUS_CALLS_ITS_ARGUMENT _Pragma("nv_exec_check_disable")
 #else
+#define EXODUS_CALLS_ITS_ARGUMENT
 #define EXODUS_SCALAR [[maybe_unused]] static inline __attribute__((always_inline))
 #endif
 

@@ -26,15 +26,15 @@ template <class N>
 inline constexpr int first_hidden = N::fires ? 2 : 1;
 
 /// What a backward pass knows of step n.
-template <class V, template <class> class State>
+template <class V, class State>
 struct Moment {
-  V u;               ///< u[n], before the reset
-  State<V> before;   ///< the state after step n-1; read by BPTT and by parameter gradients alone
-  State<V> direct;   ///< dL/d(state after step n), direct, of what is neither potential (q) nor spikes (e): not zero at the last step alone
-  V h;               ///< f'(u[n]), the surrogate
-  V e;               ///< dL/ds[n], direct
-  V q;               ///< dL/du[n], direct
-  V a;               ///< a[n]; read by the gradients of some parameters alone
+  V u;            ///< u[n], before the reset
+  State before;   ///< the state after step n-1; read by BPTT and by parameter gradients alone
+  State direct;   ///< dL/d(state after step n), direct, of what is neither potential (q) nor spikes (e): not zero at the last step alone
+  V h;            ///< f'(u[n]), the surrogate
+  V e;            ///< dL/ds[n], direct
+  V q;            ///< dL/du[n], direct
+  V a;            ///< a[n]; read by the gradients of some parameters alone
 };
 
 /// The parameter, or its default where it was not given.

@@ -157,7 +157,7 @@ EXODUS_SCALAR SrmParameters<V> join(const KernelParameters<V>& epsilon, const Ke
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState>& at, SrmCarry<V>& carry, SrmParameters<V>& terms) {
+EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at, SrmCarry<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
   const V S = M == Method::slayer ? at.e : at.e + carry.nu_x;
   const V lam = multiply_add(at.h, S, at.q);
@@ -185,7 +185,7 @@ EXODUS_SCALAR SrmState<V> initial_gradient(const SrmParameters<V>& p, const SrmS
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState>& at, SrmState<V>& carry, SrmParameters<V>& terms) {
+EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at, SrmState<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
   const V grad_spikes = at.e + carry.spikes;   // s = f(u)
   const V grad_fire = at.h * grad_spikes;

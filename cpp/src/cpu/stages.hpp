@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "../model.hpp"
 #include "plan.hpp"
 
 namespace exodus::cpu {
@@ -88,15 +89,6 @@ EXODUS_SCALAR void scatter(const LaneList<V*, Count>& lanes, int i, Struct& valu
   });
 }
 
-template <template <class> class N, class V>
-struct Counts {
-  using Parameters = typename N<V>::template Parameters<V>;
-  using State = typename N<V>::template State<V>;
-  static constexpr int parameters = field_count<Parameters, V>;
-  static constexpr int states = field_count<State, V>;
-  static_assert(parameters <= max_parameters && states <= max_states);
-};
-
 /// Which states a step sets, a bit each: all, unless the model says.
 template <template <class> class N, int Variant, class V>
 constexpr unsigned set_states = [] {
@@ -110,10 +102,6 @@ constexpr unsigned set_carries = [] {
   if constexpr (requires { N<V>::template set_carries<M, Variant>; }) return N<V>::template set_carries<M, Variant>;
   return ~0u;
 }();
-
-/// Whether the surrogate sees drive(state) in place of the potential.
-template <template <class> class N, class V>
-constexpr bool fires_by_hidden = requires { N<V>::fires_by_hidden; };
 
 /// `lane` is the block's first lane in the row, `lanes` its size. With `Shared`, all parameters are scalars and stay in registers: the
 /// loads of a block of them from L1 took a fifth of the time.
@@ -213,7 +201,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   V* const grad_current = row.grad_current;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
-    const Moment<V, N<V>::template State> at{
+    const Moment<V, typename C::State> at{
         u[i], gather<typename C::State>(befores, i), gather<typename C::State>(directs, i), h[i], e[i], q[i], a[i]};
     auto carry = gather<Carry>(carry_lanes, i);
     typename C::Parameters terms;

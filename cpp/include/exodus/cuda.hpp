@@ -1,0 +1,43 @@
+/// @file
+/// The CUDA twin of exodus.hpp: the same functions on device memory, with a stream.
+///
+///     exodus::cuda::forward(layout, neuron, {.current = a, .spikes = s, .potential = u}, {}, stream);
+///
+/// Every pointer, those of parameters, gradients and the workspace included, is to memory of one device; the calls run there, on the given
+/// stream of that device, and leave the caller's current device as it was. They neither allocate nor wait: results are there when the
+/// stream has come to them. Forward has the bits of exodus::forward; backward agrees with it to rounding, and gives the same bits on every
+/// run.
+#pragma once
+
+#include "exodus.hpp"
+
+struct CUstream_st;   // cudaStream_t points to it
+
+namespace exodus::cuda {
+
+/// cudaStream_t; null is the default stream.
+using Stream = CUstream_st*;
+
+/// As exodus::forward, on the device. Kernels with taps are not there yet: Status::unsupported.
+/// @return Status::cuda if a launch failed, or there is no usable device.
+template <class N>
+EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {},
+                          Stream stream = nullptr) noexcept;
+
+/// As exodus::backward, on the device; `arrays.grad` too points to doubles on the device.
+template <class N>
+EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                           const typename N::Backward& arrays, Workspace workspace = {}, Stream stream = nullptr) noexcept;
+
+/// The workspace, in bytes of device memory, that forward() needs: none.
+template <class N>
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays) noexcept;
+
+/// The workspace, in bytes of device memory, that backward() needs for these arrays, whatever the method.
+template <class N>
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept;
+
+/// Why this machine cannot run any of it (no driver, one that is too old, no device), as one line of English; null if it can.
+EXODUS_API const char* unavailable() noexcept;
+
+}   // namespace exodus::cuda

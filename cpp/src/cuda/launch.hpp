@@ -1,0 +1,110 @@
+/// @file
+/// How kernels are declared, share memory and are launched: the one place that knows whether a GPU runs them, or, in the tests, the CPU
+/// under a shim (cpp/tests/cuda/shim.hpp), which checks what a GPU lets pass.
+#pragma once
+
+#if defined(__CUDACC__)
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "exodus/types.hpp"
+
+/// A kernel for blocks of so many threads.
+#define EXODUS_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
+/// A function that kernels call, and a member function that they call.
+#define EXODUS_DEVICE_SCALAR static __device__ __forceinline__
+#define EXODUS_DEVICE __device__ __forceinline__
+/// A kernel's parameter that is read where it lies.
+#define EXODUS_GRID_CONSTANT const __grid_constant__
+/// Marks a loop that becomes straight code: its arrays then stay in registers.
+#define EXODUS_UNROLL _Pragma("unroll")
+/// Memory that the threads of a block share: `name[i]` is read and written, nothing else.
+#define EXODUS_SHARED(T, name, count) __shared__ T name[count]
+template <class T>
+using SharedPointer = T*;
+
+namespace exodus::cuda {
+
+constexpr std::int64_t max_blocks = 0x7fffffff;
+
+/// Runs a kernel on a stream of the current device.
+template <class... P, class... A>
+Status launch(void (*kernel)(P...), std::int64_t blocks, int threads, cudaStream_t stream, A&&... arguments) {
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream>>>(std::forward<A>(arguments)...);
+  return cudaGetLastError() == cudaSuccess ? Status::ok : Status::cuda;
+}
+
+/// Makes the device of some memory the current one, and at the end the one before.
+class DeviceOf {
+ public:
+  explicit DeviceOf(const void* memory) {
+    cudaPointerAttributes attributes;
+    ok_ = cudaGetDevice(&before_) == cudaSuccess && cudaPointerGetAttributes(&attributes, memory) == cudaSuccess;
+    // Memory that no device can use would stop the program's other work, too.
+    ok_ = ok_ && attributes.devicePointer != nullptr;
+    if (ok_ && attributes.device != before_) ok_ = changed_ = cudaSetDevice(attributes.device) == cudaSuccess;
+    if (!ok_) cudaGetLastError();   // it was reported
+  }
+  ~DeviceOf() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  DeviceOf(const DeviceOf&) = delete;
+  DeviceOf& operator=(const DeviceOf&) = delete;
+  bool ok() const { return ok_; }
+
+ private:
+  int before_ = 0;
+  bool ok_ = false, changed_ = false;
+};
+
+/// Why there is no usable device; null if there is. The runtime has one code for a driver that is missing and one that is too old.
+inline const char* why_unavailable() {
+  int driver = 0, devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error == cudaSuccess && devices > 0) return nullptr;
+  cudaGetLastError();
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver is installed on this machine";
+  if (driver < CUDART_VERSION / 1000 * 1000) return "the CUDA driver is too old: these kernels need one for CUDA 13";
+  if (error == cudaSuccess || error == cudaErrorNoDevice) return "the CUDA driver sees no GPU";
+  return cudaGetErrorString(error);
+}
+
+}   // namespace exodus::cuda
+
+#else
+#include "shim.hpp"
+#endif
+
+namespace exodus::cuda {
+
+constexpr int warp_threads = 32;
+
+/// A block for each piece of work, as far as a grid goes: blocks take further ones in turn.
+inline std::int64_t blocks_for(std::int64_t work) {
+  return work < max_blocks ? work : max_blocks;
+}
+
+/// Reads what nobody reads again soon.
+template <class T>
+EXODUS_DEVICE_SCALAR T load_once(const T* at) {
+#if defined(__CUDACC__)
+  return __ldcs(at);
+#else
+  return *at;
+#endif
+}
+
+/// Writes what nobody reads soon.
+template <class T>
+EXODUS_DEVICE_SCALAR void store_once(T* at, T value) {
+#if defined(__CUDACC__)
+  __stcs(at, value);
+#else
+  *at = value;
+#endif
+}
+
+}   // namespace exodus::cuda

@@ -1,0 +1,160 @@
+/// @file
+/// Which neurons a block of threads takes, and how some steps of theirs come from arrays into registers and go back.
+///
+/// A thread is a neuron. Where the inner axis is as wide as a warp, its threads read neighbours in memory, and each its own neuron's steps.
+/// Where it is narrower, time included that lies last, steps of whole outer indices are read as they lie and turned through shared memory.
+#pragma once
+
+#include "call.hpp"
+#include "launch.hpp"
+
+namespace exodus::cuda {
+
+constexpr int block_threads = 128;
+/// Steps that a thread reads at once: so many loads of each array are under way. Backward reads several arrays.
+template <class V>
+constexpr int forward_steps = 64 / sizeof(V);
+template <class V>
+constexpr int backward_steps = 32 / sizeof(V);
+constexpr int tile_pitch = block_threads + 1;   // odd: a warp that walks over steps or over neurons meets every bank of shared memory once
+
+/// A positive number to divide by. A division of 64 bits is a long routine, and a call of one keeps registers in memory; a product with the
+/// inverse is off by one at most where the quotient and the dividend are below 2^52, which neurons are.
+struct Divisor {
+  std::int64_t value = 1;
+  double inverse = 1;
+
+  Divisor() = default;
+  explicit Divisor(std::int64_t divisor) : value(divisor), inverse(1.0 / static_cast<double>(divisor)) {}
+};
+
+EXODUS_DEVICE_SCALAR std::int64_t quotient(std::int64_t a, const Divisor& b) {
+  const std::int64_t near = static_cast<std::int64_t>(static_cast<double>(a) * b.inverse);
+  const std::int64_t rest = a - near * b.value;
+  return rest < 0 ? near - 1 : (rest >= b.value ? near + 1 : near);
+}
+
+/// How neurons are shared out over blocks, and which of a parameter's values they have.
+struct Groups {
+  std::int64_t neurons, count;
+  int lanes;    ///< neurons of a block at a time
+  bool tiled;   ///< these are whole outer indices
+  Divisor inner;
+  Divisor repeats[max_parameters], counts[max_parameters];
+
+  template <class V>
+  Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters])
+      : neurons(layout.outer * layout.inner), lanes(block_threads), tiled(layout.inner < warp_threads), inner(layout.inner) {
+    if (tiled) lanes = static_cast<int>(block_threads / layout.inner * layout.inner);
+    count = (neurons + lanes - 1) / lanes;
+    for (int k = 0; k < max_parameters; ++k) {
+      if (parameters[k].count > 0) repeats[k] = Divisor(parameters[k].repeat), counts[k] = Divisor(parameters[k].count);
+    }
+  }
+};
+
+/// The neurons that a block works on now, and this thread's among them.
+struct Place {
+  std::int64_t neuron;   ///< of this thread
+  std::int64_t offset;   ///< where its step 0 lies
+  std::int64_t begin;    ///< where step 0 of the block's first outer index lies
+  int lanes;             ///< neurons of this block
+  bool active;           ///< whether this thread has one
+  bool tiled;            ///< as in Groups
+};
+
+EXODUS_DEVICE_SCALAR Place place_of(const Layout& layout, const Groups& groups, std::int64_t group) {
+  const std::int64_t first = group * groups.lanes, left = groups.neurons - first;
+  Place place;
+  place.tiled = groups.tiled;
+  place.lanes = static_cast<int>(left < groups.lanes ? left : groups.lanes);
+  place.active = static_cast<int>(threadIdx.x) < place.lanes;
+  place.neuron = first + threadIdx.x;
+  const std::int64_t outer = quotient(place.neuron, groups.inner);
+  place.offset = outer * layout.time * layout.inner + (place.neuron - outer * layout.inner);
+  place.begin = quotient(first, groups.inner) * layout.time * layout.inner;
+  return place;
+}
+
+/// Calls f(element, step, lane) for the elements of steps [first, first + steps) of the block's outer indices, neighbours in memory for
+/// neighbouring threads.
+template <class F>
+EXODUS_DEVICE_SCALAR void for_tile(const Layout& layout, const Place& place, std::int64_t first, int steps, F f) {
+  const int inner = static_cast<int>(layout.inner), run = steps * inner;
+  for (int k = static_cast<int>(threadIdx.x); k < place.lanes * steps; k += block_threads) {
+    const int outer = k / run, rest = k % run;
+    f(place.begin + (outer * layout.time + first) * inner + rest, rest / inner, outer * inner + rest % inner);
+  }
+}
+
+/// Some arrays of the same layout, of which any may be missing.
+template <class T, int Count>
+struct Arrays {
+  const T* at[Count];
+
+  /// By comparisons: an array of pointers that is indexed by a number of the loop would lie in memory.
+  EXODUS_DEVICE const T* pick(int k) const {
+    const T* picked = at[0];
+    EXODUS_UNROLL
+    for (int i = 1; i < Count; ++i) picked = k == i ? at[i] : picked;
+    return picked;
+  }
+};
+
+/// values[k][d] = array k at step first + d of this thread's neuron, for d < steps; the rest, and all of a missing array, is 0. All threads
+/// of a block come here together.
+template <class T, int Count, class V, int D>
+EXODUS_DEVICE_SCALAR void load_steps(const Arrays<T, Count>& arrays, const Layout& layout, const Place& place, std::int64_t first,
+                                     int steps, V (&values)[Count][D], SharedPointer<V> tile) {
+  if (place.tiled) {
+    __syncthreads();
+    for (int k = 0; k < Count; ++k) {
+      const T* const array = arrays.pick(k);
+      if (array == nullptr) continue;
+      for_tile(layout, place, first, steps,
+               [&](std::int64_t element, int step, int lane) { tile[(k * D + step) * tile_pitch + lane] = array[element]; });
+    }
+    __syncthreads();
+    EXODUS_UNROLL
+    for (int k = 0; k < Count; ++k) {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) {
+        const bool there = arrays.at[k] != nullptr && place.active && d < steps;
+        values[k][d] = there ? V(tile[(k * D + d) * tile_pitch + static_cast<int>(threadIdx.x)]) : V(0);
+      }
+    }
+  } else {
+    EXODUS_UNROLL
+    for (int k = 0; k < Count; ++k) {
+      const T* const at = arrays.at[k] == nullptr ? nullptr : arrays.at[k] + place.offset + first * layout.inner;
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) {
+        values[k][d] = at != nullptr && place.active && d < steps ? V(load_once(at + d * layout.inner)) : V(0);
+      }
+    }
+  }
+}
+
+/// The way back; a missing array is not written.
+template <class S, class V, int D>
+EXODUS_DEVICE_SCALAR void store_steps(S* array, const Layout& layout, const Place& place, std::int64_t first, int steps,
+                                      const V (&values)[D], SharedPointer<V> tile) {
+  if (array == nullptr) return;
+  if (place.tiled) {
+    __syncthreads();
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      if (place.active && d < steps) tile[d * tile_pitch + static_cast<int>(threadIdx.x)] = values[d];
+    }
+    __syncthreads();
+    for_tile(layout, place, first, steps, [&](std::int64_t k, int step, int lane) { array[k] = S(V(tile[step * tile_pitch + lane])); });
+  } else {
+    S* const at = array + place.offset + first * layout.inner;
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      if (place.active && d < steps) store_once(at + d * layout.inner, S(values[d]));
+    }
+  }
+}
+
+}   // namespace exodus::cuda

@@ -1,0 +1,22 @@
+/// @file
+/// What engines ask of a model at compile time.
+#pragma once
+
+#include "call.hpp"
+
+namespace exodus {
+
+template <template <class> class N, class V>
+struct Counts {
+  using Parameters = typename N<V>::template Parameters<V>;
+  using State = typename N<V>::template State<V>;
+  static constexpr int parameters = field_count<Parameters, V>;
+  static constexpr int states = field_count<State, V>;
+  static_assert(parameters <= max_parameters && states <= max_states);
+};
+
+/// Whether the surrogate sees drive(state) in place of the potential.
+template <template <class> class N, class V>
+inline constexpr bool fires_by_hidden = requires { N<V>::fires_by_hidden; };
+
+}   // namespace exodus

@@ -1,0 +1,126 @@
+/// @file
+/// Where the tests of the CUDA kernels run: a GPU, or under the shim the host's own memory.
+#pragma once
+
+#include <exodus/cuda.hpp>
+
+#include "../support.hpp"
+#include "registry.hpp"
+#if defined(EXODUS_CUDA_SHIM)
+#include "shim.hpp"
+#else
+#include <cuda_runtime.h>
+#endif
+
+namespace exodus::test {
+
+/// Memory whose ends are watched, for one call after another.
+class HostMemory {
+ public:
+  template <class T>
+  const T* in(const T* values, std::int64_t count) {
+    // As long as it is: a sanitizer sees what is read beyond.
+    T* const copy = static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T)));
+    blocks_.emplace_back(copy);
+    std::copy(values, values + count, copy);
+    return copy;
+  }
+  template <class T>
+  T* out(std::int64_t count) {
+    T* const array = static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T)));
+    blocks_.emplace_back(array);
+    std::memset(static_cast<void*>(array), 0xa5, static_cast<std::size_t>(count) * sizeof(T));
+    return array;
+  }
+  template <class T>
+  std::vector<T> fetch(const T* array, std::int64_t count) {
+    return {array, array + count};
+  }
+
+ private:
+  struct Free {
+    void operator()(void* block) const { ::operator delete(block); }
+  };
+  std::vector<std::unique_ptr<void, Free>> blocks_;
+};
+
+class OnCpu : public HostMemory {
+ public:
+  template <class N>
+  Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays) {
+    return exodus::forward(layout, neuron, arrays);
+  }
+  template <class N>
+  Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                  const typename N::Backward& arrays) {
+    Workspace memory = workspace(layout, neuron, arrays);
+    memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    return exodus::backward(layout, neuron, method, surrogate, arrays, memory);
+  }
+};
+
+#if defined(EXODUS_CUDA_SHIM)
+using DeviceMemory = HostMemory;
+constexpr unsigned orders_of_threads = 2;
+inline void prepare(unsigned seed) {
+  cuda::shim::reseed(seed);
+}
+inline bool finish() {
+  return true;
+}
+#else
+class DeviceMemory {
+ public:
+  template <class T>
+  const T* in(const T* values, std::int64_t count) {
+    T* const copy = out<T>(count);
+    EXPECT_EQ(cudaMemcpy(copy, values, static_cast<std::size_t>(count) * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
+    return copy;
+  }
+  template <class T>
+  T* out(std::int64_t count) {
+    void* array = nullptr;
+    EXPECT_EQ(cudaMalloc(&array, static_cast<std::size_t>(count) * sizeof(T) + 1), cudaSuccess);
+    blocks_.emplace_back(array);
+    return static_cast<T*>(array);
+  }
+  template <class T>
+  std::vector<T> fetch(const T* array, std::int64_t count) {
+    std::vector<T> values(static_cast<std::size_t>(count));
+    EXPECT_EQ(cudaMemcpy(values.data(), array, values.size() * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
+    return values;
+  }
+
+ private:
+  struct Free {
+    void operator()(void* block) const { cudaFree(block); }
+  };
+  std::vector<std::unique_ptr<void, Free>> blocks_;
+};
+constexpr unsigned orders_of_threads = 1;
+inline void prepare(unsigned) {}
+inline bool finish() {
+  return cudaDeviceSynchronize() == cudaSuccess;
+}
+#endif
+
+class OnDevice : public DeviceMemory {
+ public:
+  explicit OnDevice(unsigned seed) { prepare(seed); }
+
+  template <class N>
+  Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays) {
+    const Status status = cuda::forward(layout, neuron, arrays);
+    return finish() ? status : Status::cuda;
+  }
+  template <class N>
+  Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                  const typename N::Backward& arrays) {
+    Workspace memory = cuda::workspace(layout, neuron, arrays);
+    memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    const Status status = cuda::backward(layout, neuron, method, surrogate, arrays, memory);
+    return finish() ? status : Status::cuda;
+  }
+};
+
+}   // namespace exodus::test

@@ -1,0 +1,238 @@
+/// @file
+/// The CUDA kernels do what the CPU's do: forward bit for bit, backward within 1e-5 (float) of the largest gradient of the neuron, for
+/// every model, method, surrogate and kind of parameter, at sizes around the edges of warps, tiles and blocks. Without a GPU the shim runs
+/// them, in several orders of threads.
+#include <exodus/cuda.hpp>
+
+#include "../support.hpp"
+#include "device.hpp"
+
+namespace exodus::test {
+namespace {
+
+/// The range that a parameter's values are drawn from.
+std::pair<double, double> range_of(const std::string& name) {
+  if (name == "threshold") return {0.8, 1.3};
+  if (name == "gain") return {0.6, 1.4};
+  if (name == "reset_amount") return {0.5, 1.1};
+  if (name == "v_min") return {-0.6, -0.1};
+  if (name == "adapt_scale") return {0.0, 0.3};
+  if (name == "nu_scale") return {-1.0, -0.3};
+  if (name.ends_with("scale")) return {0.5, 1.0};
+  return {0.5, 0.95};   // decays
+}
+
+void choose_options(auto& neuron, Random& random) {
+  for_each_option(neuron, [&]<class Option>(const char*, Option& option) {
+    if constexpr (std::is_same_v<Option, Reset>) option = static_cast<Reset>(random.below(3));
+    if constexpr (std::is_same_v<Option, ResetTiming>) option = static_cast<ResetTiming>(random.below(2));
+    if constexpr (std::is_same_v<Option, Kernel>) option = static_cast<Kernel>(random.below(2));
+    if constexpr (std::is_same_v<Option, std::int64_t>) option = random.below(3);   // spikes in a step
+    if constexpr (std::is_same_v<Option, bool>) option = random.coin();
+  });
+}
+
+/// Arguments of a forward and a backward pass, some of them missing.
+template <class N>
+struct Problem {
+  using V = typename N::Storage;
+  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_names));
+
+  Layout layout;
+  N neuron;
+  std::vector<Values<V>> values;
+  Input<V> current, grad_spikes, grad_potential, surrogate_values;
+  std::vector<Input<V>> initial, grad_final;
+  Surrogate<V> surrogate;
+  bool wanted[parameters] = {};
+  bool with_initial, with_final, with_grad_spikes, with_grad_potential, with_surrogate_values;
+
+  Problem(const Layout& of, Random& random)
+      : layout(of),
+        current(elements(of)),
+        grad_spikes(elements(of)),
+        grad_potential(elements(of)),
+        surrogate_values(elements(of)),
+        with_initial(random.coin()),
+        with_final(random.coin()),
+        with_grad_spikes(random.below(4) > 0),
+        with_grad_potential(random.coin()),
+        with_surrogate_values(random.below(6) == 0) {
+    current.fill(random, -0.8, 1.2), grad_spikes.fill(random, -1, 1), grad_potential.fill(random, -1, 1);
+    surrogate_values.fill(random, 0, 0.5);
+    for (int s = 0; s < states; ++s) {
+      initial.emplace_back(neurons(of)), grad_final.emplace_back(neurons(of));
+      initial.back().fill(random, 0, 0.5), grad_final.back().fill(random, -1, 1);
+    }
+    choose_options(neuron, random);
+    const bool no_parameters = random.coin();
+    for (int k = 0; k < parameters; ++k) {
+      const auto [low, high] = range_of(N::parameter_names[k]);
+      values.emplace_back(random, static_cast<Shape>(random.below(static_cast<std::int64_t>(Shape::count))), of, low, high);
+      wanted[k] = !no_parameters && random.coin();
+    }
+    surrogate.kind = static_cast<SurrogateKind>(random.below(static_cast<std::int64_t>(SurrogateKind::count)));
+    surrogate.scale = V(0.4);
+    surrogate.shape[0] = surrogate.shape[1] = V(0.7), surrogate.shape[2] = V(2);
+  }
+};
+
+/// A problem's results: on the host, or where `Memory` puts them.
+template <class N>
+struct Results {
+  using V = typename N::Storage;
+  std::vector<V> spikes, potential, grad_current;
+  std::vector<std::vector<V>> final, grad_initial;
+  std::vector<std::vector<double>> grads;
+  Status status = Status::ok;
+};
+
+/// Runs a problem. `memory.in(values)` gives an address that holds them, `memory.out(size)` one to write to, `memory.fetch(address,
+/// vector)` what was written; `run` is exodus or exodus::cuda.
+template <class N, class Run>
+Results<N> solve(const Problem<N>& problem, Method method, Run& run) {
+  using P = Problem<N>;
+  using V = typename N::Storage;
+  const Layout& layout = problem.layout;
+  const std::int64_t size = elements(layout), count = neurons(layout);
+  N neuron = problem.neuron;
+  std::int64_t counts[P::parameters];
+  bool wanted[P::parameters];
+  typename N::template Parameters<Param<V>>& fields = neuron;
+  for_each_field<P::parameters>(fields, [&](Param<V>& field, int k) {
+    const Values<V>& values = problem.values[static_cast<std::size_t>(k)];
+    field = values.param();
+    if (field.data != nullptr) field.data = run.in(field.data, field.count);
+    wanted[k] = problem.wanted[k];
+  });
+  for_each_tie(neuron, [&](const Tie& tie) { wanted[tie.source] = false; });
+  for_each_field<P::parameters>(fields, [&](Param<V>& field, int k) {
+    counts[k] = field.count == 0 ? 1 : field.count;
+    if constexpr (requires { neuron.reset_amount; }) {   // its default is the threshold
+      if (field.count == 0 && std::string(N::parameter_names[k]) == "reset_amount")
+        counts[k] = neuron.threshold.count == 0 ? 1 : neuron.threshold.count;
+    }
+  });
+
+  typename N::Forward to{
+      .current = run.in(problem.current.data(), size), .spikes = run.template out<V>(size), .potential = run.template out<V>(size)};
+  for_each_field<P::states>(to.initial, [&](const V*& field, int s) {
+    if (problem.with_initial) field = run.in(problem.initial[static_cast<std::size_t>(s)].data(), count);
+  });
+  for_each_field<P::states>(to.final, [&](V*& field, int) { field = run.template out<V>(count); });
+  Results<N> results;
+  results.status = run.forward(layout, neuron, to);
+  if (results.status != Status::ok) return results;
+
+  typename N::Backward back{
+      .potential = to.potential, .current = to.current, .initial = to.initial, .grad_current = run.template out<V>(size)};
+  if (problem.with_grad_spikes) back.grad_spikes = run.in(problem.grad_spikes.data(), size);
+  if (problem.with_grad_potential) back.grad_potential = run.in(problem.grad_potential.data(), size);
+  for_each_field<P::states>(back.grad_final, [&](const V*& field, int s) {
+    if (problem.with_final) field = run.in(problem.grad_final[static_cast<std::size_t>(s)].data(), count);
+  });
+  for_each_field<P::states>(back.grad_initial, [&](V*& field, int) { field = run.template out<V>(count); });
+  for_each_field<P::parameters>(back.grad, [&](double*& field, int k) {
+    if (wanted[k]) field = run.template out<double>(counts[k]);
+  });
+  Surrogate<V> surrogate = problem.surrogate;
+  if (problem.with_surrogate_values) surrogate.values = run.in(problem.surrogate_values.data(), size);
+  results.status = run.backward(layout, neuron, method, surrogate, back);
+  if (results.status != Status::ok) return results;
+
+  if (N::fires) results.spikes = run.fetch(to.spikes, size);
+  results.potential = run.fetch(to.potential, size);
+  results.grad_current = run.fetch(back.grad_current, size);
+  for_each_field<P::states>(to.final, [&](V*& field, int) { results.final.push_back(run.fetch(field, count)); });
+  for_each_field<P::states>(back.grad_initial, [&](V*& field, int) { results.grad_initial.push_back(run.fetch(field, count)); });
+  for_each_field<P::parameters>(back.grad, [&](double*& field, int k) {
+    results.grads.push_back(field == nullptr ? std::vector<double>{} : run.fetch(field, counts[k]));
+  });
+  return results;
+}
+
+template <class V>
+bool same_bits(const std::vector<V>& a, const std::vector<V>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(V)) == 0);
+}
+
+template <class N>
+void expect_same(const Problem<N>& problem, const Results<N>& cpu, const Results<N>& cuda, const std::string& what) {
+  using V = typename N::Storage;
+  constexpr double tolerance = std::is_same_v<V, float> ? 1e-5 : 1e-12;
+  ASSERT_EQ(cpu.status, Status::ok) << what;
+  ASSERT_EQ(cuda.status, Status::ok) << what;
+  ASSERT_TRUE(same_bits(cpu.spikes, cuda.spikes)) << what << " spikes";
+  ASSERT_TRUE(same_bits(cpu.potential, cuda.potential)) << what << " potential";
+  const Layout& layout = problem.layout;
+  for (std::size_t s = 0; s < cpu.final.size(); ++s) ASSERT_TRUE(same_bits(cpu.final[s], cuda.final[s])) << what << " final state " << s;
+  double all = 0;
+  for (std::int64_t j = 0; j < neurons(layout); ++j) {
+    const auto neuron = static_cast<std::size_t>(j);
+    double largest = 0.01;   // surrogates that cancel are exact relative to their peak
+    for (std::int64_t n = 0; n < layout.time; ++n) {
+      largest = std::max(largest, std::abs(double(cpu.grad_current[static_cast<std::size_t>(at(layout, j, n))])));
+    }
+    for (const auto& state : cpu.grad_initial) largest = std::max(largest, std::abs(double(state[neuron])));
+    for (std::int64_t n = 0; n < layout.time; ++n) {
+      const auto k = static_cast<std::size_t>(at(layout, j, n));
+      ASSERT_NEAR(cpu.grad_current[k], cuda.grad_current[k], tolerance * largest) << what << " neuron " << j << ", step " << n;
+    }
+    for (std::size_t s = 0; s < cpu.grad_initial.size(); ++s) {
+      ASSERT_NEAR(cpu.grad_initial[s][neuron], cuda.grad_initial[s][neuron], tolerance * largest)
+          << what << " neuron " << j << ", " << N::state_names[s];
+    }
+    all = std::max(all, largest);
+  }
+  for (std::size_t k = 0; k < cpu.grads.size(); ++k) {
+    const double allowed = tolerance * (1 + all) * static_cast<double>(elements(layout));
+    for (std::size_t c = 0; c < cpu.grads[k].size(); ++c)
+      ASSERT_NEAR(cpu.grads[k][c], cuda.grads[k][c], allowed) << what << N::parameter_names[k] << " " << c;
+  }
+}
+
+template <class N>
+class Cuda : public testing::Test {};
+
+struct ModelName {
+  template <class N>
+  static std::string GetName(int) {
+    std::string name;
+#define EXODUS_MODEL(model) \
+  if (std::is_same_v<N, model<typename N::Storage>>) name = #model;
+    EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
+    return name + (sizeof(typename N::Storage) == 4 ? "_float" : "_double");
+  }
+};
+
+using Neurons = testing::Types<Lif<float>, Lif<double>, ExpLeak<float>, ExpLeak<double>, CubaLif<float>, CubaLif<double>, Alif<float>,
+                               Alif<double>, Srm<float>, Srm<double>, KernelFilter<float>, KernelFilter<double>>;
+TYPED_TEST_SUITE(Cuda, Neurons, ModelName);
+
+/// Widths around those of a warp and a block, durations around those of chunks.
+constexpr std::int64_t inners[] = {1, 2, 3, 5, 31, 32, 33, 43, 64, 127, 128, 129, 300}, outers[] = {1, 2, 5, 64, 129, 400},
+                       times[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 70, 150};
+
+TYPED_TEST(Cuda, IsTheCpu) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  Random random(sizeof(typename TypeParam::Storage));
+  for (int turn = 0; turn < 150; ++turn) {
+    const Layout layout{outers[random.below(std::size(outers))], times[random.below(std::size(times))],
+                        inners[random.below(std::size(inners))]};
+    if (elements(layout) > 40000) continue;
+    const Problem<TypeParam> problem(layout, random);
+    const Method method = static_cast<Method>(turn % 3);
+    const std::string what = describe(layout) + " turn " + std::to_string(turn) + " method " + std::to_string(turn % 3);
+    OnCpu cpu;
+    const Results<TypeParam> expected = solve(problem, method, cpu);
+    for (unsigned seed = 0; seed < orders_of_threads; ++seed) {
+      OnDevice device(static_cast<unsigned>(turn) * 10 + seed);
+      const Results<TypeParam> results = solve(problem, method, device);
+      ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, what));
+    }
+  }
+}
+
+}   // namespace
+}   // namespace exodus::test

@@ -1,0 +1,124 @@
+"""Whether the tests of the CUDA kernels notice: changes one thing at a time, tells which changes nobody saw.
+
+python mutations.py BUILD removes each barrier, and shifts each comparison with a bound by one, in a copy of
+cpp/src/cuda. BUILD is a build directory with the tests in it, best one with
+-DEXODUS_SANITIZE=address,undefined: then a read beyond an end is seen as well. Prints a line for each change,
+and fails if one survives that is not explained below.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCES = ROOT / "cpp" / "src" / "cuda"
+MODELS = ("CubaLif", "Alif")  # they have all that kernels ask of a model
+BARRIER = re.compile(r"__syncthreads\(\);")
+COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
+SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
+NOT_COMPARISONS = ("template", "#", "///", "//", "static_assert", "constexpr", "using", "namespace")
+
+# Changes that make no difference, by a part of the line, and why.
+EXPLAINED = {
+    "work < max_blocks ? work : max_blocks": "both are the same where they are equal",
+    "left < groups.lanes ? left": "both are the same where they are equal",
+    "end - first < most ? end - first": "both are the same where they are equal",
+    "rest < 0 ? near - 1": "the nearest quotient of numbers this small is never too large",
+    "neurons / shape.count <= warp_threads": "either kernel gives the sum",
+    "tiled(layout.inner < warp_threads)": "either way of reading gives the values",
+}
+
+
+def changes():
+    """Yield (file, line number, line, changed line)."""
+    for path in sorted([*SOURCES.glob("*.hpp"), *SOURCES.glob("*.cu")]):
+        host_only = False
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            # What a GPU alone compiles, in launch.hpp, is not here.
+            if path.name == "launch.hpp":
+                host_only = host_only or line.startswith("#else")
+                if not host_only:
+                    continue
+            if line.strip().startswith(NOT_COMPARISONS):
+                continue
+            if BARRIER.search(line):
+                yield path, number, line, BARRIER.sub(";", line)
+            for found in COMPARISON.finditer(line):
+                begin, end = found.span(1)
+                yield path, number, line, line[:begin] + SHIFTED[found[1]] + line[end:]
+
+
+def compile_commands(build):
+    """The compiler's words for each shim object, without source and output; and the test's own objects."""
+    words = {}
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        command = shlex.split(entry["command"])
+        output = command[command.index("-o") + 1]
+        if "cuda_shim" in output:
+            target = re.search(r"(cuda_shim(_\w+)?)\.dir", output)[1]
+            words[target] = (command[: command.index("-o")], entry["directory"])
+    return words
+
+
+def noticed(change, build, words):
+    """Why the tests fail with a change, or None if they pass."""
+    path, number, _, changed = change
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "cuda"
+        shutil.copytree(SOURCES, copy)
+        lines = (copy / path.name).read_text().splitlines()
+        lines[number - 1] = changed
+        (copy / path.name).write_text("\n".join(lines) + "\n")
+        objects = []
+        for target, source in [("cuda_shim", "common.cu"), *((f"cuda_shim_{m}", "model.cu") for m in MODELS)]:
+            command, directory = words[target]
+            objects.append(f"{scratch}/{target}.o")
+            compiled = [*command, "-w", "-o", objects[-1], "-c", str(copy / source)]
+            if subprocess.run(compiled, cwd=directory, capture_output=True).returncode != 0:
+                return "does not compile"
+        tests = build / "cpp" / "tests" / "cuda"
+        own = [str(o) for o in (tests / "CMakeFiles" / "cuda_kernels_are_the_cpu.dir").rglob("*.o")]
+        sanitizers = [word for word in command if word.startswith("-fsanitize")]
+        program = f"{scratch}/test"
+        link = ["g++", *sanitizers, *own, *objects, str(tests / "libcuda_shim.a"), f"-L{build}"]
+        link += ["-lexodus_core", f"-Wl,-rpath,{build}", "-lgtest", "-lpthread", "-o", program]
+        subprocess.run(link, check=True)
+        filters = ":".join(f"*{model}*" for model in MODELS)
+        environment = os.environ | {"ASAN_OPTIONS": "detect_stack_use_after_return=0"}
+        run = [program, f"--gtest_filter={filters}", "--gtest_fail_fast"]
+        try:
+            done = subprocess.run(run, capture_output=True, text=True, timeout=120, env=environment)
+        except subprocess.TimeoutExpired:
+            return "never ends"
+        if done.returncode == 0:
+            return None
+        found = re.search(r"shim: .*|ERROR: AddressSanitizer: [\w-]+|runtime error: .*", done.stderr)
+        return found[0] if found else "other results"
+
+
+def main():
+    """Try every change and print what became of it."""
+    build = Path(sys.argv[1]).resolve()
+    words = compile_commands(build)
+    everything = list(changes())
+    survivors = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda change: noticed(change, build, words), everything)
+        for (path, number, line, changed), why in zip(everything, results, strict=True):
+            explained = next((reason for part, reason in EXPLAINED.items() if part in line), None)
+            verdict = why or (f"makes no difference: {explained}" if explained else "SURVIVES")
+            survivors += verdict == "SURVIVES"
+            print(f"{path.name}:{number}: {changed.strip()}\n    {verdict}", flush=True)
+    print(f"{len(everything)} changes, {survivors} survive")
+    sys.exit(1 if survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
