@@ -4,7 +4,7 @@
 the spikes and returns `Gradients`, by EXODUS, SLAYER or BPTT. For torch see ``exodus_core.torch``.
 """
 
-from . import _core, kernel, surrogate
+from . import _core, cuda, kernel, surrogate
 from ._run import Filtered, Gradients, Trace, backward, forward, growth, kernel_filter, kernel_filter_adjoint
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
@@ -41,6 +41,7 @@ __all__ = [
     "Trace",
     "__version__",
     "backward",
+    "cuda",
     "forward",
     "get_num_threads",
     "growth",

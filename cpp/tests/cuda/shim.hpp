@@ -1,53 +1,36 @@
 /// @file
-/// Runs CUDA kernels on the CPU, for tests: blocks one after another, the threads of a block as fibers in random order from a seed, so that
-/// a missing barrier shows. It aborts where a GPU would go on: barriers and warp operations that not all threads reach, shuffles from lanes
-/// outside of the mask, shared memory that is read before this block wrote it, or used by two threads without a barrier between.
+/// Runs CUDA kernels on the CPU, for tests: blocks one after another, the threads of a block as fibers, both in random order from a seed,
+/// so that a missing barrier shows. It aborts where a GPU would go on: barriers and warp operations that not all threads reach, shuffles
+/// from lanes outside of the mask, shared memory that is read before this block wrote it, or used by two threads without a barrier between.
 #pragma once
 
 #include <ucontext.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <random>
 #include <source_location>
-#include <utility>
 #include <vector>
 
 #include "exodus/types.hpp"
+#include "watched_memory.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
-
-struct CUstream_st;
-using cudaStream_t = CUstream_st*;
 
 #define EXODUS_KERNEL(threads) void
 #define EXODUS_DEVICE_SCALAR EXODUS_SCALAR
 #define EXODUS_DEVICE
 #define EXODUS_UNROLL
 #define EXODUS_GRID_CONSTANT const
-/// One array for all blocks, whose cells know in which block they were written.
-#define EXODUS_SHARED(T, name, count) static exodus::cuda::shim::Shared<T> name(count)
 
-struct Dim {
-  unsigned x = 0, y = 1, z = 1;
-};
-inline Dim threadIdx, blockIdx, blockDim, gridDim;
-
+using cudaStream_t = struct CUstream_st*;
 namespace exodus::cuda::shim {
 
-[[noreturn]] inline void fail(const char* what) {
-  std::fprintf(stderr, "shim: block %u, thread %u: %s\n", blockIdx.x, threadIdx.x, what);
-  std::abort();
-}
-
-/// What a fiber waits for: a barrier, or the other lanes of a warp operation, at a place in the source.
+/// What a fiber waits for: a barrier, or the other lanes of a warp operation, at a line of the source.
 struct Wait {
   enum Kind { nothing, barrier, warp, ended } kind = nothing;
   std::uint32_t mask = 0, line = 0;
@@ -67,16 +50,11 @@ struct Machine {
   std::vector<unsigned> order;
   std::function<void()> body;
   ucontext_t scheduler;
-  std::mt19937 random{1};
-  std::uint64_t block = 0;   ///< running number of the present block
-  std::uint32_t epoch = 0;   ///< barriers that it has passed
+  const void* stack = nullptr;   ///< the scheduler's
+  std::size_t stack_bytes = 0;
+  std::mt19937 random{1};   ///< seeded by a test: the order of threads and blocks
 };
 inline Machine machine;
-
-/// Later launches take threads and blocks in another order.
-inline void reseed(unsigned seed) {
-  machine.random.seed(seed);
-}
 
 inline void switch_to(ucontext_t& from, ucontext_t& to, [[maybe_unused]] const void* stack, [[maybe_unused]] std::size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
@@ -89,21 +67,18 @@ inline void switch_to(ucontext_t& from, ucontext_t& to, [[maybe_unused]] const v
 #endif
 }
 
-inline const void* main_stack = nullptr;
-inline std::size_t main_stack_bytes = 0;
-
 inline void pause(Wait wait) {
   Fiber& fiber = machine.fibers[threadIdx.x];
   fiber.wait = wait;
-  switch_to(fiber.context, machine.scheduler, main_stack, main_stack_bytes);
+  switch_to(fiber.context, machine.scheduler, machine.stack, machine.stack_bytes);
 }
 
 inline void enter() {
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_stack_bytes);
+  __sanitizer_finish_switch_fiber(nullptr, &machine.stack, &machine.stack_bytes);
 #endif
   machine.body();
-  pause({Wait::ended, 0, 0});
+  pause({Wait::ended});
 }
 
 /// Lets the lanes [first, last) of a warp go on whose operation has all of its mask there; whether there were any.
@@ -125,7 +100,7 @@ inline bool finish_warp(unsigned first, unsigned last) {
 }
 
 inline void run_block(unsigned threads) {
-  ++machine.block, machine.epoch = 0;
+  ++present_block, epoch = 1;
   if (machine.fibers.size() < threads) machine.fibers.resize(threads);   // never smaller: their stacks are kept
   machine.order.resize(threads);
   for (unsigned t = 0; t < threads; ++t) {
@@ -146,66 +121,20 @@ inline void run_block(unsigned threads) {
     for (unsigned first = 0; first < threads; first += 32) moved = finish_warp(first, std::min(first + 32, threads)) || moved;
     if (moved) continue;
     const Wait wait = machine.fibers[0].wait;
-    for (unsigned t = 0; t < threads; ++t) {
-      if (machine.fibers[t].wait != wait) fail("some threads wait where others do not, or have ended");
-    }
+    const auto same = [&wait](const Fiber& fiber) { return fiber.wait == wait; };
+    if (!std::all_of(machine.fibers.begin(), machine.fibers.begin() + threads, same))
+      fail("some threads wait where others do not, or ended");
     if (wait.kind == Wait::ended) return;
     if (wait.kind == Wait::warp) fail("a warp operation whose mask names lanes that never come");
-    ++machine.epoch;
+    ++epoch;
     for (unsigned t = 0; t < threads; ++t) machine.fibers[t].wait = {};
   }
 }
 
-/// Shared memory that watches its use.
-template <class T>
-class Shared {
-  struct Cell {
-    T value;
-    std::uint64_t block = 0;
-    std::uint32_t written = 0, read = 0;   ///< in which epochs, counted from 1; 0: not in this block
-    unsigned writer = 0, reader = 0;
-    bool many = false;   ///< several threads read in that epoch
-  };
-
- public:
-  explicit Shared(std::size_t count) : cells_(count) {}
-
-  struct Reference {
-    Cell& cell;
-    operator T() const {
-      const std::uint32_t now = machine.epoch + 1;
-      if (cell.block != machine.block || cell.written == 0) fail("shared memory is read before it was written");
-      if (cell.written == now && cell.writer != threadIdx.x) fail("shared memory is read without a barrier after another thread's write");
-      cell.many = cell.read == now && (cell.many || cell.reader != threadIdx.x);
-      cell.read = now, cell.reader = threadIdx.x;
-      return cell.value;
-    }
-    void operator=(T value) const {
-      const std::uint32_t now = machine.epoch + 1;
-      if (cell.block != machine.block) cell = {value, machine.block};
-      if (cell.written == now && cell.writer != threadIdx.x) fail("shared memory is written by two threads without a barrier between");
-      if (cell.read == now && (cell.many || cell.reader != threadIdx.x))
-        fail("shared memory is written without a barrier after another thread's read");
-      cell.value = value, cell.written = now, cell.writer = threadIdx.x;
-    }
-  };
-  Reference operator[](std::int64_t k) {
-    if (k < 0 || k >= static_cast<std::int64_t>(cells_.size())) fail("shared memory is used beyond its end");
-    return {cells_[static_cast<std::size_t>(k)]};
-  }
-
- private:
-  std::vector<Cell> cells_;
-};
-
 }   // namespace exodus::cuda::shim
 
-template <class T>
-using SharedPointer = exodus::cuda::shim::Shared<T>&;
-
 inline void __syncthreads(std::source_location here = std::source_location::current()) {
-  using exodus::cuda::shim::Wait;
-  exodus::cuda::shim::pause({Wait::barrier, 0, here.line()});
+  exodus::cuda::shim::pause({exodus::cuda::shim::Wait::barrier, 0, here.line()});
 }
 
 /// The value of the lane `delta` further on, or the lane's own beyond the warp.
@@ -214,12 +143,11 @@ T __shfl_down_sync(std::uint32_t mask, T value, unsigned delta, std::source_loca
   using namespace exodus::cuda::shim;
   const unsigned lane = threadIdx.x % 32, from = lane + delta;
   if ((mask >> lane & 1) == 0) fail("a lane shuffles that is not in its mask");
+  if (from < 32 && (mask >> from & 1) == 0) fail("a lane shuffles from one outside of the mask");
   Fiber& fiber = machine.fibers[threadIdx.x];
   std::memcpy(&fiber.given, &value, sizeof value);
   pause({Wait::warp, mask, here.line()});
-  if (from >= 32) return value;
-  if ((mask >> from & 1) == 0) fail("a lane shuffles from one outside of the mask");
-  std::memcpy(&value, &fiber.taken[from], sizeof value);
+  if (from < 32) std::memcpy(&value, &fiber.taken[from], sizeof value);
   return value;
 }
 

@@ -29,7 +29,7 @@ TEST(Shim, RunsEveryThreadOfEveryBlock) {
 TEST(Shim, HandsValuesOverThroughSharedMemory) {
   std::vector<int> got(threads);
   for (unsigned seed = 0; seed < 5; ++seed) {
-    shim::reseed(seed);
+    shim::machine.random.seed(seed);
     run([&got] {
       EXODUS_SHARED(int, shared, threads);
       shared[me()] = me() * me();
@@ -59,7 +59,7 @@ TEST(ShimDeathTest, AMissingBarrier) {
                  shared[me()] = me();
                  [[maybe_unused]] const int other = shared[(me() + 1) % threads];
                }),
-               "without a barrier after another thread's");
+               "without a barrier after another's");
 }
 
 TEST(ShimDeathTest, TwoWriters) {
@@ -74,7 +74,7 @@ TEST(ShimDeathTest, MemoryThatThisBlockDidNotWrite) {
   EXPECT_DEATH(run(
                    [] {
                      EXODUS_SHARED(int, shared, threads);
-                     if (shim::machine.block % 2 == 1) shared[me()] = 1;
+                     if (shim::present_block % 2 == 1) shared[me()] = 1;
                      [[maybe_unused]] const int own = shared[me()];
                    },
                    2),

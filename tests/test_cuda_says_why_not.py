@@ -1,0 +1,61 @@
+"""Property: without CUDA kernels, or with ones that do not fit, the package says so, and CPU work goes on.
+
+Witness: extensions of every kind put where the package looks.
+"""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import exodus_core as ec
+from exodus_core import cuda
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Puts an extension with a version and a reason why it is unavailable at a place; None: none is there."""
+
+    def put(place, version, reason=None):
+        module = None
+        if version is not None:
+            module = ModuleType(place)
+            module.version = version
+            module.unavailable = lambda: reason
+            if "." in place and place.split(".")[0] not in sys.modules:
+                monkeypatch.setitem(sys.modules, place.split(".")[0], ModuleType(place.split(".")[0]))
+        monkeypatch.setitem(sys.modules, place, module)
+        cuda._found.cache_clear()
+
+    yield put
+    cuda._found.cache_clear()
+
+
+def test_without_kernels(installed):
+    installed("exodus_core._cuda", None)
+    installed("exodus_core_cu13._cuda", None)
+    assert not cuda.built() and not cuda.is_available()
+    assert "exodus-snn-cu13 is not installed" in cuda._unavailable()
+    assert ec.forward(ec.LIF(alpha=0.9), np.ones((3, 2), np.float32)).spikes.sum() > 0
+
+
+@pytest.mark.parametrize("place", ["exodus_core._cuda", "exodus_core_cu13._cuda"])
+def test_either_place(installed, place):
+    for other in ("exodus_core._cuda", "exodus_core_cu13._cuda"):
+        installed(other, None)
+    installed(place, ec.__version__)
+    assert cuda.built() and cuda.is_available()
+
+
+def test_without_a_gpu(installed):
+    installed("exodus_core._cuda", ec.__version__, "the CUDA driver sees no GPU")
+    assert cuda.built() and not cuda.is_available()
+    assert cuda._unavailable() == "the CUDA driver sees no GPU"
+
+
+def test_of_another_version(installed):
+    installed("exodus_core._cuda", None)
+    installed("exodus_core_cu13._cuda", "0.0.0")
+    assert not cuda.built() and not cuda.is_available()
+    assert "has version 0.0.0, but exodus_core has" in cuda._unavailable()
