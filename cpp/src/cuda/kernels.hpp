@@ -187,6 +187,26 @@ EXODUS_DEVICE_SCALAR V field(Struct& aggregate) {
   return result;
 }
 
+/// h of the steps of a chunk from u, or where the model fires by more from its states; `on_tape` of these steps are on the tape.
+template <template <class> class N, class S, class Parameters, class Tapes, class V, int D>
+EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<S>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
+                                     std::int64_t first, std::int64_t segment, const V (&u)[D], V (&h)[D]) {
+  using C = Counts<N, V>;
+  const V threshold = field<N<V>::threshold_index, C::parameters, Parameters, V>(parameters);
+  if constexpr (fires_by_hidden<N, V>) {
+    V x[D];
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      auto state = d < on_tape ? rebuilt.at(first + d, segment) : typename C::State{};
+      state.potential = u[d];
+      x[d] = drive(state);
+    }
+    fill_surrogate(surrogate, threshold, x, h);
+  } else {
+    fill_surrogate(surrogate, threshold, u, h);
+  }
+}
+
 template <template <class> class N, Method M, int Form, class S, bool Terms>
 EXODUS_KERNEL(block_threads)
 backward_kernel(EXODUS_GRID_CONSTANT BackwardCall<S> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<arithmetic_t<S>> tapes) {
@@ -225,19 +245,7 @@ backward_kernel(EXODUS_GRID_CONSTANT BackwardCall<S> call, EXODUS_GRID_CONSTANT 
       }
       if constexpr (N<V>::fires) {
         if (call.surrogate.values == nullptr) {
-          const V threshold = field<N<V>::threshold_index, C::parameters, typename C::Parameters, V>(parameters);
-          if constexpr (fires_by_hidden<N, V>) {
-            V x[backward_steps<V>];
-            EXODUS_UNROLL
-            for (int d = 0; d < backward_steps<V>; ++d) {
-              State state = rebuilds && d < steps ? rebuilt.at(first + d, segment) : State{};
-              state.potential = u[d];
-              x[d] = drive(state);
-            }
-            fill_surrogate(call.surrogate, threshold, x, h);
-          } else {
-            fill_surrogate(call.surrogate, threshold, u, h);
-          }
+          bend_chunk<N>(call.surrogate, parameters, rebuilt, rebuilds ? steps : 0, first, segment, u, h);
         }
       }
       V earlier = V(0);   // the potential before the chunk

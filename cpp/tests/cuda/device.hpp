@@ -117,7 +117,7 @@ class OnDevice : public DeviceMemory {
   Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                   const typename N::Backward& arrays) {
     Workspace memory = cuda::workspace(layout, neuron, arrays);
-    memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    if (memory.bytes > 0) memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
     const Status status = cuda::backward(layout, neuron, method, surrogate, arrays, memory);
     return finish() ? status : Status::cuda;
   }

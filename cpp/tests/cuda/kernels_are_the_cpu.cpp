@@ -210,8 +210,8 @@ using Neurons = testing::Types<Lif<float>, Lif<double>, ExpLeak<float>, ExpLeak<
                                Alif<double>, Srm<float>, Srm<double>, KernelFilter<float>, KernelFilter<double>>;
 TYPED_TEST_SUITE(Cuda, Neurons, ModelName);
 
-/// Widths around those of a warp and a block, durations around those of chunks.
-constexpr std::int64_t inners[] = {1, 2, 3, 5, 31, 32, 33, 43, 64, 127, 128, 129, 300}, outers[] = {1, 2, 5, 64, 129, 400},
+/// Widths around those of a warp and a block, and 49, whose inverse times 49 is below 1; durations around those of chunks.
+constexpr std::int64_t inners[] = {1, 2, 3, 5, 31, 32, 33, 43, 49, 64, 127, 128, 129, 300}, outers[] = {1, 2, 5, 64, 129, 400},
                        times[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 70, 150};
 
 TYPED_TEST(Cuda, IsTheCpu) {

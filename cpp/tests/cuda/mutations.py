@@ -25,14 +25,24 @@ COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 NOT_COMPARISONS = ("template", "#", "///", "//", "static_assert", "constexpr", "using", "namespace")
 
-# Changes that make no difference, by a part of the line, and why.
+# Changes that make no difference, by a part of the changed line, and why.
+EQUAL = "both are the same where they are equal"
+BEYOND = "what is beyond the last step nobody reads"
 EXPLAINED = {
-    "work < max_blocks ? work : max_blocks": "both are the same where they are equal",
-    "left < groups.lanes ? left": "both are the same where they are equal",
-    "end - first < most ? end - first": "both are the same where they are equal",
-    "rest < 0 ? near - 1": "the nearest quotient of numbers this small is never too large",
-    "neurons / shape.count <= warp_threads": "either kernel gives the sum",
-    "tiled(layout.inner < warp_threads)": "either way of reading gives the values",
+    "work <= max_blocks": EQUAL,
+    "left <= groups.lanes": EQUAL,
+    "end - first <= most": EQUAL,
+    "segment <= layout.time ?": EQUAL,
+    "later <= call.layout.time": "no steps are loaded then",
+    "d <= on_tape": BEYOND,
+    "place.active && d <= steps) tile[": BEYOND,
+    "u[d >= 0 ?": "it is asked where d > 0 alone",
+    "steps * steps <= time": "segments of any length give the states",
+    "wanted.sums >= 0": "sums that nobody wants are not written",
+    "layout.inner <= warp_threads": "either way of reading gives the values",
+    "parameters[k].count >= 0": "nobody divides by the count of a parameter that the model does not have",
+    "k <= sweep_of": "a sweep ends beyond the last neuron, where nothing is added",
+    "shape.count < warp_threads": "either kernel gives the sum",
 }
 
 
@@ -111,8 +121,8 @@ def main():
     survivors = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda change: noticed(change, build, words), everything)
-        for (path, number, line, changed), why in zip(everything, results, strict=True):
-            explained = next((reason for part, reason in EXPLAINED.items() if part in line), None)
+        for (path, number, _, changed), why in zip(everything, results, strict=True):
+            explained = next((reason for part, reason in EXPLAINED.items() if part in changed), None)
             verdict = why or (f"makes no difference: {explained}" if explained else "SURVIVES")
             survivors += verdict == "SURVIVES"
             print(f"{path.name}:{number}: {changed.strip()}\n    {verdict}", flush=True)
