@@ -322,5 +322,51 @@ TYPED_TEST(Fir, TheGradientOfWhatHasNoEffectIsUnsupported) {
   }
 }
 
+/// Runs a neuron in memory that holds `byte`, and gives all results.
+template <class N>
+std::vector<typename N::Storage> results_in(const N& neuron, const Layout& layout, Method method, int byte) {
+  using V = typename N::Storage;
+  Random random(5);
+  const std::int64_t size = elements(layout), count = neurons(layout);
+  Input<V> current(size), grad_spikes(size), grad_potential(size);
+  current.fill(random, -0.5, 1), grad_spikes.fill(random, -1, 1), grad_potential.fill(random, -1, 1);
+  std::vector<V> potential(size), grad_current(size), grad_potential_of_state(count);
+  typename N::Forward to{.current = current.data(), .potential = potential.data()};
+  typename N::Backward back{.potential = potential.data(),
+                            .grad_spikes = grad_spikes.data(),
+                            .grad_potential = grad_potential.data(),
+                            .grad_current = grad_current.data()};
+  back.grad_initial.potential = grad_potential_of_state.data();
+  Workspace forwards = workspace(layout, neuron, to, 1), backwards = workspace(layout, neuron, back, 1);
+  std::vector<char> memory(std::max(forwards.bytes, backwards.bytes), static_cast<char>(byte));
+  forwards.data = backwards.data = memory.data();
+  EXPECT_EQ(forward(layout, neuron, to, forwards), Status::ok);
+  std::fill(memory.begin(), memory.end(), static_cast<char>(byte));
+  EXPECT_EQ(backward(layout, neuron, method, Surrogate<V>{}, back, backwards), Status::ok);
+  for (const auto& gradients : {grad_current, grad_potential_of_state})
+    potential.insert(potential.end(), gradients.begin(), gradients.end());
+  return potential;
+}
+
+TYPED_TEST(Fir, DoesNotDependOnWhatTheWorkspaceHeld) {
+  using V = TypeParam;
+  for (const std::int64_t length : {1, 2, 11, 90}) {
+    const SomeTaps<V> taps(length, 1, 1, -0.5, 0.5);
+    KernelFilter<V> filter;
+    filter.taps.kernel = taps.taps();
+    Srm<V> of_current, of_spikes;
+    of_current.taps.epsilon = of_spikes.taps.nu = taps.taps();
+    of_current.nu_a = of_spikes.epsilon_a = V(0.8);
+    for (const Layout& layout : {Layout{1, 40, 15}, Layout{3, 40, 5}, Layout{15, 40, 1}, Layout{1, 300, 70}, Layout{1, 39, 64}}) {
+      for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+        const std::string what = describe(layout) + " taps " + std::to_string(length);
+        EXPECT_EQ(results_in(filter, layout, method, 0), results_in(filter, layout, method, 0xff)) << what;
+        EXPECT_EQ(results_in(of_current, layout, method, 0), results_in(of_current, layout, method, 0xff)) << what;
+        EXPECT_EQ(results_in(of_spikes, layout, method, 0), results_in(of_spikes, layout, method, 0xff)) << what;
+      }
+    }
+  }
+}
+
 }   // namespace
 }   // namespace exodus::test

@@ -146,12 +146,6 @@ EXODUS_SCALAR void add_lanes(V* to, const V* from, int lanes) {
   for (int i = 0; i < lanes; ++i) to[i] += from[i];
 }
 
-/// The lanes beyond a row, of some steps.
-template <class V>
-void clear_edges(V* begin, const V* end, std::int64_t stride, int lanes) {
-  for (V* step = begin; step < end; step += stride) clear(step + lanes, stride - lanes);
-}
-
 /// An input's present step.
 template <class V>
 void copy_step(V* to, const Input<V>& input, const Row& row) {
@@ -220,8 +214,7 @@ class ForwardFir {
   V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_.count - 1) * stride_; }
 
   void start_current() {
-    clear(memory_.inputs, (taps_.count - 1) * stride_);
-    clear_edges(input(begin_), memory_.inputs + memory_.inputs_size, stride_, row_.lanes);
+    clear(memory_.inputs, memory_.inputs_size);
     for (std::int64_t k = 0; k < taps_.count - 1; ++k) copy_entry(input(-1 - k), plan_.fir[0].initial, k, plan_.rows, row_);
   }
 
@@ -284,10 +277,9 @@ class BackwardFir {
         memory_(carver_, plan.fir, row.lanes, plan.segment, bptt_) {
     longest_ = memory_.longest(plan.fir);
     if (longest_ == 0) return;
+    // Beyond the last step lam is zero, and so is what an adjoint finds in its place before it is there: 0 times whatever lay there.
+    clear(memory_.lam, memory_.lam_size);
     base_ = (plan.layout.time - 1) / plan.segment * plan.segment;
-    // Beyond the last step lam is zero; before it, it is there when it is read.
-    clear_edges(memory_.lam, memory_.lam + memory_.lam_size, stride_, row.lanes);
-    clear(lam(plan.layout.time), memory_.lam + memory_.lam_size - lam(plan.layout.time));
     for (int k = 0; k < 2; ++k) {
       const std::int64_t count = plan.fir[k].taps.length;
       taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], row, stride_);
@@ -392,6 +384,7 @@ class BackwardFir {
     if (steps == 0) return;
     base_ -= steps;
     __builtin_memmove(memory_.lam + steps * stride_, memory_.lam, static_cast<std::size_t>(longest_ * stride_) * sizeof(V));
+    clear(memory_.lam, steps * stride_);
     for (int role = 0; role < 2; ++role) {
       V* const window = memory_.scattered[role];
       if (window == nullptr) continue;
