@@ -28,42 +28,40 @@ static inline bool with_fir(const FirRole<V>* fir) {
   return fir[0].taps.length > 0 || fir[1].taps.length > 0;
 }
 
+/// What every call has.
 template <class S>
-struct ForwardCall {
+struct Call {
   using V = arithmetic_t<S>;
   Layout layout;
   Model model{};
   int variant = 0;
   V cap{};   ///< spikes in a step, at most
   Param<V> parameters[max_parameters];
-  const S* current = nullptr;
+  const S* current = nullptr;   ///< backward null unless a wanted gradient reads it
   const V* initial[max_states] = {};
-  V* potential = nullptr;
-  S* spikes = nullptr;
-  V* final[max_states] = {};
   FirRole<V> fir[2];
 };
 
 template <class S>
-struct BackwardCall {
+struct ForwardCall : Call<S> {
   using V = arithmetic_t<S>;
-  Layout layout;
-  Model model{};
-  int variant = 0;
-  V cap{};
+  V* potential = nullptr;
+  S* spikes = nullptr;
+  V* final[max_states] = {};
+};
+
+template <class S>
+struct BackwardCall : Call<S> {
+  using V = arithmetic_t<S>;
   Method method{};
   Surrogate<S> surrogate;
-  Param<V> parameters[max_parameters];
   const V* potential = nullptr;
-  const S* current = nullptr;   ///< null unless a wanted gradient reads it
-  const V* initial[max_states] = {};
   const S* grad_spikes = nullptr;
   const V* grad_potential = nullptr;
   const V* grad_final[max_states] = {};
   S* grad_current = nullptr;
   V* grad_initial[max_states] = {};
   double* sums[max_parameters] = {};   ///< per neuron: the gradient of its own copy of the parameter; null: not wanted
-  FirRole<V> fir[2];
 };
 
 }   // namespace exodus

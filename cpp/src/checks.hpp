@@ -5,18 +5,9 @@
 #include <limits>
 #include <type_traits>
 
-#include "call.hpp"
+#include "model.hpp"
 
 namespace exodus {
-
-template <class N>
-struct Traits {
-  using S = typename N::Storage;
-  using V = arithmetic_t<S>;
-  static constexpr int parameters = field_count<typename N::template Parameters<V>, V>;
-  static constexpr int states = field_count<typename N::template State<V>, V>;
-  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // that may have taps
-};
 
 template <template <class> class N, class S>
 constexpr Model model_of(const N<S>&) {
@@ -168,24 +159,31 @@ bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given, cons
   return method == Method::bptt || wanted.sums > 0;
 }
 
-/// Checks the arguments and lists them.
-template <class N>
-Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename N::Storage>& call) {
-  using T = Traits<N>;
-  if (!valid(layout)) return Status::bad_layout;
-  if (arrays.current == nullptr) return Status::null_pointer;
+/// Checks the neuron and lists what every call has, but for the current.
+template <class N, class State>
+Status read_neuron(const Layout& layout, const N& neuron, const State& initial, Call<typename N::Storage>& call) {
   if (const Status status = set_parameters(neuron, call.parameters); status != Status::ok) return status;
   if (!set_taps(neuron, layout.outer * layout.inner, call.fir)) return Status::bad_parameter;
   call.layout = layout;
   call.model = model_of(neuron);
   call.variant = variant_of(neuron);
   call.cap = spike_cap(neuron);
+  to_list<Traits<N>::states>(initial, call.initial);
+  take_histories<N>(call.fir, &FirRole<typename Traits<N>::V>::initial, call.initial);
+  return Status::ok;
+}
+
+/// Checks the arguments and lists them.
+template <class N>
+Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename N::Storage>& call) {
+  using T = Traits<N>;
+  if (!valid(layout)) return Status::bad_layout;
+  if (arrays.current == nullptr) return Status::null_pointer;
+  if (const Status status = read_neuron(layout, neuron, arrays.initial, call); status != Status::ok) return status;
   call.current = arrays.current;
   call.potential = arrays.potential;
   call.spikes = N::fires ? arrays.spikes : nullptr;
-  to_list<T::states>(arrays.initial, call.initial);
   to_list<T::states>(arrays.final, call.final);
-  take_histories<N>(call.fir, &FirRole<typename T::V>::initial, call.initial);
   take_histories<N>(call.fir, &FirRole<typename T::V>::final, call.final);
   return Status::ok;
 }
@@ -198,16 +196,11 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   if (!valid(layout)) return Status::bad_layout;
   if (method < Method::exodus || method > Method::bptt || !(surrogate.values != nullptr || valid(surrogate.kind)))
     return Status::unsupported;
-  if (const Status status = set_parameters(neuron, call.parameters); status != Status::ok) return status;
-  if (!set_taps(neuron, layout.outer * layout.inner, call.fir)) return Status::bad_parameter;
+  if (const Status status = read_neuron(layout, neuron, arrays.initial, call); status != Status::ok) return status;
   if (!wanted.possible(call.fir)) return Status::unsupported;
   if (arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
   if (wanted.reads_current() && arrays.current == nullptr) return Status::null_pointer;
   for (int k = 0; k < 2; ++k) call.fir[k].summed = wanted.taps[k] != nullptr;
-  call.layout = layout;
-  call.model = model_of(neuron);
-  call.variant = variant_of(neuron);
-  call.cap = spike_cap(neuron);
   call.method = method;
   call.surrogate = surrogate;
   call.potential = arrays.potential;
@@ -215,10 +208,8 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   call.grad_spikes = N::fires ? arrays.grad_spikes : nullptr;
   call.grad_potential = arrays.grad_potential;
   call.grad_current = arrays.grad_current;
-  to_list<T::states>(arrays.initial, call.initial);
   to_list<T::states>(arrays.grad_final, call.grad_final);
   to_list<T::states>(arrays.grad_initial, call.grad_initial);
-  take_histories<N>(call.fir, &Role::initial, call.initial);
   take_histories<N>(call.fir, &Role::grad_final, call.grad_final);
   take_histories<N>(call.fir, &Role::grad_initial, call.grad_initial);
   return Status::ok;

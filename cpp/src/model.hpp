@@ -6,12 +6,15 @@
 
 namespace exodus {
 
-template <template <class> class N, class V>
-struct Counts {
-  using Parameters = typename N<V>::template Parameters<V>;
-  using State = typename N<V>::template State<V>;
+template <class N>
+struct Traits {
+  using S = typename N::Storage;
+  using V = arithmetic_t<S>;
+  using Parameters = typename N::template Parameters<V>;
+  using State = typename N::template State<V>;
   static constexpr int parameters = field_count<Parameters, V>;
   static constexpr int states = field_count<State, V>;
+  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // that may have taps
   static_assert(parameters <= max_parameters && states <= max_states);
 };
 

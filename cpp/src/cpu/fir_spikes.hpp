@@ -38,7 +38,7 @@ class ComingSpikes {
     for (std::int64_t k = taps() - 2; k >= 0; --k) {
       copy_entry(spikes, role_.initial, k, rows_, row_);
       keep(-2 - k, spikes);
-      for (int i = 0; i < row.lanes; ++i) {
+      for (int i = 0; role_.initial != nullptr && i < row.lanes; ++i) {
         if (spikes[i] != V(0)) add_by_tap(i, spikes[i], -1 - k, 0);
       }
     }

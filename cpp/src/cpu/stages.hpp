@@ -107,7 +107,7 @@ constexpr unsigned set_carries = [] {
 /// loads of a block of them from L1 took a fifth of the time.
 template <template <class> class N, int Variant, bool Shared, class V>
 void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto states = list<C::states>(row.state, lane);
   const auto shared = gather<typename C::Parameters>(parameters, 0);
@@ -123,7 +123,7 @@ void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
 /// The spikes of a recorded potential, of a model whose potential tells them.
 template <template <class> class N, int Variant, class V>
 void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, V* spikes) {
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const V cap = row.cap;
   if constexpr (N<V>::fires && !fires_by_hidden<N, V>) {
@@ -139,7 +139,7 @@ void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potent
 template <template <class> class N, int Variant, class V>
 void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, const V* current, std::int64_t from,
                    std::int64_t to) {
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const V cap = row.cap;
   if constexpr (C::states > first_hidden<N<V>>) {
@@ -160,7 +160,7 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
 /// What the surrogate sees in place of the potential, of a model that fires by more than it. The state is in the tape at `at`.
 template <template <class> class N, class V>
 void drive_stage(const AdjointRow<V>& row, int lanes, const V* potential, std::int64_t at, V* x) {
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   if constexpr (fires_by_hidden<N, V>) {
     LaneList<const V*, C::states> states{};
     for (int k = 0; k < C::states; ++k) states.at[k] = k == 0 ? potential : row.before[k] + at;
@@ -186,7 +186,7 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
 template <template <class> class N, Method M, int Variant, bool Terms, bool Shared, class V>
 void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h, const V* e,
                    const V* q, const V* a) {
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   using Carry = typename N<V>::template Carry<M, V>;
   constexpr int carries = field_count<Carry, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
@@ -217,7 +217,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
 /// From the carry after step 0 and the initial state.
 template <template <class> class N, Method M, int Variant, class V>
 void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   using Carry = typename N<V>::template Carry<M, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto initial = list<C::states>(row.initial);
@@ -284,13 +284,13 @@ constexpr BackwardStages<V> backward_stages() {
           adjoint_stage<N, M, form, true, false, V>,
           initial_stage<N, M, form, V>,
           N<V>::template carries_gradient<M>,
-          field_count<typename N<V>::template Carry<M, V>, V> - (Counts<N, V>::states - first_hidden<N<V>>)};
+          field_count<typename N<V>::template Carry<M, V>, V> - (Traits<N<V>>::states - first_hidden<N<V>>)};
 }
 
 template <template <class> class N, class V, int... Variant>
 constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
-  return {Counts<N, V>::parameters,
-          Counts<N, V>::states,
+  return {Traits<N<V>>::parameters,
+          Traits<N<V>>::states,
           first_hidden<N<V>>,
           N<V>::fires,
           fires_by_hidden<N, V>,

@@ -9,15 +9,16 @@ namespace {
 
 constexpr int reduce_threads = 128;
 
-/// How many of `neurons` neurons a sweep over one value's meets, counting some beyond the last.
-EXODUS_DEVICE_SCALAR std::int64_t sweep_of(std::int64_t neurons, const Repeats& shape) {
-  const std::int64_t period = shape.count * shape.repeat;
-  return (neurons + period - 1) / period * shape.repeat;
-}
-
-/// The k-th neuron of value c.
-EXODUS_DEVICE_SCALAR std::int64_t neuron_of(std::int64_t k, std::int64_t c, const Repeats& shape) {
-  return (k / shape.repeat * shape.count + c) * shape.repeat + k % shape.repeat;
+/// The sum over every `stride`-th neuron of value c, from the `begin`-th on.
+EXODUS_DEVICE_SCALAR double sum_of(const double* sums, std::int64_t neurons, const Repeats& shape, std::int64_t c, std::int64_t begin,
+                                   std::int64_t stride) {
+  const std::int64_t period = shape.count * shape.repeat, end = (neurons + period - 1) / period * shape.repeat;
+  double total = 0;
+  for (std::int64_t k = begin; k < end; k += stride) {   // some are beyond the last neuron
+    const std::int64_t neuron = (k / shape.repeat * shape.count + c) * shape.repeat + k % shape.repeat;
+    if (neuron < neurons) total += sums[neuron];
+  }
+  return total;
 }
 
 EXODUS_DEVICE_SCALAR void write_sum(double* out, double total, int sign, bool adds) {
@@ -29,12 +30,7 @@ EXODUS_KERNEL(reduce_threads)
 sum_few_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds) {
   for (std::int64_t c = std::int64_t{blockIdx.x} * reduce_threads + threadIdx.x; c < shape.count;
        c += std::int64_t{gridDim.x} * reduce_threads) {
-    double total = 0;
-    for (std::int64_t k = 0; k < sweep_of(neurons, shape); ++k) {
-      const std::int64_t neuron = neuron_of(k, c, shape);
-      if (neuron < neurons) total += sums[neuron];
-    }
-    write_sum(out + c, total, sign, adds);
+    write_sum(out + c, sum_of(sums, neurons, shape, c, 0, 1), sign, adds);
   }
 }
 
@@ -45,11 +41,7 @@ sum_many_kernel(const double* sums, std::int64_t neurons, const Repeats shape, d
   EXODUS_SHARED(double, of_warps, warps);
   const int thread = static_cast<int>(threadIdx.x);
   for (std::int64_t c = blockIdx.x; c < shape.count; c += gridDim.x) {
-    double total = 0;
-    for (std::int64_t k = thread; k < sweep_of(neurons, shape); k += reduce_threads) {
-      const std::int64_t neuron = neuron_of(k, c, shape);
-      if (neuron < neurons) total += sums[neuron];
-    }
+    double total = sum_of(sums, neurons, shape, c, thread, reduce_threads);
     for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
     if (thread % warp_threads == 0) of_warps[thread / warp_threads] = total;
     __syncthreads();

@@ -47,7 +47,7 @@ template <template <class> class N, int Variant, class S>
 EXODUS_KERNEL(block_threads)
 forward_kernel(EXODUS_GRID_CONSTANT ForwardCall<S> call, EXODUS_GRID_CONSTANT Groups groups) {
   using V = arithmetic_t<S>;
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   EXODUS_SHARED(V, tile, forward_steps<V> * tile_pitch);
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
     const Place place = place_of(call.layout, groups, group);
@@ -101,7 +101,7 @@ EXODUS_DEVICE_SCALAR State recorded_state(int variant, const Parameters& paramet
 template <template <class> class N, int Form, class V>
 class Rebuilt {
  public:
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   using State = typename C::State;
 
   template <class S>
@@ -191,7 +191,7 @@ EXODUS_DEVICE_SCALAR V field(Struct& aggregate) {
 template <template <class> class N, class S, class Parameters, class Tapes, class V, int D>
 EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<S>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
                                      std::int64_t first, std::int64_t segment, const V (&u)[D], V (&h)[D]) {
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   const V threshold = field<N<V>::threshold_index, C::parameters, Parameters, V>(parameters);
   if constexpr (fires_by_hidden<N, V>) {
     V x[D];
@@ -211,7 +211,7 @@ template <template <class> class N, Method M, int Form, class S, bool Terms>
 EXODUS_KERNEL(block_threads)
 backward_kernel(EXODUS_GRID_CONSTANT BackwardCall<S> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<arithmetic_t<S>> tapes) {
   using V = arithmetic_t<S>;
-  using C = Counts<N, V>;
+  using C = Traits<N<V>>;
   using State = typename C::State;
   using Carry = typename N<V>::template Carry<M, V>;
   constexpr bool hidden = C::states > first_hidden<N<V>>;

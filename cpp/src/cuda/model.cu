@@ -69,6 +69,15 @@ struct Parts {
   }
 };
 
+/// An array that the caller wants; null if there is none.
+template <class N>
+const void* some_result(const BackwardCall<typename N::Storage>& call, const Wanted<N>& wanted) {
+  const void* result = call.grad_current;
+  for (const auto* const state : call.grad_initial) result = result == nullptr ? state : result;
+  for (const double* const sum : wanted.grad) result = result == nullptr ? sum : result;
+  return result;
+}
+
 }   // namespace
 
 template <class N>
@@ -119,12 +128,9 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   Tape<V> tape{nullptr, nullptr, parts.segment, (layout.time + parts.segment - 1) / parts.segment};
   if (with_tape) tape.steps = reinterpret_cast<V*>(memory + parts.steps), tape.marks = reinterpret_cast<V*>(memory + parts.marks);
 
-  // Some array there is: without, nothing is to be done.
-  const void* const some[] = {call.potential, call.grad_current, call.grad_spikes, call.grad_potential};
-  const void* any = nullptr;
-  for (const void* const array : some) any = any == nullptr ? array : any;
-  if (any == nullptr) return Status::ok;
-  const DeviceOf device(any);
+  const void* const result = some_result(call, wanted);
+  if (result == nullptr) return Status::ok;
+  const DeviceOf device(result);
   if (!device.ok()) return Status::cuda;
   Status status = [&]<template <class> class M, class S>(const M<S>&) {
     const auto launcher = backward_launcher<M, S>(method, call.variant, std::make_integer_sequence<int, N::adjoint_variants>{});

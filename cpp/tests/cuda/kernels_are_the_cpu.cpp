@@ -77,7 +77,7 @@ struct Problem {
   }
 };
 
-/// A problem's results: on the host, or where `Memory` puts them.
+/// A problem's results.
 template <class N>
 struct Results {
   using V = typename N::Storage;
@@ -87,8 +87,8 @@ struct Results {
   Status status = Status::ok;
 };
 
-/// Runs a problem. `memory.in(values)` gives an address that holds them, `memory.out(size)` one to write to, `memory.fetch(address,
-/// vector)` what was written; `run` is exodus or exodus::cuda.
+/// Runs a problem on the CPU or the device (device.hpp). `run.in(values, size)` gives an address that holds them, `run.out(size)` one to
+/// write to, `run.fetch(address, size)` what was written.
 template <class N, class Run>
 Results<N> solve(const Problem<N>& problem, Method method, Run& run) {
   using P = Problem<N>;
@@ -232,6 +232,21 @@ TYPED_TEST(Cuda, IsTheCpu) {
       ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, what));
     }
   }
+}
+
+TEST(CudaState, GradientsOfStatesAlone) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const Layout layout{1, 3, 40};
+  const std::vector<float> final(40, 2.0f);
+  ExpLeak<float> neuron;
+  neuron.alpha = 0.5f;
+  OnDevice device(1);
+  ExpLeak<float>::Backward arrays;
+  arrays.grad_final.potential = device.in(final.data(), 40);
+  float* const initial = device.out<float>(40);
+  arrays.grad_initial.potential = initial;
+  ASSERT_EQ(device.backward(layout, neuron, Method::exodus, Surrogate<float>{}, arrays), Status::ok);
+  for (const float gradient : device.fetch(initial, 40)) EXPECT_EQ(gradient, 0.25f);
 }
 
 }   // namespace
