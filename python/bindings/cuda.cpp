@@ -1,11 +1,89 @@
 /// @file
 /// The extension with the CUDA kernels, apart from the other, so that nobody needs CUDA who does not use it.
-#include <pybind11/pybind11.h>
-
+#include <cstring>
 #include <exodus/cuda.hpp>
+#include <vector>
+
+#include "calls.hpp"
+
+namespace {
+
+namespace py = pybind11;
+
+/// On a stream, in memory that the arrays' own library gives: `where` is the stream and a function from bytes to an array and its address.
+class OnStream {
+ public:
+  explicit OnStream(const py::object& where) {
+    std::uintptr_t stream;
+    std::tie(stream, allocate_) = where.cast<std::tuple<std::uintptr_t, py::object>>();
+    stream_ = reinterpret_cast<exodus::cuda::Stream>(stream);
+  }
+
+  class Memory {
+   public:
+    Memory(exodus::Workspace needed, const py::object& allocate) : workspace_(needed) {
+      if (needed.bytes == 0) return;
+      std::uintptr_t address;
+      std::tie(array_, address) = allocate(needed.bytes).cast<std::tuple<py::object, std::uintptr_t>>();
+      workspace_.data = reinterpret_cast<void*>(address);
+    }
+    exodus::Workspace workspace() const { return workspace_; }
+
+   private:
+    py::object array_;
+    exodus::Workspace workspace_;
+  };
+  Memory memory(exodus::Workspace needed) const { return {needed, allocate_}; }
+
+  template <class N, class Arrays>
+  exodus::Workspace workspace(const exodus::Layout& layout, const N& neuron, const Arrays& arrays) const {
+    return exodus::cuda::workspace(layout, neuron, arrays);
+  }
+  template <class... Arguments>
+  exodus::Status forward(const Arguments&... arguments) const {
+    return exodus::cuda::forward(arguments..., stream_);
+  }
+  template <class... Arguments>
+  exodus::Status backward(const Arguments&... arguments) const {
+    return exodus::cuda::backward(arguments..., stream_);
+  }
+
+ private:
+  exodus::cuda::Stream stream_;
+  py::object allocate_;
+};
+
+/// What DLPack's capsules point to (dlpack.h), as far as it is read here.
+struct DlTensor {
+  void* data;
+  std::int32_t device_type, device_id, dimensions;
+  std::uint8_t code, bits;
+  std::uint16_t lanes;
+  std::int64_t* shape;
+  std::int64_t* strides;
+  std::uint64_t byte_offset;
+};
+
+/// (address, code, bits, strides in elements or None) of a capsule, which stays its owner's.
+py::tuple dlpack(const py::capsule& capsule) {
+  if (std::strcmp(capsule.name(), "dltensor") != 0) throw py::value_error("expected a capsule of DLPack");
+  const auto& tensor = *capsule.get_pointer<const DlTensor>();
+  py::object strides = py::none();
+  if (tensor.strides != nullptr) strides = py::cast(std::vector<std::int64_t>(tensor.strides, tensor.strides + tensor.dimensions));
+  return py::make_tuple(reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset, int{tensor.code}, int{tensor.bits}, strides);
+}
+
+}   // namespace
 
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of exodus_core; use the package's functions, which check their arguments.";
+  m.def("forward", &exodus::python::forward<OnStream>);
+  m.def("backward", &exodus::python::backward<OnStream>);
+  m.def(
+      "wait", [](std::uintptr_t stream) { exodus::python::check(exodus::cuda::wait(reinterpret_cast<exodus::cuda::Stream>(stream))); },
+      py::call_guard<py::gil_scoped_release>());
+  m.def("dlpack", &dlpack);
   m.def("unavailable", &exodus::cuda::unavailable);
+  m.attr("types") = std::vector<std::string>{"float32", "float64"};
   m.attr("version") = EXODUS_VERSION;
 }

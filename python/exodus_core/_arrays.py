@@ -14,43 +14,18 @@ from typing import Any
 
 import numpy as np
 
-_LINE = 64  # bytes
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+from ._libraries import NUMPY, Array, library_of, on_device
 
 
-def is_torch(value: Any) -> bool:
-    """Whether a value is one of torch's, without importing torch."""
-    return any(base.__module__.split(".")[0] == "torch" for base in type(value).__mro__)
-
-
-def float_array(name: str, value: Any) -> np.ndarray:
-    """The argument as an array, if it is a float32 or float64 array already."""
-    if not isinstance(value, np.ndarray):
-        hint = ": for torch tensors use exodus_core.torch.spike" if is_torch(value) else ""
-        raise TypeError(f"{name} must be a numpy array, got {type(value).__name__}{hint}")
-    if value.dtype not in FLOATS:
-        raise TypeError(
-            f"{name} must have dtype float32 or float64 in native byte order, got {value.dtype.str}"
-        )
-    return np.asarray(value)
-
-
-def require(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The argument as an array of exactly this shape and dtype."""
-    array = float_array(name, value)
-    if array.dtype != dtype:
-        raise TypeError(f"{name} must have dtype {dtype}, got {array.dtype}")
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+def require(name: str, value: Any, shape: tuple[int, ...], like: Arrangement, type_name: str) -> Array:
+    """The argument as an array of exactly this shape and type, of the library that `like` has."""
+    array = like.library.array(name, value)
+    given = like.library.type_name(array)
+    if given != type_name:
+        raise TypeError(f"{name} must have dtype {type_name}, got {given}")
+    if tuple(array.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
     return array
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays share an element."""
-    try:
-        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True
 
 
 def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
@@ -82,11 +57,14 @@ class Arrangement:
         Its axes, outermost in memory first.
     time_axis : int or None
         Not negative.
+    library : NumpyLibrary or DeviceLibrary
+        Of the array and of everything that goes with it.
     """
 
     shape: tuple[int, ...]
     order: tuple[int, ...]
     time_axis: int | None
+    library: Any = NUMPY
 
     @cached_property
     def neuron_shape(self) -> tuple[int, ...]:
@@ -110,104 +88,81 @@ class Arrangement:
         inner = math.prod(self.shape[axis] for axis in self.order[place + 1 :])
         return outer, self.shape[self.time_axis], inner
 
-    def empty(self, dtype: np.dtype) -> np.ndarray:
+    def empty(self, type_name: str) -> Array:
         """A new array that lies like this: the one place where results over time are allocated."""
-        return _empty_on_line(self.shape, self.order, dtype)
+        return self.library.empty_on_line(self.shape, self.order, type_name)
 
-    def empty_neurons(self, dtype: np.dtype, leading: tuple[int, ...] = ()) -> np.ndarray:
+    def empty_neurons(self, type_name: str, leading: tuple[int, ...] = ()) -> Array:
         """A new array with a value per neuron, or with leading axes several."""
-        return _empty(leading + self.neuron_shape, self._neuron_order(len(leading)), dtype)
+        return self.library.empty(leading + self.neuron_shape, self._neuron_order(len(leading)), type_name)
 
     def _neuron_order(self, leading: int) -> tuple[int, ...]:
+        if leading == 0:
+            return self.neuron_order
         return tuple(range(leading)) + tuple(axis + leading for axis in self.neuron_order)
 
-    def place(self, array: np.ndarray) -> np.ndarray:
+    def _placed(self, array: Array, order: tuple[int, ...]) -> Array:
+        return array if self.library.lies(array, order) else self.library.copy(array, order)
+
+    def place(self, array: Array) -> Array:
         """The array itself if it lies like this, else a copy that does."""
-        return array if _lies(array, self.order) else _copy(array, self.order)
+        return self._placed(array, self.order)
 
-    def copy_neurons(self, array: np.ndarray) -> np.ndarray:
+    def copy_neurons(self, array: Array) -> Array:
         """A copy of an array with a value per neuron, or with leading axes several, that lies like this."""
-        return _copy(array, self._neuron_order(array.ndim - len(self.neuron_shape)))
+        return self.library.copy(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
 
-    def place_neurons(self, array: np.ndarray) -> np.ndarray:
+    def place_neurons(self, array: Array) -> Array:
         """The same, but the array itself if it lies like this."""
-        order = self._neuron_order(array.ndim - len(self.neuron_shape))
-        return array if _lies(array, order) else _copy(array, order)
+        return self._placed(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
 
-    def with_time(self, parameter: np.ndarray) -> np.ndarray:
+    def with_time(self, parameter: Array) -> Array:
         """A parameter, shaped to broadcast against the array with its time axis."""
-        if parameter.ndim == 0 or self.time_axis is None:
+        shape = tuple(parameter.shape)
+        if len(shape) == 0 or self.time_axis is None:
             return parameter
-        neurons = len(self.shape) - 1
-        padded = parameter.reshape((1,) * (neurons - parameter.ndim) + parameter.shape)
-        return np.expand_dims(padded, self.time_axis)
+        neurons = (1,) * (len(self.shape) - 1 - len(shape)) + shape
+        return parameter.reshape((*neurons[: self.time_axis], 1, *neurons[self.time_axis :]))
 
-    def lies_here(self, array: np.ndarray) -> bool:
+    def lies_here(self, array: Array) -> bool:
         """Whether an array of this shape lies in memory like this."""
-        return _lies(array, self.order)
-
-
-def _empty(shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    lengths, axes = _placement(shape, order)
-    return np.empty(lengths, dtype).transpose(axes)
-
-
-def _empty_on_line(shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array that begins on a cache line: streaming stores fill whole lines, numpy's own begin within."""
-    lengths, axes = _placement(shape, order)
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _LINE, np.uint8)
-    start = -memory.ctypes.data % _LINE
-    return memory[start : start + size].view(dtype).reshape(lengths).transpose(axes)
-
-
-@lru_cache(maxsize=1024)
-def _placement(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The lengths in the order of memory, and the transposition back."""
-    return tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(order))))
-
-
-def _copy(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    copy = _empty(array.shape, order, array.dtype)
-    copy[...] = array
-    return copy
-
-
-def _lies(array: np.ndarray, order: tuple[int, ...]) -> bool:
-    return array.transpose(order).flags.c_contiguous and array.flags.aligned
+        return self.library.lies(array, self.order)
 
 
 def arrange(
-    name: str, array: np.ndarray, time_axis: int | None, axis_name: str = "time_axis"
-) -> tuple[np.ndarray, Arrangement]:
+    name: str, value: Any, time_axis: int | None, axis_name: str = "time_axis"
+) -> tuple[Array, Arrangement]:
     """The array, copied once if it has gaps, overlaps or negative strides, and its arrangement."""
+    library = library_of(value)
+    array = library.array(name, value)
+    shape = tuple(array.shape)
     if time_axis is not None:
         if isinstance(time_axis, bool) or not isinstance(time_axis, (int, np.integer)):
             raise TypeError(f"{axis_name} must be an integer or None, got {time_axis!r}")
-        if not -array.ndim <= time_axis < array.ndim:
+        if not -len(shape) <= time_axis < len(shape):
             raise ValueError(
-                f"{axis_name} must be an axis of {name}, whose shape is {array.shape}, got {time_axis}"
+                f"{axis_name} must be an axis of {name}, whose shape is {shape}, got {time_axis}"
             )
-        time_axis = int(time_axis) % array.ndim
-    if array.size == 0:
-        raise ValueError(f"{name} must not have an axis of length zero, got shape {array.shape}")
-    arrangement = _arrangement(array.shape, array.strides, array.itemsize, time_axis)
-    if arrangement is None or not array.flags.aligned:
-        array = np.array(array, order="K", copy=True)
-        arrangement = _arrangement(array.shape, array.strides, array.itemsize, time_axis)
-        if arrangement is None:  # "K" is a wish: where strides are odd, any order will do
-            array = np.ascontiguousarray(array)
-            arrangement = Arrangement(array.shape, tuple(range(array.ndim)), time_axis)
+        time_axis = int(time_axis) % len(shape)
+    if 0 in shape:
+        raise ValueError(f"{name} must not have an axis of length zero, got shape {shape}")
+    arrangement = _arrangement(shape, library.strides(array), library.itemsize(array), time_axis, library)
+    if arrangement is None or not library.aligned(array):
+        array = library.dense(array)
+        arrangement = _arrangement(shape, library.strides(array), library.itemsize(array), time_axis, library)
+    if arrangement is None:  # where strides are odd, any order will do
+        arrangement = Arrangement(shape, tuple(range(len(shape))), time_axis, library)
+        array = library.copy(array, arrangement.order)
     return array, arrangement
 
 
 @lru_cache(maxsize=1024)
 def _arrangement(
-    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None, library: Any
 ) -> Arrangement | None:
     """The arrangement of a dense array; remembered, since a network calls with the same ones."""
     order = _dense_order(shape, strides, itemsize)
-    return None if order is None else Arrangement(shape, order, time_axis)
+    return None if order is None else Arrangement(shape, order, time_axis, library)
 
 
 @dataclass(frozen=True)
@@ -216,19 +171,17 @@ class BoundParameter:
 
     Attributes
     ----------
-    number : float
-        The value of all neurons, if `values` is None.
-    values : ndarray or None
-        In memory order; neuron j has values[(j / repeat) % count]. Of taps, a row for each.
-    repeat : int
-        See `values`.
+    argument : float or tuple
+        What the extension takes: the value of all neurons, or (values, count, repeat), of taps (values,
+        length, count, repeat). Neuron j has the value (j / repeat) % count.
+    values : array or None
+        In memory order; of taps, a row for each.
     shape : tuple of int
         Of the parameter, as the user gave it.
     """
 
-    number: float
-    values: np.ndarray | None
-    repeat: int
+    argument: Any
+    values: Array | None
     shape: tuple[int, ...]
     _padded: tuple[int, ...]  # the shape with ones in front
     _order: tuple[int, ...]
@@ -237,35 +190,35 @@ class BoundParameter:
     @classmethod
     def scalar(cls, value: float) -> BoundParameter:
         """A number for all neurons."""
-        return cls(value, None, 1, (), (), (), False)
-
-    @property
-    def argument(self) -> float | tuple[np.ndarray, int]:
-        """What the bindings take: a number, or (values, repeat)."""
-        return self.number if self.values is None else (self.values, self.repeat)
+        return cls(value, None, (), (), (), False)
 
     @property
     def count(self) -> int:
         """How many values the kernels see."""
-        return 1 if self.values is None else self.values.size
+        return 1 if self.values is None else math.prod(self.values.shape)
 
-    def gradient(self, flat: np.ndarray, arrangement: Arrangement) -> np.ndarray:
+    def gradient(self, flat: Array, arrangement: Arrangement) -> Array:
         """The kernels' gradient, `count` doubles, in the parameter's own shape."""
+        library = arrangement.library
         shape = arrangement.neuron_shape if self._full else self._padded
-        lanes = flat.reshape([-1] + [shape[axis] for axis in self._order])  # a row, or of taps one for each
-        grad = lanes.transpose(0, *(axis + 1 for axis in np.argsort(self._order)))
+        # A row, or of taps one for each.
+        lanes = flat.reshape((-1, *(shape[axis] for axis in self._order)))
+        grad = library.permute(lanes, (0, *(self._order.index(k) + 1 for k in range(len(self._order)))))
         if self._full:
             axes = tuple(k + 1 for k, n in enumerate(self._padded) if n == 1)
-            grad = grad.sum(axis=axes, keepdims=True)
+            grad = library.xp.sum(grad, axis=axes, keepdims=True)
         return grad.reshape(self.shape)
 
 
 def bind_parameter(
-    name: str, value: float | np.ndarray, arrangement: Arrangement, dtype: np.dtype, taps: bool = False
+    name: str, value: Any, arrangement: Arrangement, type_name: str, taps: bool = False
 ) -> BoundParameter:
     """Round a parameter to the arithmetic dtype; broadcast it, of taps each, against the neurons."""
-    array = np.asarray(value, dtype)
-    shape, neurons, order = array.shape[taps:], arrangement.neuron_shape, arrangement.neuron_order
+    library, here = arrangement.library, on_device(value)
+    own = library if here else NUMPY
+    array = own.convert(value, type_name)
+    given = tuple(array.shape)
+    shape, neurons, order = given[taps:], arrangement.neuron_shape, arrangement.neuron_order
     if len(shape) > len(neurons) or any(
         n not in (1, m) for n, m in zip(shape[::-1], neurons[::-1], strict=False)
     ):
@@ -275,22 +228,27 @@ def bind_parameter(
             + _hint(shape, neurons)
         )
     padded = (1,) * (len(neurons) - len(shape)) + shape
-    if array.ndim == 0:
+    if not here and len(given) == 0:
         return BoundParameter.scalar(float(array))
-    if array.size == 1 and not taps:
-        return BoundParameter(float(array.reshape(())), None, 1, shape, padded, order, False)
+    if not here and array.size == 1 and not taps:
+        return BoundParameter(float(array.reshape(())), None, shape, padded, order, False)
     # In memory order: the parameter's axes must follow each other for (j / repeat) % count to say it.
     sizes = [padded[axis] for axis in order]
-    own = [k for k, axis in enumerate(order) if padded[axis] > 1]
-    between = [k for k in range(own[0], own[-1] + 1) if neurons[order[k]] > 1] if own else []
+    varies = [k for k, axis in enumerate(order) if padded[axis] > 1]
+    between = [k for k in range(varies[0], varies[-1] + 1) if neurons[order[k]] > 1] if varies else []
     full = any(sizes[k] == 1 for k in between)
     rows = array.reshape((-1, *padded))
     if full:
-        rows = np.broadcast_to(rows, (len(rows), *neurons))
-    values = np.ascontiguousarray(rows.transpose(0, *(axis + 1 for axis in order)))
-    values = values.reshape((len(rows), -1) if taps else -1)
-    repeat = 1 if full or not own else math.prod(neurons[order[k]] for k in range(own[-1] + 1, len(order)))
-    return BoundParameter(0.0, values, repeat, array.shape, padded, order, full)
+        rows = own.xp.broadcast_to(rows, (rows.shape[0], *neurons))
+    values = own.contiguous(own.permute(rows, (0, *(axis + 1 for axis in order))))
+    values = values.reshape((rows.shape[0], -1) if taps else (-1,))
+    if not here:
+        values = library.convert(values, type_name)
+    repeat = (
+        1 if full or not varies else math.prod(neurons[order[k]] for k in range(varies[-1] + 1, len(order)))
+    )
+    argument = (library.handle(values), *values.shape, repeat)
+    return BoundParameter(argument, values, given, padded, order, full)
 
 
 def _hint(shape: tuple[int, ...], neurons: tuple[int, ...]) -> str:

@@ -2,7 +2,7 @@ from numpy import ndarray
 
 Array = ndarray | None
 Arrays = tuple[Array, ...]
-Param = float | tuple[ndarray, int]
+Param = float | tuple[ndarray, int, int] | tuple[ndarray, int, int, int]
 Bend = tuple[int, float, float, float, float] | ndarray
 
 models: dict[str, tuple[list[str], list[str], list[str]]]
@@ -11,7 +11,7 @@ version: str
 
 def forward(
     model: str,
-    double_precision: bool,
+    type_name: str,
     sizes: tuple[int, int, int],
     parameters: dict[str, Param],
     options: dict[str, int],
@@ -24,7 +24,7 @@ def forward(
 ) -> None: ...
 def backward(
     model: str,
-    double_precision: bool,
+    type_name: str,
     sizes: tuple[int, int, int],
     parameters: dict[str, Param],
     options: dict[str, int],
@@ -43,7 +43,7 @@ def backward(
     threads: int,
 ) -> None: ...
 def evaluate(
-    double_precision: bool,
+    type_name: str,
     surrogate: Bend,
     threshold: Param,
     potential: ndarray,

@@ -1,4 +1,4 @@
-"""The two verbs on numpy arrays: ``forward`` and ``backward``, with what they return."""
+"""The two verbs on arrays: ``forward`` and ``backward``, with what they return."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core
-from ._arrays import (
-    Arrangement,
-    BoundParameter,
-    arrange,
-    bind_parameter,
-    float_array,
-    overlap,
-    require,
-)
+from ._arrays import Arrangement, BoundParameter, arrange, bind_parameter, require
+from ._libraries import NUMPY, Array, on_device
 from .kernel import Kernel
 from .neurons import Filter, FilterState, Neuron, check_rounded
 from .surrogate import SingleExponential, Surrogate
 
+# The types of parameters and states, by that of the data.
+ARITHMETIC = {
+    "float16": "float32",
+    "bfloat16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+}
 METHODS = ("exodus", "slayer", "bptt")  # in the order of exodus::Method
 
 SurrogateLike = Surrogate | Callable[[Any, Any], Any]
@@ -33,31 +33,32 @@ class Trace:
 
     Attributes
     ----------
-    spikes : ndarray or None
+    spikes : array or None
         s[n], in the current's shape, dtype and memory order; None for ExpLeak.
-    potential : ndarray
+    potential : array
         u[n], before the reset.
-    state : named tuple of ndarray
+    state : named tuple of array
         After the last step; the next call's ``state=``.
     neuron : Neuron
         The descriptor.
-    current : ndarray
+    current : array
         The input: a reference, which must not be overwritten before ``backward``.
-    initial_state : named tuple of ndarray or None
+    initial_state : named tuple of array or None
         A copy of the state passed in; None at rest.
     time_axis : int or None
         As passed to ``forward``, counted from the front.
     """
 
-    spikes: np.ndarray | None
-    potential: np.ndarray
+    spikes: Array | None
+    potential: Array
     state: Any
     neuron: Neuron
-    current: np.ndarray
+    current: Array
     initial_state: Any
     time_axis: int | None
     _arrangement: Arrangement
     _parameters: dict[str, BoundParameter]
+    _type_name: str  # of current and spikes
 
 
 @dataclass(eq=False)
@@ -66,21 +67,21 @@ class Gradients:
 
     Attributes
     ----------
-    current : ndarray
+    current : array
         dL/da[n], in the current's shape, dtype and memory order.
-    state : named tuple of ndarray
+    state : named tuple of array
         dL/d(initial state): the earlier chunk's ``grad_state=``.
-    parameters : dict of str to ndarray
+    parameters : dict of str to array
         dL/d(parameter) for each parameter that the neuron was given, in the parameter's own shape.
     """
 
-    current: np.ndarray
+    current: Array
     state: Any
     parameters: dict[str, Any]
 
 
 def _state_arrays(
-    name: str, state: Any, neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, optional: bool
+    name: str, state: Any, neuron: Neuron, arrangement: Arrangement, real: str, optional: bool
 ) -> list[Any]:
     """The fields of a state or of its gradient, checked."""
     names, leading = neuron._state._fields, neuron._history()
@@ -90,60 +91,79 @@ def _state_arrays(
     return [
         None
         if optional and array is None
-        else require(f"{name}.{field}", array, leading.get(field, ()) + arrangement.neuron_shape, dtype)
+        else require(
+            f"{name}.{field}",
+            array,
+            leading.get(field, ()) + arrangement.neuron_shape,
+            arrangement,
+            real,
+        )
         for field, array in zip(names, state, strict=True)
     ]
 
 
 def _bind(
-    neuron: Neuron, arrangement: Arrangement, dtype: np.dtype, learnt: Collection[str]
+    neuron: Neuron, arrangement: Arrangement, real: str, learnt: Collection[str]
 ) -> dict[str, BoundParameter]:
     """The parameters for the kernels, rounded to the arithmetic dtype first."""
     if not learnt and neuron._is_scalar:
-        return neuron._scalars(dtype)
+        return neuron._scalars(real)
+    given = neuron._parameters()
+    here = {name: value for name, value in given.items() if not on_device(value)}
     with np.errstate(over="ignore", under="ignore"):
-        rounded = {name: np.asarray(value, dtype) for name, value in neuron._parameters().items()}
+        rounded = {name: NUMPY.convert(value, real) for name, value in here.items()}
     unchecked = neuron._wanted(set(learnt))
-    check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, dtype)
-    taps = _core.models[neuron._model][2]
-    return {
-        name: bind_parameter(name, value, arrangement, dtype, taps=name in taps)
-        for name, value in rounded.items()
+    check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, real)
+    taps, uploads = _core.models[neuron._model][2], neuron._uploads_for(arrangement, real)
+    bound = {
+        name: uploads.get(name)
+        or bind_parameter(name, rounded.get(name, value), arrangement, real, taps=name in taps)
+        for name, value in given.items()
     }
+    uploads.update({name: bound[name] for name in here})
+    return bound
 
 
-def _empty_state(neuron: Neuron, arrangement: Arrangement, dtype: np.dtype) -> Any:
+def _empty_state(neuron: Neuron, arrangement: Arrangement, real: str) -> Any:
     """A state, or its gradient, for the kernels to fill."""
     leading = neuron._history()
     return neuron._state(
-        *(arrangement.empty_neurons(dtype, leading.get(field, ())) for field in neuron._state._fields)
+        *(arrangement.empty_neurons(real, leading.get(field, ())) for field in neuron._state._fields)
     )
 
 
-def _check_out(name: str, array: Any, like: np.ndarray, arrangement: Arrangement) -> None:
+def _check_out(name: str, array: Any, type_name: str, arrangement: Arrangement) -> None:
     """Check an array that is to be written into."""
-    if not isinstance(array, np.ndarray) or array.dtype != like.dtype or array.shape != like.shape:
-        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else repr(array)
-        raise ValueError(f"out.{name} must have dtype {like.dtype} and shape {like.shape}, got {got}")
+    library = arrangement.library
+    try:
+        fits = library.type_name(library.array(name, array)) == type_name and (
+            tuple(array.shape) == arrangement.shape
+        )
+    except TypeError:
+        fits = False
+    if not fits:
+        got = f"{array.dtype} {tuple(array.shape)}" if hasattr(array, "dtype") else repr(array)
+        raise ValueError(f"out.{name} must have dtype {type_name} and shape {arrangement.shape}, got {got}")
     if not arrangement.lies_here(array):
         raise ValueError(
-            f"out.{name} must lie in memory like current (strides {like.strides}), got {array.strides}"
+            f"out.{name} must lie in memory like current, its axes in the order {arrangement.order}, "
+            f"got strides of {library.strides(array)} bytes"
         )
-    if not array.flags.writeable:
+    if not library.writeable(array):
         raise ValueError(f"out.{name} must be writeable, got a read-only array")
 
 
-def _check_apart(results: dict[str, np.ndarray | None], others: dict[str, np.ndarray | None]) -> None:
+def _check_apart(library: Any, results: dict[str, Array | None], others: dict[str, Array | None]) -> None:
     """Raise if a result shares memory with another array."""
     named = [(name, array) for name, array in results.items() if array is not None]
     against = [(name, array) for name, array in others.items() if array is not None]
     for k, (name, result) in enumerate(named):
         for other_name, other in named[:k] + against:
-            if overlap(result, other):
+            if library.overlap(result, other):
                 raise ValueError(f"{name} must not overlap {other_name}, got arrays that share memory")
 
 
-def _named(prefix: str, fields: tuple[str, ...], arrays: Any) -> dict[str, np.ndarray | None]:
+def _named(prefix: str, fields: tuple[str, ...], arrays: Any) -> dict[str, Array | None]:
     if arrays is None:
         return {}
     return {f"{prefix}.{field}": array for field, array in zip(fields, arrays, strict=True)}
@@ -151,7 +171,7 @@ def _named(prefix: str, fields: tuple[str, ...], arrays: Any) -> dict[str, np.nd
 
 def forward(
     neuron: Neuron,
-    current: np.ndarray,
+    current: Array,
     *,
     time_axis: int | None = 0,
     state: Any = None,
@@ -163,12 +183,13 @@ def forward(
     ----------
     neuron : Neuron
         The descriptor, such as LIF.
-    current : ndarray
-        Input current a[n], float32 or float64, time on `time_axis`. Any dense stride order runs in place;
+    current : array
+        Input current a[n], float32 or float64, time on `time_axis`: NumPy's, or one on a GPU (torch, CuPy,
+        JAX), as then are all arrays of the call and of its result. Any dense stride order runs in place;
         arrays with gaps, overlaps or negative strides are copied once.
     time_axis : int or None, optional
         None runs a single step on an array without a time axis.
-    state : named tuple of ndarray, optional
+    state : named tuple of array, optional
         State before the first step (an earlier ``trace.state``, or ``neuron.initial_state``), shaped like
         `current` without its time axis. None starts at rest. It is not modified.
     out : Trace, optional
@@ -183,6 +204,8 @@ def forward(
     ------
     ValueError, TypeError
         If an argument does not fit; the message names it, what it must be and what it was.
+    RuntimeError
+        If `current` is on a GPU and the CUDA kernels are not installed or cannot run; the message says which.
     """
     return run_forward(neuron, current, time_axis, state, out)
 
@@ -209,70 +232,79 @@ def run_forward(
             f"neuron must be a descriptor such as LIF, got {type(neuron).__name__}: "
             "torch modules are called themselves, or see exodus_core.torch.spike"
         )
-    given = float_array(given_name, current)
+    given = current
     current, arrangement = arrange(given_name, given, time_axis, axis_name)
-    dtype = current.dtype
-    parameters = _bind(neuron, arrangement, dtype, learnt)
+    library = arrangement.library
+    type_name = library.type_name(current)
+    real = ARITHMETIC[type_name]
+    parameters = _bind(neuron, arrangement, real, learnt)
     fields = neuron._state._fields
     initial = None
     if state is not None:
-        fields_given = _state_arrays("state", state, neuron, arrangement, dtype, optional=False)
+        fields_given = _state_arrays("state", state, neuron, arrangement, real, optional=False)
         initial = neuron._state(*map(arrangement.copy_neurons, fields_given))
     if out is None:
-        spikes = arrangement.empty(dtype) if neuron._fires else None
-        potential = arrangement.empty(dtype)
+        spikes = arrangement.empty(type_name) if neuron._fires else None
+        potential = arrangement.empty(real)
     else:
         if not isinstance(out, Trace):
             raise TypeError(f"out must be a Trace, got {type(out).__name__}")
         spikes, potential = out.spikes, out.potential
         if neuron._fires:
-            _check_out("spikes", spikes, current, arrangement)
+            _check_out("spikes", spikes, type_name, arrangement)
         elif spikes is not None:
             raise ValueError("out.spikes must be None for a neuron without spikes, got an array")
-        _check_out("potential", potential, current, arrangement)
+        _check_out("potential", potential, real, arrangement)
         _check_apart(
+            library,
             {"out.spikes": spikes, "out.potential": potential},
             {"current": given, **_named("state", fields, state)},
         )
-    final = _empty_state(neuron, arrangement, dtype)
-    _core.forward(
+    final = _empty_state(neuron, arrangement, real)
+    handle = library.handle
+    library.kernels.forward(
         neuron._model,
-        dtype == np.float64,
+        type_name,
         arrangement.sizes,
         {name: bound.argument for name, bound in parameters.items()},
         neuron._options(),
-        current,
-        initial or (),
-        spikes,
-        potential,
-        final,
-        threads,
+        handle(current),
+        tuple(map(handle, initial or ())),
+        handle(spikes),
+        handle(potential),
+        tuple(map(handle, final)),
+        library.where(current, threads),
     )
+    library.finish(current)
     axis = arrangement.time_axis
-    trace = Trace(spikes, potential, final, neuron, current, initial, axis, arrangement, parameters)
+    trace = Trace(
+        spikes, potential, final, neuron, current, initial, axis, arrangement, parameters, type_name
+    )
     if out is None:
         return trace
     vars(out).update(vars(trace))
     return out
 
 
-def _evaluated(surrogate: SurrogateLike, trace: Trace) -> np.ndarray:
+def _evaluated(surrogate: SurrogateLike, trace: Trace) -> Array:
     """The values of a custom surrogate, in the potential's memory order."""
-    arrangement, dtype = trace._arrangement, trace.potential.dtype
-    h = np.asarray(surrogate(trace.neuron._drive(trace), _threshold(trace)))
-    if h.shape != trace.potential.shape:
+    arrangement, library = trace._arrangement, trace._arrangement.library
+    h = surrogate(trace.neuron._drive(trace), _threshold(trace))
+    h = h if on_device(h) else np.asarray(h)
+    if tuple(h.shape) != arrangement.shape:
         raise ValueError(
-            f"surrogate must return an array of the potential's shape {trace.potential.shape}, got {h.shape}"
+            "surrogate must return an array of the potential's shape "
+            f"{arrangement.shape}, got {tuple(h.shape)}"
         )
-    if h.dtype.kind != "f":
+    if isinstance(h, np.ndarray) and h.dtype.kind != "f":
         raise TypeError(f"surrogate must return floating-point numbers, got dtype {h.dtype}")
-    return arrangement.place(h.astype(dtype, copy=False))
+    return arrangement.place(library.convert(h, library.type_name(trace.potential)))
 
 
-def _threshold(trace: Trace) -> np.ndarray:
+def _threshold(trace: Trace) -> Array:
     """The threshold, shaped to broadcast against the potential with its time axis."""
-    threshold = np.asarray(trace.neuron._parameters()["threshold"], trace.potential.dtype)
-    return trace._arrangement.with_time(threshold)
+    library, threshold = trace._arrangement.library, trace.neuron._parameters()["threshold"]
+    return trace._arrangement.with_time(library.convert(threshold, library.type_name(trace.potential)))
 
 
 def check_algorithm(method: Any, surrogate: Any) -> None:
@@ -301,11 +333,11 @@ def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> set[str]:
 
 def backward(
     trace: Trace,
-    grad_spikes: np.ndarray | None = None,
+    grad_spikes: Array | None = None,
     *,
     method: str = "exodus",
     surrogate: SurrogateLike = SingleExponential(),  # noqa: B008 (frozen)
-    grad_potential: np.ndarray | None = None,
+    grad_potential: Array | None = None,
     grad_state: Any = None,
     parameters: Iterable[str] | None = None,
     out: Gradients | None = None,
@@ -316,7 +348,7 @@ def backward(
     ----------
     trace : Trace
         What ``forward`` returned.
-    grad_spikes : ndarray or None, optional
+    grad_spikes : array or None, optional
         e[n] = dL/ds[n], shape and dtype of the spikes. None where only the potential matters, and always
         for ExpLeak.
     method : {"exodus", "slayer", "bptt"}, optional
@@ -324,9 +356,9 @@ def backward(
         changes later potentials (other libraries' ``detach_reset=True``).
     surrogate : Surrogate or callable, optional
         f'(u): a built-in, or a function ``(potential, threshold) -> array``.
-    grad_potential : ndarray, optional
+    grad_potential : array, optional
         q[n] = dL/du[n], where the loss also reads the potential.
-    grad_state : tuple of (ndarray or None), optional
+    grad_state : tuple of (array or None), optional
         dL/d(final state): a later chunk's ``gradients.state``.
     parameters : collection of str, optional
         Which parameters' gradients to compute; None is all of them, () is none and the fastest.
@@ -348,8 +380,8 @@ def backward(
 
 def run_backward(
     trace: Trace,
-    grad_spikes: np.ndarray | None,
-    grad_potential: np.ndarray | None,
+    grad_spikes: Array | None,
+    grad_potential: Array | None,
     grad_state: Any,
     method: str,
     surrogate: SurrogateLike,
@@ -363,15 +395,17 @@ def run_backward(
         raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
     check_algorithm(method, surrogate)
     neuron, arrangement, shape = trace.neuron, trace._arrangement, trace._arrangement.shape
-    dtype = float_array("trace.potential", trace.potential).dtype
+    library = arrangement.library
     # A copied or edited trace may lie elsewhere and otherwise in memory than the kernels left it.
-    potential = arrangement.place(require("trace.potential", trace.potential, shape, dtype))
+    real = library.type_name(library.array("trace.potential", trace.potential))
+    potential = arrangement.place(require("trace.potential", trace.potential, shape, arrangement, real))
+    type_name = trace._type_name
     current = trace.current
     if current is not None:
-        current = arrangement.place(require("trace.current", current, shape, dtype))
+        current = arrangement.place(require("trace.current", current, shape, arrangement, type_name))
     initial = None
     if trace.initial_state is not None:
-        checked = _state_arrays("trace.initial_state", trace.initial_state, neuron, arrangement, dtype, False)
+        checked = _state_arrays("trace.initial_state", trace.initial_state, neuron, arrangement, real, False)
         initial = neuron._state(*map(arrangement.place_neurons, checked))
     wanted = _wanted_names(neuron, parameters)
     if grad_spikes is not None and not neuron._fires:
@@ -379,23 +413,26 @@ def run_backward(
     if grad_spikes is None and grad_potential is None and grad_state is None:
         raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
     given = {"grad_spikes": grad_spikes, "grad_potential": grad_potential}
+    types = {"grad_spikes": type_name, "grad_potential": real}
     placed = {
-        name: None if array is None else arrangement.place(require(name, array, shape, dtype))
+        name: None
+        if array is None
+        else arrangement.place(require(name, array, shape, arrangement, types[name]))
         for name, array in given.items()
     }
     fields = neuron._state._fields
-    final: tuple[np.ndarray | None, ...] | None = None
+    final: tuple[Array | None, ...] | None = None
     if grad_state is not None:
-        checked = _state_arrays("grad_state", grad_state, neuron, arrangement, dtype, optional=True)
+        checked = _state_arrays("grad_state", grad_state, neuron, arrangement, real, optional=True)
         final = tuple(None if g is None else arrangement.place_neurons(g) for g in checked)
 
     if out is None:
-        grad_current = arrangement.empty(dtype)
+        grad_current = arrangement.empty(type_name)
     else:
         if not isinstance(out, Gradients):
             raise TypeError(f"out must be a Gradients, got {type(out).__name__}")
         grad_current = out.current
-        _check_out("current", grad_current, trace.potential, arrangement)
+        _check_out("current", grad_current, type_name, arrangement)
         others = given | {
             "current": trace.current,
             "trace.spikes": trace.spikes,
@@ -403,41 +440,47 @@ def run_backward(
         }
         others |= _named("trace.initial_state", fields, trace.initial_state)
         others |= _named("grad_state", fields, grad_state)
-        _check_apart({"out.current": grad_current}, others)
+        _check_apart(library, {"out.current": grad_current}, others)
 
     h = None
     if neuron._fires and not isinstance(surrogate, Surrogate):
         h = _evaluated(surrogate, trace)
-    bend = surrogate._argument if isinstance(surrogate, Surrogate) else h
+    bend = surrogate._argument if isinstance(surrogate, Surrogate) else library.handle(h)
     if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
-    grad_initial = _empty_state(neuron, arrangement, dtype)
+    grad_initial = _empty_state(neuron, arrangement, real)
     own = neuron._wanted(wanted) if wanted else wanted
     names, _, taps = _core.models[neuron._model]
-    sums = {name: np.empty(trace._parameters[name].count) for name in names + taps if name in own}
-    _core.backward(
+    sums = {
+        name: library.empty((trace._parameters[name].count,), (0,), "float64")
+        for name in names + taps
+        if name in own
+    }
+    handle = library.handle
+    library.kernels.backward(
         neuron._model,
-        dtype == np.float64,
+        type_name,
         arrangement.sizes,
         {name: bound.argument for name, bound in trace._parameters.items()},
         neuron._options(),
         METHODS.index(method),
         bend,
-        potential,
-        current,
-        initial or (),
-        placed["grad_spikes"],
-        placed["grad_potential"],
-        final or (),
-        grad_current,
-        grad_initial,
-        tuple(map(sums.get, names)),
-        tuple(map(sums.get, taps)),
-        threads,
+        handle(potential),
+        handle(current),
+        tuple(map(handle, initial or ())),
+        handle(placed["grad_spikes"]),
+        handle(placed["grad_potential"]),
+        tuple(map(handle, final or ())),
+        handle(grad_current),
+        tuple(map(handle, grad_initial)),
+        tuple(handle(sums.get(name)) for name in names),
+        tuple(handle(sums.get(name)) for name in taps),
+        library.where(potential, threads),
     )
+    library.finish(potential)
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
     own_gradients = neuron._own_gradients(kernel).items() if kernel else ()
-    grads = {name: np.asarray(g).astype(dtype)[()] for name, g in own_gradients if name in wanted}
+    grads = {name: library.convert(g, real)[()] for name, g in own_gradients if name in wanted}
     if out is None:
         return Gradients(grad_current, grad_initial, grads)
     out.state, out.parameters = grad_initial, grads
@@ -466,11 +509,14 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     Raises
     ------
     TypeError
-        For an SRM whose refractory kernel is not `Exponential`: its gradient has no such factor.
+        For an SRM whose refractory kernel is not `Exponential`: its gradient has no such factor. For arrays
+        on a GPU: copy them to the CPU.
     """
     if not isinstance(trace, Trace):
         raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
     check_surrogate(surrogate)
+    if trace._arrangement.library is not NUMPY:
+        raise TypeError(f"trace must be of NumPy's arrays, got arrays of {trace._arrangement.library}")
     if not trace.neuron._fires:
         return 0.0
     h = np.asarray(surrogate(trace.neuron._drive(trace), _threshold(trace)), np.float64)
@@ -483,28 +529,28 @@ class Filtered(NamedTuple):
 
     Attributes
     ----------
-    output : ndarray
+    output : array
         In the array's shape, dtype and memory order.
-    state : named tuple of ndarray
+    state : named tuple of array
         After the last step; of the adjoint, the gradient of the state before the first.
     """
 
-    output: np.ndarray
+    output: Array
     state: FilterState
 
 
-def kernel_filter(kernel: Kernel, x: np.ndarray, *, time_axis: int | None = 0, state: Any = None) -> Filtered:
+def kernel_filter(kernel: Kernel, x: Array, *, time_axis: int | None = 0, state: Any = None) -> Filtered:
     """Filter an array with a kernel: output[n] = sum_{k<=n} kernel[n-k] x[k].
 
     Parameters
     ----------
     kernel : Kernel
         Such as ``kernel.Alpha(tau)``.
-    x : ndarray
+    x : array
         float32 or float64, time on `time_axis`: spikes for a van Rossum loss, or a layer's output.
     time_axis : int or None, optional
         None filters a single step without a time axis.
-    state : named tuple of ndarray, optional
+    state : named tuple of array, optional
         An earlier call's `state`, to go on; None starts at rest.
 
     Returns
@@ -522,7 +568,7 @@ def kernel_filter(kernel: Kernel, x: np.ndarray, *, time_axis: int | None = 0, s
 
 
 def kernel_filter_adjoint(
-    kernel: Kernel, grad: np.ndarray, *, time_axis: int | None = 0, state: Any = None
+    kernel: Kernel, grad: Array, *, time_axis: int | None = 0, state: Any = None
 ) -> Filtered:
     """Apply the transpose of ``kernel_filter``: output[n] = sum_{m>=n} kernel[m-n] grad[m].
 
@@ -530,11 +576,11 @@ def kernel_filter_adjoint(
     ----------
     kernel : Kernel
         As for ``kernel_filter``.
-    grad : ndarray
+    grad : array
         dL/d(output of the filter), float32 or float64.
     time_axis : int or None, optional
         As for ``kernel_filter``.
-    state : tuple of (ndarray or None), optional
+    state : tuple of (array or None), optional
         dL/d(final state): a later chunk's `state` of this function.
 
     Returns
@@ -543,9 +589,21 @@ def kernel_filter_adjoint(
         dL/dx, and dL/d(initial state).
     """
     neuron = Filter(kernel)
-    given, arrangement = arrange("grad", float_array("grad", grad), time_axis)
-    parameters = _bind(neuron, arrangement, given.dtype, ())
+    given, arrangement = arrange("grad", grad, time_axis)
+    type_name = arrangement.library.type_name(given)
+    parameters = _bind(neuron, arrangement, ARITHMETIC[type_name], ())
     # The filter is linear: what went through it forward does not matter.
-    trace = Trace(None, given, None, neuron, None, None, arrangement.time_axis, arrangement, parameters)  # type: ignore[arg-type]
+    trace = Trace(
+        None,
+        given,
+        None,
+        neuron,
+        None,  # type: ignore[arg-type]
+        None,
+        arrangement.time_axis,
+        arrangement,
+        parameters,
+        type_name,
+    )
     grads = run_backward(trace, None, given, state, "exodus", SingleExponential(), ())
     return Filtered(grads.current, grads.state)

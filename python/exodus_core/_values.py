@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import FLOATS, is_torch
+from ._libraries import FLOATS, is_torch
 
 Number = Any  # a number or an array of numbers
 
@@ -83,6 +83,11 @@ def copy_with(value: Any, changes: Mapping[str, Any]) -> Any:
     for f in fields(value):
         object.__setattr__(copy, f.name, changes.get(f.name, getattr(value, f.name)))
     return copy
+
+
+def plain(value: Any) -> Number:
+    """A NumPy array without axes as a float; anything else as it is."""
+    return float(value) if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
 
 
 def _same(value: Any, default: Any) -> bool:

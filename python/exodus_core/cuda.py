@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from types import ModuleType
+from typing import cast
 
 from ._version import __version__
 
@@ -41,6 +42,20 @@ def _unavailable() -> str | None:
     """Why calls on a GPU would fail, or None."""
     module, reason = _found()
     return reason if module is None else module.unavailable()
+
+
+def kernels() -> ModuleType:
+    """The extension, for calls on a GPU.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none, or it cannot run here; the message says why.
+    """
+    reason = _unavailable()
+    if reason is not None:
+        raise RuntimeError(f"arrays on a GPU cannot be taken: {reason}")
+    return cast(ModuleType, _found()[0])
 
 
 def built() -> bool:

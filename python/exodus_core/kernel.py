@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._values import Number, Value, number, require_that
+from ._libraries import in_double
+from ._values import Number, Value, number, plain, require_that
 
 __all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]
 
@@ -177,19 +178,19 @@ class Alpha(Kernel):
         return "tau", "scale"
 
     def _parameters(self) -> dict[str, Number]:
-        tau, scale = np.asarray(self.tau, np.float64), np.asarray(self.scale, np.float64)
+        xp, tau, scale = in_double(self.tau, self.scale)
         with np.errstate(over="ignore", under="ignore"):
-            decay = np.exp(-1.0 / tau)
-            return {"a": _plain(decay), "b": _plain(decay), "scale": _plain(scale * (np.e / tau) * decay)}
+            decay = xp.exp(-1.0 / tau)
+            return {"a": plain(decay), "b": plain(decay), "scale": plain(scale * (np.e / tau) * decay)}
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        tau, scale = np.asarray(self.tau, np.float64), np.asarray(self.scale, np.float64)
-        decay, weight = np.exp(-1.0 / tau), grads["scale"]
+        xp, tau, scale, weight = in_double(self.tau, self.scale, grads["scale"])
+        decay = xp.exp(-1.0 / tau)
         peak = np.e / tau * decay  # w / scale
-        own = {"scale": sum_to(weight * peak, scale.shape)}
+        own = {"scale": _sum_to(xp, weight * peak, scale.shape)}
         if "a" in grads:  # d p / d tau = p / tau^2, d w / d tau = w (1/tau^2 - 1/tau)
             slope = weight * scale * peak * (1 / tau**2 - 1 / tau)
-            own["tau"] = (grads["a"] + grads["b"]) * decay / tau**2 + sum_to(slope, tau.shape)
+            own["tau"] = (grads["a"] + grads["b"]) * decay / tau**2 + _sum_to(xp, slope, tau.shape)
         return own
 
     def _sources(self, name: str) -> set[str]:
@@ -235,7 +236,7 @@ class FIR(Kernel):
         return ("taps",)
 
     def _parameters(self) -> dict[str, Number]:
-        return {"taps": np.asarray(self.taps)}
+        return {"taps": np.asarray(self.taps) if isinstance(self.taps, np.ndarray) else self.taps}
 
     def _history(self) -> dict[str, tuple[int]]:
         return {"x": (len(self.taps) - 1,), "y": (0,)}
@@ -247,12 +248,7 @@ class FIR(Kernel):
         return {name}
 
 
-def sum_to(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Undo NumPy's broadcasting of a gradient."""
-    array = array.sum(axis=tuple(range(array.ndim - len(shape))))
-    ones = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    return array.sum(axis=ones, keepdims=True)
-
-
-def _plain(value: Any) -> Number:
-    return value if np.ndim(value) else float(value)
+def _sum_to(xp: Any, array: Any, shape: tuple[int, ...]) -> Any:
+    """Undo the broadcasting of a gradient."""
+    array = xp.sum(array, axis=tuple(range(array.ndim - len(shape))))
+    return xp.sum(array, axis=tuple(k for k, size in enumerate(shape) if size == 1), keepdims=True)

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ._arrays import FLOATS, BoundParameter
-from ._values import Number, Value, copy_with, number, require_that
+from ._arrays import Arrangement, BoundParameter
+from ._libraries import FLOATS, NUMPY, in_double
+from ._values import Number, Value, copy_with, number, plain, require_that
 from .kernel import Alpha, DoubleExponential, Exponential, Kernel
 from .surrogate import SingleExponential
 
@@ -40,6 +41,7 @@ __all__ = [
 
 DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt"}  # and their time constants
 _RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
+_MOST_UPLOADS = 64  # shapes of data
 _TIMINGS = ("after_decay", "before_decay")  # in the order of exodus::ResetTiming
 
 
@@ -115,9 +117,9 @@ def _check(values: Mapping[str, Number], of: str = "") -> None:
         require_that("v_min", values["v_min"], below, f"below the threshold {values['threshold']!r}", of)
 
 
-def check_rounded(values: Mapping[str, Number], dtype: np.dtype) -> None:
+def check_rounded(values: Mapping[str, Number], type_name: str) -> None:
     """Check the parameters as the kernels will see them, by the kernels' names."""
-    _check(values, f" after rounding to {dtype}")
+    _check(values, f" after rounding to {type_name}")
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
@@ -197,21 +199,35 @@ class Neuron(Value):
     @cached_property
     def _is_scalar(self) -> bool:
         """Whether all parameters are numbers."""
-        return not any(isinstance(value, np.ndarray) for value in self._parameters().values())
+        return all(isinstance(value, float) for value in self._parameters().values())
 
     @cached_property
-    def _scalars_by_dtype(self) -> dict[np.dtype, dict[str, BoundParameter]]:
+    def _scalars_by_type(self) -> dict[str, dict[str, BoundParameter]]:
         return {}
 
-    def _scalars(self, dtype: np.dtype) -> dict[str, BoundParameter]:
+    def _scalars(self, type_name: str) -> dict[str, BoundParameter]:
         """Parameters that are all numbers, for the kernels; remembered: it took a third of a small call."""
-        if dtype not in self._scalars_by_dtype:
+        if type_name not in self._scalars_by_type:
             with np.errstate(over="ignore", under="ignore"):
-                rounded = {name: dtype.type(value) for name, value in self._parameters().items()}
-            check_rounded(rounded, dtype)
+                rounded = {
+                    name: np.dtype(type_name).type(value) for name, value in self._parameters().items()
+                }
+            check_rounded(rounded, type_name)
             bound = {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
-            self._scalars_by_dtype[dtype] = bound
-        return self._scalars_by_dtype[dtype]
+            self._scalars_by_type[type_name] = bound
+        return self._scalars_by_type[type_name]
+
+    @cached_property
+    def _uploads(self) -> dict[Any, dict[str, BoundParameter]]:
+        return {}
+
+    def _uploads_for(self, arrangement: Arrangement, type_name: str) -> dict[str, BoundParameter]:
+        """Parameters that a device has already: a copy to it would wait, and cannot be in a CUDA graph."""
+        if arrangement.library is NUMPY:
+            return {}
+        if len(self._uploads) >= _MOST_UPLOADS:
+            self._uploads.clear()
+        return self._uploads.setdefault((arrangement, type_name), {})
 
     def _value_of(self, name: str) -> Number:
         """A parameter by the descriptor's name."""
@@ -223,7 +239,12 @@ class Neuron(Value):
 
     def _with_unchecked(self, values: Mapping[str, Number]) -> Any:
         """A copy with other values, for front ends that learn them and keep them in range themselves."""
-        return copy_with(self, values)
+        return self._with_uploads(copy_with(self, values))
+
+    def _with_uploads(self, copy: Neuron) -> Neuron:
+        """A copy that differs in learnt values alone: what is on a device of the others stays of use."""
+        copy.__dict__["_uploads"] = self._uploads
+        return copy
 
     def initial_state(self, shape: tuple[int, ...], dtype: Any = np.float32, potential: float = 0.0) -> Any:
         """Build a state.
@@ -287,15 +308,15 @@ class _Leaky(Neuron):
         tau = getattr(self, DECAYS[name])
         if tau is None:
             return getattr(self, name)
-        decay = np.exp(-self.dt / np.asarray(tau, np.float64))
-        return decay if decay.ndim else float(decay)
+        xp, tau = in_double(tau)
+        return plain(xp.exp(-self.dt / tau))
 
     def _decay_and_gain(self) -> dict[str, Number]:
         values = {name: self._decay(name) for name in self._decays}
         gain = self.gain
         if isinstance(gain, str):
-            alpha = values["alpha"]
-            gain = 1.0 - (np.asarray(alpha, np.float64) if np.ndim(alpha) else alpha)
+            _, alpha = in_double(values["alpha"])
+            gain = plain(1.0 - alpha)
         return values | {"gain": gain}
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -305,10 +326,10 @@ class _Leaky(Neuron):
         given = self._own_name(name)
         if given == name:
             return name, grad
-        tau = np.asarray(getattr(self, given), np.float64)
+        xp, grad, tau = in_double(grad, getattr(self, given))
         with np.errstate(over="ignore", under="ignore"):
-            ratio = np.minimum(self.dt / tau, 1e3)  # beyond it e^-ratio is 0
-            return given, grad * (np.exp(-ratio) * ratio / tau)  # d alpha / d tau = alpha dt / tau^2
+            ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it e^-ratio is 0
+            return given, grad * (xp.exp(-ratio) * ratio / tau)  # d alpha / d tau = alpha dt / tau^2
 
     def _own_name(self, name: str) -> str:
         """The descriptor's name of a kernel's parameter: a decay's time constant where that was given."""
@@ -605,19 +626,21 @@ class ALIF(_Leaky):
     def _drive(self, trace: Any) -> np.ndarray:
         """Potential less adaptation, rebuilt from the potential in the kernels' order of operations."""
         axis, potential = trace.time_axis, trace.potential
-        steps = potential[None] if axis is None else np.moveaxis(potential, axis, 0)
+        library, xp = trace._arrangement.library, trace._arrangement.library.xp
+        steps = potential[None, ...] if axis is None else xp.moveaxis(potential, axis, 0)
         decay, scale, threshold = (
-            np.asarray(self._parameters()[name], potential.dtype)
+            library.convert(self._parameters()[name], library.type_name(potential))
             for name in ("alpha_adapt", "adapt_scale", "threshold")
         )
+        zero, one = xp.zeros_like(steps[0, ...]), xp.ones_like(steps[0, ...])
         state = trace.initial_state
-        b, s = (np.zeros_like(steps[0]),) * 2 if state is None else (state.adaptation, state.spikes)
-        drive = np.empty_like(steps)
-        for n, u in enumerate(steps):
+        b, s = (zero, zero) if state is None else (state.adaptation, state.spikes)
+        drive = []
+        for n in range(steps.shape[0]):
             b = (decay * b) + (scale * s)
-            drive[n] = u - b
-            s = (drive[n] >= threshold).astype(potential.dtype)
-        return drive[0] if axis is None else np.moveaxis(drive, 0, axis)
+            drive.append(steps[n, ...] - b)
+            s = xp.where(drive[-1] >= threshold, one, zero)
+        return drive[0] if axis is None else xp.stack(drive, axis=axis)
 
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
         values = self._parameters()
@@ -779,7 +802,7 @@ class SRM(Neuron):
         return replace(self, **self._fields_with(values, lambda kernel, own: replace(kernel, **own)))
 
     def _with_unchecked(self, values: Mapping[str, Number]) -> Any:
-        return copy_with(self, self._fields_with(values, copy_with))
+        return self._with_uploads(copy_with(self, self._fields_with(values, copy_with)))
 
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
         if not isinstance(self.nu, Exponential):

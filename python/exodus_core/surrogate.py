@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
-from ._arrays import FLOATS
+from ._libraries import FLOATS
 
 __all__ = [
     "ATan",
@@ -81,11 +81,11 @@ class Surrogate:
         shape = np.broadcast_shapes(u.shape, th.shape)
         u = np.ascontiguousarray(np.broadcast_to(u, shape))
         h = np.empty(shape, u.dtype)
-        param: float | tuple[np.ndarray, int] = float(th.reshape(())) if th.size == 1 else 0.0
+        param: Any = float(th.reshape(())) if th.size == 1 else 0.0
         if th.size > 1:
-            param = (np.ascontiguousarray(np.broadcast_to(th, shape)), 1)
+            param = (np.ascontiguousarray(np.broadcast_to(th, shape)), u.size, 1)
         if h.size:
-            _core.evaluate(u.dtype == np.float64, self._argument, param, u, h)
+            _core.evaluate(u.dtype.name, self._argument, param, u, h)
         return h[()]
 
 

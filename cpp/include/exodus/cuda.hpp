@@ -37,6 +37,9 @@ EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const type
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept;
 
+/// Waits until a stream of the current device has come to its end: for callers without the CUDA runtime.
+EXODUS_API Status wait(Stream stream) noexcept;
+
 /// Why this machine cannot run any of it (no driver, one that is too old, no device), as one line of English; null if it can.
 EXODUS_API const char* unavailable() noexcept;
 

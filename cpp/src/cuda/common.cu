@@ -62,6 +62,10 @@ Status reduce(const double* sums, std::int64_t neurons, Repeats shape, double* o
   return launch(few ? sum_few_kernel : sum_many_kernel, blocks_for(blocks), reduce_threads, stream, sums, neurons, shape, out, sign, adds);
 }
 
+Status wait(Stream stream) noexcept {
+  return wait_for(stream);
+}
+
 const char* unavailable() noexcept {
   return why_unavailable();
 }

@@ -60,6 +60,10 @@ class DeviceOf {
   bool ok_ = false, changed_ = false;
 };
 
+inline Status wait_for(cudaStream_t stream) {
+  return cudaStreamSynchronize(stream) == cudaSuccess ? Status::ok : Status::cuda;
+}
+
 /// Why there is no usable device; null if there is. The runtime has one code for a driver that is missing and one that is too old.
 inline const char* why_unavailable() {
   int driver = 0, devices = 0;

@@ -1,4 +1,4 @@
-"""Autograd through the C++ kernels: tensors go to them by address, so that no build is tied to a torch."""
+"""Autograd through the kernels: tensors go to them by address, so that no build is tied to a torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import _threads
 from .._arrays import Arrangement, BoundParameter
+from .._libraries import Array
 from .._run import SurrogateLike, check_algorithm, run_backward, run_forward
 from .._run import Trace as ArrayTrace
 from ..neurons import Neuron
@@ -56,6 +57,7 @@ class _Saved:
     arrangement: Arrangement
     parameters: dict[str, BoundParameter]
     time_axis: int | None
+    type_name: str
 
 
 def check_tensor(name: str, tensor: Any) -> None:
@@ -64,22 +66,33 @@ def check_tensor(name: str, tensor: Any) -> None:
         raise TypeError(
             f"{name} must be a torch tensor, got {type(tensor).__name__}: for arrays use exodus_core.forward"
         )
-    if tensor.device.type != "cpu":
-        raise TypeError(f"{name} must be on the CPU, got a tensor on {tensor.device}")
+    if not tensor.is_cuda and tensor.device.type != "cpu":
+        raise TypeError(f"{name} must be on the CPU or a CUDA device, got a tensor on {tensor.device}")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {tensor.layout}")
-    if tensor.dtype not in (torch.float32, torch.float64):
+    if not tensor.is_cuda and tensor.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name} must have dtype float32 or float64, got {tensor.dtype}")
 
 
-def _array(name: str, tensor: Any) -> np.ndarray:
-    """The tensor's memory as an array."""
+def _array(name: str, tensor: Any) -> Array:
+    """The tensor's memory as an array: NumPy's, or on a GPU a tensor without history."""
     check_tensor(name, tensor)
     return _memory(tensor)
 
 
-def _memory(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().resolve_neg().numpy()
+def _memory(tensor: Tensor) -> Array:
+    plain = tensor.detach().resolve_neg()
+    return plain if plain.is_cuda else plain.numpy()
+
+
+def _tensor(array: Array) -> Tensor:
+    """The way back."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
+
+
+def _own(array: Array) -> Array:
+    """An array that torch may write: a descriptor's own may not be."""
+    return np.array(array) if isinstance(array, np.ndarray) else array
 
 
 def _thread_count() -> int:
@@ -91,9 +104,9 @@ def _array_surrogate(surrogate: SurrogateLike) -> SurrogateLike:
     if isinstance(surrogate, Surrogate):
         return surrogate
 
-    def evaluate(potential: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    def evaluate(potential: Array, threshold: Array) -> Array:
         with torch.no_grad():
-            h = surrogate(torch.from_numpy(potential), torch.from_numpy(np.array(threshold)))
+            h = surrogate(_tensor(potential), _tensor(_own(threshold)))
         return _memory(h) if isinstance(h, Tensor) else np.asarray(h)
 
     return evaluate
@@ -132,10 +145,10 @@ class _Spike(torch.autograd.Function):
         results = [trace.potential, *trace.state]
         if trace.spikes is not None:
             results.append(trace.spikes)
-        potential, *others = map(torch.from_numpy, results)
+        potential, *others = map(_tensor, results)
         ctx.set_materialize_grads(False)
         ctx.call = call
-        ctx.saved = _Saved(trace._arrangement, trace._parameters, trace.time_axis)
+        ctx.saved = _Saved(trace._arrangement, trace._parameters, trace.time_axis, trace._type_name)
         # The current is read by the gradient of the gain alone.
         wanted = [name for name, tensor in zip(call.learnt, rest, strict=False) if tensor.requires_grad]
         ctx.reads_current = neuron._reads_current(wanted)
@@ -175,6 +188,7 @@ class _Spike(torch.autograd.Function):
             saved.time_axis,
             saved.arrangement,
             saved.parameters,
+            saved.type_name,
         )
         arrays = [None if grad is None else _memory(grad) for grad in grads]
         grad_potential, grad_state = arrays[0], arrays[1 : 1 + len(fields)]
@@ -189,12 +203,9 @@ class _Spike(torch.autograd.Function):
             wanted,
             threads=_thread_count(),
         )
-        parameters = [
-            torch.from_numpy(np.asarray(result.parameters[name])) if name in wanted else None
-            for name in call.learnt
-        ]
-        states = map(torch.from_numpy, result.state) if call.has_state else ()
-        return (None, torch.from_numpy(result.current), *parameters, *states)
+        parameters = [_tensor(result.parameters[name]) if name in wanted else None for name in call.learnt]
+        states = map(_tensor, result.state) if call.has_state else ()
+        return (None, _tensor(result.current), *parameters, *states)
 
 
 def spike_learnt(
@@ -232,7 +243,8 @@ def spike(
     Parameters
     ----------
     current : Tensor
-        Input current a[n] on the CPU, float32 or float64, of any strides.
+        Input current a[n], float32 or float64, of any strides; on a GPU the CUDA kernels run on torch's
+        current stream.
     neuron : Neuron
         A descriptor of ``exodus_core``, such as LIF.
     surrogate : Surrogate or callable, optional

@@ -50,14 +50,18 @@ def _expanded(name: str, value: Tensor, shape: Any) -> Tensor:
         ) from None
 
 
-def _value(name: str, parameter: Tensor) -> np.ndarray:
+def _tensor_value(name: str, parameter: Tensor) -> Tensor:
     """A copy: the backward pass needs the values of the forward pass, whatever an optimiser does between."""
     if parameter.is_meta:
         raise TypeError(f"{name} must have values, got a parameter on the meta device")
     value = parameter.detach()
     if value.dtype not in (torch.float32, torch.float64):
         value = value.float()
-    return _in_range(name, value).cpu().numpy().copy()
+    return _in_range(name, value).clone()
+
+
+def _value(name: str, parameter: Tensor) -> np.ndarray:
+    return _tensor_value(name, parameter).cpu().numpy()
 
 
 class Layer(nn.Module):
@@ -133,6 +137,18 @@ class Layer(nn.Module):
     def _values(self) -> dict[str, np.ndarray]:
         return {name: _value(name, parameter) for name, parameter in self._learnt().items()}
 
+    def _values_for(self, current: Tensor) -> dict[str, Any]:
+        """The learnt values where the current is: on a GPU they stay there, and nothing waits for them."""
+        for name, parameter in self._learnt().items():
+            if parameter.device != current.device and not parameter.is_meta:
+                raise TypeError(
+                    f"{name} must be on the device of current, {current.device}, got {parameter.device}: "
+                    "move the layer with .to()"
+                )
+        if not current.is_cuda:
+            return self._values()
+        return {name: _tensor_value(name, parameter) for name, parameter in self._learnt().items()}
+
     @property
     def neuron(self) -> Neuron:
         """The descriptor, with the learnt values as they are now."""
@@ -158,7 +174,7 @@ class Layer(nn.Module):
 
     def _run(self, current: Tensor, state: Any, time_dim: int | None) -> Trace:
         check_tensor("current", current)
-        neuron = self._given._with_unchecked(self._values()) if self._learn_names else self._given
+        neuron = self._given._with_unchecked(self._values_for(current)) if self._learn_names else self._given
         return spike_learnt(current, neuron, self._learnt(), self._surrogate, self._method, time_dim, state)
 
     def _select(self, trace: Trace) -> Any:

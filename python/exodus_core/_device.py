@@ -1,0 +1,230 @@
+"""Arrays on a GPU, of libraries that share their memory by DLPack or the CUDA array interface.
+
+What such arrays need beside the kernels is in the array API standard, by way of array-api-compat, which knows
+torch, CuPy and JAX.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import cuda
+from ._libraries import Array, Shape, is_torch, placement
+
+try:
+    import array_api_compat
+except ImportError as error:
+    raise ImportError("arrays on a GPU need array-api-compat: pip install 'exodus-snn[cuda]'") from error
+
+_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+_INTERFACE_NAMES = {"<f2": "float16", "<f4": "float32", "<f8": "float64"}
+_DLPACK_NAMES = {(2, 16): "float16", (2, 32): "float32", (2, 64): "float64", (4, 16): "bfloat16"}
+_LEGACY_STREAM = 1  # the default stream, as the CUDA array interface writes it
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Where an array lies."""
+
+    address: int
+    strides: Shape  # in bytes
+    type_name: str
+    read_only: bool
+    stream: int | None  # on which it is used, if its library says so
+
+
+def _memory(array: Array) -> _Memory:
+    strides: Shape | None
+    if is_torch(array):
+        strides = tuple(stride * array.element_size() for stride in array.stride())
+        return _Memory(array.data_ptr(), strides, str(array.dtype).removeprefix("torch."), False, None)
+    if hasattr(array, "__cuda_array_interface__"):
+        told = array.__cuda_array_interface__
+        (address, read_only), stream = told["data"], told.get("stream")
+        name, strides = _INTERFACE_NAMES.get(told["typestr"], told["typestr"]), told.get("strides")
+    else:
+        address, code, bits, elements = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))
+        read_only, stream = False, None
+        name = _DLPACK_NAMES.get((code, bits), f"of code {code} and {bits} bits")
+        strides = None if elements is None else tuple(stride * bits // 8 for stride in elements)
+    if strides is None:
+        size, shape = _SIZES.get(name, 1), array.shape
+        strides = tuple(size * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    return _Memory(address, strides, name, read_only, stream)
+
+
+@dataclass(frozen=True)
+class DeviceLibrary:
+    """A library's arrays on one device, for the CUDA kernels."""
+
+    xp: ModuleType
+    device: Any
+
+    @property
+    def kernels(self) -> ModuleType:
+        """The extension."""
+        return cuda.kernels()
+
+    def array(self, name: str, value: Any) -> Array:
+        """The argument, if it is an array of this device and of a type that the kernels have."""
+        if is_torch(value) and getattr(value, "requires_grad", False):
+            raise TypeError(
+                f"{name} must not require a gradient, got a tensor that does: use exodus_core.torch.spike"
+            )
+        if not self._has(value):
+            raise TypeError(f"{name} must be an array of {self}, got {_described(value)}")
+        type_name = _memory(value).type_name
+        if type_name not in self.kernels.types:
+            raise TypeError(f"{name} must have dtype {' or '.join(self.kernels.types)}, got {type_name}")
+        return value
+
+    def _has(self, value: Any) -> bool:
+        try:
+            return array_api_compat.array_namespace(value) is self.xp and (
+                array_api_compat.device(value) == self.device
+            )
+        except (TypeError, AttributeError):
+            return False
+
+    def __str__(self) -> str:
+        return f"{self.xp.__name__.rpartition('.')[2]} on {self.device}"
+
+    def type_name(self, array: Array) -> str:
+        """The name of an array's type, as the kernels know it."""
+        return _memory(array).type_name
+
+    def itemsize(self, array: Array) -> int:
+        """Bytes of an element."""
+        return _SIZES[_memory(array).type_name]
+
+    def strides(self, array: Array) -> Shape:
+        """The distances of neighbours along the axes, in bytes."""
+        return _memory(array).strides
+
+    def aligned(self, array: Array) -> bool:
+        """Whether elements lie at multiples of their size."""
+        memory = _memory(array)
+        return memory.address % _SIZES[memory.type_name] == 0
+
+    def writeable(self, array: Array) -> bool:
+        """Whether an array may be written into."""
+        return array_api_compat.is_writeable_array(array) and not _memory(array).read_only
+
+    def overlap(self, a: Array, b: Array) -> bool:
+        """Whether the memory from the first to the last element of two arrays overlaps."""
+        (a_begin, a_end), (b_begin, b_end) = _extent(a), _extent(b)
+        return a_begin < b_end and b_begin < a_end
+
+    def lies(self, array: Array, order: Shape) -> bool:
+        """Whether an array is dense, its axes in this order from the outermost in memory on."""
+        memory = _memory(array)
+        expected = _SIZES[memory.type_name]
+        if memory.address % expected != 0:
+            return False
+        for axis in reversed(order):
+            if array.shape[axis] > 1 and memory.strides[axis] != expected:
+                return False
+            expected *= array.shape[axis]
+        return True
+
+    def empty(self, shape: Shape, order: Shape, type_name: str) -> Array:
+        """A new array whose axes lie in this order."""
+        lengths, axes = placement(shape, order)
+        return self.permute(
+            self.xp.empty(lengths, dtype=getattr(self.xp, type_name), device=self.device), axes
+        )
+
+    empty_on_line = empty  # allocators of GPUs begin there
+
+    def copy(self, array: Array, order: Shape) -> Array:
+        """A copy whose axes lie in this order."""
+        if not array_api_compat.is_writeable_array(array):
+            return array  # nobody else can write it, and it has the one order that such libraries have
+        copy = self.empty(tuple(array.shape), order, self.type_name(array))
+        copy[...] = array
+        return copy
+
+    def dense(self, array: Array) -> Array:
+        """A copy without gaps."""
+        return self.copy(array, tuple(range(len(array.shape))))
+
+    def contiguous(self, array: Array) -> Array:
+        """The array in the order of its axes."""
+        order = tuple(range(len(array.shape)))
+        return array if self.lies(array, order) else self.copy(array, order)
+
+    def permute(self, array: Array, axes: Shape) -> Array:
+        """The array with its axes in another order."""
+        return array if axes == tuple(range(len(axes))) else self.xp.permute_dims(array, axes)
+
+    def convert(self, value: Any, type_name: str) -> Array:
+        """A number or an array, of NumPy's too, as an array of a type."""
+        dtype = getattr(self.xp, type_name)
+        if self._has(value):
+            return self.xp.astype(value, dtype, copy=False)
+        return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
+
+    def handle(self, array: Array | None) -> int | None:
+        """What the kernels' extension takes for an array."""
+        return None if array is None else _memory(array).address
+
+    def where(self, array: Array, threads: int) -> tuple[int, Any]:
+        """What the extension is told about where to run: the stream, and how to get memory."""
+        held: list[Array] = []  # until the call is over
+
+        def allocate(count: int) -> tuple[Array, int]:
+            memory = self.xp.empty(count, dtype=self.xp.uint8, device=self.device)
+            held.append(memory)
+            return memory, _memory(memory).address
+
+        stream = self._stream(array)
+        return _LEGACY_STREAM if stream is None else stream, allocate
+
+    def _stream(self, array: Array) -> int | None:
+        """The stream on which the library works now, if it says so."""
+        if is_torch(array):
+            return sys.modules["torch"].cuda.current_stream(array.device).cuda_stream
+        return _memory(array).stream
+
+    def finish(self, array: Array) -> None:
+        """Wait for the kernels where the library would not, since it knows nothing of their stream."""
+        if self._stream(array) is None:
+            self.kernels.wait(_LEGACY_STREAM)
+
+
+def _extent(array: Array) -> tuple[int, int]:
+    """The addresses of an array's first byte, and of that behind its last."""
+    memory = _memory(array)
+    ends = [(n - 1) * stride for n, stride in zip(array.shape, memory.strides, strict=True)]
+    begin = memory.address + sum(end for end in ends if end < 0)
+    return begin, memory.address + sum(end for end in ends if end > 0) + _SIZES[memory.type_name]
+
+
+def _described(value: Any) -> str:
+    """What a value is, for messages."""
+    device = getattr(value, "device", None)
+    return type(value).__name__ + ("" if device is None else f" on {device}")
+
+
+def device_library(array: Array) -> DeviceLibrary:
+    """The library of an array on a GPU.
+
+    Raises
+    ------
+    RuntimeError
+        If there are no CUDA kernels, or no GPU that they can run on; the message says which.
+    """
+    cuda.kernels()
+    try:
+        return DeviceLibrary(array_api_compat.array_namespace(array), array_api_compat.device(array))
+    except TypeError:
+        raise TypeError(
+            "arrays on a GPU must be of a library with the array API (torch, CuPy, JAX), "
+            f"got {type(array).__name__}"
+        ) from None

@@ -1,0 +1,166 @@
+"""The libraries whose arrays go to the kernels: NumPy's to those of the CPU, any other's to those of a GPU.
+
+An array stays in its own library from a call to its results. What the package does with arrays beside the
+kernels (making them, copying them into an order, sums of a parameter's gradient) goes through a library's
+methods: NumPy's here, the others' in ``_device``.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from . import _core
+
+_LINE = 64  # bytes
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_NAMES = {dtype: dtype.name for dtype in FLOATS}
+_TYPES = {dtype.name: dtype for dtype in FLOATS}
+_CUDA_DEVICES = (2, 13)  # of DLPack: CUDA, and its managed memory
+
+Array = Any  # of any library
+Shape = tuple[int, ...]
+
+
+def is_torch(value: Any) -> bool:
+    """Whether a value is one of torch's, without importing torch."""
+    return any(base.__module__.split(".")[0] == "torch" for base in type(value).__mro__)
+
+
+@lru_cache(maxsize=1024)
+def placement(shape: Shape, order: Shape) -> tuple[Shape, Shape]:
+    """The lengths in the order of memory, and the transposition back."""
+    return tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(order))))
+
+
+class NumpyLibrary:
+    """NumPy's arrays, for the kernels of the CPU."""
+
+    name = "numpy"
+    xp = np
+    kernels = _core
+
+    def array(self, name: str, value: Any) -> np.ndarray:
+        """The argument, if it is an array of a type that the kernels have."""
+        if not isinstance(value, np.ndarray):
+            hint = ": for torch tensors use exodus_core.torch.spike" if is_torch(value) else ""
+            raise TypeError(f"{name} must be a numpy array, got {type(value).__name__}{hint}")
+        if value.dtype not in FLOATS:
+            raise TypeError(
+                f"{name} must have dtype float32 or float64 in native byte order, got {value.dtype.str}"
+            )
+        return np.asarray(value)
+
+    def type_name(self, array: np.ndarray) -> str:
+        """The name of an array's type, as the kernels know it."""
+        return _NAMES[array.dtype]
+
+    def itemsize(self, array: np.ndarray) -> int:
+        """Bytes of an element."""
+        return array.itemsize
+
+    def strides(self, array: np.ndarray) -> Shape:
+        """The distances of neighbours along the axes, in bytes."""
+        return array.strides
+
+    def aligned(self, array: np.ndarray) -> bool:
+        """Whether elements lie at multiples of their size."""
+        return array.flags.aligned
+
+    def writeable(self, array: np.ndarray) -> bool:
+        """Whether an array may be written into."""
+        return array.flags.writeable
+
+    def overlap(self, a: np.ndarray, b: np.ndarray) -> bool:
+        """Whether two arrays share an element."""
+        try:
+            return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+        except np.exceptions.TooHardError:
+            return True
+
+    def lies(self, array: np.ndarray, order: Shape) -> bool:
+        """Whether an array is dense, its axes in this order from the outermost in memory on."""
+        return array.transpose(order).flags.c_contiguous and array.flags.aligned
+
+    def empty(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
+        """A new array whose axes lie in this order."""
+        lengths, axes = placement(shape, order)
+        return np.empty(lengths, _TYPES[type_name]).transpose(axes)
+
+    def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
+        """One that begins on a cache line: streaming stores fill whole lines, numpy's own begin within."""
+        lengths, axes = placement(shape, order)
+        dtype = _TYPES[type_name]
+        size = math.prod(shape) * dtype.itemsize
+        memory = np.empty(size + _LINE, np.uint8)
+        start = -memory.ctypes.data % _LINE
+        return memory[start : start + size].view(dtype).reshape(lengths).transpose(axes)
+
+    def copy(self, array: np.ndarray, order: Shape) -> np.ndarray:
+        """A copy whose axes lie in this order."""
+        copy = self.empty(array.shape, order, _NAMES[array.dtype])
+        copy[...] = array
+        return copy
+
+    def dense(self, array: np.ndarray) -> np.ndarray:
+        """A copy without gaps, if that can be, in the order of the array."""
+        return np.array(array, order="K", copy=True)
+
+    def contiguous(self, array: np.ndarray) -> np.ndarray:
+        """The array in the order of its axes."""
+        return np.ascontiguousarray(array)
+
+    def permute(self, array: np.ndarray, axes: Shape) -> np.ndarray:
+        """The array with its axes in another order."""
+        return array.transpose(axes)
+
+    def convert(self, value: Any, type_name: str) -> np.ndarray:
+        """A number or an array, as an array of a type."""
+        return np.asarray(value).astype(_TYPES[type_name], copy=False)
+
+    def handle(self, array: Any) -> Any:
+        """What the kernels' extension takes for an array."""
+        return array
+
+    def where(self, array: np.ndarray, threads: int) -> Any:
+        """What the extension is told about where to run."""
+        return threads
+
+    def finish(self, array: np.ndarray) -> None:
+        """Wait for the kernels where the library would not: these are done."""
+
+
+NUMPY = NumpyLibrary()
+
+
+def on_device(value: Any) -> bool:
+    """Whether a value is an array on a GPU."""
+    if isinstance(value, (np.ndarray, np.generic, float, int)):
+        return False
+    if is_torch(value):
+        return bool(getattr(value, "is_cuda", False))
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    try:
+        return value.__dlpack_device__()[0] in _CUDA_DEVICES
+    except (AttributeError, TypeError):
+        return False
+
+
+def library_of(array: Any) -> Any:
+    """The library of an array; NumPy, which will say so, of what is none."""
+    if not on_device(array):
+        return NUMPY
+    from ._device import device_library  # needs array-api-compat
+
+    return device_library(array)
+
+
+def in_double(*values: Any) -> tuple[Any, ...]:
+    """Functions on arrays, and parameters as arrays in float64: NumPy's, unless one of them is on a GPU."""
+    device = next((value for value in values if on_device(value)), None)
+    library = NUMPY if device is None else library_of(device)
+    return library.xp, *(library.convert(value, "float64") for value in values)

@@ -1,0 +1,109 @@
+"""A library of arrays "on a GPU" whose memory is the host's, for the kernels under the shim.
+
+Its arrays are not NumPy's and cannot be taken for them: what the package does with arrays of an unknown
+library goes through the array API's functions here, or fails.
+"""
+
+import operator
+
+import numpy as np
+
+STREAM = 7
+
+
+class DeviceArray:
+    """An array that shares its memory by the CUDA array interface."""
+
+    __slots__ = ("_host",)
+
+    def __init__(self, host):
+        self._host = np.asarray(host)
+
+    shape = property(lambda self: self._host.shape)
+    ndim = property(lambda self: self._host.ndim)
+    dtype = property(lambda self: self._host.dtype)
+    device = property(lambda self: "gpu:0")
+
+    def __array_namespace__(self, api_version=None):
+        return LIBRARY
+
+    @property
+    def __cuda_array_interface__(self):
+        told = {k: v for k, v in self._host.__array_interface__.items() if k != "descr"}
+        return told | {"version": 3, "stream": STREAM}
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("an array on a GPU does not become one of NumPy's by itself")
+
+    def __getitem__(self, key):
+        return DeviceArray(self._host[key])
+
+    def __setitem__(self, key, value):
+        self._host[key] = host(value)
+
+    def reshape(self, shape):
+        return DeviceArray(self._host.reshape(shape))
+
+
+class DlpackArray(DeviceArray):
+    """One that shares its memory by DLPack alone, and names no stream."""
+
+    __slots__ = ()
+
+    @property
+    def __cuda_array_interface__(self):
+        raise AttributeError
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, stream=None):
+        assert stream == 1
+        return self._host.__dlpack__()
+
+
+def _swapped(function):
+    return lambda a, b: function(b, a)
+
+
+def _operation(function):
+    def apply(self, *others):
+        if any(isinstance(other, np.ndarray) for other in others):
+            raise TypeError("an array on a GPU and one of NumPy's")
+        return DeviceArray(function(self._host, *map(host, others)))
+
+    return apply
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow", "neg", "ge", "le", "gt", "lt"):
+    setattr(DeviceArray, f"__{_name}__", _operation(getattr(operator, _name)))
+for _name in ("add", "sub", "mul", "truediv"):
+    setattr(DeviceArray, f"__r{_name}__", _operation(_swapped(getattr(operator, _name))))
+
+
+def host(value):
+    """The memory of an array, or of each of a list, as NumPy's."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(host, value))
+    return value._host if isinstance(value, DeviceArray) else value
+
+
+class _Library:
+    """NumPy's functions on these arrays."""
+
+    __name__ = "tests.device"
+
+    def __getattr__(self, name):
+        function = getattr(np, name)
+        if not callable(function) or isinstance(function, type):
+            return function
+
+        def call(*args, device="gpu:0", **kwargs):
+            assert device == "gpu:0"
+            kwargs.pop("api_version", None)
+            return DeviceArray(function(*map(host, args), **kwargs))
+
+        return call
+
+
+LIBRARY = _Library()

@@ -1,0 +1,194 @@
+"""Property: arrays on a GPU give what NumPy's give, in their own library.
+
+Witness: the kernels of the CPU. The CUDA kernels run on the CPU here, under the shim of the C++ tests (see
+conftest), and so take the addresses of the host's memory.
+"""
+
+import numpy as np
+import pytest
+
+import exodus_core as ec
+from device_arrays import DeviceArray, DlpackArray, host
+from exodus_core import cuda, kernel, surrogate
+
+pytest.importorskip("array_api_compat")
+
+NEURONS = {
+    "LIF": ec.LIF(alpha=0.9),
+    "LIF per channel": ec.LIF(tau=np.linspace(2.0, 9.0, 5)[:, None], gain="1-alpha", threshold=0.3),
+    "LIF per neuron": ec.LIF(alpha=np.linspace(0.5, 0.99, 15).reshape(5, 3), v_min=-0.2, max_spikes=3),
+    "IF": ec.IF(reset="zero"),
+    "ExpLeak": ec.ExpLeak(tau=4.0),
+    "CubaLIF": ec.CubaLIF(alpha=0.9, tau_syn=np.array([3.0, 4.0, 5.0])),
+    "ALIF": ec.ALIF(alpha=0.9, alpha_adapt=0.95, adapt_scale=0.2),
+    "SRM": ec.SRM(
+        kernel.Alpha(tau=np.array([[3.0], [5.0], [4.0], [2.0], [6.0]])), kernel.Exponential(0.8, -1.0)
+    ),
+}
+LAYOUTS = {"time first": 0, "time last": 2, "time between": 1, "of channels last": 0}
+
+
+@pytest.fixture(autouse=True)
+def _kernels(shim):
+    """In every test."""
+
+
+def data(dtype, layout, time=23):
+    """Random numbers of (5, 3) neurons over time, lying in memory as `layout` says."""
+    values = np.random.default_rng(4).normal(0.2, 0.5, (time, 5, 3)).astype(dtype)
+    if layout == "of channels last":
+        return np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return np.ascontiguousarray(np.moveaxis(values, 0, LAYOUTS[layout]))
+
+
+def assert_same(device, cpu, tolerance=0.0):
+    if cpu is None:
+        assert device is None
+        return
+    assert isinstance(device, DeviceArray), type(device)
+    assert device.dtype == cpu.dtype and device.shape == cpu.shape
+    if tolerance == 0:
+        np.testing.assert_array_equal(host(device), cpu)
+    else:
+        np.testing.assert_allclose(
+            host(device), cpu, rtol=tolerance, atol=tolerance * max(1, np.abs(cpu).max())
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", NEURONS)
+def test_both_verbs(name, layout, dtype):
+    neuron, current, axis = NEURONS[name], data(dtype, layout), LAYOUTS[layout]
+    cpu = ec.forward(neuron, current, time_axis=axis)
+    device = ec.forward(neuron, DeviceArray(current), time_axis=axis)
+    assert_same(device.spikes, cpu.spikes)
+    assert_same(device.potential, cpu.potential)
+    assert host(device.potential).strides == cpu.potential.strides
+    for own, other in zip(device.state, cpu.state, strict=True):
+        assert_same(own, other)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    e, q = data(dtype, layout), data(dtype, layout)[::-1].copy()
+    e = None if cpu.spikes is None else e
+    for method in ("exodus", "slayer", "bptt"):
+        expected = ec.backward(cpu, e, grad_potential=q, method=method, surrogate=surrogate.ATan())
+        got = ec.backward(
+            device,
+            None if e is None else DeviceArray(e),
+            grad_potential=DeviceArray(q),
+            method=method,
+            surrogate=surrogate.ATan(),
+        )
+        assert_same(got.current, expected.current, tolerance)
+        for own, other in zip(got.state, expected.state, strict=True):
+            assert_same(own, other, tolerance)
+        assert got.parameters.keys() == expected.parameters.keys()
+        for key, gradient in expected.parameters.items():
+            assert_same(got.parameters[key], np.asarray(gradient), tolerance)
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_chunks_and_states(name):
+    neuron, current = NEURONS[name], data(np.float32, "time first")
+    whole = ec.forward(neuron, current)
+    first = ec.forward(neuron, DeviceArray(current[:9]))
+    second = ec.forward(neuron, DeviceArray(current[9:]), state=first.state)
+    assert_same(second.potential, whole.potential[9:])
+    cpu = ec.forward(neuron, current[9:], state=ec.forward(neuron, current[:9]).state)
+    ones = np.ones_like(current[9:])
+    expected = ec.backward(cpu, grad_potential=ones, parameters=())
+    assert_same(
+        ec.backward(second, grad_potential=DeviceArray(ones), parameters=()).state.potential,
+        expected.state.potential,
+        1e-5,
+    )
+
+
+def test_a_custom_surrogate_gets_and_gives_device_arrays():
+    current = data(np.float32, "time first")
+    for neuron in (NEURONS["LIF per channel"], NEURONS["ALIF"]):
+        cpu, device = ec.forward(neuron, current), ec.forward(neuron, DeviceArray(current))
+
+        def bend(u, threshold):
+            return 1.0 / ((u - threshold) * (u - threshold) + 1.0)
+
+        expected = ec.backward(cpu, np.ones_like(current), surrogate=bend)
+        got = ec.backward(device, DeviceArray(np.ones_like(current)), surrogate=bend)
+        assert_same(got.current, expected.current, 1e-5)
+
+
+def test_gaps_are_copied_once():
+    wide = data(np.float32, "time first", time=40)
+    cpu = ec.forward(ec.LIF(alpha=0.9), wide[::2])
+    assert_same(ec.forward(ec.LIF(alpha=0.9), DeviceArray(wide[::2])).potential, cpu.potential)
+    assert_same(
+        ec.forward(ec.LIF(alpha=0.9), DeviceArray(wide[::-1])).spikes,
+        ec.forward(ec.LIF(alpha=0.9), wide[::-1]).spikes,
+    )
+
+
+def test_results_are_reused():
+    current = DeviceArray(data(np.float32, "time first"))
+    trace = ec.forward(ec.LIF(alpha=0.9), current)
+    address = trace.potential.__cuda_array_interface__["data"]
+    again = ec.forward(ec.LIF(alpha=0.5), current, out=trace)
+    assert again is trace and again.potential.__cuda_array_interface__["data"] == address
+    assert_same(again.potential, ec.forward(ec.LIF(alpha=0.5), host(current)).potential)
+    with pytest.raises(ValueError, match=r"out\.spikes must not overlap current"):
+        ec.forward(ec.LIF(alpha=0.5), trace.spikes, out=trace)
+
+
+def test_dlpack_alone(shim, monkeypatch):
+    waited = []
+    monkeypatch.setattr(shim, "wait", waited.append)
+    current = data(np.float32, "of channels last")
+    trace = ec.forward(NEURONS["LIF per channel"], DlpackArray(current))
+    assert_same(trace.potential, ec.forward(NEURONS["LIF per channel"], current).potential)
+    assert waited == [1]  # it names no stream
+
+
+def test_the_stream_is_the_arrays(shim, monkeypatch):
+    streams = []
+    run = shim.forward
+    monkeypatch.setattr(
+        shim, "forward", lambda *arguments: (streams.append(arguments[-1][0]), run(*arguments))
+    )
+    monkeypatch.setattr(shim, "wait", lambda stream: pytest.fail("waited"))
+    ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((3, 2), np.float32)))
+    assert streams == [7]
+
+
+def test_filters():
+    x = data(np.float64, "time last")
+    for k in (kernel.Alpha(3.0), kernel.DoubleExponential(0.5, 0.8)):
+        expected = ec.kernel_filter(k, x, time_axis=2)
+        assert_same(ec.kernel_filter(k, DeviceArray(x), time_axis=2).output, expected.output)
+        adjoint = ec.kernel_filter_adjoint(k, x, time_axis=2).output
+        assert_same(ec.kernel_filter_adjoint(k, DeviceArray(x), time_axis=2).output, adjoint, 1e-12)
+
+
+def test_errors_name_the_argument():
+    current = DeviceArray(np.ones((4, 3), np.float32))
+    trace = ec.forward(ec.LIF(alpha=0.9), current)
+    with pytest.raises(TypeError, match="grad_spikes must be an array of device on gpu:0, got ndarray"):
+        ec.backward(trace, np.ones((4, 3), np.float32))
+    with pytest.raises(TypeError, match="grad_spikes must have dtype float32, got float64"):
+        ec.backward(trace, DeviceArray(np.ones((4, 3))))
+    with pytest.raises(ValueError, match=r"grad_spikes must have shape \(4, 3\), got \(3, 4\)"):
+        ec.backward(trace, DeviceArray(np.ones((3, 4), np.float32)))
+    with pytest.raises(TypeError, match="current must have dtype float32 or float64"):
+        ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((4, 3), np.int32)))
+    with pytest.raises(TypeError, match=r"state\.potential must be an array of device on gpu:0, got ndarray"):
+        ec.forward(ec.LIF(alpha=0.9), current, state=ec.LIF(alpha=0.9).initial_state((3,)))
+
+
+def test_growth_needs_the_host():
+    trace = ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((4, 3), np.float32)))
+    with pytest.raises(TypeError, match="trace must be of NumPy's arrays, got arrays of device on gpu:0"):
+        ec.growth(trace)
+
+
+def test_without_kernels_the_error_says_why(monkeypatch):
+    monkeypatch.setattr(cuda, "_found", lambda: (None, "there are none"))
+    with pytest.raises(RuntimeError, match="arrays on a GPU cannot be taken: there are none"):
+        ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((4, 3), np.float32)))

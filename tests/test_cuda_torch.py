@@ -1,0 +1,156 @@
+"""Property: layers on CUDA tensors give what they give on the CPU, with all gradients, and never wait.
+
+Witness: the same layers on the CPU. The CUDA kernels run on the CPU here, under the shim of the C++ tests
+(see conftest): tensors of the host's memory that say that they are on a GPU.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import exodus_core as ec
+from exodus_core import kernel
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("array_api_compat")
+snn = pytest.importorskip("exodus_core.torch")
+
+TIME, BATCH, CHANNELS, WIDTH = 19, 2, 3, 5
+LAYERS = {
+    "LIF": lambda: snn.LIF(alpha=0.9, learn=("alpha", "threshold")),
+    "LIF of tau": lambda: snn.LIF(tau=5.0, gain="1-alpha", learn={"tau": (CHANNELS, 1)}, method="bptt"),
+    "LIF with fixed arrays": lambda: snn.LIF(alpha=np.linspace(0.5, 0.9, WIDTH), gain=0.7, learn=("gain",)),
+    "IF": lambda: snn.IF(threshold=0.8, max_spikes=None),
+    "ExpLeak": lambda: snn.ExpLeak(tau=4.0, learn=("tau",)),
+    "CubaLIF": lambda: snn.CubaLIF(tau=6.0, alpha_syn=0.7, learn=("tau", "alpha_syn")),
+    "ALIF": lambda: snn.ALIF(alpha=0.9, tau_adapt=8.0, adapt_scale=0.2, learn=("adapt_scale", "tau_adapt")),
+    "SRM": lambda: snn.SRM(
+        kernel.Alpha(tau=4.0),
+        kernel.Exponential(0.8, scale=np.linspace(-1.0, -0.5, WIDTH)),
+        learn={"epsilon.tau": (CHANNELS, 1), "epsilon.scale": (WIDTH,), "nu.scale": (WIDTH,)},
+    ),
+}
+
+
+@pytest.fixture
+def on_gpu(shim, monkeypatch):
+    """From here on, tensors say that they are on a GPU."""
+
+    def pretend():
+        monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True), raising=False)
+        stream = SimpleNamespace(cuda_stream=11)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+
+    return pretend
+
+
+def inputs(name, dtype):
+    torch.manual_seed(3)
+    current = torch.randn(TIME, BATCH, CHANNELS, WIDTH, dtype=dtype).mul_(0.5).add_(0.3)
+    weights = torch.randn(TIME, BATCH, CHANNELS, WIDTH, dtype=dtype)
+    return current.requires_grad_(), weights
+
+
+def results(name, dtype, with_state):
+    """Output, final state, and the gradients of the current, the state and the learnt values."""
+    layer = LAYERS[name]().to(dtype)
+    current, weights = inputs(name, dtype)
+    state = None
+    if with_state:
+        names = layer._given._state._fields
+        state = layer._given._state(
+            *(
+                torch.full(weights.shape[1:], 0.1 * k, dtype=dtype, requires_grad=True)
+                for k in range(len(names))
+            )
+        )
+    output, final = layer(current, state)
+    loss = (output * weights).sum() + sum((part * part).sum() for part in final)
+    loss.backward()
+    learnt = {key: parameter.grad for key, parameter in layer.named_parameters()}
+    of_state = [] if state is None else [part.grad for part in state]
+    return output.detach(), [part.detach() for part in final], current.grad, of_state, learnt
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, dtype, with_state, on_gpu):
+    output, final, of_current, of_state, learnt = results(name, dtype, with_state)
+    on_gpu()
+    device = results(name, dtype, with_state)
+    assert torch.equal(device[0], output)
+    assert all(torch.equal(own, other) for own, other in zip(device[1], final, strict=True))
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-12}
+    torch.testing.assert_close(device[2], of_current, **tolerance)
+    torch.testing.assert_close(device[3], of_state, **tolerance)
+    assert device[4].keys() == learnt.keys()
+    for key, gradient in learnt.items():
+        assert device[4][key].shape == gradient.shape
+        torch.testing.assert_close(device[4][key], gradient, **tolerance)
+
+
+def test_on_torchs_stream(on_gpu, shim, monkeypatch):
+    streams, run = [], shim.forward
+
+    def watched(*arguments):
+        streams.append(arguments[-1][0])
+        run(*arguments)
+
+    monkeypatch.setattr(shim, "forward", watched)
+    on_gpu()
+    snn.LIF(alpha=0.9)(torch.ones(4, 3))
+    assert streams == [11]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_nothing_goes_to_the_host(name, on_gpu, monkeypatch):
+    """After a first call nothing is copied between host and device: it could not be in a CUDA graph."""
+    layer = LAYERS[name]()
+    current, weights = inputs(name, torch.float32)
+    on_gpu()
+    layer(current)
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError("a copy between host and device")
+
+    for method in ("numpy", "cpu", "cuda", "item", "tolist", "__array__", "__float__", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, method, refuse)
+    for function in ("from_numpy", "tensor", "as_tensor", "asarray"):
+        monkeypatch.setattr(torch, function, refuse)
+    for method in ("exodus", "slayer", "bptt"):
+        layer.method = method
+        (layer(current) * weights).sum().backward()
+
+
+def test_a_custom_surrogate_gets_tensors(on_gpu):
+    def bend(u, threshold):
+        assert isinstance(u, torch.Tensor) and isinstance(threshold, torch.Tensor)
+        return 1.0 / (1.0 + (u - threshold) ** 2)
+
+    gradients = []
+    for start in (lambda: None, on_gpu):
+        start()
+        current = torch.linspace(-1, 2, 60).reshape(10, 6).requires_grad_()
+        snn.spike(current, ec.LIF(alpha=0.9), surrogate=bend).spikes.sum().backward()
+        gradients.append(current.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_arrays_without_autograd(on_gpu):
+    current = torch.linspace(-1, 2, 60).reshape(10, 6)
+    expected = ec.forward(ec.LIF(alpha=0.9), current.numpy())
+    on_gpu()
+    trace = ec.forward(ec.LIF(alpha=0.9), current)
+    assert torch.equal(trace.potential, torch.from_numpy(expected.potential))
+    assert isinstance(ec.backward(trace, torch.ones_like(current)).parameters["alpha"], torch.Tensor)
+    with pytest.raises(TypeError, match=r"current must not require a gradient.*exodus_core\.torch\.spike"):
+        ec.forward(ec.LIF(alpha=0.9), current.clone().requires_grad_())
+
+
+def test_a_layer_that_was_not_moved(monkeypatch):
+    layer = snn.LIF(alpha=0.9, learn=("alpha",))
+    monkeypatch.setattr(torch.nn.Parameter, "device", property(lambda self: torch.device("cuda:0")))
+    with pytest.raises(TypeError, match=r"alpha must be on the device of current, cpu, got cuda:0.*\.to\(\)"):
+        layer(torch.ones(3, 2))
