@@ -306,27 +306,6 @@ Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& thr
   return Status::ok;
 }
 
-const char* message(Status status) noexcept {
-  switch (status) {
-    case Status::ok:
-      return "ok";
-    case Status::bad_layout:
-      return "a size of the layout is below 1, or their product is beyond 64 bits";
-    case Status::bad_parameter:
-      return "a parameter's count or repeat is below 1, its data is null, or an option is out of range";
-    case Status::null_pointer:
-      return "an array that this call needs is null";
-    case Status::workspace_too_small:
-      return "the workspace is smaller than workspace() says";
-    case Status::unsupported:
-      return "unsupported: unknown method, surrogate or EXODUS_ISA, or the gradient of a parameter that is tied to another or has no "
-             "effect";
-    case Status::cuda:
-      return "the CUDA runtime reported an error";
-  }
-  return "unknown status";
-}
-
 const char* version() noexcept {
   return EXODUS_VERSION;
 }
