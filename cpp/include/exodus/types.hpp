@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "half.hpp"
 #include "macros.hpp"
 
 namespace exodus {
@@ -58,7 +59,7 @@ template <>
 struct Arithmetic<double> {
   using type = double;
 };
-/// The type of parameters and states: double for double data, else float.
+/// The type of parameters, states and potentials: double for double data, else float, for float16 and bfloat16 too.
 template <class S>
 using arithmetic_t = typename Arithmetic<S>::type;
 

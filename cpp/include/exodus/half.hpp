@@ -1,0 +1,74 @@
+/// @file
+/// Numbers of two bytes, for storage alone: arithmetic is in float.
+///
+/// Conversions give the same bits on the host and on a device. NaN becomes the one NaN that GPUs make of it (float16 to float and float to
+/// either type); from bfloat16 to float every bit stays.
+#pragma once
+
+#include <cstdint>
+
+#include "macros.hpp"
+
+namespace exodus {
+
+/// IEEE 754's binary16: 5 bits of exponent, 10 of mantissa. Integers above 2048, counts of spikes too, are rounded.
+struct float16 {
+  std::uint16_t bits;
+};
+
+/// The upper half of a float: 8 bits of exponent, 7 of mantissa. Integers above 256, counts of spikes too, are rounded.
+struct bfloat16 {
+  std::uint16_t bits;
+};
+
+EXODUS_SCALAR float to_float(float16 x) {
+#if defined(__CUDA_ARCH__)
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(x.bits));
+  return result;
+#else
+  const std::uint32_t sign = (x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
+  // Subnormal numbers count steps of 2^-24, which are those of float from 1/2 on.
+  const float subnormal = __builtin_bit_cast(float, 0x3f000000u + magnitude) - 0.5f;
+  const std::uint32_t normal = (magnitude << 13) + ((127u - 15u) << 23);
+  const std::uint32_t finite = sign | (magnitude < 0x400u ? __builtin_bit_cast(std::uint32_t, subnormal) : normal);
+  const std::uint32_t other = magnitude > 0x7c00u ? 0x7fffffffu : sign | 0x7f800000u;
+  return __builtin_bit_cast(float, magnitude < 0x7c00u ? finite : other);
+#endif
+}
+
+EXODUS_SCALAR float to_float(bfloat16 x) {
+  return __builtin_bit_cast(float, std::uint32_t{x.bits} << 16);
+}
+
+/// To the nearest, of two the even one; from 65520 on to infinity.
+EXODUS_SCALAR float16 to_float16(float x) {
+#if defined(__CUDA_ARCH__)
+  float16 result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
+  return result;
+#else
+  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x), magnitude = bits & 0x7fffffffu;
+  const float near_half = __builtin_bit_cast(float, magnitude) + 0.5f;   // rounded to steps of 2^-24
+  const std::uint32_t subnormal = __builtin_bit_cast(std::uint32_t, near_half) - 0x3f000000u;
+  const std::uint32_t normal = (magnitude - ((127u - 15u) << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  const std::uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;   // 2^-14
+  const std::uint32_t rounded = magnitude < 0x47800000u ? finite : 0x7c00u;    // 2^16
+  return {static_cast<std::uint16_t>(magnitude > 0x7f800000u ? 0x7fffu : (bits >> 16 & 0x8000u) | rounded)};
+#endif
+}
+
+/// To the nearest, of two the even one.
+EXODUS_SCALAR bfloat16 to_bfloat16(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800   // earlier ones lack the instruction
+  bfloat16 result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
+  return result;
+#else
+  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
+  const std::uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : rounded)};
+#endif
+}
+
+}   // namespace exodus
