@@ -28,38 +28,35 @@ static inline bool with_fir(const FirRole<V>* fir) {
   return fir[0].taps.length > 0 || fir[1].taps.length > 0;
 }
 
-/// What every call has.
-template <class S>
+/// What every call has. `Element` is the type of the arrays that may be stored shorter than V; void where it is known at run time.
+template <class V, class Element = V>
 struct Call {
-  using V = arithmetic_t<S>;
   Layout layout;
   Model model{};
   int variant = 0;
   V cap{};   ///< spikes in a step, at most
   Param<V> parameters[max_parameters];
-  const S* current = nullptr;   ///< backward null unless a wanted gradient reads it
+  const Element* current = nullptr;   ///< backward null unless a wanted gradient reads it
   const V* initial[max_states] = {};
   FirRole<V> fir[2];
 };
 
-template <class S>
-struct ForwardCall : Call<S> {
-  using V = arithmetic_t<S>;
+template <class V, class Element = V>
+struct ForwardCall : Call<V, Element> {
   V* potential = nullptr;
-  S* spikes = nullptr;
+  Element* spikes = nullptr;
   V* final[max_states] = {};
 };
 
-template <class S>
-struct BackwardCall : Call<S> {
-  using V = arithmetic_t<S>;
+template <class V, class Element = V>
+struct BackwardCall : Call<V, Element> {
   Method method{};
-  Surrogate<S> surrogate;
+  Surrogate<V> surrogate;
   const V* potential = nullptr;
-  const S* grad_spikes = nullptr;
+  const Element* grad_spikes = nullptr;
   const V* grad_potential = nullptr;
   const V* grad_final[max_states] = {};
-  S* grad_current = nullptr;
+  Element* grad_current = nullptr;
   V* grad_initial[max_states] = {};
   double* sums[max_parameters] = {};   ///< per neuron: the gradient of its own copy of the parameter; null: not wanted
 };

@@ -160,8 +160,8 @@ bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given, cons
 }
 
 /// Checks the neuron and lists what every call has, but for the current.
-template <class N, class State>
-Status read_neuron(const Layout& layout, const N& neuron, const State& initial, Call<typename N::Storage>& call) {
+template <class N, class State, class Element>
+Status read_neuron(const Layout& layout, const N& neuron, const State& initial, Call<typename Traits<N>::V, Element>& call) {
   if (const Status status = set_parameters(neuron, call.parameters); status != Status::ok) return status;
   if (!set_taps(neuron, layout.outer * layout.inner, call.fir)) return Status::bad_parameter;
   call.layout = layout;
@@ -174,8 +174,8 @@ Status read_neuron(const Layout& layout, const N& neuron, const State& initial, 
 }
 
 /// Checks the arguments and lists them.
-template <class N>
-Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename N::Storage>& call) {
+template <class N, class Element>
+Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename Traits<N>::V, Element>& call) {
   using T = Traits<N>;
   if (!valid(layout)) return Status::bad_layout;
   if (arrays.current == nullptr) return Status::null_pointer;
@@ -188,9 +188,9 @@ Status read(const Layout& layout, const N& neuron, const typename N::Forward& ar
   return Status::ok;
 }
 
-template <class N>
+template <class N, class Element>
 Status read(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
-            const typename N::Backward& arrays, const Wanted<N>& wanted, BackwardCall<typename N::Storage>& call) {
+            const typename N::Backward& arrays, const Wanted<N>& wanted, BackwardCall<typename Traits<N>::V, Element>& call) {
   using T = Traits<N>;
   using Role = FirRole<typename T::V>;
   if (!valid(layout)) return Status::bad_layout;
@@ -202,7 +202,8 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   if (wanted.reads_current() && arrays.current == nullptr) return Status::null_pointer;
   for (int k = 0; k < 2; ++k) call.fir[k].summed = wanted.taps[k] != nullptr;
   call.method = method;
-  call.surrogate = surrogate;
+  const auto& [a, b, c] = surrogate.shape;
+  call.surrogate = {surrogate.kind, surrogate.scale, {a, b, c}, surrogate.values};
   call.potential = arrays.potential;
   call.current = wanted.reads_current() ? arrays.current : nullptr;
   call.grad_spikes = N::fires ? arrays.grad_spikes : nullptr;
