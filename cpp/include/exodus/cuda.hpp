@@ -7,6 +7,9 @@
 /// stream of that device, and leave the caller's current device as it was. They neither allocate nor wait: results are there when the
 /// stream has come to them. Forward has the bits of exodus::forward; backward agrees with it to rounding, and gives the same bits on every
 /// run.
+///
+/// Neurons are of float, double, float16 or bfloat16. The last two are types of `current`, `spikes`, `grad_spikes` and `grad_current`
+/// alone: all else is float, and so is what a neuron computes.
 #pragma once
 
 #include "exodus.hpp"

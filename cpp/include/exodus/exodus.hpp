@@ -21,9 +21,9 @@
 
 namespace exodus {
 
-/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, ExpLeak or KernelFilter, of float or double. Kernels with taps
-/// alone need a workspace. The results have the same bits on every instruction set, thread count, layout and chunking of time. Outputs must
-/// not overlap inputs or each other.
+/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, ExpLeak or KernelFilter, of float or double (float16 and
+/// bfloat16: on a device alone, cuda.hpp). Kernels with taps alone need a workspace. The results have the same bits on every instruction
+/// set, thread count, layout and chunking of time. Outputs must not overlap inputs or each other.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
 

@@ -43,34 +43,36 @@ EXODUS_DEVICE_SCALAR int steps_from(std::int64_t first, std::int64_t end, int mo
   return static_cast<int>(end - first < most ? end - first : most);
 }
 
-template <template <class> class N, int Variant, class S>
+template <template <class> class N, int Variant, class V>
 EXODUS_KERNEL(block_threads)
-forward_kernel(EXODUS_GRID_CONSTANT ForwardCall<S> call, EXODUS_GRID_CONSTANT Groups groups) {
-  using V = arithmetic_t<S>;
+forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups) {
   using C = Traits<N<V>>;
   EXODUS_SHARED(V, tile, forward_steps<V> * tile_pitch);
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
     const Place place = place_of(call.layout, groups, group);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
-    const Arrays<S, 1> inputs{{call.current}};
-    V current[1][forward_steps<V>], next[1][forward_steps<V>], potential[forward_steps<V>], spikes[forward_steps<V>];
-    load_steps(inputs, call.layout, place, 0, steps_from(0, call.layout.time, forward_steps<V>), current, tile);
-    for (std::int64_t first = 0; first < call.layout.time; first += forward_steps<V>) {
-      const int steps = steps_from(first, call.layout.time, forward_steps<V>);
+    const Sources<1> inputs{{{call.current, call.format}}};
+    V current[forward_steps<V>] = {}, next[1][forward_steps<V>], potential[forward_steps<V>], spikes[forward_steps<V>];
+    for (std::int64_t first = -forward_steps<V>; first < call.layout.time; first += forward_steps<V>) {
       const std::int64_t later = first + forward_steps<V>;
-      // Under way while this chunk is worked on.
+      // Under way while this chunk is worked on; at first there is none.
       if (later < call.layout.time)
         load_steps(inputs, call.layout, place, later, steps_from(later, call.layout.time, forward_steps<V>), next, tile);
-      EXODUS_UNROLL
-      for (int d = 0; d < forward_steps<V>; ++d) {
-        if (d < steps) step<Variant>(parameters, call.cap, state, current[0][d]);
-        potential[d] = state.potential;
-        if constexpr (N<S>::fires) spikes[d] = state.spikes;
-        current[0][d] = next[0][d];
+      if (first >= 0) {
+        const int steps = steps_from(first, call.layout.time, forward_steps<V>);
+        decode(call.format, current);
+        EXODUS_UNROLL
+        for (int d = 0; d < forward_steps<V>; ++d) {
+          if (d < steps) step<Variant>(parameters, call.cap, state, current[d]);
+          potential[d] = state.potential;
+          if constexpr (N<V>::fires) spikes[d] = state.spikes;
+        }
+        store_steps(call.potential, Format::arithmetic, call.layout, place, first, steps, potential, tile);
+        if constexpr (N<V>::fires) store_steps(call.spikes, call.format, call.layout, place, first, steps, spikes, tile);
       }
-      store_steps(call.potential, call.layout, place, first, steps, potential, tile);
-      if constexpr (N<S>::fires) store_steps(call.spikes, call.layout, place, first, steps, spikes, tile);
+      EXODUS_UNROLL
+      for (int d = 0; d < forward_steps<V>; ++d) current[d] = next[0][d];
     }
     store_entries<C::states>(call.final, place, state);
   }
@@ -104,14 +106,12 @@ class Rebuilt {
   using C = Traits<N<V>>;
   using State = typename C::State;
 
-  template <class S>
-  EXODUS_DEVICE Rebuilt(const BackwardCall<S>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
+  EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
                         const typename C::Parameters& parameters)
       : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap) {}
 
   /// Runs the states forward through all of time and keeps the ones before each segment.
-  template <class S>
-  EXODUS_DEVICE void mark(const BackwardCall<S>& call, const Place& place, State state) {
+  EXODUS_DEVICE void mark(const Formatted<BackwardCall, V>& call, const Place& place, State state) {
     for (std::int64_t mark = 0, n = 0; mark < tape_.segments; ++mark) {
       write(tape_.marks, mark, state);
       for (std::int64_t end = n + tape_.segment; n < end && n < call.layout.time; ++n) state = after(call, place, n, state);
@@ -119,8 +119,8 @@ class Rebuilt {
   }
 
   /// The states of the steps of a segment, and that before it.
-  template <class S>
-  EXODUS_DEVICE void rebuild(const BackwardCall<S>& call, const Place& place, std::int64_t mark, std::int64_t begin, std::int64_t end) {
+  EXODUS_DEVICE void rebuild(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t mark, std::int64_t begin,
+                             std::int64_t end) {
     State state = read(tape_.marks, mark);
     write(tape_.steps, 0, state);
     for (std::int64_t n = begin; n < end; ++n) {
@@ -133,11 +133,10 @@ class Rebuilt {
   EXODUS_DEVICE State at(std::int64_t n, std::int64_t begin) const { return read(tape_.steps, n - begin + 1); }
 
  private:
-  template <class S>
-  EXODUS_DEVICE State after(const BackwardCall<S>& call, const Place& place, std::int64_t n, const State& before) const {
+  EXODUS_DEVICE State after(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n, const State& before) const {
     const std::int64_t k = place.offset + n * call.layout.inner;
     return recorded_state<N, Form>(call.variant, parameters_, cap_, before, call.potential == nullptr ? V(0) : call.potential[k],
-                                   call.current == nullptr ? V(0) : V(call.current[k]));
+                                   call.current == nullptr ? V(0) : element<V>({call.current, call.format}, k));
   }
 
   EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const { return (slot * (C::states - 1) + state - 1) * neurons_ + neuron_; }
@@ -161,8 +160,8 @@ class Rebuilt {
 };
 
 /// h[d] = f'(x[d]) for the steps of a chunk.
-template <class S, class V, int D>
-EXODUS_DEVICE_SCALAR void fill_surrogate(const Surrogate<S>& surrogate, V threshold, const V (&x)[D], V (&h)[D]) {
+template <class V, int D>
+EXODUS_DEVICE_SCALAR void fill_surrogate(const Surrogate<V>& surrogate, V threshold, const V (&x)[D], V (&h)[D]) {
   switch (surrogate.kind) {
 #define EXODUS_KIND(name, expression)                                                                                                      \
   case SurrogateKind::name:                                                                                                                \
@@ -188,8 +187,8 @@ EXODUS_DEVICE_SCALAR V field(Struct& aggregate) {
 }
 
 /// h of the steps of a chunk from u, or where the model fires by more from its states; `on_tape` of these steps are on the tape.
-template <template <class> class N, class S, class Parameters, class Tapes, class V, int D>
-EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<S>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
+template <template <class> class N, class Parameters, class Tapes, class V, int D>
+EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
                                      std::int64_t first, std::int64_t segment, const V (&u)[D], V (&h)[D]) {
   using C = Traits<N<V>>;
   const V threshold = field<N<V>::threshold_index, C::parameters, Parameters, V>(parameters);
@@ -207,10 +206,9 @@ EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<S>& surrogate, Parameters& 
   }
 }
 
-template <template <class> class N, Method M, int Form, class S, bool Terms>
+template <template <class> class N, Method M, int Form, class V, bool Terms>
 EXODUS_KERNEL(block_threads)
-backward_kernel(EXODUS_GRID_CONSTANT BackwardCall<S> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<arithmetic_t<S>> tapes) {
-  using V = arithmetic_t<S>;
+backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes) {
   using C = Traits<N<V>>;
   using State = typename C::State;
   using Carry = typename N<V>::template Carry<M, V>;
@@ -229,13 +227,13 @@ backward_kernel(EXODUS_GRID_CONSTANT BackwardCall<S> call, EXODUS_GRID_CONSTANT 
 
     Carry carry{};
     double sums[C::parameters] = {};
-    V grad[backward_steps<V>];
+    V grad[backward_steps<V>] = {};
     std::int64_t mark = tapes.segments, segment = tapes.segments * tapes.segment;   // the first step on the tape
     for (std::int64_t first = (layout.time - 1) / backward_steps<V> * backward_steps<V>; first >= 0; first -= backward_steps<V>) {
       const int steps = steps_from(first, layout.time, backward_steps<V>);
       V values[inputs][backward_steps<V>];
-      Arrays<S, inputs> arrays{{call.potential, call.grad_spikes, call.grad_potential, call.surrogate.values}};
-      if constexpr (Terms) arrays.at[4] = call.current;
+      Sources<inputs> arrays{{{call.potential}, {call.grad_spikes, call.format}, {call.grad_potential}, {call.surrogate.values}}};
+      if constexpr (Terms) arrays.at[4] = {call.current, call.format};
       load_steps(arrays, layout, place, first, steps, values, tile);
       auto& [u, e, q, h] = reinterpret_cast<V(&)[4][backward_steps<V>]>(values);
       if (rebuilds && first < segment) {
@@ -248,6 +246,8 @@ backward_kernel(EXODUS_GRID_CONSTANT BackwardCall<S> call, EXODUS_GRID_CONSTANT 
           bend_chunk<N>(call.surrogate, parameters, rebuilt, rebuilds ? steps : 0, first, segment, u, h);
         }
       }
+      decode(call.format, e);
+      if constexpr (Terms) decode(call.format, values[4]);
       V earlier = V(0);   // the potential before the chunk
       if (first > 0 && place.active && call.potential != nullptr) earlier = call.potential[place.offset + (first - 1) * layout.inner];
       V partial[C::parameters] = {};
@@ -282,7 +282,7 @@ backward_kernel(EXODUS_GRID_CONSTANT BackwardCall<S> call, EXODUS_GRID_CONSTANT 
         EXODUS_UNROLL
         for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
       }
-      store_steps(call.grad_current, layout, place, first, steps, grad, tile);
+      store_steps(call.grad_current, call.format, layout, place, first, steps, grad, tile);
     }
     State grad_initial = initial_gradient<M, Form>(parameters, initial, carry);
     store_entries<C::states>(call.grad_initial, place, grad_initial);

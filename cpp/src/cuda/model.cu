@@ -10,35 +10,35 @@
 namespace exodus::cuda {
 namespace {
 
-template <template <class> class N, int Variant, class S>
-Status launch_forward(const ForwardCall<S>& call, Stream stream) {
+template <template <class> class N, int Variant, class V>
+Status launch_forward(const Formatted<ForwardCall, V>& call, Stream stream) {
   const Groups groups(call.layout, call.parameters);
-  return launch(forward_kernel<N, Variant, S>, blocks_for(groups.count), block_threads, stream, call, groups);
+  return launch(forward_kernel<N, Variant, V>, blocks_for(groups.count), block_threads, stream, call, groups);
 }
 
-template <template <class> class N, Method M, int Form, class S>
-Status launch_backward(const BackwardCall<S>& call, const Tape<arithmetic_t<S>>& tape, bool terms, Stream stream) {
+template <template <class> class N, Method M, int Form, class V>
+Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, bool terms, Stream stream) {
   const Groups groups(call.layout, call.parameters);
-  const auto kernel = terms ? backward_kernel<N, M, Form, S, true> : backward_kernel<N, M, Form, S, false>;
+  const auto kernel = terms ? backward_kernel<N, M, Form, V, true> : backward_kernel<N, M, Form, V, false>;
   return launch(kernel, blocks_for(groups.count), block_threads, stream, call, groups, tape);
 }
 
-template <class S>
-using LaunchForward = Status (*)(const ForwardCall<S>&, Stream);
-template <class S>
-using LaunchBackward = Status (*)(const BackwardCall<S>&, const Tape<arithmetic_t<S>>&, bool terms, Stream);
+template <class V>
+using LaunchForward = Status (*)(const Formatted<ForwardCall, V>&, Stream);
+template <class V>
+using LaunchBackward = Status (*)(const Formatted<BackwardCall, V>&, const Tape<V>&, bool terms, Stream);
 
-template <template <class> class N, class S, int... Variant>
-LaunchForward<S> forward_launcher(int variant, std::integer_sequence<int, Variant...>) {
-  constexpr LaunchForward<S> launchers[] = {launch_forward<N, Variant, S>...};
+template <template <class> class N, class V, int... Variant>
+LaunchForward<V> forward_launcher(int variant, std::integer_sequence<int, Variant...>) {
+  constexpr LaunchForward<V> launchers[] = {launch_forward<N, Variant, V>...};
   return launchers[variant];
 }
 
-template <template <class> class N, class S, int... Form>
-LaunchBackward<S> backward_launcher(Method method, int variant, std::integer_sequence<int, Form...>) {
-  constexpr LaunchBackward<S> launchers[][sizeof...(Form)] = {{launch_backward<N, Method::exodus, Form, S>...},
-                                                              {launch_backward<N, Method::slayer, Form, S>...},
-                                                              {launch_backward<N, Method::bptt, Form, S>...}};
+template <template <class> class N, class V, int... Form>
+LaunchBackward<V> backward_launcher(Method method, int variant, std::integer_sequence<int, Form...>) {
+  constexpr LaunchBackward<V> launchers[][sizeof...(Form)] = {{launch_backward<N, Method::exodus, Form, V>...},
+                                                              {launch_backward<N, Method::slayer, Form, V>...},
+                                                              {launch_backward<N, Method::bptt, Form, V>...}};
   return launchers[static_cast<int>(method)][variant % static_cast<int>(sizeof...(Form))];
 }
 
@@ -71,7 +71,7 @@ struct Parts {
 
 /// An array that the caller wants; null if there is none.
 template <class N>
-const void* some_result(const BackwardCall<typename N::Storage>& call, const Wanted<N>& wanted) {
+const void* some_result(const Formatted<BackwardCall, typename Traits<N>::V>& call, const Wanted<N>& wanted) {
   const void* result = call.grad_current;
   for (const auto* const state : call.grad_initial) result = result == nullptr ? state : result;
   for (const double* const sum : wanted.grad) result = result == nullptr ? sum : result;
@@ -82,13 +82,15 @@ const void* some_result(const BackwardCall<typename N::Storage>& call, const Wan
 
 template <class N>
 Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace, Stream stream) noexcept {
-  ForwardCall<typename N::Storage> call;
+  using V = typename Traits<N>::V;
+  Formatted<ForwardCall, V> call;
+  call.format = format_of<typename N::Storage>;
   if (const Status status = read(layout, neuron, arrays, call); status != Status::ok) return status;
   if (with_fir(call.fir)) return Status::unsupported;
   const DeviceOf device(arrays.current);
   if (!device.ok()) return Status::cuda;
-  return [&]<template <class> class M, class S>(const M<S>&) {
-    return forward_launcher<M, S>(call.variant, std::make_integer_sequence<int, N::variants>{})(call, stream);
+  return [&]<template <class> class M>(const M<typename N::Storage>&) {
+    return forward_launcher<M, V>(call.variant, std::make_integer_sequence<int, N::variants>{})(call, stream);
   }(neuron);
 }
 
@@ -110,7 +112,8 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
                 const typename N::Backward& arrays, Workspace workspace, Stream stream) noexcept {
   using T = Traits<N>;
   using V = typename T::V;
-  BackwardCall<typename N::Storage> call;
+  Formatted<BackwardCall, V> call;
+  call.format = format_of<typename N::Storage>;
   const Wanted<N> wanted(neuron, arrays);
   if (Status status = read(layout, neuron, method, surrogate, arrays, wanted, call); status != Status::ok) return status;
   if (with_fir(call.fir)) return Status::unsupported;
@@ -132,8 +135,8 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   if (result == nullptr) return Status::ok;
   const DeviceOf device(result);
   if (!device.ok()) return Status::cuda;
-  Status status = [&]<template <class> class M, class S>(const M<S>&) {
-    const auto launcher = backward_launcher<M, S>(method, call.variant, std::make_integer_sequence<int, N::adjoint_variants>{});
+  Status status = [&]<template <class> class M>(const M<typename N::Storage>&) {
+    const auto launcher = backward_launcher<M, V>(method, call.variant, std::make_integer_sequence<int, N::adjoint_variants>{});
     return launcher(call, tape, wanted.sums > 0, stream);
   }(neuron);
   for (int k = 0; status == Status::ok && k < T::parameters; ++k) {
@@ -154,5 +157,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
                                          Stream) noexcept;
 EXODUS_INSTANTIATE(EXODUS_CUDA_MODEL<float>)
 EXODUS_INSTANTIATE(EXODUS_CUDA_MODEL<double>)
+EXODUS_INSTANTIATE(EXODUS_CUDA_MODEL<float16>)
+EXODUS_INSTANTIATE(EXODUS_CUDA_MODEL<bfloat16>)
 
 }   // namespace exodus::cuda

@@ -5,8 +5,7 @@
 /// Where it is narrower, time included that lies last, steps of whole outer indices are read as they lie and turned through shared memory.
 #pragma once
 
-#include "call.hpp"
-#include "launch.hpp"
+#include "format.hpp"
 
 namespace exodus::cuda {
 
@@ -88,71 +87,99 @@ EXODUS_DEVICE_SCALAR void for_tile(const Layout& layout, const Place& place, std
 }
 
 /// Some arrays of the same layout, of which any may be missing.
-template <class T, int Count>
-struct Arrays {
-  const T* at[Count];
+template <int Count>
+struct Sources {
+  Source at[Count];
 
-  /// By comparisons: an array of pointers that is indexed by a number of the loop would lie in memory.
-  EXODUS_DEVICE const T* pick(int k) const {
-    const T* picked = at[0];
+  /// By comparisons of members: an array that is indexed by a number of the loop would lie in memory.
+  EXODUS_DEVICE Source pick(int k) const {
+    Source picked = at[0];
     EXODUS_UNROLL
-    for (int i = 1; i < Count; ++i) picked = k == i ? at[i] : picked;
+    for (int i = 1; i < Count; ++i) {
+      picked.data = k == i ? at[i].data : picked.data;
+      picked.format = k == i ? at[i].format : picked.format;
+    }
     return picked;
   }
 };
 
-/// values[k][d] = array k at step first + d of this thread's neuron, for d < steps; the rest, and all of a missing array, is 0. All threads
-/// of a block come here together.
-template <class T, int Count, class V, int D>
-EXODUS_DEVICE_SCALAR void load_steps(const Arrays<T, Count>& arrays, const Layout& layout, const Place& place, std::int64_t first,
-                                     int steps, V (&values)[Count][D], SharedPointer<V> tile) {
+/// values[d] = the bits of element begin + d * stride for d < steps; the rest is 0.
+template <class T, class V, int D>
+EXODUS_DEVICE_SCALAR void load_lane(const T* array, std::int64_t begin, std::int64_t stride, int steps, V (&values)[D]) {
+  EXODUS_UNROLL
+  for (int d = 0; d < D; ++d) values[d] = d < steps ? carried<V>(load_once(array + (begin + d * stride))) : V(0);
+}
+
+/// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps; the rest, and all of a
+/// missing array, is 0. All threads of a block come here together.
+template <int Count, class V, int D>
+EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout& layout, const Place& place, std::int64_t first, int steps,
+                                     V (&values)[Count][D], SharedPointer<V> tile) {
   if (place.tiled) {
     __syncthreads();
     for (int k = 0; k < Count; ++k) {
-      const T* const array = arrays.pick(k);
-      if (array == nullptr) continue;
+      const Source source = sources.pick(k);
+      if (source.data == nullptr) continue;
       for_tile(layout, place, first, steps,
-               [&](std::int64_t element, int step, int lane) { tile[(k * D + step) * tile_pitch + lane] = array[element]; });
+               [&](std::int64_t element, int step, int lane) { tile[(k * D + step) * tile_pitch + lane] = bits_at<V>(source, element); });
     }
     __syncthreads();
     EXODUS_UNROLL
     for (int k = 0; k < Count; ++k) {
       EXODUS_UNROLL
       for (int d = 0; d < D; ++d) {
-        const bool there = arrays.at[k] != nullptr && place.active && d < steps;
+        const bool there = sources.at[k].data != nullptr && place.active && d < steps;
         values[k][d] = there ? V(tile[(k * D + d) * tile_pitch + static_cast<int>(threadIdx.x)]) : V(0);
       }
     }
   } else {
+    const std::int64_t begin = place.offset + first * layout.inner;
     EXODUS_UNROLL
     for (int k = 0; k < Count; ++k) {
-      const T* const at = arrays.at[k] == nullptr ? nullptr : arrays.at[k] + place.offset + first * layout.inner;
-      EXODUS_UNROLL
-      for (int d = 0; d < D; ++d) {
-        values[k][d] = at != nullptr && place.active && d < steps ? V(load_once(at + d * layout.inner)) : V(0);
+      const auto [array, format] = sources.at[k];
+      const int there = array != nullptr && place.active ? steps : 0;
+      if (in_halves<V>(format)) {
+        load_lane(static_cast<const std::uint16_t*>(array), begin, layout.inner, there, values[k]);
+      } else {
+        load_lane(static_cast<const V*>(array), begin, layout.inner, there, values[k]);
       }
     }
   }
 }
 
-/// The way back; a missing array is not written.
-template <class S, class V, int D>
-EXODUS_DEVICE_SCALAR void store_steps(S* array, const Layout& layout, const Place& place, std::int64_t first, int steps,
+template <class T, class V, int D>
+EXODUS_DEVICE_SCALAR void store_lane(T* array, std::int64_t begin, std::int64_t stride, int steps, const V (&bits)[D]) {
+  EXODUS_UNROLL
+  for (int d = 0; d < D; ++d) {
+    if (d < steps) store_once(array + (begin + d * stride), taken<T>(bits[d]));
+  }
+}
+
+/// The way back, from numbers; a missing array is not written.
+template <class V, int D>
+EXODUS_DEVICE_SCALAR void store_steps(void* array, Format format, const Layout& layout, const Place& place, std::int64_t first, int steps,
                                       const V (&values)[D], SharedPointer<V> tile) {
   if (array == nullptr) return;
+  V bits[D];
+  EXODUS_UNROLL
+  for (int d = 0; d < D; ++d) bits[d] = values[d];
+  encode(format, bits);
   if (place.tiled) {
     __syncthreads();
     EXODUS_UNROLL
     for (int d = 0; d < D; ++d) {
-      if (place.active && d < steps) tile[d * tile_pitch + static_cast<int>(threadIdx.x)] = values[d];
+      if (place.active && d < steps) tile[d * tile_pitch + static_cast<int>(threadIdx.x)] = bits[d];
     }
     __syncthreads();
-    for_tile(layout, place, first, steps, [&](std::int64_t k, int step, int lane) { array[k] = S(V(tile[step * tile_pitch + lane])); });
+    for_tile(layout, place, first, steps,
+             [&](std::int64_t k, int step, int lane) { put_bits(array, format, k, V(tile[step * tile_pitch + lane])); });
   } else {
-    S* const at = array + place.offset + first * layout.inner;
-    EXODUS_UNROLL
-    for (int d = 0; d < D; ++d) {
-      if (place.active && d < steps) store_once(at + d * layout.inner, S(values[d]));
+    const std::int64_t begin = place.offset + first * layout.inner;
+    const int there = place.active ? steps : 0;
+    if (in_halves<V>(format)) {
+      store_lane(static_cast<std::uint16_t*>(array), begin, layout.inner, there, bits);
+    } else {
+      store_lane(static_cast<V*>(array), begin, layout.inner, there, bits);
     }
   }
 }

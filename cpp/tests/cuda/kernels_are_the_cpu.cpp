@@ -1,7 +1,7 @@
 /// @file
 /// The CUDA kernels do what the CPU's do: forward bit for bit, backward within 1e-5 (float) of the largest gradient of the neuron, for
 /// every model, method, surrogate and kind of parameter, at sizes around the edges of warps, tiles and blocks. Without a GPU the shim runs
-/// them, in several orders of threads.
+/// them, in several orders of threads. The CPU's neuron for halves is that of float, on the numbers that they hold.
 #include <exodus/cuda.hpp>
 
 #include "../support.hpp"
@@ -32,23 +32,71 @@ void choose_options(auto& neuron, Random& random) {
   });
 }
 
+/// A number of the arithmetic as the nearest S, and back.
+template <class S>
+S stored(arithmetic_t<S> x) {
+  if constexpr (std::is_same_v<S, float16>) {
+    return to_float16(x);
+  } else if constexpr (std::is_same_v<S, bfloat16>) {
+    return to_bfloat16(x);
+  } else {
+    return x;
+  }
+}
+template <class S>
+arithmetic_t<S> number(S x) {
+  if constexpr (sizeof(S) == 2) {
+    return to_float(x);
+  } else {
+    return x;
+  }
+}
+template <class S>
+std::vector<arithmetic_t<S>> numbers(const std::vector<S>& list) {
+  std::vector<arithmetic_t<S>> result;
+  for (const S x : list) result.push_back(number(x));
+  return result;
+}
+
+/// Half a unit in the last place, relative to a normal number.
+template <class S>
+constexpr double rounding = 0;
+template <>
+constexpr double rounding<float16> = 0x1p-11;
+template <>
+constexpr double rounding<bfloat16> = 0x1p-8;
+
+/// A number, or the first that S takes for infinity in place of those beyond.
+template <class S>
+double within(double x) {
+  return std::is_same_v<S, float16> ? std::clamp(x, -0x1p16, 0x1p16) : x;
+}
+
+/// The same neuron for the arithmetic's own type.
+template <template <class> class N, class S>
+N<arithmetic_t<S>> witness_of(const N<S>&);
+template <class N>
+using Witness = decltype(witness_of(N{}));
+
 /// Arguments of a forward and a backward pass, some of them missing.
 template <class N>
 struct Problem {
-  using V = typename N::Storage;
+  using S = typename N::Storage;
+  using V = arithmetic_t<S>;
   static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_names));
 
   Layout layout;
-  N neuron;
+  Random options;   ///< what chooses them
   std::vector<Values<V>> values;
-  Input<V> current, grad_spikes, grad_potential, surrogate_values;
+  Input<V> current, grad_spikes, grad_potential, surrogate_values;   // the first two are numbers that S has
   std::vector<Input<V>> initial, grad_final;
-  Surrogate<V> surrogate;
+  Surrogate<S> surrogate;
   bool wanted[parameters] = {};
   bool with_initial, with_final, with_grad_spikes, with_grad_potential, with_surrogate_values;
 
   Problem(const Layout& of, Random& random)
       : layout(of),
+        options(random.bits()),
         current(elements(of)),
         grad_spikes(elements(of)),
         grad_potential(elements(of)),
@@ -60,11 +108,13 @@ struct Problem {
         with_surrogate_values(random.below(6) == 0) {
     current.fill(random, -0.8, 1.2), grad_spikes.fill(random, -1, 1), grad_potential.fill(random, -1, 1);
     surrogate_values.fill(random, 0, 0.5);
+    for (std::int64_t k = 0; k < elements(of); ++k) {
+      current[k] = number(stored<S>(current[k])), grad_spikes[k] = number(stored<S>(grad_spikes[k]));
+    }
     for (int s = 0; s < states; ++s) {
       initial.emplace_back(neurons(of)), grad_final.emplace_back(neurons(of));
       initial.back().fill(random, 0, 0.5), grad_final.back().fill(random, -1, 1);
     }
-    choose_options(neuron, random);
     const bool no_parameters = random.coin();
     for (int k = 0; k < parameters; ++k) {
       const auto [low, high] = range_of(N::parameter_names[k]);
@@ -78,9 +128,8 @@ struct Problem {
 };
 
 /// A problem's results.
-template <class N>
+template <class V>
 struct Results {
-  using V = typename N::Storage;
   std::vector<V> spikes, potential, grad_current;
   std::vector<std::vector<V>> final, grad_initial;
   std::vector<std::vector<double>> grads;
@@ -89,13 +138,15 @@ struct Results {
 
 /// Runs a problem on the CPU or the device (device.hpp). `run.in(values, size)` gives an address that holds them, `run.out(size)` one to
 /// write to, `run.fetch(address, size)` what was written.
-template <class N, class Run>
-Results<N> solve(const Problem<N>& problem, Method method, Run& run) {
-  using P = Problem<N>;
-  using V = typename N::Storage;
+template <class N, class P, class Run>
+Results<typename P::V> solve(const P& problem, Method method, Run& run) {
+  using S = typename N::Storage;
+  using V = typename P::V;
   const Layout& layout = problem.layout;
   const std::int64_t size = elements(layout), count = neurons(layout);
-  N neuron = problem.neuron;
+  N neuron;
+  Random options = problem.options;
+  choose_options(neuron, options);
   std::int64_t counts[P::parameters];
   bool wanted[P::parameters];
   typename N::template Parameters<Param<V>>& fields = neuron;
@@ -114,19 +165,24 @@ Results<N> solve(const Problem<N>& problem, Method method, Run& run) {
     }
   });
 
+  const auto in_storage = [&](const Input<V>& values) {
+    std::vector<S> list;
+    for (std::int64_t k = 0; k < size; ++k) list.push_back(stored<S>(values[k]));
+    return run.in(list.data(), size);
+  };
   typename N::Forward to{
-      .current = run.in(problem.current.data(), size), .spikes = run.template out<V>(size), .potential = run.template out<V>(size)};
+      .current = in_storage(problem.current), .spikes = run.template out<S>(size), .potential = run.template out<V>(size)};
   for_each_field<P::states>(to.initial, [&](const V*& field, int s) {
     if (problem.with_initial) field = run.in(problem.initial[static_cast<std::size_t>(s)].data(), count);
   });
   for_each_field<P::states>(to.final, [&](V*& field, int) { field = run.template out<V>(count); });
-  Results<N> results;
+  Results<V> results;
   results.status = run.forward(layout, neuron, to);
   if (results.status != Status::ok) return results;
 
   typename N::Backward back{
-      .potential = to.potential, .current = to.current, .initial = to.initial, .grad_current = run.template out<V>(size)};
-  if (problem.with_grad_spikes) back.grad_spikes = run.in(problem.grad_spikes.data(), size);
+      .potential = to.potential, .current = to.current, .initial = to.initial, .grad_current = run.template out<S>(size)};
+  if (problem.with_grad_spikes) back.grad_spikes = in_storage(problem.grad_spikes);
   if (problem.with_grad_potential) back.grad_potential = run.in(problem.grad_potential.data(), size);
   for_each_field<P::states>(back.grad_final, [&](const V*& field, int s) {
     if (problem.with_final) field = run.in(problem.grad_final[static_cast<std::size_t>(s)].data(), count);
@@ -135,14 +191,15 @@ Results<N> solve(const Problem<N>& problem, Method method, Run& run) {
   for_each_field<P::parameters>(back.grad, [&](double*& field, int k) {
     if (wanted[k]) field = run.template out<double>(counts[k]);
   });
-  Surrogate<V> surrogate = problem.surrogate;
+  Surrogate<S> surrogate{problem.surrogate.kind, problem.surrogate.scale};
+  std::copy(problem.surrogate.shape, problem.surrogate.shape + 3, surrogate.shape);
   if (problem.with_surrogate_values) surrogate.values = run.in(problem.surrogate_values.data(), size);
   results.status = run.backward(layout, neuron, method, surrogate, back);
   if (results.status != Status::ok) return results;
 
-  if (N::fires) results.spikes = run.fetch(to.spikes, size);
+  if (N::fires) results.spikes = numbers(run.fetch(to.spikes, size));
   results.potential = run.fetch(to.potential, size);
-  results.grad_current = run.fetch(back.grad_current, size);
+  results.grad_current = numbers(run.fetch(back.grad_current, size));
   for_each_field<P::states>(to.final, [&](V*& field, int) { results.final.push_back(run.fetch(field, count)); });
   for_each_field<P::states>(back.grad_initial, [&](V*& field, int) { results.grad_initial.push_back(run.fetch(field, count)); });
   for_each_field<P::parameters>(back.grad, [&](double*& field, int k) {
@@ -156,27 +213,31 @@ bool same_bits(const std::vector<V>& a, const std::vector<V>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(V)) == 0);
 }
 
-template <class N>
-void expect_same(const Problem<N>& problem, const Results<N>& cpu, const Results<N>& cuda, const std::string& what) {
-  using V = typename N::Storage;
+template <class N, class V>
+void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results<V>& cuda, const std::string& what) {
+  using S = typename N::Storage;
   constexpr double tolerance = std::is_same_v<V, float> ? 1e-5 : 1e-12;
   ASSERT_EQ(cpu.status, Status::ok) << what;
   ASSERT_EQ(cuda.status, Status::ok) << what;
-  ASSERT_TRUE(same_bits(cpu.spikes, cuda.spikes)) << what << " spikes";
+  std::vector<S> spikes;
+  for (const V count : cpu.spikes) spikes.push_back(stored<S>(count));
+  ASSERT_TRUE(same_bits(numbers(spikes), cuda.spikes)) << what << " spikes";
   ASSERT_TRUE(same_bits(cpu.potential, cuda.potential)) << what << " potential";
   const Layout& layout = problem.layout;
   for (std::size_t s = 0; s < cpu.final.size(); ++s) ASSERT_TRUE(same_bits(cpu.final[s], cuda.final[s])) << what << " final state " << s;
   double all = 0;
   for (std::int64_t j = 0; j < neurons(layout); ++j) {
     const auto neuron = static_cast<std::size_t>(j);
-    double largest = 0.01;   // surrogates that cancel are exact relative to their peak
+    double largest = 0.05;   // what cancels is exact relative to its terms
     for (std::int64_t n = 0; n < layout.time; ++n) {
       largest = std::max(largest, std::abs(double(cpu.grad_current[static_cast<std::size_t>(at(layout, j, n))])));
     }
     for (const auto& state : cpu.grad_initial) largest = std::max(largest, std::abs(double(state[neuron])));
     for (std::int64_t n = 0; n < layout.time; ++n) {
       const auto k = static_cast<std::size_t>(at(layout, j, n));
-      ASSERT_NEAR(cpu.grad_current[k], cuda.grad_current[k], tolerance * largest) << what << " neuron " << j << ", step " << n;
+      const double expected = within<S>(cpu.grad_current[k]), got = within<S>(cuda.grad_current[k]), off = tolerance * largest;
+      ASSERT_NEAR(expected, got, off + rounding<S> * std::max(std::abs(expected) + off, 0x1p-14))
+          << what << " neuron " << j << ", step " << n;
     }
     for (std::size_t s = 0; s < cpu.grad_initial.size(); ++s) {
       ASSERT_NEAR(cpu.grad_initial[s][neuron], cuda.grad_initial[s][neuron], tolerance * largest)
@@ -202,12 +263,19 @@ struct ModelName {
   if (std::is_same_v<N, model<typename N::Storage>>) name = #model;
     EXODUS_MODELS(EXODUS_MODEL)
 #undef EXODUS_MODEL
-    return name + (sizeof(typename N::Storage) == 4 ? "_float" : "_double");
+    using S = typename N::Storage;
+    return name + (std::is_same_v<S, float16>    ? "_float16"
+                   : std::is_same_v<S, bfloat16> ? "_bfloat16"
+                   : sizeof(S) == 4              ? "_float"
+                                                 : "_double");
   }
 };
 
-using Neurons = testing::Types<Lif<float>, Lif<double>, ExpLeak<float>, ExpLeak<double>, CubaLif<float>, CubaLif<double>, Alif<float>,
-                               Alif<double>, Srm<float>, Srm<double>, KernelFilter<float>, KernelFilter<double>>;
+template <template <class> class... N>
+struct InEveryType {
+  using Types = testing::Types<N<float>..., N<double>..., N<float16>..., N<bfloat16>...>;
+};
+using Neurons = InEveryType<Lif, ExpLeak, CubaLif, Alif, Srm, KernelFilter>::Types;
 TYPED_TEST_SUITE(Cuda, Neurons, ModelName);
 
 /// Widths around those of a warp and a block, and 49, whose inverse times 49 is below 1; durations around those of chunks.
@@ -225,13 +293,62 @@ TYPED_TEST(Cuda, IsTheCpu) {
     const Method method = static_cast<Method>(turn % 3);
     const std::string what = describe(layout) + " turn " + std::to_string(turn) + " method " + std::to_string(turn % 3);
     OnCpu cpu;
-    const Results<TypeParam> expected = solve(problem, method, cpu);
+    const auto expected = solve<Witness<TypeParam>>(problem, method, cpu);
     for (unsigned seed = 0; seed < orders_of_threads; ++seed) {
       OnDevice device(static_cast<unsigned>(turn) * 10 + seed);
-      const Results<TypeParam> results = solve(problem, method, device);
+      const auto results = solve<TypeParam>(problem, method, device);
       ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, what));
     }
   }
+}
+
+template <class S>
+class CudaHalves : public testing::Test {};
+using Halves = testing::Types<float16, bfloat16>;
+TYPED_TEST_SUITE(CudaHalves, Halves);
+
+/// A leak that forgets at once gives back what it gets, so that every half becomes a float and every second float a half.
+TYPED_TEST(CudaHalves, AreConvertedAsOnTheHost) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  for (const Layout layout : {Layout{1, 1, 1 << 16}, Layout{1 << 16, 1, 1}}) {
+    std::vector<TypeParam> halves;
+    std::vector<float> floats;
+    Random random(1);
+    for (std::int64_t k = 0; k < elements(layout); ++k) {
+      halves.push_back({static_cast<std::uint16_t>(k)});
+      floats.push_back(__builtin_bit_cast(float, static_cast<std::uint32_t>(random.bits())));
+      if (random.coin()) floats.back() = number(halves.back()) * (1 + 0x1p-9f);   // between the others and beyond the last
+    }
+    ExpLeak<TypeParam> neuron;
+    neuron.alpha = 0.0f;
+    OnDevice device(1);
+    typename ExpLeak<TypeParam>::Forward to{.current = device.in(halves.data(), elements(layout)),
+                                            .potential = device.template out<float>(elements(layout))};
+    ASSERT_EQ(device.forward(layout, neuron, to), Status::ok);
+    typename ExpLeak<TypeParam>::Backward back{.grad_potential = device.in(floats.data(), elements(layout)),
+                                               .grad_current = device.template out<TypeParam>(elements(layout))};
+    ASSERT_EQ(device.backward(layout, neuron, Method::exodus, Surrogate<TypeParam>{}, back), Status::ok);
+    const auto potential = device.fetch(to.potential, elements(layout));
+    const auto grad_current = numbers(device.fetch(back.grad_current, elements(layout)));
+    for (std::size_t k = 0; k < halves.size(); ++k) {
+      const float wide = number(halves[k]), narrow = number(stored<TypeParam>(floats[k]));
+      ASSERT_TRUE(wide == potential[k] || (std::isnan(wide) && std::isnan(potential[k]))) << wide << " is " << potential[k];
+      ASSERT_TRUE(narrow == grad_current[k] || (std::isnan(narrow) && std::isnan(grad_current[k]))) << narrow << " is " << grad_current[k];
+    }
+  }
+}
+
+/// 3009 spikes are 3008 in float16 and in bfloat16, but the reset takes 3009.
+TYPED_TEST(CudaHalves, CountsAreRoundedWhereTheyAreStoredAlone) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const std::vector<TypeParam> current{stored<TypeParam>(3008), stored<TypeParam>(0)};
+  Lif<TypeParam> neuron;
+  neuron.gain = 3009.0f / 3008.0f;
+  neuron.max_spikes = 0;
+  OnDevice device(1);
+  typename Lif<TypeParam>::Forward to{.current = device.in(current.data(), 2), .spikes = device.template out<TypeParam>(2)};
+  ASSERT_EQ(device.forward({1, 2, 1}, neuron, to), Status::ok);
+  EXPECT_EQ(numbers(device.fetch(to.spikes, 2)), (std::vector<float>{3008, 0}));
 }
 
 TEST(CudaState, GradientsOfStatesAlone) {
