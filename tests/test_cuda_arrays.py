@@ -158,6 +158,24 @@ def test_the_stream_is_the_arrays(shim, monkeypatch):
     assert streams == [7]
 
 
+@pytest.mark.parametrize("name", NEURONS)
+def test_halves_are_storage_alone(name):
+    """The current and the spikes in float16, everything else as of the same numbers in float32."""
+    neuron, current = NEURONS[name], data(np.float16, "of channels last")
+    cpu, device = ec.forward(neuron, current.astype(np.float32)), ec.forward(neuron, DeviceArray(current))
+    assert_same(device.potential, cpu.potential)
+    assert_same(device.spikes, None if cpu.spikes is None else cpu.spikes.astype(np.float16))
+    assert all(part.dtype == np.float32 for part in device.state)
+    e = None if cpu.spikes is None else data(np.float16, "of channels last")
+    q = data(np.float32, "of channels last")
+    expected = ec.backward(cpu, None if e is None else e.astype(np.float32), grad_potential=q)
+    got = ec.backward(device, None if e is None else DeviceArray(e), grad_potential=DeviceArray(q))
+    assert got.current.dtype == np.float16
+    np.testing.assert_allclose(host(got.current), expected.current, rtol=1e-3, atol=1e-3)
+    for key, gradient in expected.parameters.items():
+        assert_same(got.parameters[key], np.asarray(gradient), 1e-5)
+
+
 def test_filters():
     x = data(np.float64, "time last")
     for k in (kernel.Alpha(3.0), kernel.DoubleExponential(0.5, 0.8)):
@@ -176,7 +194,7 @@ def test_errors_name_the_argument():
         ec.backward(trace, DeviceArray(np.ones((4, 3))))
     with pytest.raises(ValueError, match=r"grad_spikes must have shape \(4, 3\), got \(3, 4\)"):
         ec.backward(trace, DeviceArray(np.ones((3, 4), np.float32)))
-    with pytest.raises(TypeError, match="current must have dtype float32 or float64"):
+    with pytest.raises(TypeError, match="current must have dtype float32 or float64 or float16 or bfloat16"):
         ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((4, 3), np.int32)))
     with pytest.raises(TypeError, match=r"state\.potential must be an array of device on gpu:0, got ndarray"):
         ec.forward(ec.LIF(alpha=0.9), current, state=ec.LIF(alpha=0.9).initial_state((3,)))

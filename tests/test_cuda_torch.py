@@ -91,6 +91,29 @@ def test_layers(name, dtype, with_state, on_gpu):
         torch.testing.assert_close(device[4][key], gradient, **tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", LAYERS)
+def test_halves(name, dtype, on_gpu):
+    """Current and spikes of two bytes: results as of the same numbers in float32, rounded to the type."""
+    layer = LAYERS[name]()
+    current, weights = (tensor.detach().to(dtype) for tensor in inputs(name, torch.float32))
+    passes = []
+    for kind, start in ((torch.float32, lambda: None), (dtype, on_gpu)):
+        start()
+        layer.zero_grad()
+        given = current.to(kind).requires_grad_()
+        output, final = layer(given, None)
+        assert all(part.dtype == torch.float32 for part in final)
+        (output * weights.to(output.dtype)).sum().backward()
+        learnt = {key: parameter.grad.clone() for key, parameter in layer.named_parameters()}
+        passes.append((output.detach(), given.grad, learnt))
+    (output, gradient, learnt), (half_output, half_gradient, half_learnt) = passes
+    assert half_gradient.dtype == dtype
+    assert torch.equal(half_output, output.to(half_output.dtype))
+    torch.testing.assert_close(half_gradient, gradient.to(dtype), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(half_learnt, learnt, rtol=1e-3, atol=1e-3)
+
+
 def test_on_torchs_stream(on_gpu, shim, monkeypatch):
     streams, run = [], shim.forward
 

@@ -106,11 +106,15 @@ void with_model(const std::string& model, F&& f) {
   throw py::value_error("unknown model " + model);
 }
 
-/// The same, for arrays of a type by its name.
-template <class F>
+/// The same, for arrays of a type by its name; those of two bytes if the engine has `halves`.
+template <class Engine, class F>
 void with_neuron(const std::string& model, const std::string& type_name, F&& f) {
   if (type_name == "float32") return with_model<float>(model, f);
   if (type_name == "float64") return with_model<double>(model, f);
+  if constexpr (Engine::halves) {
+    if (type_name == "float16") return with_model<float16>(model, f);
+    if (type_name == "bfloat16") return with_model<bfloat16>(model, f);
+  }
   throw py::type_error("no kernels for arrays of " + type_name);
 }
 
@@ -120,7 +124,7 @@ template <class Engine>
 void forward(const std::string& model, const std::string& type_name, const Sizes& sizes, const py::dict& parameters,
              const py::dict& options, const py::object& current, const py::tuple& initial, const py::object& spikes,
              const py::object& potential, const py::tuple& final, const py::object& where) {
-  with_neuron(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
+  with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
     using Final = typename N<S>::template State<V*>;
@@ -161,7 +165,7 @@ void backward(const std::string& model, const std::string& type_name, const Size
               const py::tuple& initial, const py::object& grad_spikes, const py::object& grad_potential, const py::tuple& grad_final,
               const py::object& grad_current, const py::tuple& grad_initial, const py::tuple& grad_parameters, const py::tuple& grad_taps,
               const py::object& where) {
-  with_neuron(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
+  with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
     using Grads = typename N<S>::template State<V*>;

@@ -13,6 +13,8 @@ namespace py = pybind11;
 /// On a stream, in memory that the arrays' own library gives: `where` is the stream and a function from bytes to an array and its address.
 class OnStream {
  public:
+  static constexpr bool halves = true;
+
   explicit OnStream(const py::object& where) {
     std::uintptr_t stream;
     std::tie(stream, allocate_) = where.cast<std::tuple<std::uintptr_t, py::object>>();
@@ -84,6 +86,6 @@ PYBIND11_MODULE(_cuda, m) {
       py::call_guard<py::gil_scoped_release>());
   m.def("dlpack", &dlpack);
   m.def("unavailable", &exodus::cuda::unavailable);
-  m.attr("types") = std::vector<std::string>{"float32", "float64"};
+  m.attr("types") = std::vector<std::string>{"float32", "float64", "float16", "bfloat16"};
   m.attr("version") = EXODUS_VERSION;
 }

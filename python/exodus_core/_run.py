@@ -185,8 +185,9 @@ def forward(
         The descriptor, such as LIF.
     current : array
         Input current a[n], float32 or float64, time on `time_axis`: NumPy's, or one on a GPU (torch, CuPy,
-        JAX), as then are all arrays of the call and of its result. Any dense stride order runs in place;
-        arrays with gaps, overlaps or negative strides are copied once.
+        JAX), as then are all arrays of the call and of its result. On a GPU also float16 or bfloat16: so are
+        then spikes and their gradients, all else is float32, and so is the arithmetic. Any dense stride
+        order runs in place; arrays with gaps, overlaps or negative strides are copied once.
     time_axis : int or None, optional
         None runs a single step on an array without a time axis.
     state : named tuple of array, optional
@@ -530,7 +531,7 @@ class Filtered(NamedTuple):
     Attributes
     ----------
     output : array
-        In the array's shape, dtype and memory order.
+        In the array's shape, dtype (float32 of float16 and bfloat16) and memory order.
     state : named tuple of array
         After the last step; of the adjoint, the gradient of the state before the first.
     """
@@ -591,7 +592,9 @@ def kernel_filter_adjoint(
     neuron = Filter(kernel)
     given, arrangement = arrange("grad", grad, time_axis)
     type_name = arrangement.library.type_name(given)
-    parameters = _bind(neuron, arrangement, ARITHMETIC[type_name], ())
+    if type_name != ARITHMETIC[type_name]:
+        raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")
+    parameters = _bind(neuron, arrangement, type_name, ())
     # The filter is linear: what went through it forward does not matter.
     trace = Trace(
         None,

@@ -243,8 +243,8 @@ def spike(
     Parameters
     ----------
     current : Tensor
-        Input current a[n], float32 or float64, of any strides; on a GPU the CUDA kernels run on torch's
-        current stream.
+        Input current a[n], float32 or float64, of any strides; on a GPU, where float16 and bfloat16 are
+        taken too, the CUDA kernels run on torch's current stream.
     neuron : Neuron
         A descriptor of ``exodus_core``, such as LIF.
     surrogate : Surrogate or callable, optional
