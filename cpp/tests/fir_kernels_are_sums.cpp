@@ -368,5 +368,40 @@ TYPED_TEST(Fir, DoesNotDependOnWhatTheWorkspaceHeld) {
   }
 }
 
+/// It is linear and has no reset: the methods differ in the order of their sums alone.
+TYPED_TEST(Fir, AFilterHasTheSameGradientByEveryMethod) {
+  using V = TypeParam;
+  for (const std::int64_t length : {1, 3, 40}) {
+    for (const std::int64_t each : {1, 5}) {
+      const Layout layout{3, 33, 5};
+      const SomeTaps<V> taps(length, each, 1, -0.5, 0.5);
+      KernelFilter<V> filter;
+      filter.taps.kernel = taps.taps();
+      Random random(3);
+      Input<V> current(elements(layout)), grad_potential(elements(layout)), potential(elements(layout));
+      current.fill(random, -1, 1), grad_potential.fill(random, -1, 1);
+      std::vector<V> first;
+      std::vector<double> first_taps;
+      for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+        std::vector<V> grad_current(static_cast<std::size_t>(elements(layout)));
+        std::vector<double> grad_taps(static_cast<std::size_t>(length * each));
+        typename KernelFilter<V>::Backward back{.potential = potential.data(),
+                                                .current = current.data(),
+                                                .grad_potential = grad_potential.data(),
+                                                .grad_current = grad_current.data()};
+        back.grad_taps = {grad_taps.data()};
+        Workspace memory = workspace(layout, filter, back, 1);
+        std::vector<double> bytes(memory.bytes / sizeof(double) + 1);
+        memory.data = bytes.data();
+        ASSERT_EQ(backward(layout, filter, method, Surrogate<V>{}, back, memory), Status::ok);
+        if (first.empty()) first = grad_current, first_taps = grad_taps;
+        const double tolerance = sizeof(V) == 4 ? 1e-5 : 1e-13;
+        for (std::size_t k = 0; k < first.size(); ++k) ASSERT_NEAR(first[k], grad_current[k], tolerance) << "element " << k;
+        for (std::size_t k = 0; k < first_taps.size(); ++k) ASSERT_NEAR(first_taps[k], grad_taps[k], 100 * tolerance) << "tap " << k;
+      }
+    }
+  }
+}
+
 }   // namespace
 }   // namespace exodus::test

@@ -321,7 +321,10 @@ class BackwardRow {
 
   /// Keeps a block's lam, where it is not in its place, and the inputs of kernels.
   void note_fir_block(const Block& block, std::int64_t n, const V* u) {
-    if (bptt_) copy_lanes(fir_.lam(n) + block.lane, fir_.given(1) ? work_.carry[1] + block.lane : grad_, block.lanes);
+    if (bptt_) {
+      const V* const of_current = from_carry_ ? carry_[0] + block.lane : grad_;
+      copy_lanes(fir_.lam(n) + block.lane, fir_.given(1) ? work_.carry[1] + block.lane : of_current, block.lanes);
+    }
     if (fir_.with_terms(0)) copy_lanes(fir_.input(0, n) + block.lane, current_[block], block.lanes);
     if (fir_.with_terms(1)) stages_.record(work_, block.lane, block.lanes, u, fir_.input(1, n) + block.lane);
   }
