@@ -24,6 +24,11 @@ NEURONS = {
     "SRM": ec.SRM(
         kernel.Alpha(tau=np.array([[3.0], [5.0], [4.0], [2.0], [6.0]])), kernel.Exponential(0.8, -1.0)
     ),
+    "SRM of taps": ec.SRM(kernel.FIR(np.linspace(0.6, -0.1, 7)), kernel.FIR(-(0.7 ** np.arange(30)))),
+    "SRM of taps per channel": ec.SRM(
+        kernel.Exponential(0.8),
+        kernel.FIR(-np.linspace(0.5, 1.0, 5)[:, None] * 0.6 ** np.arange(9)[:, None, None]),
+    ),
 }
 LAYOUTS = {"time first": 0, "time last": 2, "time between": 1, "of channels last": 0}
 
@@ -51,7 +56,7 @@ def assert_same(device, cpu, tolerance=0.0):
         np.testing.assert_array_equal(host(device), cpu)
     else:
         np.testing.assert_allclose(
-            host(device), cpu, rtol=tolerance, atol=tolerance * max(1, np.abs(cpu).max())
+            host(device), cpu, rtol=tolerance, atol=tolerance * np.abs(cpu).max(initial=1)
         )
 
 
@@ -178,7 +183,7 @@ def test_halves_are_storage_alone(name):
 
 def test_filters():
     x = data(np.float64, "time last")
-    for k in (kernel.Alpha(3.0), kernel.DoubleExponential(0.5, 0.8)):
+    for k in (kernel.Alpha(3.0), kernel.DoubleExponential(0.5, 0.8), kernel.FIR([0.5, -0.2, 0.1])):
         expected = ec.kernel_filter(k, x, time_axis=2)
         assert_same(ec.kernel_filter(k, DeviceArray(x), time_axis=2).output, expected.output)
         adjoint = ec.kernel_filter_adjoint(k, x, time_axis=2).output

@@ -30,6 +30,11 @@ LAYERS = {
         kernel.Exponential(0.8, scale=np.linspace(-1.0, -0.5, WIDTH)),
         learn={"epsilon.tau": (CHANNELS, 1), "epsilon.scale": (WIDTH,), "nu.scale": (WIDTH,)},
     ),
+    "SRM of taps": lambda: snn.SRM(
+        kernel.FIR(np.linspace(0.6, 0.1, 6)),
+        kernel.FIR(np.linspace(-0.9, -0.1, 4)[:, None] * np.linspace(0.5, 1.0, WIDTH)),
+        learn=("epsilon.taps", "nu.taps", "threshold"),
+    ),
 }
 
 
@@ -58,13 +63,9 @@ def results(name, dtype, with_state):
     current, weights = inputs(name, dtype)
     state = None
     if with_state:
-        names = layer._given._state._fields
-        state = layer._given._state(
-            *(
-                torch.full(weights.shape[1:], 0.1 * k, dtype=dtype, requires_grad=True)
-                for k in range(len(names))
-            )
-        )
+        rest = layer.neuron.initial_state(weights.shape[1:], np.float64)
+        values = (torch.full(part.shape, 0.1 * k, dtype=dtype) for k, part in enumerate(rest))
+        state = layer._given._state(*(value.requires_grad_() for value in values))
     output, final = layer(current, state)
     loss = (output * weights).sum() + sum((part * part).sum() for part in final)
     loss.backward()

@@ -8,21 +8,6 @@
 namespace exodus::test {
 namespace {
 
-/// Taps for the neurons of a layout.
-template <class V>
-struct SomeTaps {
-  std::int64_t length, count, repeat;
-  Input<V> values;
-
-  SomeTaps(std::int64_t of, std::int64_t each, std::int64_t rep, double low, double high)
-      : length(of), count(each), repeat(rep), values(of * each) {
-    Random random(static_cast<std::uint64_t>(of + 7 * each));
-    values.fill(random, low, high);
-  }
-  Taps<V> taps() const { return {values.data(), length, count, repeat}; }
-  V at(std::int64_t j, std::int64_t k) const { return values[k * count + j / repeat % count]; }
-};
-
 /// A pass of an SRM with two FIR kernels, and what it has to give; the expected values neuron by neuron from the definition.
 template <class V>
 struct Pass {

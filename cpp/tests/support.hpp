@@ -377,4 +377,19 @@ double surrogate(const Surrogate<S>& sg, double u, double threshold) {
   return surrogate(sg.kind, sg.scale, shape, u, threshold);
 }
 
+/// Taps for the neurons of a layout.
+template <class V>
+struct SomeTaps {
+  std::int64_t length, count, repeat;
+  Input<V> values;
+
+  SomeTaps(std::int64_t of, std::int64_t each, std::int64_t rep, double low, double high)
+      : length(of), count(each), repeat(rep), values(of * each) {
+    Random random(static_cast<std::uint64_t>(of + 7 * each));
+    values.fill(random, low, high);
+  }
+  Taps<V> taps() const { return {values.data(), length, count, repeat}; }
+  V at(std::int64_t j, std::int64_t k) const { return values[k * count + j / repeat % count]; }
+};
+
 }   // namespace exodus::test

@@ -21,7 +21,7 @@ namespace exodus::cuda {
 /// cudaStream_t; null is the default stream.
 using Stream = CUstream_st*;
 
-/// As exodus::forward, on the device. Kernels with taps are not there yet: Status::unsupported.
+/// As exodus::forward, on the device. Kernels with taps alone need a workspace.
 /// @return Status::cuda if a launch failed, or there is no usable device.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {},
@@ -32,7 +32,7 @@ template <class N>
 EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                            const typename N::Backward& arrays, Workspace workspace = {}, Stream stream = nullptr) noexcept;
 
-/// The workspace, in bytes of device memory, that forward() needs: none.
+/// The workspace, in bytes of device memory, that forward() needs: where the spikes' kernel has taps, what is to come of them.
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays) noexcept;
 

@@ -2,17 +2,18 @@
 /// What the models share: sums over neurons, and whether there is a device.
 #include "exodus/cuda.hpp"
 
-#include "reduce.hpp"
+#include "fir.hpp"
 
 namespace exodus::cuda {
 namespace {
 
 constexpr int reduce_threads = 128;
 
-/// The sum over every `stride`-th neuron of value c, from the `begin`-th on.
+/// The sum over every `stride`-th neuron of value c, from the `begin`-th on; the values of a row come after those of the row before.
 EXODUS_DEVICE_SCALAR double sum_of(const double* sums, std::int64_t neurons, const Repeats& shape, std::int64_t c, std::int64_t begin,
                                    std::int64_t stride) {
   const std::int64_t period = shape.count * shape.repeat, end = (neurons + period - 1) / period * shape.repeat;
+  sums += c / shape.count * neurons, c %= shape.count;
   double total = 0;
   for (std::int64_t k = begin; k < end; k += stride) {   // some are beyond the last neuron
     const std::int64_t neuron = (k / shape.repeat * shape.count + c) * shape.repeat + k % shape.repeat;
@@ -27,8 +28,8 @@ EXODUS_DEVICE_SCALAR void write_sum(double* out, double total, int sign, bool ad
 
 /// A thread for each value: few neurons have it.
 EXODUS_KERNEL(reduce_threads)
-sum_few_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds) {
-  for (std::int64_t c = std::int64_t{blockIdx.x} * reduce_threads + threadIdx.x; c < shape.count;
+sum_few_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds, std::int64_t values) {
+  for (std::int64_t c = std::int64_t{blockIdx.x} * reduce_threads + threadIdx.x; c < values;
        c += std::int64_t{gridDim.x} * reduce_threads) {
     write_sum(out + c, sum_of(sums, neurons, shape, c, 0, 1), sign, adds);
   }
@@ -36,11 +37,11 @@ sum_few_kernel(const double* sums, std::int64_t neurons, const Repeats shape, do
 
 /// A block for each value: each of its threads takes every so many of the neurons that have it; then they add up in pairs.
 EXODUS_KERNEL(reduce_threads)
-sum_many_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds) {
+sum_many_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds, std::int64_t values) {
   constexpr int warps = reduce_threads / warp_threads;
   EXODUS_SHARED(double, of_warps, warps);
   const int thread = static_cast<int>(threadIdx.x);
-  for (std::int64_t c = blockIdx.x; c < shape.count; c += gridDim.x) {
+  for (std::int64_t c = blockIdx.x; c < values; c += gridDim.x) {
     double total = sum_of(sums, neurons, shape, c, thread, reduce_threads);
     for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
     if (thread % warp_threads == 0) of_warps[thread / warp_threads] = total;
@@ -54,13 +55,101 @@ sum_many_kernel(const double* sums, std::int64_t neurons, const Repeats shape, d
   }
 }
 
+/// The threads of a grid take what there is in turn.
+EXODUS_DEVICE_SCALAR std::int64_t first_item() {
+  return std::int64_t{blockIdx.x} * reduce_threads + threadIdx.x;
+}
+EXODUS_DEVICE_SCALAR std::int64_t next_item() {
+  return std::int64_t{gridDim.x} * reduce_threads;
+}
+
+template <class V>
+EXODUS_DEVICE_SCALAR std::int64_t place_of(const FirAfter<V>& fir, std::int64_t neuron, std::int64_t step) {
+  const std::int64_t outer = quotient(neuron, fir.inner);
+  return (outer * (fir.layout.time - 1) + step) * fir.layout.inner + neuron;
+}
+
+/// A thread for each neuron and step from `begin` on, before step 0 too.
+template <class V>
+EXODUS_KERNEL(reduce_threads)
+correlate_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir, std::int64_t begin, std::int64_t end) {
+  const std::int64_t neurons = fir.neurons.value, time = fir.layout.time;
+  for (std::int64_t item = first_item(); item < (end - begin) * neurons; item += next_item()) {
+    const std::int64_t row = quotient(item, fir.neurons), step = begin + row, neuron = item - row * neurons;
+    const OwnTaps<V> taps = taps_of(fir.role.taps, fir.repeat, fir.count, neuron);
+    V sum[1] = {};
+    for (std::int64_t k = step + fir.lead < 0 ? -step - fir.lead : 0; k < taps.count && step + fir.lead + k < time; ++k) {
+      sum[0] = multiply_add(taps[k], fir.lam[(step + fir.lead + k) * neurons + neuron], sum[0]);
+    }
+    const std::int64_t of_final = time - 1 - fir.lead - step, of_initial = -1 - fir.lead - step;
+    if (fir.role.grad_final != nullptr && of_final >= 0 && of_final < taps.count - 1) {
+      sum[0] += fir.role.grad_final[of_final * neurons + neuron];
+    }
+    if (step >= 0) {
+      encode(fir.inputs.format, sum);
+      put_bits(fir.grad_inputs, fir.inputs.format, place_of(fir, neuron, step), sum[0]);
+    } else if (of_initial >= 0) {
+      if (fir.role.grad_initial != nullptr) fir.role.grad_initial[of_initial * neurons + neuron] = sum[0];
+    } else if (fir.grad_last != nullptr) {
+      fir.grad_last[neuron] = sum[0];
+    }
+  }
+}
+
+/// A thread for each neuron and tap.
+template <class V>
+EXODUS_KERNEL(reduce_threads)
+sum_taps_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir) {
+  constexpr std::int64_t terms_steps = 32;   // summed in V before they go to the double
+  const std::int64_t neurons = fir.neurons.value;
+  for (std::int64_t item = first_item(); item < fir.role.taps.length * neurons; item += next_item()) {
+    const std::int64_t tap = quotient(item, fir.neurons), neuron = item - tap * neurons;
+    const Before<V> before{fir.role.initial, fir.last, neurons, neuron, fir.lead == 1};
+    double total = 0;
+    for (std::int64_t begin = before.given() ? 0 : tap + fir.lead; begin < fir.layout.time; begin += terms_steps) {
+      V partial = V(0);
+      for (std::int64_t n = begin; n < begin + terms_steps && n < fir.layout.time; ++n) {
+        const std::int64_t step = n - fir.lead - tap;
+        const std::int64_t at = fir.lead == 1 ? step * neurons + neuron : place_of(fir, neuron, step);
+        partial = multiply_add(fir.lam[n * neurons + neuron], step < 0 ? before[step] : element<V>(fir.inputs, at), partial);
+      }
+      total += static_cast<double>(partial);
+    }
+    fir.role.sums[item] = total;
+  }
+}
+
+std::int64_t blocks_of(std::int64_t items) {
+  return blocks_for((items + reduce_threads - 1) / reduce_threads);
+}
+
 }   // namespace
 
-Status reduce(const double* sums, std::int64_t neurons, Repeats shape, double* out, int sign, bool adds, cudaStream_t stream) {
+Status reduce(const double* sums, std::int64_t neurons, Repeats shape, double* out, int sign, bool adds, cudaStream_t stream,
+              std::int64_t rows) {
   const bool few = neurons / shape.count <= warp_threads;
-  const std::int64_t blocks = few ? (shape.count + reduce_threads - 1) / reduce_threads : shape.count;
-  return launch(few ? sum_few_kernel : sum_many_kernel, blocks_for(blocks), reduce_threads, stream, sums, neurons, shape, out, sign, adds);
+  const std::int64_t values = shape.count * rows;
+  return launch(few ? sum_few_kernel : sum_many_kernel, few ? blocks_of(values) : blocks_for(values), reduce_threads, stream, sums, neurons,
+                shape, out, sign, adds, values);
 }
+
+template <class V>
+Status correlate(const FirAfter<V>& fir, cudaStream_t stream) {
+  const bool of_history = fir.role.grad_initial != nullptr || fir.grad_last != nullptr;
+  const std::int64_t begin = of_history ? 1 - fir.lead - fir.role.taps.length : 0, end = fir.grad_inputs != nullptr ? fir.layout.time : 0;
+  if (begin == end) return Status::ok;
+  return launch(correlate_kernel<V>, blocks_of((end - begin) * fir.neurons.value), reduce_threads, stream, fir, begin, end);
+}
+
+template <class V>
+Status sum_taps(const FirAfter<V>& fir, cudaStream_t stream) {
+  return launch(sum_taps_kernel<V>, blocks_of(fir.role.taps.length * fir.neurons.value), reduce_threads, stream, fir);
+}
+
+template Status correlate(const FirAfter<float>&, cudaStream_t);
+template Status correlate(const FirAfter<double>&, cudaStream_t);
+template Status sum_taps(const FirAfter<float>&, cudaStream_t);
+template Status sum_taps(const FirAfter<double>&, cudaStream_t);
 
 Status wait(Stream stream) noexcept {
   return wait_for(stream);

@@ -3,8 +3,8 @@
 /// mathematics.
 #pragma once
 
+#include "fir.hpp"
 #include "model.hpp"
-#include "tiles.hpp"
 
 namespace exodus::cuda {
 
@@ -43,28 +43,32 @@ EXODUS_DEVICE_SCALAR int steps_from(std::int64_t first, std::int64_t end, int mo
   return static_cast<int>(end - first < most ? end - first : most);
 }
 
-template <template <class> class N, int Variant, class V>
+/// With kernels that have taps, `Fir`, steps are taken one by one: what they cost is elsewhere.
+template <template <class> class N, int Variant, class V, bool Fir>
 EXODUS_KERNEL(block_threads)
-forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups) {
+forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> memory) {
   using C = Traits<N<V>>;
-  EXODUS_SHARED(V, tile, forward_steps<V> * tile_pitch);
+  constexpr int chunk = Fir ? 1 : forward_steps<V>;
+  EXODUS_SHARED(V, tile, chunk * tile_pitch);
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
     const Place place = place_of(call.layout, groups, group);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
+    FirForward<V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory);
     const Sources<1> inputs{{{call.current, call.format}}};
-    V current[forward_steps<V>] = {}, next[1][forward_steps<V>], potential[forward_steps<V>], spikes[forward_steps<V>];
-    for (std::int64_t first = -forward_steps<V>; first < call.layout.time; first += forward_steps<V>) {
-      const std::int64_t later = first + forward_steps<V>;
+    V current[chunk] = {}, next[1][chunk], potential[chunk], spikes[chunk];
+    for (std::int64_t first = -chunk; first < call.layout.time; first += chunk) {
+      const std::int64_t later = first + chunk;
       // Under way while this chunk is worked on; at first there is none.
-      if (later < call.layout.time)
-        load_steps(inputs, call.layout, place, later, steps_from(later, call.layout.time, forward_steps<V>), next, tile);
+      if (later < call.layout.time) load_steps(inputs, call.layout, place, later, steps_from(later, call.layout.time, chunk), next, tile);
       if (first >= 0) {
-        const int steps = steps_from(first, call.layout.time, forward_steps<V>);
+        const int steps = steps_from(first, call.layout.time, chunk);
         decode(call.format, current);
         EXODUS_UNROLL
-        for (int d = 0; d < forward_steps<V>; ++d) {
+        for (int d = 0; d < chunk; ++d) {
+          if constexpr (Fir) current[d] = fir.before_step(first, state, current[d]);
           if (d < steps) step<Variant>(parameters, call.cap, state, current[d]);
+          if constexpr (Fir && N<V>::fires) fir.after_step(state.spikes);
           potential[d] = state.potential;
           if constexpr (N<V>::fires) spikes[d] = state.spikes;
         }
@@ -72,9 +76,10 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
         if constexpr (N<V>::fires) store_steps(call.spikes, call.format, call.layout, place, first, steps, spikes, tile);
       }
       EXODUS_UNROLL
-      for (int d = 0; d < forward_steps<V>; ++d) current[d] = next[0][d];
+      for (int d = 0; d < chunk; ++d) current[d] = next[0][d];
     }
     store_entries<C::states>(call.final, place, state);
+    if constexpr (Fir) fir.finish();
   }
 }
 
@@ -206,15 +211,16 @@ EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<V>& surrogate, Parameters& 
   }
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms>
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Fir>
 EXODUS_KERNEL(block_threads)
-backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes) {
+backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes,
+                const FirMemory<V> memory) {
   using C = Traits<N<V>>;
   using State = typename C::State;
   using Carry = typename N<V>::template Carry<M, V>;
   constexpr bool hidden = C::states > first_hidden<N<V>>;
-  constexpr int inputs = Terms ? 5 : 4;
-  EXODUS_SHARED(V, tile, inputs * backward_steps<V> * tile_pitch);
+  constexpr int inputs = Terms ? 5 : 4, chunk = Fir ? 1 : backward_steps<V>;
+  EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
   const Layout& layout = call.layout;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
     const Place place = place_of(layout, groups, group);
@@ -225,17 +231,18 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     const bool rebuilds = hidden && tapes.steps != nullptr && place.active;
     if (rebuilds) rebuilt.mark(call, place, initial);
 
+    const FirBackward<M, V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory);
     Carry carry{};
     double sums[C::parameters] = {};
-    V grad[backward_steps<V>] = {};
+    V grad[chunk] = {};
     std::int64_t mark = tapes.segments, segment = tapes.segments * tapes.segment;   // the first step on the tape
-    for (std::int64_t first = (layout.time - 1) / backward_steps<V> * backward_steps<V>; first >= 0; first -= backward_steps<V>) {
-      const int steps = steps_from(first, layout.time, backward_steps<V>);
-      V values[inputs][backward_steps<V>];
+    for (std::int64_t first = (layout.time - 1) / chunk * chunk; first >= 0; first -= chunk) {
+      const int steps = steps_from(first, layout.time, chunk);
+      V values[inputs][chunk];
       Sources<inputs> arrays{{{call.potential}, {call.grad_spikes, call.format}, {call.grad_potential}, {call.surrogate.values}}};
       if constexpr (Terms) arrays.at[4] = {call.current, call.format};
       load_steps(arrays, layout, place, first, steps, values, tile);
-      auto& [u, e, q, h] = reinterpret_cast<V(&)[4][backward_steps<V>]>(values);
+      auto& [u, e, q, h] = reinterpret_cast<V(&)[4][chunk]>(values);
       if (rebuilds && first < segment) {
         const std::int64_t end = segment < layout.time ? segment : layout.time;
         segment -= tapes.segment;
@@ -252,7 +259,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       if (first > 0 && place.active && call.potential != nullptr) earlier = call.potential[place.offset + (first - 1) * layout.inner];
       V partial[C::parameters] = {};
       EXODUS_UNROLL
-      for (int d = backward_steps<V> - 1; d >= 0; --d) {
+      for (int d = chunk - 1; d >= 0; --d) {
         const std::int64_t n = first + d;
         if (d < steps) {
           State before = initial, direct{};
@@ -272,7 +279,13 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
           }
           const Moment<V, typename C::State> at{u[d], before, direct, h[d], e[d], q[d], Terms ? values[inputs - 1][d] : V(0)};
           typename C::Parameters terms;
+          if constexpr (Fir) fir.before_step(n, carry);
           grad[d] = adjoint<M, Form>(parameters, at, carry, terms);
+          if constexpr (Fir && N<V>::fires) {
+            fir.after_step(n, carry, grad[d], recorded_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes);
+          } else if constexpr (Fir) {
+            fir.after_step(n, carry, grad[d], V(0));
+          }
           if constexpr (Terms) {
             for_each_field<C::parameters>(terms, [&](V& term, int k) { partial[k] += term; });
           }
@@ -282,7 +295,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         EXODUS_UNROLL
         for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
       }
-      store_steps(call.grad_current, call.format, layout, place, first, steps, grad, tile);
+      void* const result = Fir && fir.of_current() ? nullptr : call.grad_current;
+      store_steps(result, call.format, layout, place, first, steps, grad, tile);
     }
     State grad_initial = initial_gradient<M, Form>(parameters, initial, carry);
     store_entries<C::states>(call.grad_initial, place, grad_initial);

@@ -10,36 +10,44 @@
 namespace exodus::cuda {
 namespace {
 
-template <template <class> class N, int Variant, class V>
-Status launch_forward(const Formatted<ForwardCall, V>& call, Stream stream) {
-  const Groups groups(call.layout, call.parameters);
-  return launch(forward_kernel<N, Variant, V>, blocks_for(groups.count), block_threads, stream, call, groups);
+/// A pass's kernels are numbered by the model's variants; with kernels that have taps they are others.
+template <template <class> class N, bool Fir, class V, int... Variant>
+auto forward_kernel_of(int variant, std::integer_sequence<int, Variant...>) {
+  constexpr decltype(&forward_kernel<N, 0, V, Fir>) kernels[] = {forward_kernel<N, Variant, V, Fir>...};
+  return kernels[variant];
 }
 
-template <template <class> class N, Method M, int Form, class V>
-Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, bool terms, Stream stream) {
-  const Groups groups(call.layout, call.parameters);
-  const auto kernel = terms ? backward_kernel<N, M, Form, V, true> : backward_kernel<N, M, Form, V, false>;
-  return launch(kernel, blocks_for(groups.count), block_threads, stream, call, groups, tape);
+template <template <class> class N, bool Terms, bool Fir, class V, int... Form>
+auto backward_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
+  constexpr int forms = sizeof...(Form);
+  constexpr decltype(&backward_kernel<N, Method::exodus, 0, V, Terms, Fir>) kernels[][forms] = {
+      {backward_kernel<N, Method::exodus, Form, V, Terms, Fir>...},
+      {backward_kernel<N, Method::slayer, Form, V, Terms, Fir>...},
+      {backward_kernel<N, Method::bptt, Form, V, Terms, Fir>...}};
+  return kernels[static_cast<int>(method)][variant % forms];
 }
 
-template <class V>
-using LaunchForward = Status (*)(const Formatted<ForwardCall, V>&, Stream);
-template <class V>
-using LaunchBackward = Status (*)(const Formatted<BackwardCall, V>&, const Tape<V>&, bool terms, Stream);
-
-template <template <class> class N, class V, int... Variant>
-LaunchForward<V> forward_launcher(int variant, std::integer_sequence<int, Variant...>) {
-  constexpr LaunchForward<V> launchers[] = {launch_forward<N, Variant, V>...};
-  return launchers[variant];
+template <template <class> class N, class V>
+Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, Stream stream) {
+  constexpr std::make_integer_sequence<int, N<V>::variants> variants;
+  auto kernel = forward_kernel_of<N, false, V>(call.variant, variants);
+  if constexpr (Traits<N<V>>::kernels > 0) {
+    if (with_fir(call.fir)) kernel = forward_kernel_of<N, true, V>(call.variant, variants);
+  }
+  const Groups groups(call.layout, call.parameters, call.fir);
+  return launch(kernel, blocks_for(groups.count), block_threads, stream, call, groups, memory);
 }
 
-template <template <class> class N, class V, int... Form>
-LaunchBackward<V> backward_launcher(Method method, int variant, std::integer_sequence<int, Form...>) {
-  constexpr LaunchBackward<V> launchers[][sizeof...(Form)] = {{launch_backward<N, Method::exodus, Form, V>...},
-                                                              {launch_backward<N, Method::slayer, Form, V>...},
-                                                              {launch_backward<N, Method::bptt, Form, V>...}};
-  return launchers[static_cast<int>(method)][variant % static_cast<int>(sizeof...(Form))];
+template <template <class> class N, class V>
+Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const FirMemory<V>& memory, bool terms, Stream stream) {
+  constexpr std::make_integer_sequence<int, N<V>::adjoint_variants> forms;
+  auto kernel = terms ? backward_kernel_of<N, true, false, V>(call.method, call.variant, forms)
+                      : backward_kernel_of<N, false, false, V>(call.method, call.variant, forms);
+  if constexpr (Traits<N<V>>::kernels > 0) {
+    if (with_fir(call.fir)) kernel = backward_kernel_of<N, true, true, V>(call.method, call.variant, forms);
+  }
+  const Groups groups(call.layout, call.parameters, call.fir);
+  return launch(kernel, blocks_for(groups.count), block_threads, stream, call, groups, tape, memory);
 }
 
 template <class V>
@@ -55,19 +63,67 @@ std::int64_t segment_steps(std::int64_t time) {
   return steps;
 }
 
-/// Where the parts of a backward pass's workspace begin, in bytes: sums of the parameters, the tape's steps, its marks.
-template <class N, class V = arithmetic_t<typename N::Storage>>
-struct Parts {
-  std::size_t steps, marks, bytes;
-  std::int64_t segment;
+/// Hands out a workspace's parts, one behind another; of none, counts alone.
+class Carver {
+ public:
+  explicit Carver(void* memory) : memory_(static_cast<char*>(memory)) {}
+  template <class X>
+  X* take(std::int64_t count) {
+    char* const at = memory_ == nullptr ? nullptr : memory_ + bytes_;
+    bytes_ += (static_cast<std::size_t>(count) * sizeof(X) + 7) / 8 * 8;
+    return count == 0 ? nullptr : reinterpret_cast<X*>(at);
+  }
+  std::size_t bytes() const { return bytes_; }
 
-  Parts(const Layout& layout, const Wanted<N>& wanted, bool with_tape) : segment(segment_steps<V>(layout.time)) {
-    const std::int64_t neurons = layout.outer * layout.inner, slot = (Traits<N>::states - 1) * neurons;
-    steps = static_cast<std::size_t>(wanted.sums * neurons) * sizeof(double);
-    marks = steps + static_cast<std::size_t>(with_tape ? (segment + 1) * slot : 0) * sizeof(V);
-    bytes = marks + static_cast<std::size_t>(with_tape ? (layout.time + segment - 1) / segment * slot : 0) * sizeof(V);
+ private:
+  char* memory_;
+  std::size_t bytes_ = 0;
+};
+
+/// A forward pass's workspace.
+template <class V>
+struct ForwardParts {
+  FirMemory<V> fir;
+  std::size_t bytes;
+
+  ForwardParts(const Layout& layout, const FirRole<V> (&roles)[2], void* memory) {
+    Carver carver(memory);
+    const std::int64_t taps = roles[1].taps.length, neurons = layout.outer * layout.inner;
+    fir.coming = carver.take<V>(taps * neurons);
+    fir.past = carver.take<V>(taps > 1 ? (taps - 1) * neurons : 0);
+    bytes = carver.bytes();
   }
 };
+
+/// A backward pass's workspace.
+template <class N, class V = typename Traits<N>::V>
+struct BackwardParts {
+  double* sums[max_parameters] = {};
+  double* taps[2];
+  Tape<V> tape;
+  FirMemory<V> fir;
+  std::size_t bytes;
+
+  BackwardParts(const Layout& layout, const Wanted<N>& wanted, const FirRole<V> (&roles)[2], bool with_tape, void* memory) {
+    Carver carver(memory);
+    const std::int64_t neurons = layout.outer * layout.inner, slot = with_tape ? (Traits<N>::states - 1) * neurons : 0;
+    for (int k = 0; k < Traits<N>::parameters; ++k) sums[k] = carver.take<double>(wanted.summed[k] ? neurons : 0);
+    for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(wanted.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
+    tape.segment = segment_steps<V>(layout.time);
+    tape.segments = (layout.time + tape.segment - 1) / tape.segment;
+    tape.steps = carver.take<V>((tape.segment + 1) * slot);
+    tape.marks = carver.take<V>(tape.segments * slot);
+    fir.lam = carver.take<V>(with_fir(roles) ? layout.time * neurons : 0);
+    fir.spikes = carver.take<V>(wanted.taps[1] != nullptr ? layout.time * neurons : 0);
+    bytes = carver.bytes();
+  }
+};
+
+/// Whether a workspace will do.
+Status check(const Workspace& workspace, std::size_t bytes) {
+  if (workspace.bytes < bytes) return Status::workspace_too_small;
+  return bytes > 0 && workspace.data == nullptr ? Status::null_pointer : Status::ok;
+}
 
 /// An array that the caller wants; null if there is none.
 template <class N>
@@ -75,36 +131,66 @@ const void* some_result(const Formatted<BackwardCall, typename Traits<N>::V>& ca
   const void* result = call.grad_current;
   for (const auto* const state : call.grad_initial) result = result == nullptr ? state : result;
   for (const double* const sum : wanted.grad) result = result == nullptr ? sum : result;
+  for (const double* const sum : wanted.taps) result = result == nullptr ? sum : result;
+  for (const auto& role : call.fir) result = result == nullptr ? role.grad_initial : result;
   return result;
+}
+
+/// What kernels with taps do after the pass over time: what came into them gets its gradients, and so do the taps.
+template <class N, class V>
+Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N>& parts, const Wanted<N>& wanted, Stream stream) {
+  Status status = Status::ok;
+  for (int k = 0; k < 2; ++k) {
+    const Taps<V>& taps = call.fir[k].taps;
+    if (taps.length == 0) continue;
+    FirAfter<V> fir(call.layout, call.fir[k], k);
+    fir.lam = parts.fir.lam;
+    fir.role.sums = parts.taps[k];
+    if (k == 0) {
+      fir.inputs = {call.current, call.format};
+      fir.grad_inputs = call.grad_current;
+    } else {
+      fir.inputs = {parts.fir.spikes, Format::arithmetic};
+      fir.last = call.initial[1];
+      fir.grad_last = call.method == Method::slayer ? nullptr : call.grad_initial[1];   // SLAYER's is zero
+    }
+    if (status == Status::ok) status = correlate(fir, stream);
+    if (status != Status::ok || wanted.taps[k] == nullptr) continue;
+    status = sum_taps(fir, stream);
+    if (status != Status::ok) continue;
+    status = reduce(parts.taps[k], fir.neurons.value, {taps.count, taps.repeat}, wanted.taps[k], +1, false, stream, taps.length);
+  }
+  return status;
 }
 
 }   // namespace
 
 template <class N>
-Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace, Stream stream) noexcept {
+Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace, Stream stream) noexcept {
   using V = typename Traits<N>::V;
   Formatted<ForwardCall, V> call;
   call.format = format_of<typename N::Storage>;
   if (const Status status = read(layout, neuron, arrays, call); status != Status::ok) return status;
-  if (with_fir(call.fir)) return Status::unsupported;
+  const ForwardParts<V> parts(layout, call.fir, workspace.data);
+  if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;
   const DeviceOf device(arrays.current);
   if (!device.ok()) return Status::cuda;
-  return [&]<template <class> class M>(const M<typename N::Storage>&) {
-    return forward_launcher<M, V>(call.variant, std::make_integer_sequence<int, N::variants>{})(call, stream);
-  }(neuron);
+  return [&]<template <class> class M>(const M<typename N::Storage>&) { return launch_forward<M, V>(call, parts.fir, stream); }(neuron);
 }
 
 template <class N>
-Workspace workspace(const Layout&, const N&, const typename N::Forward&) noexcept {
-  return {};
+Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward&) noexcept {
+  FirRole<typename Traits<N>::V> roles[2];
+  if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  return {nullptr, ForwardParts(layout, roles, nullptr).bytes};
 }
 
 template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept {
-  const FirRole<typename Traits<N>::V> no_taps[2];
-  if (!valid(layout)) return {};
+  FirRole<typename Traits<N>::V> roles[2];
+  if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   const Wanted<N> wanted(neuron, arrays);
-  return {nullptr, Parts<N>(layout, wanted, rebuilds<N>(Method::bptt, wanted, false, no_taps)).bytes};
+  return {nullptr, BackwardParts<N>(layout, wanted, roles, rebuilds<N>(Method::bptt, wanted, false, roles), nullptr).bytes};
 }
 
 template <class N>
@@ -116,29 +202,19 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   call.format = format_of<typename N::Storage>;
   const Wanted<N> wanted(neuron, arrays);
   if (Status status = read(layout, neuron, method, surrogate, arrays, wanted, call); status != Status::ok) return status;
-  if (with_fir(call.fir)) return Status::unsupported;
   const bool with_tape = rebuilds<N>(method, wanted, surrogate.values != nullptr, call.fir);
-  const Parts<N> parts(layout, wanted, with_tape);
-  if (workspace.bytes < parts.bytes) return Status::workspace_too_small;
-  if (parts.bytes > 0 && workspace.data == nullptr) return Status::null_pointer;
-
-  const std::int64_t neurons = layout.outer * layout.inner;
-  char* const memory = static_cast<char*>(workspace.data);
-  double* next = reinterpret_cast<double*>(memory);
-  for (int k = 0; k < T::parameters; ++k) {
-    if (wanted.summed[k]) call.sums[k] = next, next += neurons;
-  }
-  Tape<V> tape{nullptr, nullptr, parts.segment, (layout.time + parts.segment - 1) / parts.segment};
-  if (with_tape) tape.steps = reinterpret_cast<V*>(memory + parts.steps), tape.marks = reinterpret_cast<V*>(memory + parts.marks);
-
+  const BackwardParts<N> parts(layout, wanted, call.fir, with_tape, workspace.data);
+  if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;
   const void* const result = some_result(call, wanted);
   if (result == nullptr) return Status::ok;
   const DeviceOf device(result);
   if (!device.ok()) return Status::cuda;
+
+  for (int k = 0; k < T::parameters; ++k) call.sums[k] = parts.sums[k];
   Status status = [&]<template <class> class M>(const M<typename N::Storage>&) {
-    const auto launcher = backward_launcher<M, V>(method, call.variant, std::make_integer_sequence<int, N::adjoint_variants>{});
-    return launcher(call, tape, wanted.sums > 0, stream);
+    return launch_backward<M, V>(call, parts.tape, parts.fir, wanted.sums > 0, stream);
   }(neuron);
+  const std::int64_t neurons = layout.outer * layout.inner;
   for (int k = 0; status == Status::ok && k < T::parameters; ++k) {
     if (wanted.grad[k] != nullptr) status = reduce(call.sums[k], neurons, shape_of(call.parameters[k]), wanted.grad[k], +1, false, stream);
   }
@@ -146,7 +222,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
     if (wanted.grad[tie.target] == nullptr || status != Status::ok) return;
     status = reduce(call.sums[tie.source], neurons, shape_of(call.parameters[tie.target]), wanted.grad[tie.target], tie.sign, true, stream);
   });
-  return status;
+  return status == Status::ok ? finish_taps(call, parts, wanted, stream) : status;
 }
 
 #define EXODUS_INSTANTIATE(N)                                                                                                          \

@@ -40,15 +40,17 @@ struct Groups {
   bool tiled;   ///< these are whole outer indices
   Divisor inner;
   Divisor repeats[max_parameters], counts[max_parameters];
+  Divisor taps_repeats[2], taps_counts[2];
 
   template <class V>
-  Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters])
+  Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2])
       : neurons(layout.outer * layout.inner), lanes(block_threads), tiled(layout.inner < warp_threads), inner(layout.inner) {
     if (tiled) lanes = static_cast<int>(block_threads / layout.inner * layout.inner);
     count = (neurons + lanes - 1) / lanes;
     for (int k = 0; k < max_parameters; ++k) {
       if (parameters[k].count > 0) repeats[k] = Divisor(parameters[k].repeat), counts[k] = Divisor(parameters[k].count);
     }
+    for (int k = 0; k < 2; ++k) taps_repeats[k] = Divisor(fir[k].taps.repeat), taps_counts[k] = Divisor(fir[k].taps.count);
   }
 };
 

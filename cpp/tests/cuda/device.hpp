@@ -5,7 +5,7 @@
 #include <exodus/cuda.hpp>
 
 #include "../support.hpp"
-#include "registry.hpp"
+#include "model.hpp"
 #if defined(EXODUS_CUDA_SHIM)
 #include "shim.hpp"
 #else
@@ -48,7 +48,9 @@ class OnCpu : public HostMemory {
  public:
   template <class N>
   Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays) {
-    return exodus::forward(layout, neuron, arrays);
+    Workspace memory = workspace(layout, neuron, arrays);
+    memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    return exodus::forward(layout, neuron, arrays, memory);
   }
   template <class N>
   Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
@@ -110,7 +112,9 @@ class OnDevice : public DeviceMemory {
 
   template <class N>
   Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays) {
-    const Status status = cuda::forward(layout, neuron, arrays);
+    Workspace memory = cuda::workspace(layout, neuron, arrays);
+    if (memory.bytes > 0) memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    const Status status = cuda::forward(layout, neuron, arrays, memory);
     return finish() ? status : Status::cuda;
   }
   template <class N>

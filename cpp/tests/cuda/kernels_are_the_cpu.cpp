@@ -84,6 +84,7 @@ struct Problem {
   using S = typename N::Storage;
   using V = arithmetic_t<S>;
   static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_names));
+  static constexpr int kernels = Traits<N>::kernels;
 
   Layout layout;
   Random options;   ///< what chooses them
@@ -91,7 +92,8 @@ struct Problem {
   Input<V> current, grad_spikes, grad_potential, surrogate_values;   // the first two are numbers that S has
   std::vector<Input<V>> initial, grad_final;
   Surrogate<S> surrogate;
-  bool wanted[parameters] = {};
+  std::vector<SomeTaps<V>> taps;   ///< of each kernel that may have them; of length 0: it has none
+  bool wanted[parameters] = {}, wanted_taps[2];
   bool with_initial, with_final, with_grad_spikes, with_grad_potential, with_surrogate_values;
 
   Problem(const Layout& of, Random& random)
@@ -111,8 +113,14 @@ struct Problem {
     for (std::int64_t k = 0; k < elements(of); ++k) {
       current[k] = number(stored<S>(current[k])), grad_spikes[k] = number(stored<S>(grad_spikes[k]));
     }
+    constexpr std::int64_t lengths[] = {1, 2, 3, 9, 40, 71};
+    for (int k = 0; k < kernels; ++k) {
+      const bool each = random.coin();
+      taps.emplace_back(random.coin() ? 0 : lengths[random.below(std::size(lengths))], each ? of.inner : 1, each ? 1 : 7, -0.4, 0.5);
+      wanted_taps[k] = taps.back().length > 0 && random.coin();
+    }
     for (int s = 0; s < states; ++s) {
-      initial.emplace_back(neurons(of)), grad_final.emplace_back(neurons(of));
+      initial.emplace_back(size_of(s)), grad_final.emplace_back(size_of(s));
       initial.back().fill(random, 0, 0.5), grad_final.back().fill(random, -1, 1);
     }
     const bool no_parameters = random.coin();
@@ -120,10 +128,18 @@ struct Problem {
       const auto [low, high] = range_of(N::parameter_names[k]);
       values.emplace_back(random, static_cast<Shape>(random.below(static_cast<std::int64_t>(Shape::count))), of, low, high);
       wanted[k] = !no_parameters && random.coin();
+      if (k < kernel_parameters * kernels && taps[static_cast<std::size_t>(k / kernel_parameters)].length > 0) wanted[k] = false;
     }
     surrogate.kind = static_cast<SurrogateKind>(random.below(static_cast<std::int64_t>(SurrogateKind::count)));
     surrogate.scale = V(0.4);
     surrogate.shape[0] = surrogate.shape[1] = V(0.7), surrogate.shape[2] = V(2);
+  }
+
+  /// Elements of a state: of a kernel with taps, x is what it remembers, and y is not there.
+  std::int64_t size_of(int state) const {
+    const int of_kernel = state - first_hidden<N>, kernel = of_kernel / kernel_states;
+    if (of_kernel < 0 || kernel >= kernels || taps[static_cast<std::size_t>(kernel)].length == 0) return neurons(layout);
+    return of_kernel % kernel_states == 0 ? (taps[static_cast<std::size_t>(kernel)].length - 1) * neurons(layout) : 0;
   }
 };
 
@@ -132,7 +148,7 @@ template <class V>
 struct Results {
   std::vector<V> spikes, potential, grad_current;
   std::vector<std::vector<V>> final, grad_initial;
-  std::vector<std::vector<double>> grads;
+  std::vector<std::vector<double>> grads, grad_taps;
   Status status = Status::ok;
 };
 
@@ -143,7 +159,7 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
   using S = typename N::Storage;
   using V = typename P::V;
   const Layout& layout = problem.layout;
-  const std::int64_t size = elements(layout), count = neurons(layout);
+  const std::int64_t size = elements(layout);
   N neuron;
   Random options = problem.options;
   choose_options(neuron, options);
@@ -156,6 +172,12 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
     if (field.data != nullptr) field.data = run.in(field.data, field.count);
     wanted[k] = problem.wanted[k];
   });
+  if constexpr (P::kernels > 0) {
+    for_each_field<P::kernels>(neuron.taps, [&](Taps<V>& field, int k) {
+      const SomeTaps<V>& taps = problem.taps[static_cast<std::size_t>(k)];
+      if (taps.length > 0) field = taps.taps(), field.data = run.in(field.data, taps.length * taps.count);
+    });
+  }
   for_each_tie(neuron, [&](const Tie& tie) { wanted[tie.source] = false; });
   for_each_field<P::parameters>(fields, [&](Param<V>& field, int k) {
     counts[k] = field.count == 0 ? 1 : field.count;
@@ -173,9 +195,9 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
   typename N::Forward to{
       .current = in_storage(problem.current), .spikes = run.template out<S>(size), .potential = run.template out<V>(size)};
   for_each_field<P::states>(to.initial, [&](const V*& field, int s) {
-    if (problem.with_initial) field = run.in(problem.initial[static_cast<std::size_t>(s)].data(), count);
+    if (problem.with_initial) field = run.in(problem.initial[static_cast<std::size_t>(s)].data(), problem.size_of(s));
   });
-  for_each_field<P::states>(to.final, [&](V*& field, int) { field = run.template out<V>(count); });
+  for_each_field<P::states>(to.final, [&](V*& field, int s) { field = run.template out<V>(problem.size_of(s)); });
   Results<V> results;
   results.status = run.forward(layout, neuron, to);
   if (results.status != Status::ok) return results;
@@ -185,9 +207,15 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
   if (problem.with_grad_spikes) back.grad_spikes = in_storage(problem.grad_spikes);
   if (problem.with_grad_potential) back.grad_potential = run.in(problem.grad_potential.data(), size);
   for_each_field<P::states>(back.grad_final, [&](const V*& field, int s) {
-    if (problem.with_final) field = run.in(problem.grad_final[static_cast<std::size_t>(s)].data(), count);
+    if (problem.with_final) field = run.in(problem.grad_final[static_cast<std::size_t>(s)].data(), problem.size_of(s));
   });
-  for_each_field<P::states>(back.grad_initial, [&](V*& field, int) { field = run.template out<V>(count); });
+  for_each_field<P::states>(back.grad_initial, [&](V*& field, int s) { field = run.template out<V>(problem.size_of(s)); });
+  if constexpr (P::kernels > 0) {
+    for_each_field<P::kernels>(back.grad_taps, [&](double*& field, int k) {
+      const SomeTaps<V>& taps = problem.taps[static_cast<std::size_t>(k)];
+      if (problem.wanted_taps[k]) field = run.template out<double>(taps.length * taps.count);
+    });
+  }
   for_each_field<P::parameters>(back.grad, [&](double*& field, int k) {
     if (wanted[k]) field = run.template out<double>(counts[k]);
   });
@@ -200,8 +228,15 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
   if (N::fires) results.spikes = numbers(run.fetch(to.spikes, size));
   results.potential = run.fetch(to.potential, size);
   results.grad_current = numbers(run.fetch(back.grad_current, size));
-  for_each_field<P::states>(to.final, [&](V*& field, int) { results.final.push_back(run.fetch(field, count)); });
-  for_each_field<P::states>(back.grad_initial, [&](V*& field, int) { results.grad_initial.push_back(run.fetch(field, count)); });
+  for_each_field<P::states>(to.final, [&](V*& field, int s) { results.final.push_back(run.fetch(field, problem.size_of(s))); });
+  for_each_field<P::states>(back.grad_initial,
+                            [&](V*& field, int s) { results.grad_initial.push_back(run.fetch(field, problem.size_of(s))); });
+  if constexpr (P::kernels > 0) {
+    for_each_field<P::kernels>(back.grad_taps, [&](double*& field, int k) {
+      const SomeTaps<V>& taps = problem.taps[static_cast<std::size_t>(k)];
+      results.grad_taps.push_back(field == nullptr ? std::vector<double>{} : run.fetch(field, taps.length * taps.count));
+    });
+  }
   for_each_field<P::parameters>(back.grad, [&](double*& field, int k) {
     results.grads.push_back(field == nullptr ? std::vector<double>{} : run.fetch(field, counts[k]));
   });
@@ -232,7 +267,10 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
     for (std::int64_t n = 0; n < layout.time; ++n) {
       largest = std::max(largest, std::abs(double(cpu.grad_current[static_cast<std::size_t>(at(layout, j, n))])));
     }
-    for (const auto& state : cpu.grad_initial) largest = std::max(largest, std::abs(double(state[neuron])));
+    for (const auto& state : cpu.grad_initial) {   // of a kernel with taps, several of a neuron
+      for (std::size_t k = neuron; k < state.size(); k += static_cast<std::size_t>(neurons(layout)))
+        largest = std::max(largest, std::abs(double(state[k])));
+    }
     for (std::int64_t n = 0; n < layout.time; ++n) {
       const auto k = static_cast<std::size_t>(at(layout, j, n));
       const double expected = within<S>(cpu.grad_current[k]), got = within<S>(cuda.grad_current[k]), off = tolerance * largest;
@@ -240,8 +278,10 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
           << what << " neuron " << j << ", step " << n;
     }
     for (std::size_t s = 0; s < cpu.grad_initial.size(); ++s) {
-      ASSERT_NEAR(cpu.grad_initial[s][neuron], cuda.grad_initial[s][neuron], tolerance * largest)
-          << what << " neuron " << j << ", " << N::state_names[s];
+      for (std::size_t k = neuron; k < cpu.grad_initial[s].size(); k += static_cast<std::size_t>(neurons(layout))) {
+        ASSERT_NEAR(cpu.grad_initial[s][k], cuda.grad_initial[s][k], tolerance * largest)
+            << what << " neuron " << j << ", " << N::state_names[s] << " " << k;
+      }
     }
     all = std::max(all, largest);
   }
@@ -249,6 +289,11 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
     const double allowed = tolerance * (1 + all) * static_cast<double>(elements(layout));
     for (std::size_t c = 0; c < cpu.grads[k].size(); ++c)
       ASSERT_NEAR(cpu.grads[k][c], cuda.grads[k][c], allowed) << what << N::parameter_names[k] << " " << c;
+  }
+  for (std::size_t k = 0; k < cpu.grad_taps.size(); ++k) {
+    const double allowed = tolerance * (1 + all) * static_cast<double>(elements(layout));
+    for (std::size_t c = 0; c < cpu.grad_taps[k].size(); ++c)
+      ASSERT_NEAR(cpu.grad_taps[k][c], cuda.grad_taps[k][c], allowed) << what << " tap " << c << " of kernel " << k;
   }
 }
 
@@ -285,13 +330,16 @@ constexpr std::int64_t inners[] = {1, 2, 3, 5, 31, 32, 33, 43, 49, 64, 127, 128,
 TYPED_TEST(Cuda, IsTheCpu) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   Random random(sizeof(typename TypeParam::Storage));
-  for (int turn = 0; turn < 150; ++turn) {
+  constexpr int turns = sizeof(typename TypeParam::Storage) == 2 ? 50 : 150;   // halves run in the kernels of float
+  for (int turn = 0; turn < turns; ++turn) {
     const Layout layout{outers[random.below(std::size(outers))], times[random.below(std::size(times))],
                         inners[random.below(std::size(inners))]};
     if (elements(layout) > 40000) continue;
     const Problem<TypeParam> problem(layout, random);
     const Method method = static_cast<Method>(turn % 3);
-    const std::string what = describe(layout) + " turn " + std::to_string(turn) + " method " + std::to_string(turn % 3);
+    std::string what = describe(layout);
+    for (const auto& taps : problem.taps) what += " taps " + std::to_string(taps.length);
+    what += " turn " + std::to_string(turn) + " method " + std::to_string(turn % 3);
     OnCpu cpu;
     const auto expected = solve<Witness<TypeParam>>(problem, method, cpu);
     for (unsigned seed = 0; seed < orders_of_threads; ++seed) {

@@ -19,13 +19,19 @@ def title(symbol):
     """A kernel's name from its mangled one: the pass, the model, its variant, the type."""
     found = re.search(r"(forward|backward)_kernelINS_\d+([A-Za-z]+)E(.*?)EEv", symbol)
     if found is None:
-        return re.search(r"(\w+_kernel)", symbol)[1].split("_GLOBAL__N_")[-1].lstrip("0123456789"), "d"
+        name, kind = re.search(r"\d([a-z]+(?:_[a-z]+)*_kernel)(?:I([fd])E)?", symbol).groups()
+        return name, kind or "d"
     which, model, rest = found.groups()
     method = re.search(r"LNS_6MethodE(\d)E", rest)
     variant = re.search(r"Li(\d+)E([fd])", rest)
+    flags = re.findall(r"Lb([01])E", rest + "E")  # (backward) parameters; kernels with taps
     name = f"{which} {model} {variant[1]}"
     if method is not None:
-        name += f" {METHODS[int(method[1])]}" + (" with parameters" if "Lb1E" in rest + "E" else "")
+        name += f" {METHODS[int(method[1])]}"
+    if flags[-1] == "1":
+        name += " with taps"
+    elif flags[0] == "1":
+        name += " with parameters"
     return name, variant[2]
 
 
