@@ -6,6 +6,10 @@ measured in turn in one run, so that the ratios hold on another machine. The bes
 else the machine did; the medians have it.
 
     python benchmarks/bandwidth.py [--threads 2] [--rounds 30] [--steps 250 --batch 128 --neurons 128]
+
+On a GPU, the bound is a copy of the same traffic there (on_gpu.py):
+
+    python benchmarks/bandwidth.py --device cuda
 """
 
 import argparse
@@ -14,6 +18,7 @@ import statistics
 import time
 
 import numpy as np
+import on_gpu
 from native import build
 
 import exodus_core as ec
@@ -86,12 +91,16 @@ def measure(library, layout, shape, time_axis, threads, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--neurons", type=int, default=128)
     arguments = parser.parse_args()
+    if arguments.device == "cuda":
+        on_gpu.main(arguments)
+        return
     ec.set_num_threads(arguments.threads)
     library = build("stream")
     t, b, n = arguments.steps, arguments.batch, arguments.neurons

@@ -3,7 +3,9 @@
 Witness: extensions of every kind put where the package looks.
 """
 
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -52,6 +54,16 @@ def test_without_a_gpu(installed):
     installed("exodus_core._cuda", ec.__version__, "the CUDA driver sees no GPU")
     assert cuda.built() and not cuda.is_available()
     assert cuda._unavailable() == "the CUDA driver sees no GPU"
+
+
+def test_the_benchmark_says_so_and_stops():
+    """Without a GPU or without kernels, whichever it is here."""
+    if cuda.is_available():
+        pytest.skip("there is a GPU: its numbers take a while")
+    script = Path(__file__).parent.parent / "benchmarks" / "bandwidth.py"
+    done = subprocess.run([sys.executable, script, "--device", "cuda"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"nothing to measure: {cuda._unavailable()}"
 
 
 def test_of_another_version(installed):
