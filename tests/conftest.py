@@ -37,4 +37,6 @@ def shim(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(cuda, "_found", lambda: (module, ""))
-    return module
+    cuda.kernels.cache_clear()
+    yield module
+    cuda.kernels.cache_clear()

@@ -213,5 +213,6 @@ def test_growth_needs_the_host():
 
 def test_without_kernels_the_error_says_why(monkeypatch):
     monkeypatch.setattr(cuda, "_found", lambda: (None, "there are none"))
+    cuda.kernels.cache_clear()
     with pytest.raises(RuntimeError, match="arrays on a GPU cannot be taken: there are none"):
         ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((4, 3), np.float32)))

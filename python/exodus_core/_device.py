@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,22 +29,27 @@ _DLPACK_NAMES = {(2, 16): "float16", (2, 32): "float32", (2, 64): "float64", (4,
 _LEGACY_STREAM = 1  # the default stream, as the CUDA array interface writes it
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """Where an array lies."""
+class _Memory(NamedTuple):
+    """Where an array lies; strides in bytes, and the stream on which it is used if its library says so."""
 
     address: int
-    strides: Shape  # in bytes
+    strides: Shape
     type_name: str
     read_only: bool
-    stream: int | None  # on which it is used, if its library says so
+    stream: int | None
+
+
+@lru_cache(maxsize=32)
+def _torch_name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _memory(array: Array) -> _Memory:
     strides: Shape | None
     if is_torch(array):
-        strides = tuple(stride * array.element_size() for stride in array.stride())
-        return _Memory(array.data_ptr(), strides, str(array.dtype).removeprefix("torch."), False, None)
+        size = array.element_size()
+        strides = tuple(stride * size for stride in array.stride())
+        return _Memory(array.data_ptr(), strides, _torch_name(array.dtype), False, None)
     if hasattr(array, "__cuda_array_interface__"):
         told = array.__cuda_array_interface__
         (address, read_only), stream = told["data"], told.get("stream")
@@ -172,7 +178,9 @@ class DeviceLibrary:
 
     def handle(self, array: Array | None) -> int | None:
         """What the kernels' extension takes for an array."""
-        return None if array is None else _memory(array).address
+        if array is None:
+            return None
+        return array.data_ptr() if is_torch(array) else _memory(array).address
 
     def where(self, array: Array, threads: int) -> tuple[int, Any]:
         """What the extension is told about where to run: the stream, and how to get memory."""

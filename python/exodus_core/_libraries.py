@@ -25,9 +25,15 @@ Array = Any  # of any library
 Shape = tuple[int, ...]
 
 
+@lru_cache(maxsize=1024)
+def _of_torch(kind: Any) -> bool:
+    return any(base.__module__.split(".")[0] == "torch" for base in kind.__mro__)
+
+
 def is_torch(value: Any) -> bool:
     """Whether a value is one of torch's, without importing torch."""
-    return any(base.__module__.split(".")[0] == "torch" for base in type(value).__mro__)
+    kind: Any = type(value)
+    return _of_torch(kind)
 
 
 @lru_cache(maxsize=1024)

@@ -44,8 +44,9 @@ def _unavailable() -> str | None:
     return reason if module is None else module.unavailable()
 
 
+@cache
 def kernels() -> ModuleType:
-    """The extension, for calls on a GPU.
+    """The extension, for calls on a GPU; asked for once, then remembered.
 
     Raises
     ------

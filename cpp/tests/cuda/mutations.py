@@ -1,9 +1,9 @@
 """Whether the tests of the CUDA kernels notice: changes one thing at a time, tells which changes nobody saw.
 
 python mutations.py BUILD [FILE...] removes each barrier, and shifts each comparison with a bound by one, in a
-copy of cpp/src/cuda, of all its files or of some by name. BUILD is a build directory with the tests in it, best
-one with -DEXODUS_SANITIZE=address,undefined: then a read beyond an end is seen as well. Prints a line for each
-change, and fails if one survives that is not explained below.
+copy of cpp/src/cuda, of all its files or of some by name. BUILD is a build directory with the tests in it,
+best one with -DEXODUS_SANITIZE=address,undefined: then a read beyond an end is seen as well. Prints a line
+for each change, and fails if one survives that is not explained below.
 """
 
 import json
