@@ -22,4 +22,13 @@ struct Traits {
 template <template <class> class N, class V>
 inline constexpr bool fires_by_hidden = requires { N<V>::fires_by_hidden; };
 
+/// Whether a variant is of kernels with taps alone.
+template <template <class> class N, int Variant>
+constexpr bool variant_needs_taps() {
+  if constexpr (requires { N<float>::template needs_taps<Variant>; }) return N<float>::template needs_taps<Variant>;
+  return false;
+}
+template <template <class> class N, int Variant>
+inline constexpr bool needs_taps = variant_needs_taps<N, Variant>();
+
 }   // namespace exodus

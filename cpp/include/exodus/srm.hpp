@@ -77,6 +77,8 @@ struct Srm : SrmParameters<Param<arithmetic_t<S>>> {
   static constexpr int gain_index = -1;        ///< nothing multiplies the current
   template <Method M>
   static constexpr bool carries_gradient = M != Method::bptt;
+  template <int Variant>
+  static constexpr bool needs_taps = SrmVariant<Variant>::sums;   ///< of both kernels
   /// The states that a step sets and the carries that an adjoint sets, a bit each: where both kernels have taps, no more than potential and
   /// spikes, and lam in place of nu's Y (for BPTT, of the spikes).
   template <int Variant>

@@ -37,7 +37,7 @@ EXODUS_DEVICE_SCALAR OwnTaps<V> taps_of(const Taps<V>& taps, const Divisor& repe
 template <class V>
 struct Before {
   const V* history;   ///< newest first
-  const V* last;      ///< of step -1; null: it is in the history
+  const V* last;      ///< of the spikes: those of step -1
   std::int64_t neurons, neuron;
   bool of_spikes;
 

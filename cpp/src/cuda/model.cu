@@ -10,20 +10,37 @@
 namespace exodus::cuda {
 namespace {
 
-/// A pass's kernels are numbered by the model's variants; with kernels that have taps they are others.
+/// A pass's kernels are numbered by the model's variants; with kernels that have taps they are others. Those that no call can ask for are
+/// null, and not compiled.
+template <class V>
+using ForwardKernel = void (*)(Formatted<ForwardCall, V>, Groups, FirMemory<V>);
+template <class V>
+using BackwardKernel = void (*)(Formatted<BackwardCall, V>, Groups, Tape<V>, FirMemory<V>);
+
+template <template <class> class N, int Variant, class V, bool Fir>
+constexpr ForwardKernel<V> forward_kernel_or_null() {
+  if constexpr (Fir || !needs_taps<N, Variant>) return forward_kernel<N, Variant, V, Fir>;
+  return nullptr;
+}
+
 template <template <class> class N, bool Fir, class V, int... Variant>
-auto forward_kernel_of(int variant, std::integer_sequence<int, Variant...>) {
-  constexpr decltype(&forward_kernel<N, 0, V, Fir>) kernels[] = {forward_kernel<N, Variant, V, Fir>...};
+ForwardKernel<V> forward_kernel_of(int variant, std::integer_sequence<int, Variant...>) {
+  constexpr ForwardKernel<V> kernels[] = {forward_kernel_or_null<N, Variant, V, Fir>()...};
   return kernels[variant];
 }
 
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Fir>
+constexpr BackwardKernel<V> backward_kernel_or_null() {
+  if constexpr (Fir || !needs_taps<N, Form>) return backward_kernel<N, M, Form, V, Terms, Fir>;
+  return nullptr;
+}
+
 template <template <class> class N, bool Terms, bool Fir, class V, int... Form>
-auto backward_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
+BackwardKernel<V> backward_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
   constexpr int forms = sizeof...(Form);
-  constexpr decltype(&backward_kernel<N, Method::exodus, 0, V, Terms, Fir>) kernels[][forms] = {
-      {backward_kernel<N, Method::exodus, Form, V, Terms, Fir>...},
-      {backward_kernel<N, Method::slayer, Form, V, Terms, Fir>...},
-      {backward_kernel<N, Method::bptt, Form, V, Terms, Fir>...}};
+  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Fir>()...},
+                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Fir>()...},
+                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Fir>()...}};
   return kernels[static_cast<int>(method)][variant % forms];
 }
 
@@ -41,8 +58,10 @@ Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
 template <template <class> class N, class V>
 Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const FirMemory<V>& memory, bool terms, Stream stream) {
   constexpr std::make_integer_sequence<int, N<V>::adjoint_variants> forms;
-  auto kernel = terms ? backward_kernel_of<N, true, false, V>(call.method, call.variant, forms)
-                      : backward_kernel_of<N, false, false, V>(call.method, call.variant, forms);
+  auto kernel = backward_kernel_of<N, true, false, V>(call.method, call.variant, forms);
+  if constexpr (std::is_same_v<V, float>) {   // of double, which is for checks, not worth the time to compile them
+    if (!terms) kernel = backward_kernel_of<N, false, false, V>(call.method, call.variant, forms);
+  }
   if constexpr (Traits<N<V>>::kernels > 0) {
     if (with_fir(call.fir)) kernel = backward_kernel_of<N, true, true, V>(call.method, call.variant, forms);
   }

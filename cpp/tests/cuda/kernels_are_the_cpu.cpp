@@ -414,5 +414,29 @@ TEST(CudaState, GradientsOfStatesAlone) {
   for (const float gradient : device.fetch(initial, 40)) EXPECT_EQ(gradient, 0.25f);
 }
 
+TEST(CudaTaps, ForgetAnInfinityAfterTheLast) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const Layout layout{1, 12, 40};
+  const float taps[] = {0.5f, -0.25f, 0.125f};
+  std::vector<float> current(480), grad_potential(480);
+  current[2 * 40 + 3] = grad_potential[9 * 40 + 3] = INFINITY;
+  OnDevice device(1);
+  KernelFilter<float> filter;
+  filter.taps.kernel = {device.in(taps, 3), 3, 1, 1};
+  KernelFilter<float>::Forward to{.current = device.in(current.data(), 480), .potential = device.out<float>(480)};
+  ASSERT_EQ(device.forward(layout, filter, to), Status::ok);
+  KernelFilter<float>::Backward back{
+      .potential = to.potential, .grad_potential = device.in(grad_potential.data(), 480), .grad_current = device.out<float>(480)};
+  ASSERT_EQ(device.backward(layout, filter, Method::exodus, Surrogate<float>{}, back), Status::ok);
+  const auto potential = device.fetch(to.potential, 480), grad_current = device.fetch(back.grad_current, 480);
+  for (int n = 0; n < 12; ++n) {
+    for (int j = 0; j < 40; ++j) {
+      const auto k = static_cast<std::size_t>(n * 40 + j);
+      EXPECT_EQ(std::isfinite(potential[k]), !(j == 3 && n >= 2 && n < 5)) << "neuron " << j << ", step " << n;
+      EXPECT_EQ(std::isfinite(grad_current[k]), !(j == 3 && n >= 7 && n < 10)) << "neuron " << j << ", step " << n;
+    }
+  }
+}
+
 }   // namespace
 }   // namespace exodus::test
