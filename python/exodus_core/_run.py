@@ -81,7 +81,7 @@ class Gradients:
 
 
 def _state_arrays(
-    name: str, state: Any, neuron: Neuron, arrangement: Arrangement, real: str, optional: bool
+    name: str, state: Any, neuron: Neuron, arrangement: Arrangement, arithmetic: str, optional: bool
 ) -> list[Any]:
     """The fields of a state or of its gradient, checked."""
     names, leading = neuron._state._fields, neuron._history()
@@ -96,39 +96,39 @@ def _state_arrays(
             array,
             leading.get(field, ()) + arrangement.neuron_shape,
             arrangement,
-            real,
+            arithmetic,
         )
         for field, array in zip(names, state, strict=True)
     ]
 
 
 def _bind(
-    neuron: Neuron, arrangement: Arrangement, real: str, learnt: Collection[str]
+    neuron: Neuron, arrangement: Arrangement, arithmetic: str, learnt: Collection[str]
 ) -> dict[str, BoundParameter]:
     """The parameters for the kernels, rounded to the arithmetic dtype first."""
     if not learnt and neuron._is_scalar:
-        return neuron._scalars(real)
+        return neuron._scalars(arithmetic)
     given = neuron._parameters()
     here = {name: value for name, value in given.items() if not on_device(value)}
     with np.errstate(over="ignore", under="ignore"):
-        rounded = {name: NUMPY.convert(value, real) for name, value in here.items()}
+        rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
     unchecked = neuron._wanted(set(learnt))
-    check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, real)
-    taps, uploads = _core.models[neuron._model][2], neuron._uploads_for(arrangement, real)
+    check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
+    taps, uploads = _core.models[neuron._model][2], neuron._uploads_for(arrangement, arithmetic)
     bound = {
         name: uploads.get(name)
-        or bind_parameter(name, rounded.get(name, value), arrangement, real, taps=name in taps)
+        or bind_parameter(name, rounded.get(name, value), arrangement, arithmetic, taps=name in taps)
         for name, value in given.items()
     }
     uploads.update({name: bound[name] for name in here})
     return bound
 
 
-def _empty_state(neuron: Neuron, arrangement: Arrangement, real: str) -> Any:
+def _empty_state(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Any:
     """A state, or its gradient, for the kernels to fill."""
     leading = neuron._history()
     return neuron._state(
-        *(arrangement.empty_neurons(real, leading.get(field, ())) for field in neuron._state._fields)
+        *(arrangement.empty_neurons(arithmetic, leading.get(field, ())) for field in neuron._state._fields)
     )
 
 
@@ -237,16 +237,16 @@ def run_forward(
     current, arrangement = arrange(given_name, given, time_axis, axis_name)
     library = arrangement.library
     type_name = library.type_name(current)
-    real = ARITHMETIC[type_name]
-    parameters = _bind(neuron, arrangement, real, learnt)
+    arithmetic = ARITHMETIC[type_name]
+    parameters = _bind(neuron, arrangement, arithmetic, learnt)
     fields = neuron._state._fields
     initial = None
     if state is not None:
-        fields_given = _state_arrays("state", state, neuron, arrangement, real, optional=False)
+        fields_given = _state_arrays("state", state, neuron, arrangement, arithmetic, optional=False)
         initial = neuron._state(*map(arrangement.copy_neurons, fields_given))
     if out is None:
         spikes = arrangement.empty(type_name) if neuron._fires else None
-        potential = arrangement.empty(real)
+        potential = arrangement.empty(arithmetic)
     else:
         if not isinstance(out, Trace):
             raise TypeError(f"out must be a Trace, got {type(out).__name__}")
@@ -255,13 +255,13 @@ def run_forward(
             _check_out("spikes", spikes, type_name, arrangement)
         elif spikes is not None:
             raise ValueError("out.spikes must be None for a neuron without spikes, got an array")
-        _check_out("potential", potential, real, arrangement)
+        _check_out("potential", potential, arithmetic, arrangement)
         _check_apart(
             library,
             {"out.spikes": spikes, "out.potential": potential},
             {"current": given, **_named("state", fields, state)},
         )
-    final = _empty_state(neuron, arrangement, real)
+    final = _empty_state(neuron, arrangement, arithmetic)
     handle = library.handle
     library.kernels.forward(
         neuron._model,
@@ -398,15 +398,17 @@ def run_backward(
     neuron, arrangement, shape = trace.neuron, trace._arrangement, trace._arrangement.shape
     library = arrangement.library
     # A copied or edited trace may lie elsewhere and otherwise in memory than the kernels left it.
-    real = library.type_name(library.array("trace.potential", trace.potential))
-    potential = arrangement.place(require("trace.potential", trace.potential, shape, arrangement, real))
+    arithmetic = library.type_name(library.array("trace.potential", trace.potential))
+    potential = arrangement.place(require("trace.potential", trace.potential, shape, arrangement, arithmetic))
     type_name = trace._type_name
     current = trace.current
     if current is not None:
         current = arrangement.place(require("trace.current", current, shape, arrangement, type_name))
     initial = None
     if trace.initial_state is not None:
-        checked = _state_arrays("trace.initial_state", trace.initial_state, neuron, arrangement, real, False)
+        checked = _state_arrays(
+            "trace.initial_state", trace.initial_state, neuron, arrangement, arithmetic, False
+        )
         initial = neuron._state(*map(arrangement.place_neurons, checked))
     wanted = _wanted_names(neuron, parameters)
     if grad_spikes is not None and not neuron._fires:
@@ -414,7 +416,7 @@ def run_backward(
     if grad_spikes is None and grad_potential is None and grad_state is None:
         raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
     given = {"grad_spikes": grad_spikes, "grad_potential": grad_potential}
-    types = {"grad_spikes": type_name, "grad_potential": real}
+    types = {"grad_spikes": type_name, "grad_potential": arithmetic}
     placed = {
         name: None
         if array is None
@@ -424,7 +426,7 @@ def run_backward(
     fields = neuron._state._fields
     final: tuple[Array | None, ...] | None = None
     if grad_state is not None:
-        checked = _state_arrays("grad_state", grad_state, neuron, arrangement, real, optional=True)
+        checked = _state_arrays("grad_state", grad_state, neuron, arrangement, arithmetic, optional=True)
         final = tuple(None if g is None else arrangement.place_neurons(g) for g in checked)
 
     if out is None:
@@ -449,7 +451,7 @@ def run_backward(
     bend = surrogate._argument if isinstance(surrogate, Surrogate) else library.handle(h)
     if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
-    grad_initial = _empty_state(neuron, arrangement, real)
+    grad_initial = _empty_state(neuron, arrangement, arithmetic)
     own = neuron._wanted(wanted) if wanted else wanted
     names, _, taps = _core.models[neuron._model]
     sums = {
@@ -481,7 +483,7 @@ def run_backward(
     library.finish(potential)
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
     own_gradients = neuron._own_gradients(kernel).items() if kernel else ()
-    grads = {name: library.convert(g, real)[()] for name, g in own_gradients if name in wanted}
+    grads = {name: library.convert(g, arithmetic)[()] for name, g in own_gradients if name in wanted}
     if out is None:
         return Gradients(grad_current, grad_initial, grads)
     out.state, out.parameters = grad_initial, grads

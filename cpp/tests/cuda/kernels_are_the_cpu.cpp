@@ -438,5 +438,21 @@ TEST(CudaTaps, ForgetAnInfinityAfterTheLast) {
   }
 }
 
+TEST(CudaTaps, NeedTheWorkspaceThatIsSaid) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const Layout layout{1, 4, 3};
+  const std::vector<float> values(12);
+  OnDevice device(1);
+  Srm<float> neuron;
+  neuron.taps.nu = {device.in(values.data(), 5), 5, 1, 1};
+  const Srm<float>::Forward to{.current = device.in(values.data(), 12), .potential = device.out<float>(12)};
+  Workspace memory = cuda::workspace(layout, neuron, to);
+  EXPECT_EQ(cuda::forward(layout, neuron, to, memory), Status::null_pointer);
+  memory.data = device.out<char>(static_cast<std::int64_t>(memory.bytes));
+  EXPECT_EQ(cuda::forward(layout, neuron, to, memory), Status::ok);
+  EXPECT_TRUE(finish());
+  EXPECT_EQ(cuda::forward(layout, neuron, to, {memory.data, memory.bytes - 1}), Status::workspace_too_small);
+}
+
 }   // namespace
 }   // namespace exodus::test
