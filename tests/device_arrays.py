@@ -11,6 +11,31 @@ import numpy as np
 STREAM = 7
 
 
+class Device:
+    """As CuPy's: it has no hash, and arrays are made on the one that is current."""
+
+    __hash__ = None
+    current = 0
+
+    def __eq__(self, other):
+        return isinstance(other, Device)
+
+    def __repr__(self):
+        return "gpu:0"
+
+    def use(self):
+        raise AssertionError("it would stay the current one")
+
+    def __enter__(self):
+        Device.current += 1
+
+    def __exit__(self, *error):
+        Device.current -= 1
+
+
+DEVICE = Device()
+
+
 class DeviceArray:
     """An array that shares its memory by the CUDA array interface."""
 
@@ -22,7 +47,7 @@ class DeviceArray:
     shape = property(lambda self: self._host.shape)
     ndim = property(lambda self: self._host.ndim)
     dtype = property(lambda self: self._host.dtype)
-    device = property(lambda self: "gpu:0")
+    device = property(lambda self: DEVICE)
 
     def __array_namespace__(self, api_version=None):
         return LIBRARY
@@ -98,8 +123,8 @@ class _Library:
         if not callable(function) or isinstance(function, type):
             return function
 
-        def call(*args, device="gpu:0", **kwargs):
-            assert device == "gpu:0"
+        def call(*args, device=None, **kwargs):
+            assert device is None or Device.current > 0
             kwargs.pop("api_version", None)
             return DeviceArray(function(*map(host, args), **kwargs))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -71,6 +72,14 @@ class DeviceLibrary:
 
     xp: ModuleType
     device: Any
+
+    def __hash__(self) -> int:
+        # CuPy's devices have none.
+        return hash((self.xp.__name__, str(self.device)))
+
+    def _current(self) -> Any:
+        """Where new arrays are made: CuPy looks at its current device alone."""
+        return self.device if hasattr(self.device, "use") else nullcontext()
 
     @property
     def kernels(self) -> ModuleType:
@@ -142,9 +151,9 @@ class DeviceLibrary:
     def empty(self, shape: Shape, order: Shape, type_name: str) -> Array:
         """A new array whose axes lie in this order."""
         lengths, axes = placement(shape, order)
-        return self.permute(
-            self.xp.empty(lengths, dtype=getattr(self.xp, type_name), device=self.device), axes
-        )
+        dtype = getattr(self.xp, type_name)
+        with self._current():
+            return self.permute(self.xp.empty(lengths, dtype=dtype, device=self.device), axes)
 
     empty_on_line = empty  # allocators of GPUs begin there
 
@@ -174,7 +183,8 @@ class DeviceLibrary:
         dtype = getattr(self.xp, type_name)
         if self._has(value):
             return self.xp.astype(value, dtype, copy=False)
-        return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
+        with self._current():
+            return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
 
     def handle(self, array: Array | None) -> int | None:
         """What the kernels' extension takes for an array."""
@@ -187,7 +197,8 @@ class DeviceLibrary:
         held: list[Array] = []  # until the call is over
 
         def allocate(count: int) -> tuple[Array, int]:
-            memory = self.xp.empty(count, dtype=self.xp.uint8, device=self.device)
+            with self._current():
+                memory = self.xp.empty(count, dtype=self.xp.uint8, device=self.device)
             held.append(memory)
             return memory, _memory(memory).address
 
@@ -221,14 +232,7 @@ def _described(value: Any) -> str:
 
 
 def device_library(array: Array) -> DeviceLibrary:
-    """The library of an array on a GPU.
-
-    Raises
-    ------
-    RuntimeError
-        If there are no CUDA kernels, or no GPU that they can run on; the message says which.
-    """
-    cuda.kernels()
+    """The library of an array on a GPU."""
     try:
         return DeviceLibrary(array_api_compat.array_namespace(array), array_api_compat.device(array))
     except TypeError:

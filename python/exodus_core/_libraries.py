@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _core, cuda
 
 _LINE = 64  # bytes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -157,9 +157,16 @@ def on_device(value: Any) -> bool:
 
 
 def library_of(array: Any) -> Any:
-    """The library of an array; NumPy, which will say so, of what is none."""
+    """The library of an array; NumPy, which will say so, of what is none.
+
+    Raises
+    ------
+    RuntimeError
+        If the array is on a GPU and there are no CUDA kernels, or none that can run; the message says why.
+    """
     if not on_device(array):
         return NUMPY
+    cuda.kernels()
     from ._device import device_library  # needs array-api-compat
 
     return device_library(array)
