@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ._libraries import NUMPY, Array, library_of, on_device
+from ._backends import NUMPY, Array, backend_of, on_device
 
 
 def require(name: str, value: Any, shape: tuple[int, ...], like: Arrangement, type_name: str) -> Array:
     """The argument as an array of exactly this shape and type, of the library that `like` has."""
-    array = like.library.array(name, value)
-    given = like.library.type_name(array)
+    array = like.backend.array(name, value)
+    given = like.backend.type_name(array)
     if given != type_name:
         raise TypeError(f"{name} must have dtype {type_name}, got {given}")
     if tuple(array.shape) != shape:
@@ -57,14 +57,14 @@ class Arrangement:
         Its axes, outermost in memory first.
     time_axis : int or None
         Not negative.
-    library : NumpyLibrary or DeviceLibrary
+    backend : NumpyBackend or DeviceBackend
         Of the array and of everything that goes with it.
     """
 
     shape: tuple[int, ...]
     order: tuple[int, ...]
     time_axis: int | None
-    library: Any = NUMPY
+    backend: Any = NUMPY
 
     @cached_property
     def neuron_shape(self) -> tuple[int, ...]:
@@ -90,11 +90,11 @@ class Arrangement:
 
     def empty(self, type_name: str) -> Array:
         """A new array that lies like this: the one place where results over time are allocated."""
-        return self.library.empty_on_line(self.shape, self.order, type_name)
+        return self.backend.empty_on_line(self.shape, self.order, type_name)
 
     def empty_neurons(self, type_name: str, leading: tuple[int, ...] = ()) -> Array:
         """A new array with a value per neuron, or with leading axes several."""
-        return self.library.empty(leading + self.neuron_shape, self._neuron_order(len(leading)), type_name)
+        return self.backend.empty(leading + self.neuron_shape, self._neuron_order(len(leading)), type_name)
 
     def _neuron_order(self, leading: int) -> tuple[int, ...]:
         if leading == 0:
@@ -102,7 +102,7 @@ class Arrangement:
         return tuple(range(leading)) + tuple(axis + leading for axis in self.neuron_order)
 
     def _placed(self, array: Array, order: tuple[int, ...]) -> Array:
-        return array if self.library.lies(array, order) else self.library.copy(array, order)
+        return array if self.backend.lies(array, order) else self.backend.copy(array, order)
 
     def place(self, array: Array) -> Array:
         """The array itself if it lies like this, else a copy that does."""
@@ -110,7 +110,7 @@ class Arrangement:
 
     def copy_neurons(self, array: Array) -> Array:
         """A copy of an array with a value per neuron, or with leading axes several, that lies like this."""
-        return self.library.copy(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
+        return self.backend.copy(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
 
     def place_neurons(self, array: Array) -> Array:
         """The same, but the array itself if it lies like this."""
@@ -126,15 +126,15 @@ class Arrangement:
 
     def lies_here(self, array: Array) -> bool:
         """Whether an array of this shape lies in memory like this."""
-        return self.library.lies(array, self.order)
+        return self.backend.lies(array, self.order)
 
 
 def arrange(
     name: str, value: Any, time_axis: int | None, axis_name: str = "time_axis"
 ) -> tuple[Array, Arrangement]:
     """The array, copied once if it has gaps, overlaps or negative strides, and its arrangement."""
-    library = library_of(value)
-    array = library.array(name, value)
+    backend = backend_of(value)
+    array = backend.array(name, value)
     shape = tuple(array.shape)
     if time_axis is not None:
         if isinstance(time_axis, bool) or not isinstance(time_axis, (int, np.integer)):
@@ -146,23 +146,23 @@ def arrange(
         time_axis = int(time_axis) % len(shape)
     if 0 in shape:
         raise ValueError(f"{name} must not have an axis of length zero, got shape {shape}")
-    arrangement = _arrangement(shape, library.strides(array), library.itemsize(array), time_axis, library)
-    if arrangement is None or not library.aligned(array):
-        array = library.dense(array)
-        arrangement = _arrangement(shape, library.strides(array), library.itemsize(array), time_axis, library)
+    arrangement = _arrangement(shape, backend.strides(array), backend.itemsize(array), time_axis, backend)
+    if arrangement is None or not backend.aligned(array):
+        array = backend.dense(array)
+        arrangement = _arrangement(shape, backend.strides(array), backend.itemsize(array), time_axis, backend)
     if arrangement is None:  # where strides are odd, any order will do
-        arrangement = Arrangement(shape, tuple(range(len(shape))), time_axis, library)
-        array = library.copy(array, arrangement.order)
+        arrangement = Arrangement(shape, tuple(range(len(shape))), time_axis, backend)
+        array = backend.copy(array, arrangement.order)
     return array, arrangement
 
 
 @lru_cache(maxsize=1024)
 def _arrangement(
-    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None, library: Any
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None, backend: Any
 ) -> Arrangement | None:
     """The arrangement of a dense array; remembered, since a network calls with the same ones."""
     order = _dense_order(shape, strides, itemsize)
-    return None if order is None else Arrangement(shape, order, time_axis, library)
+    return None if order is None else Arrangement(shape, order, time_axis, backend)
 
 
 @dataclass(frozen=True)
@@ -199,14 +199,14 @@ class BoundParameter:
 
     def gradient(self, flat: Array, arrangement: Arrangement) -> Array:
         """The kernels' gradient, `count` doubles, in the parameter's own shape."""
-        library = arrangement.library
+        backend = arrangement.backend
         shape = arrangement.neuron_shape if self._full else self._padded
         # A row, or of taps one for each.
         lanes = flat.reshape((-1, *(shape[axis] for axis in self._order)))
-        grad = library.permute(lanes, (0, *(self._order.index(k) + 1 for k in range(len(self._order)))))
+        grad = backend.permute(lanes, (0, *(self._order.index(k) + 1 for k in range(len(self._order)))))
         if self._full:
             axes = tuple(k + 1 for k, n in enumerate(self._padded) if n == 1)
-            grad = library.xp.sum(grad, axis=axes, keepdims=True)
+            grad = backend.xp.sum(grad, axis=axes, keepdims=True)
         return grad.reshape(self.shape)
 
 
@@ -214,8 +214,8 @@ def bind_parameter(
     name: str, value: Any, arrangement: Arrangement, type_name: str, taps: bool = False
 ) -> BoundParameter:
     """Round a parameter to the arithmetic dtype; broadcast it, of taps each, against the neurons."""
-    library, here = arrangement.library, on_device(value)
-    own = library if here else NUMPY
+    backend, here = arrangement.backend, on_device(value)
+    own = backend if here else NUMPY
     array = own.convert(value, type_name)
     given = tuple(array.shape)
     shape, neurons, order = given[taps:], arrangement.neuron_shape, arrangement.neuron_order
@@ -243,11 +243,11 @@ def bind_parameter(
     values = own.contiguous(own.permute(rows, (0, *(axis + 1 for axis in order))))
     values = values.reshape((rows.shape[0], -1) if taps else (-1,))
     if not here:
-        values = library.convert(values, type_name)
+        values = backend.convert(values, type_name)
     repeat = (
         1 if full or not varies else math.prod(neurons[order[k]] for k in range(varies[-1] + 1, len(order)))
     )
-    argument = (library.handle(values), *values.shape, repeat)
+    argument = (backend.handle(values), *values.shape, repeat)
     return BoundParameter(argument, values, given, padded, order, full)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import cuda
-from ._libraries import Array, Shape, is_torch, placement
+from ._backends import Array, Shape, is_torch, placement
 
 try:
     import array_api_compat
@@ -67,7 +67,7 @@ def _memory(array: Array) -> _Memory:
 
 
 @dataclass(frozen=True)
-class DeviceLibrary:
+class DeviceBackend:
     """A library's arrays on one device, for the CUDA kernels."""
 
     xp: ModuleType
@@ -231,10 +231,10 @@ def _described(value: Any) -> str:
     return type(value).__name__ + ("" if device is None else f" on {device}")
 
 
-def device_library(array: Array) -> DeviceLibrary:
-    """The library of an array on a GPU."""
+def device_backend(array: Array) -> DeviceBackend:
+    """The backend of an array on a GPU."""
     try:
-        return DeviceLibrary(array_api_compat.array_namespace(array), array_api_compat.device(array))
+        return DeviceBackend(array_api_compat.array_namespace(array), array_api_compat.device(array))
     except TypeError:
         raise TypeError(
             "arrays on a GPU must be of a library with the array API (torch, CuPy, JAX), "

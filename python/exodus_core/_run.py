@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import Arrangement, BoundParameter, arrange, bind_parameter, require
-from ._libraries import NUMPY, Array, on_device
+from ._backends import NUMPY, Array, on_device
 from .kernel import Kernel
 from .neurons import Filter, FilterState, Neuron, check_rounded
 from .surrogate import SingleExponential, Surrogate
@@ -134,9 +134,9 @@ def _empty_state(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> A
 
 def _check_out(name: str, array: Any, type_name: str, arrangement: Arrangement) -> None:
     """Check an array that is to be written into."""
-    library = arrangement.library
+    backend = arrangement.backend
     try:
-        fits = library.type_name(library.array(name, array)) == type_name and (
+        fits = backend.type_name(backend.array(name, array)) == type_name and (
             tuple(array.shape) == arrangement.shape
         )
     except TypeError:
@@ -147,19 +147,19 @@ def _check_out(name: str, array: Any, type_name: str, arrangement: Arrangement) 
     if not arrangement.lies_here(array):
         raise ValueError(
             f"out.{name} must lie in memory like current, its axes in the order {arrangement.order}, "
-            f"got strides of {library.strides(array)} bytes"
+            f"got strides of {backend.strides(array)} bytes"
         )
-    if not library.writeable(array):
+    if not backend.writeable(array):
         raise ValueError(f"out.{name} must be writeable, got a read-only array")
 
 
-def _check_apart(library: Any, results: dict[str, Array | None], others: dict[str, Array | None]) -> None:
+def _check_apart(backend: Any, results: dict[str, Array | None], others: dict[str, Array | None]) -> None:
     """Raise if a result shares memory with another array."""
     named = [(name, array) for name, array in results.items() if array is not None]
     against = [(name, array) for name, array in others.items() if array is not None]
     for k, (name, result) in enumerate(named):
         for other_name, other in named[:k] + against:
-            if library.overlap(result, other):
+            if backend.overlap(result, other):
                 raise ValueError(f"{name} must not overlap {other_name}, got arrays that share memory")
 
 
@@ -235,8 +235,8 @@ def run_forward(
         )
     given = current
     current, arrangement = arrange(given_name, given, time_axis, axis_name)
-    library = arrangement.library
-    type_name = library.type_name(current)
+    backend = arrangement.backend
+    type_name = backend.type_name(current)
     arithmetic = ARITHMETIC[type_name]
     parameters = _bind(neuron, arrangement, arithmetic, learnt)
     fields = neuron._state._fields
@@ -257,13 +257,13 @@ def run_forward(
             raise ValueError("out.spikes must be None for a neuron without spikes, got an array")
         _check_out("potential", potential, arithmetic, arrangement)
         _check_apart(
-            library,
+            backend,
             {"out.spikes": spikes, "out.potential": potential},
             {"current": given, **_named("state", fields, state)},
         )
     final = _empty_state(neuron, arrangement, arithmetic)
-    handle = library.handle
-    library.kernels.forward(
+    handle = backend.handle
+    backend.kernels.forward(
         neuron._model,
         type_name,
         arrangement.sizes,
@@ -274,9 +274,9 @@ def run_forward(
         handle(spikes),
         handle(potential),
         tuple(map(handle, final)),
-        library.where(current, threads),
+        backend.where(current, threads),
     )
-    library.finish(current)
+    backend.finish(current)
     axis = arrangement.time_axis
     trace = Trace(
         spikes, potential, final, neuron, current, initial, axis, arrangement, parameters, type_name
@@ -289,7 +289,7 @@ def run_forward(
 
 def _evaluated(surrogate: SurrogateLike, trace: Trace) -> Array:
     """The values of a custom surrogate, in the potential's memory order."""
-    arrangement, library = trace._arrangement, trace._arrangement.library
+    arrangement, backend = trace._arrangement, trace._arrangement.backend
     h = surrogate(trace.neuron._drive(trace), _threshold(trace))
     h = h if on_device(h) else np.asarray(h)
     if tuple(h.shape) != arrangement.shape:
@@ -299,13 +299,13 @@ def _evaluated(surrogate: SurrogateLike, trace: Trace) -> Array:
         )
     if isinstance(h, np.ndarray) and h.dtype.kind != "f":
         raise TypeError(f"surrogate must return floating-point numbers, got dtype {h.dtype}")
-    return arrangement.place(library.convert(h, library.type_name(trace.potential)))
+    return arrangement.place(backend.convert(h, backend.type_name(trace.potential)))
 
 
 def _threshold(trace: Trace) -> Array:
     """The threshold, shaped to broadcast against the potential with its time axis."""
-    library, threshold = trace._arrangement.library, trace.neuron._parameters()["threshold"]
-    return trace._arrangement.with_time(library.convert(threshold, library.type_name(trace.potential)))
+    backend, threshold = trace._arrangement.backend, trace.neuron._parameters()["threshold"]
+    return trace._arrangement.with_time(backend.convert(threshold, backend.type_name(trace.potential)))
 
 
 def check_algorithm(method: Any, surrogate: Any) -> None:
@@ -396,9 +396,9 @@ def run_backward(
         raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
     check_algorithm(method, surrogate)
     neuron, arrangement, shape = trace.neuron, trace._arrangement, trace._arrangement.shape
-    library = arrangement.library
+    backend = arrangement.backend
     # A copied or edited trace may lie elsewhere and otherwise in memory than the kernels left it.
-    arithmetic = library.type_name(library.array("trace.potential", trace.potential))
+    arithmetic = backend.type_name(backend.array("trace.potential", trace.potential))
     potential = arrangement.place(require("trace.potential", trace.potential, shape, arrangement, arithmetic))
     type_name = trace._type_name
     current = trace.current
@@ -443,24 +443,24 @@ def run_backward(
         }
         others |= _named("trace.initial_state", fields, trace.initial_state)
         others |= _named("grad_state", fields, grad_state)
-        _check_apart(library, {"out.current": grad_current}, others)
+        _check_apart(backend, {"out.current": grad_current}, others)
 
     h = None
     if neuron._fires and not isinstance(surrogate, Surrogate):
         h = _evaluated(surrogate, trace)
-    bend = surrogate._argument if isinstance(surrogate, Surrogate) else library.handle(h)
+    bend = surrogate._argument if isinstance(surrogate, Surrogate) else backend.handle(h)
     if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
     grad_initial = _empty_state(neuron, arrangement, arithmetic)
     own = neuron._wanted(wanted) if wanted else wanted
     names, _, taps = _core.models[neuron._model]
     sums = {
-        name: library.empty((trace._parameters[name].count,), (0,), "float64")
+        name: backend.empty((trace._parameters[name].count,), (0,), "float64")
         for name in names + taps
         if name in own
     }
-    handle = library.handle
-    library.kernels.backward(
+    handle = backend.handle
+    backend.kernels.backward(
         neuron._model,
         type_name,
         arrangement.sizes,
@@ -478,12 +478,12 @@ def run_backward(
         tuple(map(handle, grad_initial)),
         tuple(handle(sums.get(name)) for name in names),
         tuple(handle(sums.get(name)) for name in taps),
-        library.where(potential, threads),
+        backend.where(potential, threads),
     )
-    library.finish(potential)
+    backend.finish(potential)
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
     own_gradients = neuron._own_gradients(kernel).items() if kernel else ()
-    grads = {name: library.convert(g, arithmetic)[()] for name, g in own_gradients if name in wanted}
+    grads = {name: backend.convert(g, arithmetic)[()] for name, g in own_gradients if name in wanted}
     if out is None:
         return Gradients(grad_current, grad_initial, grads)
     out.state, out.parameters = grad_initial, grads
@@ -518,8 +518,8 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     if not isinstance(trace, Trace):
         raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
     check_surrogate(surrogate)
-    if trace._arrangement.library is not NUMPY:
-        raise TypeError(f"trace must be of NumPy's arrays, got arrays of {trace._arrangement.library}")
+    if trace._arrangement.backend is not NUMPY:
+        raise TypeError(f"trace must be of NumPy's arrays, got arrays of {trace._arrangement.backend}")
     if not trace.neuron._fires:
         return 0.0
     h = np.asarray(surrogate(trace.neuron._drive(trace), _threshold(trace)), np.float64)
@@ -593,7 +593,7 @@ def kernel_filter_adjoint(
     """
     neuron = Filter(kernel)
     given, arrangement = arrange("grad", grad, time_axis)
-    type_name = arrangement.library.type_name(given)
+    type_name = arrangement.backend.type_name(given)
     if type_name != ARITHMETIC[type_name]:
         raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")
     parameters = _bind(neuron, arrangement, type_name, ())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._libraries import FLOATS, is_torch
+from ._backends import FLOATS, is_torch
 
 Number = Any  # a number or an array of numbers
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._libraries import in_double
+from ._backends import in_double
 from ._values import Number, Value, number, plain, require_that
 
 __all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ._arrays import Arrangement, BoundParameter
-from ._libraries import FLOATS, NUMPY, in_double
+from ._backends import FLOATS, NUMPY, in_double
 from ._values import Number, Value, copy_with, number, plain, require_that
 from .kernel import Alpha, DoubleExponential, Exponential, Kernel
 from .surrogate import SingleExponential
@@ -223,7 +223,7 @@ class Neuron(Value):
 
     def _uploads_for(self, arrangement: Arrangement, type_name: str) -> dict[str, BoundParameter]:
         """Parameters that a device has already: a copy to it would wait, and cannot be in a CUDA graph."""
-        if arrangement.library is NUMPY:
+        if arrangement.backend is NUMPY:
             return {}
         if len(self._uploads) >= _MOST_UPLOADS:
             self._uploads.clear()
@@ -626,10 +626,10 @@ class ALIF(_Leaky):
     def _drive(self, trace: Any) -> np.ndarray:
         """Potential less adaptation, rebuilt from the potential in the kernels' order of operations."""
         axis, potential = trace.time_axis, trace.potential
-        library, xp = trace._arrangement.library, trace._arrangement.library.xp
+        backend, xp = trace._arrangement.backend, trace._arrangement.backend.xp
         steps = potential[None, ...] if axis is None else xp.moveaxis(potential, axis, 0)
         decay, scale, threshold = (
-            library.convert(self._parameters()[name], library.type_name(potential))
+            backend.convert(self._parameters()[name], backend.type_name(potential))
             for name in ("alpha_adapt", "adapt_scale", "threshold")
         )
         zero, one = xp.zeros_like(steps[0, ...]), xp.ones_like(steps[0, ...])

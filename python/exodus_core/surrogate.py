@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
-from ._libraries import FLOATS
+from ._backends import FLOATS
 
 __all__ = [
     "ATan",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import _threads
 from .._arrays import Arrangement, BoundParameter
-from .._libraries import Array
+from .._backends import Array
 from .._run import SurrogateLike, check_algorithm, run_backward, run_forward
 from .._run import Trace as ArrayTrace
 from ..neurons import Neuron

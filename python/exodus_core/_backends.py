@@ -1,7 +1,7 @@
-"""The libraries whose arrays go to the kernels: NumPy's to those of the CPU, any other's to those of a GPU.
+"""Whose arrays go to the kernels: NumPy's to those of the CPU, those on a GPU of any library to the CUDA ones.
 
 An array stays in its own library from a call to its results. What the package does with arrays beside the
-kernels (making them, copying them into an order, sums of a parameter's gradient) goes through a library's
+kernels (making them, copying them into an order, sums of a parameter's gradient) goes through a backend's
 methods: NumPy's here, the others' in ``_device``.
 """
 
@@ -42,10 +42,9 @@ def placement(shape: Shape, order: Shape) -> tuple[Shape, Shape]:
     return tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(order))))
 
 
-class NumpyLibrary:
+class NumpyBackend:
     """NumPy's arrays, for the kernels of the CPU."""
 
-    name = "numpy"
     xp = np
     kernels = _core
 
@@ -139,7 +138,7 @@ class NumpyLibrary:
         """Wait for the kernels where the library would not: these are done."""
 
 
-NUMPY = NumpyLibrary()
+NUMPY = NumpyBackend()
 
 
 def on_device(value: Any) -> bool:
@@ -156,8 +155,8 @@ def on_device(value: Any) -> bool:
         return False
 
 
-def library_of(array: Any) -> Any:
-    """The library of an array; NumPy, which will say so, of what is none.
+def backend_of(array: Any) -> Any:
+    """The backend of an array; NumPy, which will say so, of what is none.
 
     Raises
     ------
@@ -167,13 +166,13 @@ def library_of(array: Any) -> Any:
     if not on_device(array):
         return NUMPY
     cuda.kernels()
-    from ._device import device_library  # needs array-api-compat
+    from ._device import device_backend  # needs array-api-compat
 
-    return device_library(array)
+    return device_backend(array)
 
 
 def in_double(*values: Any) -> tuple[Any, ...]:
     """Functions on arrays, and parameters as arrays in float64: NumPy's, unless one of them is on a GPU."""
     device = next((value for value in values if on_device(value)), None)
-    library = NUMPY if device is None else library_of(device)
-    return library.xp, *(library.convert(value, "float64") for value in values)
+    backend = NUMPY if device is None else backend_of(device)
+    return backend.xp, *(backend.convert(value, "float64") for value in values)
