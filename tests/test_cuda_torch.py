@@ -30,6 +30,9 @@ LAYERS = {
         kernel.Exponential(0.8, scale=np.linspace(-1.0, -0.5, WIDTH)),
         learn={"epsilon.tau": (CHANNELS, 1), "epsilon.scale": (WIDTH,), "nu.scale": (WIDTH,)},
     ),
+    "SRM of a learnt scale": lambda: snn.SRM(
+        kernel.Alpha(tau=4.0), kernel.Exponential(0.8, scale=-1.0), learn=("epsilon.scale",)
+    ),
     "SRM of taps": lambda: snn.SRM(
         kernel.FIR(np.linspace(0.6, 0.1, 6)),
         kernel.FIR(np.linspace(-0.9, -0.1, 4)[:, None] * np.linspace(0.5, 1.0, WIDTH)),

@@ -1,4 +1,4 @@
-"""Whose arrays go to the kernels: NumPy's to those of the CPU, those on a GPU of any library to the CUDA ones.
+"""Whose arrays go to the kernels: NumPy's to those of the CPU, any library's on a GPU to the CUDA ones.
 
 An array stays in its own library from a call to its results. What the package does with arrays beside the
 kernels (making them, copying them into an order, sums of a parameter's gradient) goes through a backend's

@@ -184,6 +184,8 @@ class DeviceBackend:
         if self._has(value):
             return self.xp.astype(value, dtype, copy=False)
         with self._current():
+            if np.ndim(value) == 0:  # nothing to copy to the device, which would wait
+                return self.xp.full((), float(value), dtype=dtype, device=self.device)
             return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
 
     def handle(self, array: Array | None) -> int | None:

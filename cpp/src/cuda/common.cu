@@ -73,18 +73,12 @@ EXODUS_DEVICE_SCALAR std::int64_t place_of(const FirAfter<V>& fir, std::int64_t 
 template <class V>
 EXODUS_KERNEL(reduce_threads)
 correlate_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir, std::int64_t begin, std::int64_t end) {
-  const std::int64_t neurons = fir.neurons.value, time = fir.layout.time;
+  const std::int64_t neurons = fir.neurons.value;
   for (std::int64_t item = first_item(); item < (end - begin) * neurons; item += next_item()) {
     const std::int64_t row = quotient(item, fir.neurons), step = begin + row, neuron = item - row * neurons;
     const OwnTaps<V> taps = taps_of(fir.role.taps, fir.repeat, fir.count, neuron);
-    V sum[1] = {};
-    for (std::int64_t k = step + fir.lead < 0 ? -step - fir.lead : 0; k < taps.count && step + fir.lead + k < time; ++k) {
-      sum[0] = multiply_add(taps[k], fir.lam[(step + fir.lead + k) * neurons + neuron], sum[0]);
-    }
-    const std::int64_t of_final = time - 1 - fir.lead - step, of_initial = -1 - fir.lead - step;
-    if (fir.role.grad_final != nullptr && of_final >= 0 && of_final < taps.count - 1) {
-      sum[0] += fir.role.grad_final[of_final * neurons + neuron];
-    }
+    V sum[1] = {correlation(taps, fir.lam, fir.role.grad_final, neurons, neuron, step + fir.lead, fir.layout.time)};
+    const std::int64_t of_initial = -1 - fir.lead - step;
     if (step >= 0) {
       encode(fir.inputs.format, sum);
       put_bits(fir.grad_inputs, fir.inputs.format, place_of(fir, neuron, step), sum[0]);

@@ -32,6 +32,20 @@ EXODUS_DEVICE_SCALAR OwnTaps<V> taps_of(const Taps<V>& taps, const Divisor& repe
   return {taps.data + (turn - quotient(turn, count) * taps.count), taps.count, taps.length};
 }
 
+/// What an input gets that is first felt at step `first`: the correlation of lam with the taps, and its direct gradient as one of those
+/// that are remembered at the end, newest first.
+template <class V>
+EXODUS_DEVICE_SCALAR V correlation(const OwnTaps<V>& taps, const V* lam, const V* direct, std::int64_t neurons, std::int64_t neuron,
+                                   std::int64_t first, std::int64_t time) {
+  V sum = V(0);
+  for (std::int64_t k = first < 0 ? -first : 0; k < taps.count && first + k < time; ++k) {
+    sum = multiply_add(taps[k], lam[(first + k) * neurons + neuron], sum);
+  }
+  const std::int64_t entry = time - 1 - first;
+  if (direct != nullptr && entry >= 0 && entry < taps.count - 1) sum += direct[entry * neurons + neuron];
+  return sum;
+}
+
 /// What a kernel with taps was given before step 0, by step: of the current, its inputs; of the spikes, those of step -1 are the state's
 /// own.
 template <class V>
@@ -201,15 +215,7 @@ class FirBackward {
 
   EXODUS_DEVICE V gathered(std::int64_t step) const {
     const OwnTaps<V> own = taps_of(call_.fir[1].taps, groups_.taps_repeats[1], groups_.taps_counts[1], place_.neuron);
-    const std::int64_t last = call_.layout.time - 1;
-    V sum = V(0);
-    for (std::int64_t k = 0; k < own.count && step + 1 + k <= last; ++k) {
-      sum = multiply_add(own[k], memory_.lam[(step + 1 + k) * groups_.neurons + place_.neuron], sum);
-    }
-    const std::int64_t entry = last - 1 - step;
-    const V* const direct = call_.fir[1].grad_final;
-    if (direct != nullptr && entry >= 0 && entry < own.count - 1) sum += direct[entry * groups_.neurons + place_.neuron];
-    return sum;
+    return correlation(own, memory_.lam, call_.fir[1].grad_final, groups_.neurons, place_.neuron, step + 1, call_.layout.time);
   }
 
   const Formatted<BackwardCall, V>& call_;

@@ -158,7 +158,6 @@ const void* some_result(const Formatted<BackwardCall, typename Traits<N>::V>& ca
 /// What kernels with taps do after the pass over time: what came into them gets its gradients, and so do the taps.
 template <class N, class V>
 Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N>& parts, const Wanted<N>& wanted, Stream stream) {
-  Status status = Status::ok;
   for (int k = 0; k < 2; ++k) {
     const Taps<V>& taps = call.fir[k].taps;
     if (taps.length == 0) continue;
@@ -173,13 +172,14 @@ Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N
       fir.last = call.initial[1];
       fir.grad_last = call.method == Method::slayer ? nullptr : call.grad_initial[1];   // SLAYER's is zero
     }
-    if (status == Status::ok) status = correlate(fir, stream);
-    if (status != Status::ok || wanted.taps[k] == nullptr) continue;
-    status = sum_taps(fir, stream);
-    if (status != Status::ok) continue;
-    status = reduce(parts.taps[k], fir.neurons.value, {taps.count, taps.repeat}, wanted.taps[k], +1, false, stream, taps.length);
+    if (const Status status = correlate(fir, stream); status != Status::ok) return status;
+    if (wanted.taps[k] == nullptr) continue;
+    if (const Status status = sum_taps(fir, stream); status != Status::ok) return status;
+    const Repeats shape{taps.count, taps.repeat};
+    const Status status = reduce(parts.taps[k], fir.neurons.value, shape, wanted.taps[k], +1, false, stream, taps.length);
+    if (status != Status::ok) return status;
   }
-  return status;
+  return Status::ok;
 }
 
 }   // namespace
