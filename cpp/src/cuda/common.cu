@@ -123,8 +123,8 @@ Status reduce(const double* sums, std::int64_t neurons, Repeats shape, double* o
               std::int64_t rows) {
   const bool few = neurons / shape.count <= warp_threads;
   const std::int64_t values = shape.count * rows;
-  return launch(few ? sum_few_kernel : sum_many_kernel, few ? blocks_of(values) : blocks_for(values), reduce_threads, stream, sums, neurons,
-                shape, out, sign, adds, values);
+  return launch(few ? sum_few_kernel : sum_many_kernel, {few ? blocks_of(values) : blocks_for(values), reduce_threads}, stream, sums,
+                neurons, shape, out, sign, adds, values);
 }
 
 template <class V>
@@ -132,12 +132,12 @@ Status correlate(const FirAfter<V>& fir, cudaStream_t stream) {
   const bool of_history = fir.role.grad_initial != nullptr || fir.grad_last != nullptr;
   const std::int64_t begin = of_history ? 1 - fir.lead - fir.role.taps.length : 0, end = fir.grad_inputs != nullptr ? fir.layout.time : 0;
   if (begin == end) return Status::ok;
-  return launch(correlate_kernel<V>, blocks_of((end - begin) * fir.neurons.value), reduce_threads, stream, fir, begin, end);
+  return launch(correlate_kernel<V>, {blocks_of((end - begin) * fir.neurons.value), reduce_threads}, stream, fir, begin, end);
 }
 
 template <class V>
 Status sum_taps(const FirAfter<V>& fir, cudaStream_t stream) {
-  return launch(sum_taps_kernel<V>, blocks_of(fir.role.taps.length * fir.neurons.value), reduce_threads, stream, fir);
+  return launch(sum_taps_kernel<V>, {blocks_of(fir.role.taps.length * fir.neurons.value), reduce_threads}, stream, fir);
 }
 
 template Status correlate(const FirAfter<float>&, cudaStream_t);

@@ -3,11 +3,24 @@
 /// under a shim (cpp/tests/cuda/shim.hpp), which checks what a GPU lets pass.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+
+namespace exodus::cuda {
+
+/// What a launch runs: blocks of threads, each with so much dynamic shared memory.
+struct Grid {
+  std::int64_t blocks;
+  int threads;
+  std::size_t shared_bytes = 0;
+};
+
+}   // namespace exodus::cuda
+
 #if defined(__CUDACC__)
 
 #include <cuda_runtime.h>
 
-#include <cstdint>
 #include <utility>
 
 #include "exodus/types.hpp"
@@ -23,6 +36,10 @@
 #define EXODUS_UNROLL _Pragma("unroll")
 /// Memory that the threads of a block share: `name[i]` is read and written, nothing else.
 #define EXODUS_SHARED(T, name, count) __shared__ T name[count]
+/// The same, as much of it as the launch says (Grid::shared_bytes).
+#define EXODUS_DYNAMIC_SHARED(T, name)                                   \
+  extern __shared__ __align__(16) unsigned char exodus_dynamic_shared[]; \
+  T* const name = reinterpret_cast<T*>(exodus_dynamic_shared)
 template <class T>
 using SharedPointer = T*;
 
@@ -32,8 +49,9 @@ constexpr std::int64_t max_blocks = 0x7fffffff;
 
 /// Runs a kernel on a stream of the current device.
 template <class... P, class... A>
-Status launch(void (*kernel)(P...), std::int64_t blocks, int threads, cudaStream_t stream, A&&... arguments) {
-  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream>>>(std::forward<A>(arguments)...);
+Status launch(void (*kernel)(P...), Grid grid, cudaStream_t stream, A&&... arguments) {
+  kernel<<<static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.threads), grid.shared_bytes, stream>>>(
+      std::forward<A>(arguments)...);
   return cudaGetLastError() == cudaSuccess ? Status::ok : Status::cuda;
 }
 

@@ -52,7 +52,7 @@ Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
     if (with_fir(call.fir)) kernel = forward_kernel_of<N, true, V>(call.variant, variants);
   }
   const Groups groups(call.layout, call.parameters, call.fir);
-  return launch(kernel, blocks_for(groups.count), block_threads, stream, call, groups, memory);
+  return launch(kernel, {blocks_for(groups.count), block_threads}, stream, call, groups, memory);
 }
 
 template <template <class> class N, class V>
@@ -66,7 +66,7 @@ Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& ta
     if (with_fir(call.fir)) kernel = backward_kernel_of<N, true, true, V>(call.method, call.variant, forms);
   }
   const Groups groups(call.layout, call.parameters, call.fir);
-  return launch(kernel, blocks_for(groups.count), block_threads, stream, call, groups, tape, memory);
+  return launch(kernel, {blocks_for(groups.count), block_threads}, stream, call, groups, tape, memory);
 }
 
 template <class V>

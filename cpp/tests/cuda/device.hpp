@@ -7,7 +7,7 @@
 #include "../support.hpp"
 #include "model.hpp"
 #if defined(EXODUS_CUDA_SHIM)
-#include "shim.hpp"
+#include "cuda/launch.hpp"
 #else
 #include <cuda_runtime.h>
 #endif

@@ -1,8 +1,9 @@
 /// @file
-/// Shared memory of the shim, which watches its use. It aborts where it is read before this block wrote it, where it is read or written by
-/// two threads without a barrier between, one of them writing, and beyond its end.
+/// Shared memory of the shim, which watches its use. It aborts where it is read before this block wrote it, where two threads use it, one
+/// of them writing, without a barrier of the block or of their warp between, and beyond its end.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -17,54 +18,100 @@ namespace exodus::cuda::shim {
 
 inline std::uint64_t present_block = 0;   ///< running number of the block that runs
 inline std::uint32_t epoch = 0;           ///< barriers that it has passed, and 1
+inline std::size_t dynamic_bytes = 0;     ///< of shared memory, as the launch says
 
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "shim: block %u, thread %u: %s\n", blockIdx.x, threadIdx.x, what);
   std::abort();
 }
 
+/// A thread's own time, which a barrier of its warp moves on, and what it knows of the other lanes' (a vector clock): what a lane did until
+/// then comes before all that it does from now on.
+struct Clock {
+  std::uint32_t of[32] = {};
+};
+inline std::vector<Clock> clocks;
+
+/// That a thread used memory: the barriers passed by then, and its time.
+struct Use {
+  std::uint32_t epoch = 0;   ///< 0: it did not
+  std::uint32_t thread = 0, time = 0;
+
+  static Use now() { return {shim::epoch, threadIdx.x, clocks[threadIdx.x].of[threadIdx.x % 32]}; }
+  bool comes_before_me() const {
+    if (epoch != shim::epoch || thread == threadIdx.x) return true;
+    return thread / 32 == threadIdx.x / 32 && clocks[threadIdx.x].of[thread % 32] >= time;
+  }
+};
+
 /// Shared memory that watches its use.
 template <class T>
 class Shared {
   struct Cell {
     T value;
-    std::uint64_t block;
-    std::uint32_t written, read;   ///< the last epochs in which that was done; 0: not in this block
-    unsigned writer, reader;
-    bool many;   ///< several threads read in that epoch
+    std::uint64_t block = 0;
+    Use written, read;
+    std::vector<Use> also_read;   ///< by others, none of them before another
   };
-
-  struct Reference {
-    Cell& cell;
-    operator T() const {
-      if (cell.block != present_block) fail("shared memory is read before it was written");
-      if (cell.written == epoch && cell.writer != threadIdx.x) fail("shared memory is read without a barrier after another's write");
-      cell.many = cell.read == epoch && (cell.many || cell.reader != threadIdx.x);
-      cell.read = epoch, cell.reader = threadIdx.x;
-      return cell.value;
-    }
-    void operator=(T value) const {
-      if (cell.block != present_block) cell = {value, present_block, 0, 0, 0, 0, false};
-      if (cell.written == epoch && cell.writer != threadIdx.x) fail("shared memory is written by two threads without a barrier");
-      if (cell.read == epoch && (cell.many || cell.reader != threadIdx.x))
-        fail("shared memory is written without a barrier after another's read");
-      cell.value = value, cell.written = epoch, cell.writer = threadIdx.x;
-    }
-  };
-  std::vector<Cell> cells_;
 
  public:
+  /// `shared[k]`, and as `&shared[k]` where an asynchronous copy goes.
+  class Reference {
+   public:
+    Reference(Shared& array, std::int64_t k) : array_(array), k_(k), cell_(array.cell(k)) {}
+    Reference operator&() const { return *this; }
+    Reference operator[](std::int64_t k) const { return array_[k_ + k]; }
+    operator T() const {
+      if (cell_.block != present_block) fail("shared memory is read before it was written");
+      if (!cell_.written.comes_before_me()) fail("shared memory is read without a barrier after another's write");
+      std::erase_if(cell_.also_read, [](const Use& use) { return use.comes_before_me(); });
+      if (!cell_.read.comes_before_me()) cell_.also_read.push_back(cell_.read);
+      cell_.read = Use::now();
+      return cell_.value;
+    }
+    void operator=(T value) const {
+      if (cell_.block != present_block) cell_.block = present_block, cell_.written = cell_.read = {}, cell_.also_read.clear();
+      if (!cell_.written.comes_before_me()) fail("shared memory is written by two threads without a barrier");
+      const auto before = [](const Use& use) { return use.comes_before_me(); };
+      if (!before(cell_.read) || !std::all_of(cell_.also_read.begin(), cell_.also_read.end(), before))
+        fail("shared memory is written without a barrier after another's read");
+      cell_.value = value, cell_.written = Use::now();
+    }
+    Reference(const Reference&) = default;
+    void operator=(const Reference& other) const { *this = static_cast<T>(other); }
+
+   private:
+    Shared& array_;
+    std::int64_t k_;
+    Cell& cell_;
+  };
+
   explicit Shared(std::size_t count) : cells_(count) {}
-  Reference operator[](std::int64_t k) {
-    if (k < 0 || k >= static_cast<std::int64_t>(cells_.size())) fail("shared memory is used beyond its end");
-    return {cells_[static_cast<std::size_t>(k)]};
+
+  /// The dynamic shared memory of a launch, if it is no longer that of the one before.
+  Shared& sized() {
+    if (cells_.size() != dynamic_bytes / sizeof(T)) cells_ = std::vector<Cell>(dynamic_bytes / sizeof(T));
+    return *this;
   }
+
+  Reference operator[](std::int64_t k) { return Reference(*this, k); }
+
+ private:
+  Cell& cell(std::int64_t k) {
+    if (k < 0 || k >= static_cast<std::int64_t>(cells_.size())) fail("shared memory is used beyond its end");
+    return cells_[static_cast<std::size_t>(k)];
+  }
+
+  std::vector<Cell> cells_;
 };
 
 }   // namespace exodus::cuda::shim
 
-/// One array for all blocks, whose cells know in which block they were written.
+// One array for all blocks, whose cells know in which block they were written.
 #define EXODUS_SHARED(T, name, count) static exodus::cuda::shim::Shared<T> name(count)
+#define EXODUS_DYNAMIC_SHARED(T, name)                        \
+  static exodus::cuda::shim::Shared<T> name##_of_launches(0); \
+  exodus::cuda::shim::Shared<T>& name = name##_of_launches.sized()
 
 template <class T>
 using SharedPointer = exodus::cuda::shim::Shared<T>&;
