@@ -1,8 +1,8 @@
 """Whether the tests of the CUDA kernels notice: changes one thing at a time, tells which changes nobody saw.
 
-python mutations.py BUILD [FILE...] removes each barrier, and shifts each comparison with a bound by one, in a
-copy of cpp/src/cuda, of all its files or of some by name. BUILD is a build directory with the tests in it,
-best one with -DEXODUS_SANITIZE=address,undefined: then a read beyond an end is seen as well. Prints a line
+python mutations.py BUILD [FILE[:LINE]...] removes each barrier, and shifts each comparison with a bound by
+one, in a copy of cpp/src/cuda, of all its files or of some by name. BUILD is a build directory with the tests
+in it, one with -DEXODUS_SANITIZE=address,undefined: only that sees what is read beyond an end. Prints a line
 for each change, and fails if one survives that is not explained below.
 """
 
@@ -19,9 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "cpp" / "src" / "cuda"
-MODELS = ("CubaLif", "Alif")  # they have all that kernels ask of a model
-MODELS_WITH_TAPS = ("KernelFilter", "Srm")
-TAPS_ALONE = ("fir.hpp", "common.cu")  # files that these models see all of
+# Models that together have all that a file asks of them.
+MODELS = {
+    "fir.hpp": ("KernelFilter", "Srm"),
+    "common.cu": ("KernelFilter", "Srm"),
+    "kernels.hpp": ("CubaLif", "Alif", "Srm"),
+}
+OTHER_MODELS = ("CubaLif", "Alif")
 BARRIER = re.compile(r"__syncthreads\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
@@ -33,6 +37,9 @@ BEYOND = "what is beyond the last step nobody reads"
 EXPLAINED = {
     "work <= max_blocks": EQUAL,
     "left <= groups.lanes": EQUAL,
+    "first <= 0 ? -first : 0": EQUAL,
+    "taps >= 1 ? (taps - 1)": EQUAL,
+    "Kernels >= 1 && given(1)": "a filter's second kernel has no taps",
     "end - first <= most": EQUAL,
     "segment <= layout.time ?": EQUAL,
     "later <= call.layout.time": "no steps are loaded then",
@@ -85,7 +92,7 @@ def compile_commands(build):
 def noticed(change, build, words):
     """Why the tests fail with a change, or None if they pass."""
     path, number, changed = change
-    models = MODELS_WITH_TAPS if path.name in TAPS_ALONE else MODELS
+    models = MODELS.get(path.name, OTHER_MODELS)
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "cuda"
         shutil.copytree(SOURCES, copy)
@@ -123,7 +130,8 @@ def main():
     """Try every change and print what became of it."""
     build = Path(sys.argv[1]).resolve()
     words = compile_commands(build)
-    everything = [change for change in changes() if change[0].name in (sys.argv[2:] or os.listdir(SOURCES))]
+    chosen = set(sys.argv[2:] or os.listdir(SOURCES))
+    everything = [c for c in changes() if chosen & {c[0].name, f"{c[0].name}:{c[1]}"}]
     survivors = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda change: noticed(change, build, words), everything)
