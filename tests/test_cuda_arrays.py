@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import exodus_core as ec
-from device_arrays import DeviceArray, DlpackArray, host
+from device_arrays import DeviceArray, DlpackArray, StreamlessArray, host
 from exodus_core import cuda, kernel, surrogate
 
 pytest.importorskip("array_api_compat")
@@ -143,13 +143,14 @@ def test_results_are_reused():
         ec.forward(ec.LIF(alpha=0.5), trace.spikes, out=trace)
 
 
-def test_dlpack_alone(shim, monkeypatch):
+@pytest.mark.parametrize("kind", [DlpackArray, StreamlessArray])
+def test_dlpack_where_no_stream_is_named(kind, shim, monkeypatch):
     waited = []
     monkeypatch.setattr(shim, "wait", waited.append)
     current = data(np.float32, "of channels last")
-    trace = ec.forward(NEURONS["LIF per channel"], DlpackArray(current))
+    trace = ec.forward(NEURONS["LIF per channel"], kind(current))
     assert_same(trace.potential, ec.forward(NEURONS["LIF per channel"], current).potential)
-    assert waited == [1]  # it names no stream
+    assert waited == [1]
 
 
 def test_the_stream_is_the_arrays(shim, monkeypatch):

@@ -51,8 +51,9 @@ def _memory(array: Array) -> _Memory:
         size = array.element_size()
         strides = tuple(stride * size for stride in array.stride())
         return _Memory(array.data_ptr(), strides, _torch_name(array.dtype), False, None)
-    if hasattr(array, "__cuda_array_interface__"):
-        told = array.__cuda_array_interface__
+    told = getattr(array, "__cuda_array_interface__", None)
+    # One that says nothing of streams (JAX's) leaves open whether the values are there yet: DLPack waits.
+    if told is not None and ("stream" in told or not hasattr(array, "__dlpack__")):
         (address, read_only), stream = told["data"], told.get("stream")
         name, strides = _INTERFACE_NAMES.get(told["typestr"], told["typestr"]), told.get("strides")
     else:
