@@ -19,13 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "cpp" / "src" / "cuda"
-# Models that together have all that a file asks of them.
-MODELS = {
-    "fir.hpp": ("KernelFilter", "Srm"),
-    "common.cu": ("KernelFilter", "Srm"),
-    "kernels.hpp": ("CubaLif", "Alif", "Srm"),
-}
-OTHER_MODELS = ("CubaLif", "Alif")
+# Models that together have all that kernels ask of one; what they do not have: kernels with taps, variants.
+MODELS = ("CubaLif", "Alif")
+MODELS_WITH_TAPS = ("KernelFilter", "Srm")
+TAPS_ALONE = ("fir.hpp", "common.cu")
 BARRIER = re.compile(r"__syncthreads\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
@@ -92,7 +89,7 @@ def compile_commands(build):
 def noticed(change, build, words):
     """Why the tests fail with a change, or None if they pass."""
     path, number, changed = change
-    models = MODELS.get(path.name, OTHER_MODELS)
+    models = MODELS_WITH_TAPS if path.name in TAPS_ALONE or "forms" in changed else MODELS
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "cuda"
         shutil.copytree(SOURCES, copy)
@@ -113,7 +110,8 @@ def noticed(change, build, words):
         link = ["g++", *sanitizers, *own, *objects, str(tests / "libcuda_shim.a"), f"-L{build}"]
         link += ["-lexodus_core", f"-Wl,-rpath,{build}", "-lgtest", "-lpthread", "-o", program]
         subprocess.run(link, check=True)
-        filters = ":".join(f"*{model}_float.*:*{model}_float16.*" for model in models) + ":CudaTaps*"
+        types = ("float", "float16", "bfloat16")
+        filters = ":".join(f"*{model}_{name}.*" for model in models for name in types) + ":CudaTaps*"
         environment = os.environ | {"ASAN_OPTIONS": "detect_stack_use_after_return=0"}
         run = [program, f"--gtest_filter={filters}", "--gtest_fail_fast"]
         try:
