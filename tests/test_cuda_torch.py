@@ -33,6 +33,11 @@ LAYERS = {
     "SRM of a learnt scale": lambda: snn.SRM(
         kernel.Alpha(tau=4.0), kernel.Exponential(0.8, scale=-1.0), learn=("epsilon.scale",)
     ),
+    "SRM of a learnt scale beside an array": lambda: snn.SRM(
+        kernel.Alpha(tau=np.linspace(3.0, 6.0, WIDTH)),
+        kernel.Exponential(0.8, scale=-1.0),
+        learn={"epsilon.scale": (WIDTH,)},
+    ),
     "SRM of taps": lambda: snn.SRM(
         kernel.FIR(np.linspace(0.6, 0.1, 6)),
         kernel.FIR(np.linspace(-0.9, -0.1, 4)[:, None] * np.linspace(0.5, 1.0, WIDTH)),
@@ -85,7 +90,8 @@ def test_layers(name, dtype, with_state, on_gpu):
     on_gpu()
     device = results(name, dtype, with_state)
     assert torch.equal(device[0], output)
-    assert all(torch.equal(own, other) for own, other in zip(device[1], final, strict=True))
+    # Each library has its own exp, which makes decays of time constants: in double the last bit may differ.
+    torch.testing.assert_close(device[1], final, rtol=0 if dtype == torch.float32 else 1e-13, atol=0)
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-12}
     torch.testing.assert_close(device[2], of_current, **tolerance)
     torch.testing.assert_close(device[3], of_state, **tolerance)

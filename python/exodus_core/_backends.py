@@ -126,6 +126,10 @@ class NumpyBackend:
         """A number or an array, as an array of a type."""
         return np.asarray(value).astype(_TYPES[type_name], copy=False)
 
+    def constant(self, array: np.ndarray) -> np.ndarray:
+        """A descriptor's array, which nobody can write, in float64."""
+        return self.convert(array, "float64")
+
     def handle(self, array: Any) -> Any:
         """What the kernels' extension takes for an array."""
         return array
@@ -172,7 +176,10 @@ def backend_of(array: Any) -> Any:
 
 
 def in_double(*values: Any) -> tuple[Any, ...]:
-    """Functions on arrays, and parameters as arrays in float64: NumPy's, unless one of them is on a GPU."""
+    """Functions on arrays, and descriptors' values as arrays in float64: NumPy's, unless one is on a GPU."""
     device = next((value for value in values if on_device(value)), None)
     backend = NUMPY if device is None else backend_of(device)
-    return backend.xp, *(backend.convert(value, "float64") for value in values)
+    return backend.xp, *(
+        backend.constant(value) if isinstance(value, np.ndarray) else backend.convert(value, "float64")
+        for value in values
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,8 @@ _SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _INTERFACE_NAMES = {"<f2": "float16", "<f4": "float32", "<f8": "float64"}
 _DLPACK_NAMES = {(2, 16): "float16", (2, 32): "float32", (2, 64): "float64", (4, 16): "bfloat16"}
 _LEGACY_STREAM = 1  # the default stream, as the CUDA array interface writes it
+
+_constants: dict[Any, tuple[weakref.ref[np.ndarray], Array]] = {}  # by backend and descriptor's array
 
 
 class _Memory(NamedTuple):
@@ -188,6 +191,17 @@ class DeviceBackend:
             if np.ndim(value) == 0:  # nothing to copy to the device, which would wait
                 return self.xp.full((), float(value), dtype=dtype, device=self.device)
             return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
+
+    def constant(self, array: np.ndarray) -> Array:
+        """A descriptor's array, which nobody can write, in float64.
+
+        It is copied once: a copy at each call would wait, and cannot be in a CUDA graph.
+        """
+        key = self, id(array)
+        if key not in _constants or _constants[key][0]() is not array:
+            known = weakref.ref(array, lambda _: _constants.pop(key, None))
+            _constants[key] = known, self.convert(array, "float64")
+        return _constants[key][1]
 
     def handle(self, array: Array | None) -> int | None:
         """What the kernels' extension takes for an array."""
