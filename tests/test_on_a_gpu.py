@@ -1,0 +1,139 @@
+"""Property: on a GPU, arrays of every library give what NumPy's give on the CPU, and CUDA graphs replay it.
+
+Witness: the kernels of the CPU. Needs the CUDA kernels and a GPU, and of torch, CuPy and JAX whatever is
+there. What can be tested without a GPU is in test_cuda_arrays.py, test_cuda_torch.py and test_cuda_jax.py.
+"""
+
+import importlib
+
+import numpy as np
+import pytest
+
+import exodus_core as ec
+from exodus_core import cuda, surrogate
+from test_cuda_arrays import LAYOUTS, NEURONS, data
+
+pytestmark = pytest.mark.skipif(
+    not cuda.is_available(), reason=f"there are no CUDA kernels that can run: {cuda._unavailable()}"
+)
+
+# To a library's array on the GPU, and back.
+LIBRARIES = {
+    "torch": (lambda torch: lambda a: torch.from_numpy(a).cuda(), lambda a: a.cpu().numpy()),
+    "cupy": (lambda cupy: cupy.asarray, lambda a: a.get()),
+    "jax.numpy": (lambda jnp: jnp.asarray, np.asarray),
+}
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request):
+    """Functions to and from a library's arrays."""
+    module = pytest.importorskip(request.param)
+    to_library, host = LIBRARIES[request.param]
+    if request.param == "jax.numpy":
+        jax = importlib.import_module("jax")
+        if jax.default_backend() != "gpu":
+            pytest.skip("JAX sees no GPU")
+        with jax.enable_x64(True):
+            yield to_library(module), host
+        return
+    if request.param == "torch" and not module.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    yield to_library(module), host
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", ["time first", "time last", "time between"])
+@pytest.mark.parametrize("name", NEURONS)
+def test_both_verbs_and_chunks(name, layout, dtype, library):
+    device, host = library
+    neuron, axis = NEURONS[name], LAYOUTS[layout]
+    current, q = data(dtype, layout), data(dtype, layout)[::-1].copy()
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+
+    def same(got, expected, tolerance=0.0):
+        expected = np.asarray(expected)
+        scale = np.abs(expected).max(initial=1)
+        assert type(got) is type(device(current))
+        np.testing.assert_allclose(host(got), expected, rtol=tolerance, atol=tolerance * scale)
+
+    cpu = ec.forward(neuron, current, time_axis=axis)
+    gpu = ec.forward(neuron, device(current), time_axis=axis)
+    cpu = ec.forward(neuron, current, time_axis=axis, state=cpu.state)
+    gpu = ec.forward(neuron, device(current), time_axis=axis, state=gpu.state)
+    same(gpu.potential, cpu.potential)
+    e = None if cpu.spikes is None else current
+    if e is not None:
+        same(gpu.spikes, cpu.spikes)
+    for method in ("exodus", "slayer", "bptt"):
+        options = {"method": method, "surrogate": surrogate.ATan()}
+        expected = ec.backward(cpu, e, grad_potential=q, **options)
+        got = ec.backward(gpu, None if e is None else device(e), grad_potential=device(q), **options)
+        same(got.current, expected.current, tolerance)
+        for own, other in zip(got.state, expected.state, strict=True):
+            same(own, other, tolerance)
+        for key, gradient in expected.parameters.items():
+            same(got.parameters[key], gradient, tolerance)
+
+
+@pytest.fixture
+def torch():
+    """The module, where it sees a GPU."""
+    module = pytest.importorskip("torch")
+    if not module.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    return module
+
+
+def test_the_same_bits_on_every_run(torch):
+    current = torch.randn(100, 3000, device="cuda")
+    neuron = NEURONS["ALIF"]
+    traces = [ec.forward(neuron, current) for _ in range(2)]
+    assert torch.equal(traces[0].potential, traces[1].potential)
+    first, second = (ec.backward(trace, torch.ones_like(current)) for trace in traces)
+    assert torch.equal(first.current, second.current)
+    assert all(torch.equal(first.parameters[key], second.parameters[key]) for key in first.parameters)
+
+
+def test_layers_on_a_stream_of_their_own(torch):
+    from exodus_core import torch as snn
+
+    layer = snn.LIF(alpha=0.9, learn=("alpha",)).cuda()
+    current = torch.randn(200, 50000, device="cuda")
+    expected = layer(current)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        spikes = [layer(current * 1.0) for _ in range(20)]  # the allocator takes what is freed again
+    torch.cuda.current_stream().wait_stream(side)
+    assert all(torch.equal(own, expected) for own in spikes)
+
+
+@pytest.mark.parametrize("name", [name for name in NEURONS if name != "ExpLeak"])
+def test_a_cuda_graph_replays_a_step_of_training(name, torch):
+    from exodus_core import torch as snn
+
+    layer = snn.from_neuron(NEURONS[name], learn=("threshold",) if name == "LIF" else ()).cuda()
+    given = torch.from_numpy(data(np.float32, "time first")).cuda().requires_grad_()
+    weights = torch.randn_like(given)
+
+    def step():
+        given.grad = None
+        (layer(given) * weights).sum().backward()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    captured = given.grad
+    with torch.no_grad():
+        given.copy_(given.flip(0))
+    graph.replay()
+    replayed = captured.clone()
+    step()
+    assert torch.equal(replayed, given.grad)
