@@ -31,11 +31,18 @@ NOT_COMPARISONS = ("template", "#", "///", "//", "static_assert", "constexpr", "
 # Changes that make no difference, by a part of the changed line, and why.
 EQUAL = "both are the same where they are equal"
 BEYOND = "what is beyond the last step nobody reads"
+BEYOND_STEPS = "a chunk beyond the last has no steps"
+NOBODYS_SUMS = "nobody wants the gradient of a parameter that the model does not have"
 EXPLAINED = {
     "work <= max_blocks": EQUAL,
     "left <= groups.lanes": EQUAL,
     "first <= 0 ? -first : 0": EQUAL,
     "taps >= 1 ? (taps - 1)": EQUAL,
+    "if (d <= steps) {": "beyond the last step all gradients are zero",
+    "for (int d = 0; d <= D; ++d) {": "steps are D at most, and each d is compared with them",
+    "for (int k = 0; k <= C::parameters; ++k) {": NOBODYS_SUMS,
+    "call.sums[k] = parts.sums[k]": NOBODYS_SUMS,
+    "for (int i = 1; i <= Count; ++i)": "nobody asks for that array",
     "Kernels >= 1 && given(1)": "a filter's second kernel has no taps",
     "end - first <= most": EQUAL,
     "segment <= layout.time ?": EQUAL,
@@ -48,7 +55,8 @@ EXPLAINED = {
     "layout.inner <= warp_threads": "either way of reading gives the values",
     "parameters[k].count >= 0": "nobody divides by the count of a parameter that the model does not have",
     "group <= groups.count": "a group beyond the last has no neurons",
-    "first <= call.layout.time": "a chunk beyond the last has no steps",
+    "first <= call.layout.time": BEYOND_STEPS,
+    "begin <= fir.layout.time": BEYOND_STEPS,
     "N<V>::variants >= forms": "of a model without more variants none is asked for",
     "k <= end": "a sweep ends beyond the last neuron, where nothing is added",
     "shape.count < warp_threads": "either kernel gives the sum",
