@@ -9,28 +9,10 @@ import pytest
 
 import exodus_core as ec
 from device_arrays import DeviceArray, DlpackArray, StreamlessArray, host
-from exodus_core import cuda, kernel, surrogate
+from device_problems import LAYOUTS, NEURONS, check_both_verbs, comparison, data
+from exodus_core import cuda, kernel
 
 pytest.importorskip("array_api_compat")
-
-NEURONS = {
-    "LIF": ec.LIF(alpha=0.9),
-    "LIF per channel": ec.LIF(tau=np.linspace(2.0, 9.0, 5)[:, None], gain="1-alpha", threshold=0.3),
-    "LIF per neuron": ec.LIF(alpha=np.linspace(0.5, 0.99, 15).reshape(5, 3), v_min=-0.2, max_spikes=3),
-    "IF": ec.IF(reset="zero"),
-    "ExpLeak": ec.ExpLeak(tau=4.0),
-    "CubaLIF": ec.CubaLIF(alpha=0.9, tau_syn=np.array([3.0, 4.0, 5.0])),
-    "ALIF": ec.ALIF(alpha=0.9, alpha_adapt=0.95, adapt_scale=0.2),
-    "SRM": ec.SRM(
-        kernel.Alpha(tau=np.array([[3.0], [5.0], [4.0], [2.0], [6.0]])), kernel.Exponential(0.8, -1.0)
-    ),
-    "SRM of taps": ec.SRM(kernel.FIR(np.linspace(0.6, -0.1, 7)), kernel.FIR(-(0.7 ** np.arange(30)))),
-    "SRM of taps per channel": ec.SRM(
-        kernel.Exponential(0.8),
-        kernel.FIR(-np.linspace(0.5, 1.0, 5)[:, None] * 0.6 ** np.arange(9)[:, None, None]),
-    ),
-}
-LAYOUTS = {"time first": 0, "time last": 2, "time between": 1, "of channels last": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -38,58 +20,15 @@ def _kernels(shim):
     """In every test."""
 
 
-def data(dtype, layout, time=23):
-    """Random numbers of (5, 3) neurons over time, lying in memory as `layout` says."""
-    values = np.random.default_rng(4).normal(0.2, 0.5, (time, 5, 3)).astype(dtype)
-    if layout == "of channels last":
-        return np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1)
-    return np.ascontiguousarray(np.moveaxis(values, 0, LAYOUTS[layout]))
-
-
-def assert_same(device, cpu, tolerance=0.0):
-    if cpu is None:
-        assert device is None
-        return
-    assert isinstance(device, DeviceArray), type(device)
-    assert device.dtype == cpu.dtype and device.shape == cpu.shape
-    if tolerance == 0:
-        np.testing.assert_array_equal(host(device), cpu)
-    else:
-        np.testing.assert_allclose(
-            host(device), cpu, rtol=tolerance, atol=tolerance * np.abs(cpu).max(initial=1)
-        )
+assert_same = comparison(DeviceArray, host)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", NEURONS)
 def test_both_verbs(name, layout, dtype):
-    neuron, current, axis = NEURONS[name], data(dtype, layout), LAYOUTS[layout]
-    cpu = ec.forward(neuron, current, time_axis=axis)
-    device = ec.forward(neuron, DeviceArray(current), time_axis=axis)
-    assert_same(device.spikes, cpu.spikes)
-    assert_same(device.potential, cpu.potential)
+    device, cpu = check_both_verbs(name, layout, dtype, DeviceArray, assert_same)
     assert host(device.potential).strides == cpu.potential.strides
-    for own, other in zip(device.state, cpu.state, strict=True):
-        assert_same(own, other)
-    tolerance = 1e-5 if dtype == np.float32 else 1e-12
-    e, q = data(dtype, layout), data(dtype, layout)[::-1].copy()
-    e = None if cpu.spikes is None else e
-    for method in ("exodus", "slayer", "bptt"):
-        expected = ec.backward(cpu, e, grad_potential=q, method=method, surrogate=surrogate.ATan())
-        got = ec.backward(
-            device,
-            None if e is None else DeviceArray(e),
-            grad_potential=DeviceArray(q),
-            method=method,
-            surrogate=surrogate.ATan(),
-        )
-        assert_same(got.current, expected.current, tolerance)
-        for own, other in zip(got.state, expected.state, strict=True):
-            assert_same(own, other, tolerance)
-        assert got.parameters.keys() == expected.parameters.keys()
-        for key, gradient in expected.parameters.items():
-            assert_same(got.parameters[key], np.asarray(gradient), tolerance)
 
 
 @pytest.mark.parametrize("name", NEURONS)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import exodus_core as ec
-from exodus_core import _backends, kernel, surrogate
-from test_cuda_arrays import LAYOUTS, NEURONS, data
+from device_problems import NEURONS, check_both_verbs, comparison, data
+from exodus_core import _backends, kernel
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
@@ -27,44 +27,14 @@ def on_a_gpu(shim, monkeypatch):
         yield
 
 
-def assert_same(got, expected, tolerance=0.0):
-    if expected is None:
-        assert got is None
-        return
-    assert isinstance(got, jax.Array), type(got)
-    expected = np.asarray(expected)
-    assert got.dtype == expected.dtype and got.shape == expected.shape
-    scale = np.abs(expected).max(initial=1)
-    np.testing.assert_allclose(np.asarray(got), expected, rtol=tolerance, atol=tolerance * scale)
+assert_same = comparison(jax.Array, np.asarray)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", ["time first", "time last", "time between"])
 @pytest.mark.parametrize("name", NEURONS)
 def test_both_verbs_and_chunks(name, layout, dtype):
-    neuron, current, axis = NEURONS[name], data(dtype, layout), LAYOUTS[layout]
-    tolerance = 1e-5 if dtype == np.float32 else 1e-12
-    cpu = ec.forward(neuron, current, time_axis=axis)
-    device = ec.forward(neuron, jnp.asarray(current), time_axis=axis)
-    cpu = ec.forward(neuron, current, time_axis=axis, state=cpu.state)
-    device = ec.forward(neuron, jnp.asarray(current), time_axis=axis, state=device.state)
-    assert_same(device.spikes, cpu.spikes)
-    assert_same(device.potential, cpu.potential)
-    for own, other in zip(device.state, cpu.state, strict=True):
-        assert_same(own, other)
-    q = data(dtype, layout)[::-1].copy()
-    e = None if cpu.spikes is None else current
-    for method in ("exodus", "slayer", "bptt"):
-        options = {"method": method, "surrogate": surrogate.ATan()}
-        expected = ec.backward(cpu, e, grad_potential=q, **options)
-        given = None if e is None else jnp.asarray(e)
-        got = ec.backward(device, given, grad_potential=jnp.asarray(q), **options)
-        assert_same(got.current, expected.current, tolerance)
-        for own, other in zip(got.state, expected.state, strict=True):
-            assert_same(own, other, tolerance)
-        assert got.parameters.keys() == expected.parameters.keys()
-        for key, gradient in expected.parameters.items():
-            assert_same(got.parameters[key], gradient, tolerance)
+    check_both_verbs(name, layout, dtype, jnp.asarray, assert_same, chunks=2)
 
 
 def test_bfloat16_is_storage_alone():

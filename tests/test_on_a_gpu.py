@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import exodus_core as ec
-from exodus_core import cuda, surrogate
-from test_cuda_arrays import LAYOUTS, NEURONS, data
+from device_problems import NEURONS, check_both_verbs, comparison, data
+from exodus_core import cuda
 
 pytestmark = pytest.mark.skipif(
     not cuda.is_available(), reason=f"there are no CUDA kernels that can run: {cuda._unavailable()}"
 )
+
+pytest.importorskip("array_api_compat")
 
 # To a library's array on the GPU, and back.
 LIBRARIES = {
@@ -46,34 +48,9 @@ def library(request):
 @pytest.mark.parametrize("layout", ["time first", "time last", "time between"])
 @pytest.mark.parametrize("name", NEURONS)
 def test_both_verbs_and_chunks(name, layout, dtype, library):
-    device, host = library
-    neuron, axis = NEURONS[name], LAYOUTS[layout]
-    current, q = data(dtype, layout), data(dtype, layout)[::-1].copy()
-    tolerance = 1e-5 if dtype == np.float32 else 1e-12
-
-    def same(got, expected, tolerance=0.0):
-        expected = np.asarray(expected)
-        scale = np.abs(expected).max(initial=1)
-        assert type(got) is type(device(current))
-        np.testing.assert_allclose(host(got), expected, rtol=tolerance, atol=tolerance * scale)
-
-    cpu = ec.forward(neuron, current, time_axis=axis)
-    gpu = ec.forward(neuron, device(current), time_axis=axis)
-    cpu = ec.forward(neuron, current, time_axis=axis, state=cpu.state)
-    gpu = ec.forward(neuron, device(current), time_axis=axis, state=gpu.state)
-    same(gpu.potential, cpu.potential)
-    e = None if cpu.spikes is None else current
-    if e is not None:
-        same(gpu.spikes, cpu.spikes)
-    for method in ("exodus", "slayer", "bptt"):
-        options = {"method": method, "surrogate": surrogate.ATan()}
-        expected = ec.backward(cpu, e, grad_potential=q, **options)
-        got = ec.backward(gpu, None if e is None else device(e), grad_potential=device(q), **options)
-        same(got.current, expected.current, tolerance)
-        for own, other in zip(got.state, expected.state, strict=True):
-            same(own, other, tolerance)
-        for key, gradient in expected.parameters.items():
-            same(got.parameters[key], gradient, tolerance)
+    to_device, host = library
+    kind = type(to_device(np.zeros(1)))
+    check_both_verbs(name, layout, dtype, to_device, comparison(kind, host), chunks=2)
 
 
 @pytest.fixture

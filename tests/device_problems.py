@@ -1,0 +1,81 @@
+"""What the tests of arrays on a GPU share: neurons, inputs, and the comparison with NumPy's arrays."""
+
+import numpy as np
+
+import exodus_core as ec
+from exodus_core import kernel, surrogate
+
+NEURONS = {
+    "LIF": ec.LIF(alpha=0.9),
+    "LIF per channel": ec.LIF(tau=np.linspace(2.0, 9.0, 5)[:, None], gain="1-alpha", threshold=0.3),
+    "LIF per neuron": ec.LIF(alpha=np.linspace(0.5, 0.99, 15).reshape(5, 3), v_min=-0.2, max_spikes=3),
+    "IF": ec.IF(reset="zero"),
+    "ExpLeak": ec.ExpLeak(tau=4.0),
+    "CubaLIF": ec.CubaLIF(alpha=0.9, tau_syn=np.array([3.0, 4.0, 5.0])),
+    "ALIF": ec.ALIF(alpha=0.9, alpha_adapt=0.95, adapt_scale=0.2),
+    "SRM": ec.SRM(
+        kernel.Alpha(tau=np.array([[3.0], [5.0], [4.0], [2.0], [6.0]])), kernel.Exponential(0.8, -1.0)
+    ),
+    "SRM of taps": ec.SRM(kernel.FIR(np.linspace(0.6, -0.1, 7)), kernel.FIR(-(0.7 ** np.arange(30)))),
+    "SRM of taps per channel": ec.SRM(
+        kernel.Exponential(0.8),
+        kernel.FIR(-np.linspace(0.5, 1.0, 5)[:, None] * 0.6 ** np.arange(9)[:, None, None]),
+    ),
+}
+LAYOUTS = {"time first": 0, "time last": 2, "time between": 1, "of channels last": 0}
+
+
+def data(dtype, layout, time=23):
+    """Random numbers of (5, 3) neurons over time, lying in memory as `layout` says."""
+    values = np.random.default_rng(4).normal(0.2, 0.5, (time, 5, 3)).astype(dtype)
+    if layout == "of channels last":
+        return np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return np.ascontiguousarray(np.moveaxis(values, 0, LAYOUTS[layout]))
+
+
+def comparison(kind, host):
+    """How a library's arrays, of a type, are compared with NumPy's; `host` copies them to NumPy."""
+
+    def assert_same(device, cpu, tolerance=0.0):
+        if cpu is None:
+            assert device is None
+            return
+        cpu = np.asarray(cpu)
+        assert isinstance(device, kind), type(device)
+        got = host(device)
+        assert got.dtype == cpu.dtype and got.shape == cpu.shape
+        if tolerance == 0:
+            np.testing.assert_array_equal(got, cpu)
+        else:
+            scale = np.abs(cpu).max(initial=1)
+            np.testing.assert_allclose(got, cpu, rtol=tolerance, atol=tolerance * scale)
+
+    return assert_same
+
+
+def check_both_verbs(name, layout, dtype, to_device, assert_same, chunks=1):
+    """Run a neuron on a device's arrays and on NumPy's, forward and back, and compare; both traces."""
+    neuron, current, axis = NEURONS[name], data(dtype, layout), LAYOUTS[layout]
+    cpu = device = None
+    for _ in range(chunks):
+        cpu = ec.forward(neuron, current, time_axis=axis, state=cpu and cpu.state)
+        device = ec.forward(neuron, to_device(current), time_axis=axis, state=device and device.state)
+    assert_same(device.spikes, cpu.spikes)
+    assert_same(device.potential, cpu.potential)
+    for own, other in zip(device.state, cpu.state, strict=True):
+        assert_same(own, other)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    e = None if cpu.spikes is None else data(dtype, layout)
+    q = data(dtype, layout)[::-1].copy()
+    for method in ("exodus", "slayer", "bptt"):
+        options = {"method": method, "surrogate": surrogate.ATan()}
+        expected = ec.backward(cpu, e, grad_potential=q, **options)
+        given = None if e is None else to_device(e)
+        got = ec.backward(device, given, grad_potential=to_device(q), **options)
+        assert_same(got.current, expected.current, tolerance)
+        for own, other in zip(got.state, expected.state, strict=True):
+            assert_same(own, other, tolerance)
+        assert got.parameters.keys() == expected.parameters.keys()
+        for key, gradient in expected.parameters.items():
+            assert_same(got.parameters[key], gradient, tolerance)
+    return device, cpu
