@@ -60,15 +60,10 @@ EXODUS_SCALAR float16 to_float16(float x) {
 
 /// To the nearest, of two the even one.
 EXODUS_SCALAR bfloat16 to_bfloat16(float x) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800   // earlier ones lack the instruction
-  bfloat16 result;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
-  return result;
-#else
+  // The instruction for it exists from compute_80 on; the kernels' PTX is that of compute_75.
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
   const std::uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : rounded)};
-#endif
 }
 
 }   // namespace exodus

@@ -84,6 +84,7 @@ class DeviceMemory {
     void* array = nullptr;
     EXPECT_EQ(cudaMalloc(&array, static_cast<std::size_t>(count) * sizeof(T) + 1), cudaSuccess);
     blocks_.emplace_back(array);
+    EXPECT_EQ(cudaMemset(array, 0xa5, static_cast<std::size_t>(count) * sizeof(T)), cudaSuccess);
     return static_cast<T*>(array);
   }
   template <class T>
