@@ -66,6 +66,6 @@ step 150 pytest python3 -m pytest -q -rs tests/test_on_a_gpu.py && ! grep -q ' p
 step 90 benchmark python3 benchmarks/bandwidth.py --device cuda --rounds 7
 for tool in memcheck racecheck initcheck synccheck; do
   step 45 $tool compute-sanitizer --tool $tool --error-exitcode 1 build/cuda/cpp/tests/cuda/gpu_kernels_are_the_cpu \
-      --gtest_filter='*/Lif_float.*:*/Alif_float.*:CudaTaps*'
+      --gtest_filter='*_float.*:*_bfloat16.*:CudaTaps*:CudaState*'
 done
 finish
