@@ -29,6 +29,31 @@ void must(exodus::Status status) {
   std::exit(2);
 }
 
+/// Memory for calls, as much as the largest of them asks for: the library allocates nothing.
+class Memory {
+ public:
+  exodus::Workspace for_call(exodus::Workspace asked) {
+    if (bytes_.size() * sizeof(double) < asked.bytes) bytes_.resize(asked.bytes / sizeof(double) + 1);
+    asked.data = bytes_.data();
+    return asked;
+  }
+
+ private:
+  std::vector<double> bytes_;
+};
+
+template <class Neuron>
+void forward(const exodus::Layout& layout, const Neuron& neuron, const typename Neuron::Forward& arrays, Memory& memory) {
+  must(exodus::forward(layout, neuron, arrays, memory.for_call(exodus::workspace(layout, neuron, arrays))));
+}
+
+template <class Neuron>
+void backward(const exodus::Layout& layout, const Neuron& neuron, const typename Neuron::Backward& arrays, Memory& memory) {
+  const exodus::Surrogate<float> surrogate;   // SLAYER's exponential, its peak at 1 / threshold
+  must(exodus::backward(layout, neuron, exodus::Method::exodus, surrogate, arrays,
+                        memory.for_call(exodus::workspace(layout, neuron, arrays))));
+}
+
 /// Uniform in [0, 1): the same numbers on every machine.
 float uniform() {
   static std::uint32_t state = 1;
@@ -63,6 +88,7 @@ int main() {
   const exodus::Layout layout{.outer = 1, .time = steps, .inner = 1};
   std::vector<float> current(steps), spikes(steps), potential(steps), error(steps), smoothed(steps), grad_spikes(steps),
       grad_current(steps);
+  Memory memory;
 
   std::printf("%8s %10s %8s\n", "epoch", "loss", "spikes");
   double loss = 0;
@@ -71,22 +97,20 @@ int main() {
       current[n] = 0;
       for (std::int64_t k = 0; k < inputs; ++k) current[n] += weights[k] * active[n * inputs + k];
     }
-    must(exodus::forward(layout, neuron, {.current = current.data(), .spikes = spikes.data(), .potential = potential.data()}));
+    forward(layout, neuron, {.current = current.data(), .spikes = spikes.data(), .potential = potential.data()}, memory);
 
     double fired = 0;
     for (std::int64_t n = 0; n < steps; ++n) error[n] = spikes[n] - target[n], fired += spikes[n];
-    must(exodus::forward(layout, smooth, {.current = error.data(), .potential = smoothed.data()}));
+    forward(layout, smooth, {.current = error.data(), .potential = smoothed.data()}, memory);
     loss = 0;
     for (const float v : smoothed) loss += 0.5 * v * v;
     if (epoch % 50 == 0) std::printf("%8d %10.4f %8.0f\n", epoch, loss, fired);
     if (epoch == epochs) break;
 
     // Backwards: dL/dv is v itself. The integrator has no spikes, so that method and surrogate do not matter to it.
-    const exodus::Surrogate<float> surrogate;   // SLAYER's exponential, its peak at 1 / threshold
-    must(exodus::backward(layout, smooth, exodus::Method::exodus, surrogate,
-                          {.grad_potential = smoothed.data(), .grad_current = grad_spikes.data()}));
-    must(exodus::backward(layout, neuron, exodus::Method::exodus, surrogate,
-                          {.potential = potential.data(), .grad_spikes = grad_spikes.data(), .grad_current = grad_current.data()}));
+    backward(layout, smooth, {.grad_potential = smoothed.data(), .grad_current = grad_spikes.data()}, memory);
+    backward(layout, neuron, {.potential = potential.data(), .grad_spikes = grad_spikes.data(), .grad_current = grad_current.data()},
+             memory);
 
     constexpr float rate = 5e-5f;
     for (std::int64_t k = 0; k < inputs; ++k) {

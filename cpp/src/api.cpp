@@ -3,8 +3,8 @@
 #include <type_traits>
 
 #include "checks.hpp"
-#include "cpu/fir_memory.hpp"
 #include "cpu/isa.hpp"
+#include "cpu/memory.hpp"
 #include "cpu/plan.hpp"
 #include "cpu/threads.hpp"
 
@@ -50,11 +50,11 @@ cpu::Rows partition(const Layout& layout, int threads, std::int64_t page = cpu::
   return rows;
 }
 
-/// Small work is done sooner than a thread wakes.
-int threads_for(const Layout& layout, const Workspace& workspace) {
+/// Small work is done sooner than a thread wakes. `threads` 0: as many as set_num_threads() says.
+int threads_for(const Layout& layout, int threads) {
   constexpr std::int64_t small = 16384;
   if (layout.outer * layout.inner * layout.time < small) return 1;
-  return workspace.threads > 0 ? workspace.threads : get_num_threads();
+  return threads <= 0 ? get_num_threads() : (threads < cpu::max_threads ? threads : cpu::max_threads);
 }
 
 /// Streaming stores pay where the results would not stay in the last-level cache until somebody reads them. A constant, a core's usual
@@ -91,36 +91,47 @@ std::int64_t tapes_size(const Layout& layout) {
   return cpu::tape_size(Traits<N>::states, rows.neurons + cpu::max_row_lanes<V>, layout.time, segment_steps(rows, layout.time));
 }
 
-/// What a thread works in: FIR kernels alone need it.
+/// What a thread works in.
 struct Slots {
   std::int64_t lanes = 0;   ///< of the widest row
   std::size_t bytes = 0;    ///< of each
 };
 
-/// Rows so narrow that their slot stays in the second-level cache, of whole blocks. `memory(carver, rows)` takes the pieces of a slot.
-template <class V, class Memory>
-Slots slots_of(const Layout& layout, Memory memory) {
-  constexpr std::size_t cache = 384 << 10;
-  const auto bytes = [&](const cpu::Rows& rows) {
-    cpu::Carver carver(nullptr);
-    memory(carver, rows);
-    return carver.bytes();
-  };
-  cpu::Rows narrowest;
-  narrowest.lanes = narrow;
-  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes(narrowest)) * narrow / cpu::block_lanes * cpu::block_lanes;
-  Slots slots;
-  slots.lanes = fit < narrow ? narrow : (fit < cpu::max_row_lanes<V> ? fit : cpu::max_row_lanes<V>);
-  slots.bytes = bytes(partition<V>(layout, 1, slots.lanes));
-  return slots;
+/// The bytes of the pieces that `take(carver)` takes.
+template <class Take>
+std::size_t bytes_of(Take take) {
+  cpu::Carver carver(nullptr);
+  take(carver);
+  return carver.bytes();
 }
 
-template <class V>
+/// Lanes of a row whose FIR kernels' memory stays in the second-level cache, of whole blocks. `take(carver, rows)` takes that memory.
+template <class V, class Take>
+std::int64_t lanes_with_fir(Take take) {
+  constexpr std::size_t cache = 384 << 10;
+  cpu::Rows narrowest;
+  narrowest.lanes = narrow;
+  const std::size_t bytes = bytes_of([&](cpu::Carver& carver) { take(carver, narrowest); });
+  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow / cpu::block_lanes * cpu::block_lanes;
+  return fit < narrow ? narrow : (fit < cpu::max_row_lanes<V> ? fit : cpu::max_row_lanes<V>);
+}
+
+template <class N>
+constexpr cpu::ModelSize size_of = {Traits<N>::parameters, Traits<N>::states};
+
+template <class N, class V = arithmetic_t<typename N::Storage>>
 Slots forward_slots(const Layout& layout, const FirRole<V>* roles) {
-  if (!with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
-  return slots_of<V>(layout, [&](cpu::Carver& carver, const cpu::Rows& rows) {
-    cpu::FirForwardMemory<V>(carver, roles, rows.lanes, cpu::segment_of(roles, rows, layout.time));
+  Slots slots{cpu::max_row_lanes<V>};
+  if (with_fir(roles)) {
+    slots.lanes = lanes_with_fir<V>([&](cpu::Carver& carver, const cpu::Rows& rows) {
+      cpu::FirForwardMemory<V>(carver, roles, rows.lanes, cpu::segment_of(roles, rows, layout.time));
+    });
+  }
+  const cpu::Rows widest = partition<V>(layout, 1, slots.lanes);
+  slots.bytes = bytes_of([&](cpu::Carver& carver) {
+    cpu::ForwardMemory<V>(carver, size_of<N>, roles, widest, widest.lanes, cpu::segment_of(roles, widest, layout.time));
   });
+  return slots;
 }
 
 /// Steps that a backward pass goes at a time.
@@ -129,17 +140,30 @@ std::int64_t backward_segment(const FirRole<V>* roles, const cpu::Rows& rows, st
   return with_tapes ? segment_steps(rows, time) : cpu::segment_of(roles, rows, time);
 }
 
-template <class V>
-Slots backward_slots(const Layout& layout, const FirRole<V>* roles, bool with_tapes, bool bptt) {
-  if (!with_fir(roles)) return {cpu::max_row_lanes<V>, 0};
-  return slots_of<V>(layout, [&](cpu::Carver& carver, const cpu::Rows& rows) {
-    cpu::FirBackwardMemory<V>(carver, roles, rows.lanes, backward_segment(roles, rows, layout.time, with_tapes), bptt);
+template <class N, class V = arithmetic_t<typename N::Storage>>
+Slots backward_slots(const Layout& layout, const FirRole<V>* roles, bool with_terms, bool with_tapes, bool bptt) {
+  const auto segment = [&](const cpu::Rows& rows) { return backward_segment(roles, rows, layout.time, with_tapes); };
+  Slots slots{cpu::max_row_lanes<V>};
+  if (with_fir(roles)) {
+    slots.lanes = lanes_with_fir<V>(
+        [&](cpu::Carver& carver, const cpu::Rows& rows) { cpu::FirBackwardMemory<V>(carver, roles, rows.lanes, segment(rows), bptt); });
+  }
+  const cpu::Rows widest = partition<V>(layout, 1, slots.lanes);
+  slots.bytes = bytes_of([&](cpu::Carver& carver) {
+    cpu::BackwardMemory<V>(carver, size_of<N>, roles, widest, widest.lanes, segment(widest), with_terms, bptt);
   });
+  return slots;
 }
 
-/// How many threads there are slots for; all that were asked for if none are needed.
+/// The bytes of the slots that a call fills.
+template <class V>
+std::size_t slots_size(const Layout& layout, const Slots& slots, int threads) {
+  const std::int64_t rows = partition<V>(layout, threads, slots.lanes).count;
+  return static_cast<std::size_t>(rows < threads ? rows : threads) * slots.bytes;
+}
+
+/// How many threads there are slots for.
 int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
-  if (slot_bytes == 0) return threads;
   const std::size_t slots = bytes / slot_bytes;
   return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
 }
@@ -185,10 +209,10 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   if (kernels == nullptr) return Status::unsupported;
   cpu::ForwardPlan<V> plan;
   if (const Status status = read(layout, neuron, arrays, plan); status != Status::ok) return status;
-  const Slots slots = forward_slots(layout, plan.fir);
+  const Slots slots = forward_slots<N>(layout, plan.fir);
   if (workspace.bytes < slots.bytes) return Status::workspace_too_small;
-  if (slots.bytes > 0 && workspace.data == nullptr) return Status::null_pointer;
-  const int threads = threads_with_slots(threads_for(layout, workspace), slots.bytes, workspace.bytes);
+  if (workspace.data == nullptr) return Status::null_pointer;
+  const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes);
   plan.rows = partition<V>(layout, threads, slots.lanes);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
   plan.slots = static_cast<char*>(workspace.data);
@@ -204,8 +228,8 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::For
   using V = typename Traits<N>::V;
   FirRole<V> roles[2];
   if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
-  const Slots slots = forward_slots(layout, roles);
-  return {nullptr, threads_for(layout, {.threads = threads}) * slots.bytes, threads};
+  const Slots slots = forward_slots<N>(layout, roles);
+  return {nullptr, slots_size<V>(layout, slots, threads_for(layout, threads)), threads};
 }
 
 template <class N>
@@ -220,9 +244,9 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::Bac
   std::size_t bytes = 0;
   for (const bool with_tapes : {false, may_rebuild}) {
     for (const bool bptt : {false, true}) {
-      const Slots slots = backward_slots(layout, roles, with_tapes, bptt);
+      const Slots slots = backward_slots<N>(layout, roles, wanted.sums > 0, with_tapes, bptt);
       const std::size_t needed =
-          Parts<N>(layout, wanted, roles, with_tapes).slots + threads_for(layout, {.threads = threads}) * slots.bytes;
+          Parts<N>(layout, wanted, roles, with_tapes).slots + slots_size<V>(layout, slots, threads_for(layout, threads));
       bytes = bytes < needed ? needed : bytes;
     }
   }
@@ -241,16 +265,16 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   if (const Status status = read(layout, neuron, method, surrogate, arrays, wanted, plan); status != Status::ok) return status;
   const bool with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr, plan.fir);
   const Parts<N> parts(layout, wanted, plan.fir, with_tapes);
-  const Slots slots = backward_slots(layout, plan.fir, with_tapes, method == Method::bptt);
+  const Slots slots = backward_slots<N>(layout, plan.fir, wanted.sums > 0, with_tapes, method == Method::bptt);
   if (workspace.bytes < parts.slots + slots.bytes) return Status::workspace_too_small;
-  if (parts.slots + slots.bytes > 0 && workspace.data == nullptr) return Status::null_pointer;
+  if (workspace.data == nullptr) return Status::null_pointer;
 
   const std::int64_t neurons = layout.outer * layout.inner;
-  const int threads = threads_with_slots(threads_for(layout, workspace), slots.bytes, workspace.bytes - parts.slots);
+  const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes - parts.slots);
   char* const memory = static_cast<char*>(workspace.data);
   plan.rows = partition<V>(layout, threads, slots.lanes);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
-  plan.slots = memory == nullptr ? nullptr : memory + parts.slots;
+  plan.slots = memory + parts.slots;
   plan.slot_bytes = slots.bytes;
   double* next = reinterpret_cast<double*>(memory);
   for (int k = 0; k < T::parameters; ++k) {

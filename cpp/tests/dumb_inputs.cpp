@@ -36,7 +36,7 @@ class DumbInputs : public testing::Test {
 
   /// All three models of a call: forward, backward, each with the neuron given.
   void expect_both(const Layout& of, const Lif<V>& neuron, Status expected, const std::string& what) {
-    EXPECT_EQ(forward(of, neuron, forward_arrays()), expected) << what;
+    EXPECT_EQ(forward(of, neuron, forward_arrays(), workspace_), expected) << what;
     EXPECT_EQ(backward(of, neuron, Method::exodus, Surrogate<V>{}, backward_arrays(), workspace_), expected) << what;
     EXPECT_TRUE(untouched()) << what;
   }
@@ -51,7 +51,7 @@ class DumbInputs : public testing::Test {
   Input<V> current_{24}, potential_{24}, gradient_{24};
   Output<V> spikes_{24}, out_{24}, final_u_{6}, final_s_{6};
   double grads_[4] = {-7, -7, -7, -7};
-  double memory_[64] = {};
+  double memory_[1 << 13] = {};
   Workspace workspace_{memory_, sizeof memory_, 1};
 };
 using Types = testing::Types<float, double>;
@@ -135,7 +135,7 @@ TYPED_TEST(DumbInputs, EnumeratorsOutOfRange) {
     EXPECT_EQ(h, -7);
     EXPECT_TRUE(this->untouched());
     surrogate.values = this->gradient_.data();   // then the kind is not read
-    EXPECT_EQ(backward(this->layout, Lif<V>{}, Method::exodus, surrogate, {.potential = this->potential_.data()}), Status::ok);
+    EXPECT_EQ(run_backward(this->layout, Lif<V>{}, Method::exodus, surrogate, {.potential = this->potential_.data()}), Status::ok);
   }
   EXPECT_TRUE(this->untouched());
 }
@@ -187,6 +187,15 @@ TYPED_TEST(DumbInputs, TooLittleWorkspace) {
   EXPECT_TRUE(this->untouched());
   EXPECT_EQ(with({this->memory_, needed.bytes, 0}), Status::ok);
   EXPECT_FALSE(this->untouched());
+
+  std::vector<V> spikes(elements(this->layout), V(-7));
+  const typename Lif<V>::Forward forwards{.current = this->current_.data(), .spikes = spikes.data()};
+  const std::size_t bytes = workspace(this->layout, Lif<V>{}, forwards).bytes;
+  EXPECT_EQ(forward(this->layout, Lif<V>{}, forwards), Status::workspace_too_small);
+  EXPECT_EQ(forward(this->layout, Lif<V>{}, forwards, {this->memory_, bytes - 1, 0}), Status::workspace_too_small);
+  EXPECT_EQ(forward(this->layout, Lif<V>{}, forwards, {nullptr, bytes, 0}), Status::null_pointer);
+  EXPECT_EQ(spikes, std::vector<V>(spikes.size(), V(-7)));
+  EXPECT_EQ(forward(this->layout, Lif<V>{}, forwards, {this->memory_, bytes, 0}), Status::ok);
 }
 
 TYPED_TEST(DumbInputs, GradientsOfTiedParameters) {
@@ -212,8 +221,8 @@ TYPED_TEST(DumbInputs, GradientsOfTiedParameters) {
 TYPED_TEST(DumbInputs, WhatIsAllowed) {
   using V = TypeParam;
   // Nothing wanted.
-  EXPECT_EQ(forward(this->layout, Lif<V>{}, {.current = this->current_.data()}), Status::ok);
-  EXPECT_EQ(backward(this->layout, Lif<V>{}, Method::exodus, Surrogate<V>{}, {.potential = this->potential_.data()}), Status::ok);
+  EXPECT_EQ(run_forward(this->layout, Lif<V>{}, {.current = this->current_.data()}), Status::ok);
+  EXPECT_EQ(run_backward(this->layout, Lif<V>{}, Method::exodus, Surrogate<V>{}, {.potential = this->potential_.data()}), Status::ok);
   EXPECT_TRUE(this->untouched());
   // No loss: zeros, not what was there before.
   typename Lif<V>::Backward arrays = this->backward_arrays();
@@ -223,9 +232,7 @@ TYPED_TEST(DumbInputs, WhatIsAllowed) {
   for (const double grad : this->grads_) EXPECT_EQ(grad, 0);
   // Numbers of threads beyond all reason.
   for (const int threads : {-1, 0, 1000, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()}) {
-    Workspace workspace;
-    workspace.threads = threads;
-    EXPECT_EQ(forward(this->layout, Lif<V>{}, this->forward_arrays(), workspace), Status::ok);
+    EXPECT_EQ(run_forward(this->layout, Lif<V>{}, this->forward_arrays(), threads), Status::ok);
   }
 }
 

@@ -88,9 +88,7 @@ void check(const Layout& layout, const Population<V>& neurons_, const Call& call
   arrays.potential = call.wants_potential ? potential.data() : nullptr;
   arrays.final.potential = call.wants_final_potential ? final_potential.data() : nullptr;
   arrays.final.spikes = call.wants_final_spikes ? final_spikes.data() : nullptr;
-  Workspace workspace;
-  workspace.threads = call.threads;
-  ASSERT_EQ(forward(layout, neurons_.neuron(), arrays, workspace), Status::ok);
+  ASSERT_EQ(run_forward(layout, neurons_.neuron(), arrays, call.threads), Status::ok);
 
   const Histories<V> expected = by_formula(layout, neurons_, current, u0_given, s0_given);
   expect_same("spikes", spikes, expected.spikes, call.wants_spikes);
@@ -233,7 +231,7 @@ TYPED_TEST(ForwardIsTheFormula, ForAnyParameterValue) {
         current.fill(random, -1, 1);
         const Histories<V> expected = by_formula<V>(layout, p, current, nullptr, nullptr);
         std::vector<V> spikes(expected.spikes.size()), potential(spikes.size());
-        ASSERT_EQ(forward(layout, p.neuron(), {.current = current.data(), .spikes = spikes.data(), .potential = potential.data()}),
+        ASSERT_EQ(run_forward(layout, p.neuron(), {.current = current.data(), .spikes = spikes.data(), .potential = potential.data()}),
                   Status::ok);
         for (std::size_t k = 0; k < spikes.size(); ++k) {
           ASSERT_EQ(spikes[k], expected.spikes[k]) << k;
@@ -267,7 +265,7 @@ TYPED_TEST(ForwardIsTheFormula, NotANumberStaysInItsNeuron) {
         }
         const Histories<V> expected = by_formula<V>(layout, p, current, nullptr, nullptr);
         std::vector<V> spikes(expected.spikes.size()), potential(spikes.size());
-        ASSERT_EQ(forward(layout, p.neuron(), {.current = current.data(), .spikes = spikes.data(), .potential = potential.data()}),
+        ASSERT_EQ(run_forward(layout, p.neuron(), {.current = current.data(), .spikes = spikes.data(), .potential = potential.data()}),
                   Status::ok);
         for (std::int64_t j = 0; j < neurons(layout); ++j) {
           for (std::int64_t n = 0; n < layout.time; ++n) {
@@ -306,12 +304,12 @@ TYPED_TEST(ForwardIsTheFormula, InChunksOfTime) {
           for (std::int64_t n = 0; n < steps; ++n) part[at(chunk, j, n)] = current[at(layout, j, begin + n)];
         }
         std::vector<V> spikes(static_cast<std::size_t>(elements(chunk))), potential(spikes.size()), next_u(u.size()), next_s(s.size());
-        ASSERT_EQ(forward(chunk, p.neuron(),
-                          {.current = part.data(),
-                           .initial = {u.data(), s.data()},
-                           .spikes = spikes.data(),
-                           .potential = potential.data(),
-                           .final = {next_u.data(), next_s.data()}}),
+        ASSERT_EQ(run_forward(chunk, p.neuron(),
+                              {.current = part.data(),
+                               .initial = {u.data(), s.data()},
+                               .spikes = spikes.data(),
+                               .potential = potential.data(),
+                               .final = {next_u.data(), next_s.data()}}),
                   Status::ok);
         for (std::int64_t j = 0; j < lanes; ++j) {
           for (std::int64_t n = 0; n < steps; ++n) {
@@ -350,7 +348,7 @@ TYPED_TEST(ForwardIsTheFormula, OfTheLeakyIntegrator) {
     arrays.potential = potential.data();
     arrays.spikes = spikes.data();
     arrays.final.potential = final.data();
-    ASSERT_EQ(forward(layout, neuron, arrays), Status::ok);
+    ASSERT_EQ(run_forward(layout, neuron, arrays), Status::ok);
 
     std::vector<V> expected(static_cast<std::size_t>(elements(layout))), last(static_cast<std::size_t>(neurons(layout)));
     for (std::int64_t j = 0; j < neurons(layout); ++j) {

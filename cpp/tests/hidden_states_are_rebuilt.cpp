@@ -82,13 +82,9 @@ class HiddenStates : public testing::Test {
           if (std::string(N::parameter_names[k]) != "reset_amount") grad = &grads[k];
         });
       }
-      Workspace asked = workspace(layout, neuron, back);
-      Output<double> memory(static_cast<std::int64_t>((asked.bytes + sizeof(double) - 1) / sizeof(double)));
-      asked.data = memory.data();
-      asked.threads = threads;
-      const bool done = forward(layout, neuron, to, {.threads = threads}) == Status::ok &&
-                        backward(layout, neuron, method, Surrogate<V>{}, back, asked) == Status::ok;
-      return done && memory.zones_intact() && grad_current.zones_intact() && spikes.zones_intact() && potential.zones_intact();
+      const bool done = run_forward(layout, neuron, to, threads) == Status::ok &&
+                        run_backward(layout, neuron, method, Surrogate<V>{}, back, threads) == Status::ok;
+      return done && grad_current.zones_intact() && spikes.zones_intact() && potential.zones_intact();
     }
   };
 

@@ -377,6 +377,38 @@ double surrogate(const Surrogate<S>& sg, double u, double threshold) {
   return surrogate(sg.kind, sg.scale, shape, u, threshold);
 }
 
+/// Memory for a call, of as many bytes as it asks for, whose ends are watched.
+class CallMemory {
+ public:
+  explicit CallMemory(const Workspace& asked)
+      : memory_(static_cast<std::int64_t>((asked.bytes + sizeof(double) - 1) / sizeof(double))), workspace_(asked) {
+    workspace_.data = memory_.data();
+  }
+  const Workspace& workspace() const { return workspace_; }
+  bool zones_intact() const { return memory_.zones_intact(); }
+
+ private:
+  Output<double> memory_;
+  Workspace workspace_;
+};
+
+/// A pass with a workspace of its own.
+template <class N>
+Status run_forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads = 0) {
+  const CallMemory memory(workspace(layout, neuron, arrays, threads));
+  const Status status = forward(layout, neuron, arrays, memory.workspace());
+  EXPECT_TRUE(memory.zones_intact());
+  return status;
+}
+template <class N>
+Status run_backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                    const typename N::Backward& arrays, int threads = 0) {
+  const CallMemory memory(workspace(layout, neuron, arrays, threads));
+  const Status status = backward(layout, neuron, method, surrogate, arrays, memory.workspace());
+  EXPECT_TRUE(memory.zones_intact());
+  return status;
+}
+
 /// Taps for the neurons of a layout.
 template <class V>
 struct SomeTaps {

@@ -23,17 +23,20 @@ class Workload {
     neuron_.alpha = 0.9f;
   }
 
+  /// With memory for as many threads as the tests ask for.
   Results results() const {
+    constexpr int most_threads = 16;
     Results r(layout_);
-    r.memory.resize(workspace(layout_, neuron_, arrays(r)).bytes / sizeof(double));
+    const std::size_t forwards = workspace(layout_, neuron_, forward_arrays(r), most_threads).bytes;
+    const std::size_t backwards = workspace(layout_, neuron_, arrays(r), most_threads).bytes;
+    r.memory.resize(std::max(forwards, backwards) / sizeof(double) + 1);
     return r;
   }
 
   /// `threads` 0: as many as set_num_threads() says.
   bool run(Results& r, Method method, int threads) const {
     const Workspace workspace{r.memory.data(), r.memory.size() * sizeof(double), threads};
-    return forward(layout_, neuron_, {.current = current_.data(), .spikes = r.spikes.data(), .potential = r.potential.data()}, workspace) ==
-               Status::ok &&
+    return forward(layout_, neuron_, forward_arrays(r), workspace) == Status::ok &&
            backward(layout_, neuron_, method, Surrogate<float>{}, arrays(r), workspace) == Status::ok;
   }
 
@@ -43,6 +46,9 @@ class Workload {
   }
 
  private:
+  Lif<float>::Forward forward_arrays(Results& r) const {
+    return {.current = current_.data(), .spikes = r.spikes.data(), .potential = r.potential.data()};
+  }
   Lif<float>::Backward arrays(Results& r) const {
     return {.potential = r.potential.data(),
             .grad_spikes = grad_spikes_.data(),

@@ -21,7 +21,7 @@ namespace exodus::cuda {
 /// cudaStream_t; null is the default stream.
 using Stream = CUstream_st*;
 
-/// As exodus::forward, on the device. Kernels with taps alone need a workspace.
+/// As exodus::forward, on the device. Only kernels with taps need a workspace.
 /// @return Status::cuda if a launch failed, or there is no usable device.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {},

@@ -4,7 +4,10 @@
 ///     exodus::Lif<float> neuron;
 ///     neuron.alpha = 0.95f;
 ///     const exodus::Layout layout{.outer = 1, .time = T, .inner = N};
-///     exodus::Status status = exodus::forward(layout, neuron, {.current = a, .spikes = s, .potential = u});
+///     const exodus::Lif<float>::Forward arrays{.current = a, .spikes = s, .potential = u};
+///     exodus::Workspace workspace = exodus::workspace(layout, neuron, arrays);
+///     workspace.data = ...;   // workspace.bytes of memory
+///     exodus::Status status = exodus::forward(layout, neuron, arrays, workspace);
 ///
 /// Functions allocate nothing, throw nothing and keep no state but a pool of threads. They are defined for any parameter value; NaN and
 /// infinities in the data stay in their own neuron. Equations: in the models' headers.
@@ -22,23 +25,22 @@
 namespace exodus {
 
 /// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, ExpLeak or KernelFilter, of float or double (float16 and
-/// bfloat16: on a device alone, cuda.hpp). Kernels with taps alone need a workspace. The results have the same bits on every instruction
-/// set, thread count, layout and chunking of time. Outputs must not overlap inputs or each other.
+/// bfloat16: on a device alone, cuda.hpp). The results have the same bits on every instruction set, thread count, layout and chunking of
+/// time. Outputs must not overlap inputs or each other.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
 
-/// The gradients of a loss by the given method. Reads the potential that forward() wrote. A workspace is needed where the gradient of a
-/// parameter is wanted, and for models whose state is more than potential and spikes.
+/// The gradients of a loss by the given method. Reads the potential that forward() wrote.
 template <class N>
 EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                            const typename N::Backward& arrays, Workspace workspace = {}) noexcept;
 
-/// The workspace that forward() needs for so many threads (0: as many as set_num_threads() says; with less memory a call takes fewer):
-/// `bytes` set, `data` null.
+/// The workspace that forward() works in on so many threads (0: as many as set_num_threads() says): `bytes` set, `data` null. With less
+/// memory a call takes fewer threads; it needs a single thread's share. A call puts less than 16 KB on its caller's stack.
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads = 0) noexcept;
 
-/// The workspace that backward() needs for these arrays, whatever the method.
+/// The same for backward() with these arrays, whatever the method.
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays, int threads = 0) noexcept;
 

@@ -17,11 +17,13 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   const ModelStages<V>& model = stages_of_models<V>[static_cast<int>(plan.model)];
   const Layout& layout = plan.layout;
   const Row row = make_row(layout, plan.rows, index);
+  const std::int64_t segment = segment_of(plan.fir, plan.rows, layout.time);
+  Carver carver(plan.slots + thread * plan.slot_bytes);
+  const ForwardMemory<V> memory(carver, {model.parameters, model.states}, plan.fir, plan.rows, row.lanes, segment);
+  const LaneArrays<V>& state = memory.state;
 
-  alignas(64) V parameters[max_parameters][max_row_lanes<V>];
-  alignas(64) V state[max_states][max_row_lanes<V>];
   StepRow<V> work;
-  set_parameters(work.parameters, parameters, plan.parameters, model.parameters, row);
+  set_parameters(work.parameters, memory.parameters, plan.parameters, model.parameters, row);
   const StepStage<V> step_of_model = model.forward[plan.variant][work.parameters.all_scalar ? 1 : 0];
   work.cap = plan.cap;
   for (int k = 0; k < model.states; ++k) {
@@ -29,13 +31,11 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
     copy_entry(state[k], plan.initial[k], 0, plan.rows, row);
   }
 
-  alignas(64) V tiles[3][max_tile_elements];
-  Input<V> current{plan.current, tiles[0]};
-  Output<V> history[2] = {{plan.potential, tiles[1]}, {plan.spikes, tiles[2]}};   // the first two states
-  const std::int64_t segment = segment_of(plan.fir, plan.rows, layout.time);
+  Input<V> current{plan.current, memory.tiles[0]};
+  Output<V> history[2] = {{plan.potential, memory.tiles[1]}, {plan.spikes, memory.tiles[2]}};   // the first two states
   const bool with_fir_kernels = with_fir(plan.fir);
-  ForwardFir<V> fir(plan, row, segment, plan.slots + thread * plan.slot_bytes);
-  if (fir.of_spikes()) clear(state[1] + row.lanes, max_row_lanes<V> - row.lanes);   // spikes are read in whole bands
+  ForwardFir<V> fir(plan, row, memory.fir);
+  if (fir.of_spikes()) clear(state[1] + row.lanes, state.stride - row.lanes);   // spikes are read in whole bands
   const bool stream = plan.stream && !row.tiled;
   Ahead ahead[max_blocks];
   set_ahead<V>(ahead, row, +1, false);
@@ -52,7 +52,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
     for (std::int64_t step = begin; step < end; ++step, current.now += current.stride) {
       const std::int64_t steps_left = row.tiled ? -1 : layout.time - 1 - step;
       if (with_fir_kernels && (step - begin) % fir_steps == 0) fir.before_group(current, step, smaller(step + fir_steps, end));
-      if (with_fir_kernels) fir.before_step(step, state + model.hidden, state[1]);
+      if (with_fir_kernels) fir.before_step(step, state, model.hidden);
       V* const results[2] = {history[0].at(row, step), history[1].at(row, step)};
       for (int b = 0; b < row.block_count; ++b) {
         const Block& block = row.blocks[b];
@@ -84,10 +84,10 @@ const V* with_final(const V* direct, const V* final, std::int64_t neuron, V* sum
 
 /// A block of the initial state, zeros where it was not given.
 template <class V>
-void load_initial(V (*state)[block_lanes], const V* const* initial, int states, std::int64_t neuron, int lanes) {
+void load_initial(const LaneArrays<V>& state, const V* const* initial, int states, std::int64_t neuron, int lanes) {
   for (int k = 0; k < states; ++k) {
     if (initial[k] == nullptr) {
-      __builtin_memset(state[k], 0, sizeof state[k]);
+      clear(state[k], block_lanes);
     } else {
       copy_lanes(state[k], initial[k] + neuron, lanes);
     }
@@ -107,21 +107,27 @@ class BackwardRow {
         model_(stages_of_models<V>[static_cast<int>(plan.model)]),
         stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]),
         row_(make_row(layout_, plan.rows, index)),
-        fir_(plan, row_, plan.slots + thread * plan.slot_bytes) {
+        with_terms_(plan.wants_terms()),
+        carver_(plan.slots + thread * plan.slot_bytes),
+        memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, row_.lanes, plan.segment, with_terms_,
+                plan.method == Method::bptt),
+        fir_(plan, row_, memory_.fir) {
     if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
-    for (int k = 0; k < model_.parameters; ++k) with_terms_ = with_terms_ || plan.sums[k] != nullptr;
     with_before_ = with_terms_ || plan.method == Method::bptt;
     if (!with_terms_ && !fir_.with_terms(0)) current_.array = nullptr;
     for (Input<V>* input : inputs_) {
       if (input->in_place(row_)) in_place_[in_place_count_++] = input;
     }
     set_ahead<V>(ahead_, row_, -1, down_);
+    clear(memory_.zeros, block_lanes);
+    clear(memory_.carry.first, model_.states * memory_.carry.stride);
+    clear(memory_.before.first, model_.states * memory_.before.stride);
+    if (with_terms_) {
+      clear(memory_.sums.first, model_.parameters * memory_.sums.stride);
+      clear(memory_.partial.first, model_.parameters * memory_.partial.stride);
+    }
     set_work();
     set_surrogate();
-    __builtin_memset(carry_, 0, sizeof carry_);
-    __builtin_memset(before_, 0, sizeof before_);
-    __builtin_memset(zeros_, 0, sizeof zeros_);
-    if (with_terms_) __builtin_memset(sums_, 0, sizeof sums_), __builtin_memset(partial_, 0, sizeof partial_);
   }
 
   void run() {
@@ -138,11 +144,11 @@ class BackwardRow {
     }
     if (stream_) finish_streaming();
     for (int k = 0; k < model_.parameters; ++k) {
-      if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, sums_[k], row_.lanes);
+      if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, memory_.sums[k], row_.lanes);
     }
     if (with_fir_) {
-      fir_.finish(carry_[spikes_carry()]);
-      for (int k = 0; k < max_states; ++k) work_.carry[k] = carry_[k];
+      fir_.finish(memory_.carry[spikes_carry()]);
+      for (int k = 0; k < model_.states; ++k) work_.carry[k] = memory_.carry[k];
     }
     for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
   }
@@ -155,19 +161,19 @@ class BackwardRow {
   };
 
   void set_work() {
-    set_parameters(work_.parameters, parameters_, plan_.parameters, model_.parameters, row_);
+    set_parameters(work_.parameters, memory_.parameters, plan_.parameters, model_.parameters, row_);
     work_.cap = plan_.cap;
-    work_.grad_current = grad_;
-    for (int k = 0; k < max_states; ++k) {
-      work_.before[k] = work_.initial[k] = before_[k];
-      work_.direct[k] = zeros_;
-      work_.carry[k] = carry_[k], work_.grad_initial[k] = grad_initial_[k];
+    work_.grad_current = memory_.grad;
+    for (int k = 0; k < model_.states; ++k) {
+      work_.before[k] = work_.initial[k] = memory_.before[k];
+      work_.direct[k] = memory_.zeros;
+      work_.carry[k] = memory_.carry[k], work_.grad_initial[k] = memory_.grad_initial[k];
     }
     if (tape_ != nullptr) {
       for (int k = 1; k < model_.states; ++k) work_.before[k] = tape_ + (k - 1) * (plan_.segment + 1) * plan_.rows.lanes;
     }
-    for (int k = 0; k < max_parameters; ++k) {
-      work_.sums[k] = plan_.sums[k] == nullptr ? waste_ : partial_[k];
+    for (int k = 0; k < model_.parameters; ++k) {
+      work_.sums[k] = plan_.sums[k] == nullptr ? memory_.unwanted_terms : memory_.partial[k];
       work_.sums_follow[k] = plan_.sums[k] == nullptr ? 0 : ~0;
     }
     adjoint_ = with_terms_ ? stages_.adjoint_with_terms : work_.parameters.all_scalar ? stages_.adjoint_shared : stages_.adjoint;
@@ -178,17 +184,22 @@ class BackwardRow {
   void set_surrogate() {
     if (!model_.fires || plan_.surrogate.values != nullptr) return;
     const Surrogate<V>& surrogate = plan_.surrogate;
-    bend_ = {work_.parameters.lanes[model_.threshold], surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2], h_};
+    bend_ = {
+        work_.parameters.lanes[model_.threshold], surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2], memory_.h};
     const bool one_threshold = work_.parameters.follow[model_.threshold] == 0;
     surrogate_stage_ = surrogate_stages<V>[static_cast<int>(surrogate.kind)][one_threshold ? 1 : 0];
   }
 
   /// Makes steps [begin, end) readable and goes to the last of them.
   void seek(std::int64_t begin, std::int64_t end) {
-    // One step more of the potential, for the state before the tile's first step.
-    const std::int64_t earlier = begin > 0 && with_before_ ? begin - 1 : begin;
-    for (Input<V>* input : inputs_) input->seek(layout_, row_, input == &potential_ ? earlier : begin, end, end - 1, zeros_);
+    for (Input<V>* input : inputs_) seek_input(*input, begin, end);
     grad_current_.begin = row_.tiled ? begin : 0;
+  }
+
+  void seek_input(Input<V>& input, std::int64_t begin, std::int64_t end) const {
+    // One step more of the potential, for the state before the tile's first step.
+    const bool earlier = &input == &potential_ && begin > 0 && (with_before_ || tape_ != nullptr);
+    input.seek(layout_, row_, earlier ? begin - 1 : begin, end, end - 1, memory_.zeros);
   }
 
   /// Where the state after a step of the present segment (-1: before its first) begins in the tape's array of a state.
@@ -200,11 +211,19 @@ class BackwardRow {
     return tape_ + (arrays * (steps + segment) + state - 1) * plan_.rows.lanes;
   }
 
-  void rebuild_step(std::int64_t from, std::int64_t to, std::int64_t back) const {
+  /// The hidden states after a step, which is `back` steps before the inputs' present one, from those before it; these are `from` and `to`
+  /// in the tape.
+  void rebuild_step(std::int64_t step, std::int64_t from, std::int64_t to, std::int64_t back) const {
     for (int b = 0; b < row_.block_count; ++b) {
       const Block& block = row_.blocks[b];
-      stages_.rebuild(work_, block.lane, block.lanes, potential_[block] - back * potential_.stride,
-                      current_[block] - back * current_.stride, from + block.lane, to + block.lane);
+      const V* const potential = potential_[block] - back * potential_.stride;
+      const V* before = potential - potential_.stride;
+      if (step == 0) {
+        load_initial(memory_.before, plan_.initial, 1, row_.begin + block.lane, block.lanes);
+        before = memory_.before[0];
+      }
+      stages_.rebuild(work_, block.lane, block.lanes, potential, before, current_[block] - back * current_.stride, from + block.lane,
+                      to + block.lane);
     }
   }
 
@@ -215,11 +234,12 @@ class BackwardRow {
     }
     for (std::int64_t segment = 0, begin = 0; begin + plan_.segment < layout_.time; ++segment, begin += plan_.segment) {
       const std::int64_t end = begin + plan_.segment;
-      for (Input<V>* input : {&potential_, &current_}) input->seek(layout_, row_, begin, end, end - 1, zeros_);
+      seek_input(potential_, begin, end);
+      seek_input(current_, begin, end);
       for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
       // The tape's first two slots in turn.
       for (std::int64_t n = begin; n < end; ++n) {
-        rebuild_step((n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
+        rebuild_step(n, (n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
       }
       const std::int64_t last = plan_.segment % 2 * plan_.rows.lanes;
       for (int k = 1; k < model_.states; ++k) copy_lanes(mark(segment + 1, k), work_.before[k] + last, row_.lanes);
@@ -229,7 +249,7 @@ class BackwardRow {
   /// The hidden states of the steps of a segment, which is loaded.
   void rebuild_segment(std::int64_t segment, std::int64_t end) {
     for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
-    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(slot(n - 1), slot(n), end - 1 - n);
+    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(n, slot(n - 1), slot(n), end - 1 - n);
   }
 
   void step_back() {
@@ -250,11 +270,11 @@ class BackwardRow {
     }
     if (with_fir_) after_fir_step(n);
     if (step.last) {
-      for (const V*& direct : work_.direct) direct = zeros_;
+      for (int k = 0; k < model_.states; ++k) work_.direct[k] = memory_.zeros;
     }
     if (with_terms_ && n % partial_steps == 0) {
       for (int k = 0; k < model_.parameters; ++k) {
-        if (plan_.sums[k] != nullptr) move_sums(sums_[k], partial_[k], row_.lanes);
+        if (plan_.sums[k] != nullptr) move_sums(memory_.sums[k], memory_.partial[k], row_.lanes);
       }
     }
   }
@@ -267,37 +287,37 @@ class BackwardRow {
     const V* e = grad_spikes_[block];
     const V* q = grad_potential_[block];
     if (step.last) {
-      q = with_final(q, plan_.grad_final[0], row_.begin + block.lane, q_sum_, block.lanes);
-      if (model_.fires) e = with_final(e, plan_.grad_final[1], row_.begin + block.lane, e_sum_, block.lanes);
+      q = with_final(q, plan_.grad_final[0], row_.begin + block.lane, memory_.q_sum, block.lanes);
+      if (model_.fires) e = with_final(e, plan_.grad_final[1], row_.begin + block.lane, memory_.e_sum, block.lanes);
       for (int k = model_.hidden; k < model_.states; ++k) {
-        work_.direct[k] = plan_.grad_final[k] == nullptr ? zeros_ : plan_.grad_final[k] + row_.begin + block.lane;
+        work_.direct[k] = plan_.grad_final[k] == nullptr ? memory_.zeros : plan_.grad_final[k] + row_.begin + block.lane;
       }
     }
-    const V* h = h_;
+    const V* h = memory_.h;
     if (surrogate_stage_ != nullptr) {
-      if (model_.fires_by_hidden) stages_.drive(work_, block.lanes, u, slot(step.n) + block.lane, drive_);
-      surrogate_stage_(bend_, block.lane, block.lanes, model_.fires_by_hidden ? drive_ : u);
+      if (model_.fires_by_hidden) stages_.drive(work_, block.lanes, u, slot(step.n) + block.lane, memory_.drive);
+      surrogate_stage_(bend_, block.lane, block.lanes, model_.fires_by_hidden ? memory_.drive : u);
     } else {
       h = surrogate_[block];
     }
     for (int k = 1; k < inputs; ++k) prefetch(in_place_[k]->now + ahead.offset, ahead.lanes, down_);
-    const V* u_before = zeros_;
+    const V* u_before = memory_.zeros;
     std::int64_t from = 0;
     if (with_before_ && !step.first) {
       u_before = u - potential_.stride;
-      if (tape_ == nullptr) stages_.record(work_, block.lane, block.lanes, u_before, before_[1]);
+      if (tape_ == nullptr) stages_.record(work_, block.lane, block.lanes, u_before, memory_.before[1]);
     } else if (with_before_) {
-      load_initial(before_, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
-      u_before = before_[0];
+      load_initial(memory_.before, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
+      u_before = memory_.before[0];
     }
     if (tape_ != nullptr) from = slot(step.n - 1) + block.lane;
     adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, current_[block]);
     if (with_fir_) note_fir_block(block, step.n, u);
     if (step.result == nullptr) return;
     if (from_carry_) {
-      store_scaled(step.result + block.offset, carry_[0] + block.lane, gain_, block.lanes, stream_);
+      store_scaled(step.result + block.offset, memory_.carry[0] + block.lane, gain_, block.lanes, stream_);
     } else {
-      store_lanes(step.result + block.offset, grad_, block.lanes, stream_);
+      store_lanes(step.result + block.offset, memory_.grad, block.lanes, stream_);
     }
   }
 
@@ -316,13 +336,14 @@ class BackwardRow {
     } else if (!bptt_) {
       work_.carry[stages_.hidden_carry + 1] = fir_.lam(n);
     }
-    for (int k = 0; fir_.given(0) && !fir_.given(1) && k < kernel_states; ++k) clear_row(carry_[stages_.hidden_carry + k], row_.lanes);
+    for (int k = 0; fir_.given(0) && !fir_.given(1) && k < kernel_states; ++k)
+      clear_row(memory_.carry[stages_.hidden_carry + k], row_.lanes);
   }
 
   /// Keeps a block's lam, where it is not in its place, and the inputs of kernels.
   void note_fir_block(const Block& block, std::int64_t n, const V* u) {
     if (bptt_) {
-      const V* const of_current = from_carry_ ? carry_[0] + block.lane : grad_;
+      const V* const of_current = from_carry_ ? memory_.carry[0] + block.lane : memory_.grad;
       copy_lanes(fir_.lam(n) + block.lane, fir_.given(1) ? work_.carry[1] + block.lane : of_current, block.lanes);
     }
     if (fir_.with_terms(0)) copy_lanes(fir_.input(0, n) + block.lane, current_[block], block.lanes);
@@ -345,51 +366,43 @@ class BackwardRow {
 
   /// dL/d(initial state).
   void finish_block(const Block& block) {
-    load_initial(before_, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
+    load_initial(memory_.before, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
     stages_.initial(work_, block.lane, block.lanes);
     for (int k = 0; k < model_.states; ++k) {
-      if (plan_.grad_initial[k] != nullptr) copy_lanes(plan_.grad_initial[k] + row_.begin + block.lane, grad_initial_[k], block.lanes);
+      if (plan_.grad_initial[k] != nullptr)
+        copy_lanes(plan_.grad_initial[k] + row_.begin + block.lane, memory_.grad_initial[k], block.lanes);
     }
   }
-
-  // Arrays of the whole row, of a block, and tiles.
-  alignas(64) V parameters_[max_parameters][max_row_lanes<V>];
-  alignas(64) V carry_[max_states][max_row_lanes<V>];
-  alignas(64) double sums_[max_parameters][max_row_lanes<V>];
-  alignas(64) V partial_[max_parameters][max_row_lanes<V>];
-  alignas(64) V before_[max_states][block_lanes];
-  alignas(64) V grad_initial_[max_states][block_lanes];
-  alignas(64) V h_[block_lanes], e_sum_[block_lanes], q_sum_[block_lanes], grad_[block_lanes], waste_[block_lanes], zeros_[block_lanes],
-      drive_[block_lanes];
-  alignas(64) V tiles_[6][max_tile_elements + max_row_lanes<V>];
 
   const BackwardPlan<V>& plan_;
   const Layout& layout_;
   const ModelStages<V>& model_;
   const BackwardStages<V>& stages_;
   const Row row_;
+  const bool with_terms_;   ///< gradients of parameters are wanted
+  Carver carver_;
+  const BackwardMemory<V> memory_;
   BackwardFir<V> fir_;
   const bool with_fir_ = with_fir(plan_.fir);
   const bool bptt_ = plan_.method == Method::bptt;
   V* tape_ = nullptr;   ///< null: no hidden states are needed
   std::int64_t segment_begin_ = 0;
-  Input<V> potential_{plan_.potential, tiles_[0]};
-  Input<V> grad_spikes_{plan_.grad_spikes, tiles_[1]};
-  Input<V> grad_potential_{plan_.grad_potential, tiles_[2]};
-  Input<V> current_{plan_.current, tiles_[3]};
-  Input<V> surrogate_{plan_.surrogate.values, tiles_[4]};
+  Input<V> potential_{plan_.potential, memory_.tiles[0]};
+  Input<V> grad_spikes_{plan_.grad_spikes, memory_.tiles[1]};
+  Input<V> grad_potential_{plan_.grad_potential, memory_.tiles[2]};
+  Input<V> current_{plan_.current, memory_.tiles[3]};
+  Input<V> surrogate_{plan_.surrogate.values, memory_.tiles[4]};
   Input<V>* const inputs_[5] = {&potential_, &grad_spikes_, &grad_potential_, &current_, &surrogate_};
   Input<V>* in_place_[5];
   int in_place_count_ = 0;
   Ahead ahead_[max_blocks];
-  Output<V> grad_current_{plan_.grad_current, tiles_[5]};
+  Output<V> grad_current_{plan_.grad_current, memory_.tiles[5]};
   AdjointRow<V> work_;
   SurrogateRow<V> bend_{};
   AdjointStage<V> adjoint_ = nullptr;
   SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null where h is given, or not needed
   V gain_ = V(1);
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
-  bool with_terms_ = false;    ///< gradients of parameters are wanted
   bool with_before_ = false;   ///< the state before each step is needed
   const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
   const bool down_ = plan_.rows.lanes == layout_.inner;   ///< the row is one piece of memory through all of time

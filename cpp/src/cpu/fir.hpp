@@ -156,12 +156,11 @@ void copy_step(V* to, const Input<V>& input, const Row& row) {
 template <class V>
 class ForwardFir {
  public:
-  ForwardFir(const ForwardPlan<V>& plan, const Row& row, std::int64_t segment, char* slot)
+  ForwardFir(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& memory)
       : plan_(plan),
         row_(row),
-        stride_(fir_stride<V>(row.lanes)),
-        carver_(slot),
-        memory_(carver_, plan.fir, row.lanes, segment),
+        stride_(lane_stride<V>(row.lanes)),
+        memory_(memory),
         taps_(tap_lanes(plan.fir[0].taps, memory_.taps, row, stride_)),
         spikes_(plan, row, memory_) {
     if (of_current()) start_current();
@@ -195,12 +194,13 @@ class ForwardFir {
 
   /// What a step's recursions take for kernels with taps: nothing from before, and in place of the spikes before it what all up to them are
   /// worth now.
-  void before_step(std::int64_t step, V (*hidden)[max_row_lanes<V>], V* spikes) {
+  void before_step(std::int64_t step, const LaneArrays<V>& state, int hidden) {
     const bool given[2] = {of_current(), of_spikes()};
     for (int role = 0; role < 2; ++role) {
-      for (int k = 0; given[role] && !given[1 - role] && k < kernel_states; ++k) clear_row(hidden[kernel_states * role + k], row_.lanes);
+      for (int k = 0; given[role] && !given[1 - role] && k < kernel_states; ++k)
+        clear_row(state[hidden + kernel_states * role + k], row_.lanes);
     }
-    if (of_spikes()) spikes_.before_step(step, spikes);
+    if (of_spikes()) spikes_.before_step(step, state[1]);
   }
 
   /// The earlier inputs that the current's kernel remembers.
@@ -221,8 +221,7 @@ class ForwardFir {
   const ForwardPlan<V>& plan_;
   const Row& row_;
   const std::int64_t stride_;
-  Carver carver_;
-  const FirForwardMemory<V> memory_;
+  const FirForwardMemory<V>& memory_;
   const TapLanes<V> taps_;
   ComingSpikes<V> spikes_;
   std::int64_t begin_ = 0;   ///< of the segment
@@ -268,13 +267,8 @@ void add_spike_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::
 template <class V>
 class BackwardFir {
  public:
-  BackwardFir(const BackwardPlan<V>& plan, const Row& row, char* slot)
-      : plan_(plan),
-        row_(row),
-        stride_(fir_stride<V>(row.lanes)),
-        bptt_(plan.method == Method::bptt),
-        carver_(slot),
-        memory_(carver_, plan.fir, row.lanes, plan.segment, bptt_) {
+  BackwardFir(const BackwardPlan<V>& plan, const Row& row, const FirBackwardMemory<V>& memory)
+      : plan_(plan), row_(row), stride_(lane_stride<V>(row.lanes)), bptt_(plan.method == Method::bptt), memory_(memory) {
     longest_ = memory_.longest(plan.fir);
     if (longest_ == 0) return;
     // Beyond the last step lam is zero, and so is what an adjoint finds in its place before it is there: 0 times whatever lay there.
@@ -442,8 +436,7 @@ class BackwardFir {
   const Row& row_;
   const std::int64_t stride_;
   const bool bptt_;
-  Carver carver_;
-  const FirBackwardMemory<V> memory_;
+  const FirBackwardMemory<V>& memory_;
   TapLanes<V> taps_[2];
   std::int64_t longest_ = 0;
   std::int64_t base_ = 0;   ///< the first step of the windows

@@ -7,7 +7,7 @@
 /// zeros, and those of sums beyond the group go where nobody looks.
 #pragma once
 
-#include "fir_memory.hpp"
+#include "memory.hpp"
 #include "rows.hpp"
 #include "vectors.hpp"
 
@@ -29,12 +29,13 @@ class ComingSpikes {
  public:
   /// Without taps it does nothing.
   ComingSpikes(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& memory)
-      : role_(plan.fir[1]), rows_(plan.rows), time_(plan.layout.time), row_(row), stride_(fir_stride<V>(row.lanes)), memory_(memory) {
+      : role_(plan.fir[1]), rows_(plan.rows), time_(plan.layout.time), row_(row), stride_(lane_stride<V>(row.lanes)), memory_(memory) {
     if (!given()) return;
     clear(memory_.coming, row.lanes * ring());
     clear(memory_.sums, 2 * turned_steps<V> * stride_);
     set_taps();
-    alignas(64) V spikes[max_row_lanes<V>] = {};
+    V* const spikes = memory_.scratch;
+    clear(spikes, stride_);
     for (std::int64_t k = taps() - 2; k >= 0; --k) {
       copy_entry(spikes, role_.initial, k, rows_, row_);
       keep(-2 - k, spikes);
@@ -70,7 +71,7 @@ class ComingSpikes {
     clear(memory_.newest_tap, stride_);
     clear(memory_.spike_taps, next * (taps.count == 1 ? 1 : row_.lanes));
     expand(memory_.newest_tap, taps.data, taps.count, taps.repeat, row_);
-    alignas(64) V values[max_row_lanes<V>];
+    V* const values = memory_.scratch;
     for (std::int64_t k = 0; k < taps.length; ++k) {
       if (taps.count == 1) {
         memory_.spike_taps[k] = taps.data[k];

@@ -40,7 +40,7 @@ template <class V>
 struct ForwardPlan : ForwardCall<V> {
   Rows rows;
   bool stream = false;     ///< results are larger than the caches: write around them
-  char* slots = nullptr;   ///< memory for FIR kernels, `slot_bytes` for each thread
+  char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (memory.hpp)
   std::size_t slot_bytes = 0;
 };
 
@@ -53,6 +53,14 @@ struct BackwardPlan : BackwardCall<V> {
   std::int64_t tape_elements = 0;
   char* slots = nullptr;
   std::size_t slot_bytes = 0;
+
+  /// Whether any parameter's gradient is wanted.
+  bool wants_terms() const {
+    for (const double* const sum : this->sums) {
+      if (sum != nullptr) return true;
+    }
+    return false;
+  }
 };
 
 template <class V>

@@ -3,6 +3,7 @@
 /// and what to fetch of it in time.
 #pragma once
 
+#include "memory.hpp"
 #include "stages.hpp"
 #include "store.hpp"
 
@@ -11,7 +12,6 @@ namespace {
 
 template <class V>
 constexpr int line_lanes = 64 / sizeof(V);   // a cache line
-constexpr int max_tile_elements = 4096;
 // A row spans two segments at most, each of which may end with a partial block.
 constexpr int max_blocks = max_row_lanes<float> / block_lanes + 2;
 
@@ -187,7 +187,7 @@ void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, 
 
 /// Sets the parameters of a row; an array is read in place where neurons follow each other, else expanded into `storage`.
 template <class V>
-void set_parameters(ParameterLanes<V>& parameters, V (*storage)[max_row_lanes<V>], const Param<V>* params, int count, const Row& row) {
+void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage, const Param<V>* params, int count, const Row& row) {
   parameters.all_scalar = true;
   for (int k = 0; k < count; ++k) {
     const Param<V>& p = params[k];

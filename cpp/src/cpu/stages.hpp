@@ -45,7 +45,8 @@ struct AdjointRow {
   V* initial[max_states];        ///< of a block
   V* carry[max_states];
   V* grad_current;           ///< of a block
-  V* sums[max_parameters];   ///< of the terms of some steps; `sums_follow` is 0 where nobody wants them, and they go to a block of waste
+  V* sums[max_parameters];   ///< of the terms of some steps; `sums_follow` is 0 where nobody wants them, and they go to a block that nobody
+                             ///< reads
   int sums_follow[max_parameters];
   V* grad_initial[max_states];   ///< of a block
 };
@@ -134,10 +135,10 @@ void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potent
   }
 }
 
-/// The state after a step, from the one before it, the step's potential and current, of a model with hidden states. Both are in the tape:
-/// the one before at `from`, the one after at `to`; the potential is not in it.
+/// The state after a step, from the one before it, the step's potential and current, of a model with hidden states. Both are in the tape,
+/// the one before at `from`, the one after at `to`, but for their potentials, `before` and `potential`.
 template <template <class> class N, int Variant, class V>
-void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, const V* current, std::int64_t from,
+void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, const V* before, const V* current, std::int64_t from,
                    std::int64_t to) {
   using C = Traits<N<V>>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
@@ -145,7 +146,7 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
   if constexpr (C::states > first_hidden<N<V>>) {
     LaneList<const V*, C::states> befores{};
     LaneList<V*, C::states> afters{};
-    for (int k = 0; k < C::states; ++k) befores.at[k] = k == 0 ? potential : row.before[k] + from, afters.at[k] = row.before[k] + to;
+    for (int k = 0; k < C::states; ++k) befores.at[k] = k == 0 ? before : row.before[k] + from, afters.at[k] = row.before[k] + to;
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
       auto state = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, gather<typename C::State>(befores, i),
@@ -189,6 +190,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   using C = Traits<N<V>>;
   using Carry = typename N<V>::template Carry<M, V>;
   constexpr int carries = field_count<Carry, V>;
+  static_assert(carries <= C::states);   // a row has as much memory for it
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto carry_lanes = list<carries>(row.carry, lane);
   LaneList<V*, C::parameters> sums{};
@@ -238,8 +240,8 @@ using SurrogateStage = void (*)(const SurrogateRow<V>&, int lane, int lanes, con
 template <class V>
 using RecordStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential, V* spikes);
 template <class V>
-using RebuildStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential, const V* current, std::int64_t from,
-                              std::int64_t to);
+using RebuildStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential, const V* before, const V* current,
+                              std::int64_t from, std::int64_t to);
 template <class V>
 using DriveStage = void (*)(const AdjointRow<V>&, int lanes, const V* potential, std::int64_t at, V* x);
 template <class V>

@@ -16,7 +16,7 @@ namespace exodus {
 namespace cpu {
 namespace {
 
-constexpr int max_workers = 255;
+constexpr int max_workers = max_threads - 1;   // the caller works too
 
 struct Job {
   std::int64_t count;
@@ -140,7 +140,7 @@ int get_num_threads() noexcept {
 }
 
 void set_num_threads(int threads) noexcept {
-  const int most = cpu::max_workers + 1;
+  const int most = cpu::max_threads;
   cpu::thread_setting.store(threads < 1 ? 1 : (threads > most ? most : threads), std::memory_order_relaxed);
 }
 

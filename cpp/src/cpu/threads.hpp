@@ -6,6 +6,8 @@
 
 namespace exodus::cpu {
 
+inline constexpr int max_threads = 256;   // of a call
+
 /// Calls task(context, k, thread) for every k < count, on at most `threads` threads, the caller's among them; returns when all are done.
 /// `thread` is below `threads`, and no two calls with the same one run at a time. A call that finds the pool busy (nested, or from another
 /// thread) runs on its own thread. Safe to use after fork().

@@ -2,7 +2,7 @@
 /// Vectors of lanes: loads, stores, products, and which lanes are not zero.
 #pragma once
 
-#include "fir_memory.hpp"
+#include "memory.hpp"
 #include "store.hpp"
 
 namespace exodus::cpu {

@@ -27,7 +27,7 @@ TEST(WithoutGpu, CallsAreRefusedAndTheCpuGoesOn) {
   EXPECT_EQ(spikes[0], 0);
   EXPECT_EQ(cuda::backward(layout, neuron, Method::exodus, Surrogate<float>{}, {.potential = potential, .grad_current = gradient}),
             Status::cuda);
-  EXPECT_EQ(forward(layout, neuron, arrays), Status::ok);
+  EXPECT_EQ(run_forward(layout, neuron, arrays), Status::ok);
   EXPECT_EQ(spikes[0], 1);
 }
 

@@ -1,5 +1,6 @@
 /// @file
-/// The memory that the FIR kernels of a row work in: a slot of the workspace for each thread.
+/// The memory that a row works in: a slot of the workspace for each thread. Nothing of a row's size is on the stack, which belongs to the
+/// caller and may be small.
 #pragma once
 
 #include "plan.hpp"
@@ -35,9 +36,23 @@ constexpr int band_vectors = 4;        // vectors of lanes whose spikes are look
 /// From one step's lanes to the next one's in this memory: whole bands, and a cache line more, since a stride of a power of
 /// two would leave most of the first-level cache unused.
 template <class V>
-std::int64_t fir_stride(std::int64_t lanes) {
+std::int64_t lane_stride(std::int64_t lanes) {
   constexpr std::int64_t line = 64 / sizeof(V), band = band_vectors * line;
   return (lanes + band - 1) / band * band + line;
+}
+
+/// Some arrays over a row's lanes.
+template <class X>
+struct LaneArrays {
+  X* first = nullptr;
+  std::int64_t stride = 0;
+  X* operator[](std::int64_t k) const { return first + k * stride; }
+};
+
+template <class V, class X = V>
+LaneArrays<X> take_lanes(Carver& carver, std::int64_t arrays, std::int64_t lanes) {
+  const std::int64_t stride = lane_stride<V>(lanes < block_lanes ? block_lanes : lanes);
+  return {carver.take<X>(arrays * stride), stride};
 }
 
 /// The taps as lanes: one column of them if they are the same for all neurons.
@@ -57,12 +72,13 @@ struct FirForwardMemory {
   V* spike_taps = nullptr;
   std::int64_t spike_taps_step = 0;
   V* newest_tap = nullptr;
+  V* scratch = nullptr;   ///< lanes, while the rest is filled
   V* coming = nullptr;
   std::int64_t ring_steps = 0;
   V* sums = nullptr;
 
   FirForwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment) {
-    const std::int64_t stride = fir_stride<V>(lanes);
+    const std::int64_t stride = lane_stride<V>(lanes);
     if (const Taps<V>& of_current = roles[0].taps; of_current.length > 0) {
       taps = carver.take<V>(taps_memory(of_current, stride));
       inputs_size = (of_current.length - 1 + segment) * stride;
@@ -78,6 +94,7 @@ struct FirForwardMemory {
       // Of cache lines an odd number, since strides of a power of two leave most of the first-level cache unused.
       ring_steps = ((lines + max_turned_steps / line) | 1) * line;
       newest_tap = carver.take<V>(stride);
+      scratch = carver.take<V>(stride);
       coming = carver.take<V>(ring_steps * lanes);
       sums = carver.take<V>(2 * max_turned_steps * stride);
     }
@@ -98,7 +115,7 @@ struct FirBackwardMemory {
   V* partial[2] = {};
 
   FirBackwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment, bool bptt) {
-    const std::int64_t stride = fir_stride<V>(lanes);
+    const std::int64_t stride = lane_stride<V>(lanes);
     for (int k = 0; k < 2; ++k) {
       if (roles[k].taps.length == 0) continue;
       taps[k] = carver.take<V>(taps_memory(roles[k].taps, stride));
@@ -117,6 +134,69 @@ struct FirBackwardMemory {
   static std::int64_t longest(const FirRole<V>* roles) {
     return roles[0].taps.length < roles[1].taps.length ? roles[1].taps.length : roles[0].taps.length;
   }
+};
+
+/// Steps that are transposed at a time, of some arrays.
+template <class V>
+struct Tiles {
+  V* first = nullptr;
+  std::int64_t size = 0;
+
+  Tiles(Carver& carver, int count, const Rows& rows, std::int64_t lanes)
+      // One step more: backward, the potential before the first.
+      : size(rows.tile_steps > 0 ? (rows.tile_steps + 1) * lane_stride<V>(lanes) : 0) {
+    first = carver.take<V>(count * size);
+  }
+  V* operator[](int k) const { return first + k * size; }
+};
+
+/// How much a model has to be kept of a row.
+struct ModelSize {
+  int parameters, states;
+};
+
+/// Of a forward pass: parameters and states as lanes, tiles of current, potential and spikes.
+template <class V>
+struct ForwardMemory {
+  LaneArrays<V> parameters, state;
+  Tiles<V> tiles;
+  FirForwardMemory<V> fir;
+
+  ForwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes, std::int64_t segment)
+      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
+        state(take_lanes<V>(carver, model.states, lanes)),
+        tiles(carver, 3, rows, lanes),
+        fir(carver, roles, lanes, segment) {}
+};
+
+/// Of a backward pass: parameters, what is carried, and the sums of parameters' gradients as lanes; arrays of a block of lanes; tiles of
+/// the five inputs and the result.
+template <class V>
+struct BackwardMemory {
+  LaneArrays<V> parameters, carry, partial;
+  LaneArrays<double> sums;
+  LaneArrays<V> before, grad_initial;
+  V *h, *e_sum, *q_sum, *grad, *unwanted_terms, *zeros, *drive;
+  Tiles<V> tiles;
+  FirBackwardMemory<V> fir;
+
+  BackwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
+                 std::int64_t segment, bool with_terms, bool bptt)
+      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
+        carry(take_lanes<V>(carver, model.states, lanes)),
+        partial(take_lanes<V>(carver, with_terms ? model.parameters : 0, lanes)),
+        sums(take_lanes<V, double>(carver, with_terms ? model.parameters : 0, lanes)),
+        before(take_lanes<V>(carver, model.states, block_lanes)),
+        grad_initial(take_lanes<V>(carver, model.states, block_lanes)),
+        h(carver.take<V>(block_lanes)),
+        e_sum(carver.take<V>(block_lanes)),
+        q_sum(carver.take<V>(block_lanes)),
+        grad(carver.take<V>(block_lanes)),
+        unwanted_terms(carver.take<V>(block_lanes)),
+        zeros(carver.take<V>(block_lanes)),
+        drive(carver.take<V>(block_lanes)),
+        tiles(carver, 6, rows, lanes),
+        fir(carver, roles, lanes, segment, bptt) {}
 };
 
 }   // namespace
