@@ -107,7 +107,7 @@ class BackwardRow {
         model_(stages_of_models<V>[static_cast<int>(plan.model)]),
         stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]),
         row_(make_row(layout_, plan.rows, index)),
-        with_terms_(plan.wants_terms()),
+        with_terms_(wants_terms(plan)),
         carver_(plan.slots + thread * plan.slot_bytes),
         memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, row_.lanes, plan.segment, with_terms_,
                 plan.method == Method::bptt),

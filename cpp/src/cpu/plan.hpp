@@ -53,15 +53,16 @@ struct BackwardPlan : BackwardCall<V> {
   std::int64_t tape_elements = 0;
   char* slots = nullptr;
   std::size_t slot_bytes = 0;
-
-  /// Whether any parameter's gradient is wanted.
-  bool wants_terms() const {
-    for (const double* const sum : this->sums) {
-      if (sum != nullptr) return true;
-    }
-    return false;
-  }
 };
+
+/// Whether any parameter's gradient is wanted.
+template <class V>
+static inline bool wants_terms(const BackwardPlan<V>& plan) {
+  for (const double* const sum : plan.sums) {
+    if (sum != nullptr) return true;
+  }
+  return false;
+}
 
 template <class V>
 struct Kernels {

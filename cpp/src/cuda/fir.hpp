@@ -16,6 +16,7 @@ struct FirMemory {
   V* past = nullptr;     ///< forward: a ring of one step less, of the last spikes
   V* lam = nullptr;      ///< backward: of all steps
   V* spikes = nullptr;   ///< backward: likewise
+  V* pending[2] = {};    ///< BPTT: a ring of as many steps as the kernel has taps
 };
 
 /// The taps of a neuron: tap k is at[k * stride].
@@ -171,12 +172,20 @@ class FirForward {
   std::int64_t now_ = 0;   ///< the ring's slot of the next step
 };
 
-/// The kernels with taps of a neuron, backward.
+/// The kernels with taps of a neuron, backward. EXODUS and SLAYER gather what the spikes of a step get from later steps: a correlation of
+/// lam with the taps (of the current, after the pass: correlate()). BPTT scatters it: the reverse of out[n] = sum of tap[k] in[n-k] adds
+/// tap[k] lam[n] to the gradient of in[n-k].
 template <Method M, class V, int Kernels, int FirstHidden>
 class FirBackward {
  public:
+  static constexpr bool scatters = M == Method::bptt;
+
   EXODUS_DEVICE FirBackward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory)
-      : call_(call), groups_(groups), place_(place), memory_(memory) {}
+      : call_(call), groups_(groups), place_(place), memory_(memory) {
+    for (int role = 0; scatters && place_.active && role < Kernels; ++role) {
+      for (std::int64_t slot = 0; slot < length(role); ++slot) pending(role, slot) = V(0);
+    }
+  }
 
   /// Sets what an adjoint takes for kernels with taps: nothing from later, and of the spikes what the later steps' lam give them.
   template <class Carry>
@@ -185,14 +194,12 @@ class FirBackward {
       if (k >= hidden && given((k - hidden) / kernel_states)) value = V(0);
     });
     if (!place_.active || !of_spikes() || M == Method::slayer) return;
-    for_each_field<hidden + kernel_states * Kernels>(carry, [&](V& value, int k) {
-      if (k == spikes_carry) value = gathered(step);
-    });
+    set_spikes(carry, scatters ? take(1, step) : gathered(step));
   }
 
-  /// Keeps lam, and the spikes of the step, `grad` what the adjoint gave.
+  /// Keeps lam, and the spikes of the step; `grad`, what the adjoint gave, becomes the gradient of the step's current.
   template <class Carry>
-  EXODUS_DEVICE void after_step(std::int64_t step, Carry& carry, V grad, V spikes) const {
+  EXODUS_DEVICE void after_step(std::int64_t step, Carry& carry, V& grad, V spikes) const {
     if (!place_.active) return;
     V lam = grad;
     for_each_field<hidden + kernel_states * Kernels>(carry, [&](V& value, int k) {
@@ -200,9 +207,25 @@ class FirBackward {
     });
     memory_.lam[step * groups_.neurons + place_.neuron] = lam;
     if (memory_.spikes != nullptr) memory_.spikes[step * groups_.neurons + place_.neuron] = spikes;
+    for (int role = 0; scatters && role < Kernels; ++role) scatter(role, step - role, lam);
+    if (scatters && given(0)) grad = take(0, step);
   }
 
-  EXODUS_DEVICE bool of_current() const { return given(0); }
+  /// After step 0: what came before it gets.
+  template <class Carry>
+  EXODUS_DEVICE void finish(Carry& carry) const {
+    if (!scatters || !place_.active) return;
+    if (of_spikes()) set_spikes(carry, take(1, -1));
+    for (int role = 0; role < Kernels; ++role) {
+      V* const grad_initial = call_.fir[role].grad_initial;
+      for (std::int64_t k = 0; grad_initial != nullptr && k < length(role) - 1; ++k) {
+        grad_initial[k * groups_.neurons + place_.neuron] = take(role, -1 - role - k);
+      }
+    }
+  }
+
+  /// Whether the gradient of the current is left to correlate().
+  EXODUS_DEVICE bool leaves_current() const { return !scatters && given(0); }
 
  private:
   // For BPTT what is carried is the gradient of the state; else of the kernels alone, X and Y, of which Y is lam.
@@ -210,12 +233,50 @@ class FirBackward {
   static constexpr int spikes_carry = M == Method::bptt ? 1 : kernel_states;
   static constexpr int lam_carry = M == Method::bptt ? 1 : kernel_states + 1;
 
-  EXODUS_DEVICE bool given(int role) const { return call_.fir[role].taps.length > 0; }
+  EXODUS_DEVICE std::int64_t length(int role) const { return call_.fir[role].taps.length; }
+  EXODUS_DEVICE bool given(int role) const { return length(role) > 0; }
   EXODUS_DEVICE bool of_spikes() const { return Kernels > 1 && given(1); }
+  EXODUS_DEVICE OwnTaps<V> taps(int role) const {
+    return taps_of(call_.fir[role].taps, groups_.taps_repeats[role], groups_.taps_counts[role], place_.neuron);
+  }
+
+  template <class Carry>
+  EXODUS_DEVICE void set_spikes(Carry& carry, V gradient) const {
+    for_each_field<hidden + kernel_states * Kernels>(carry, [&](V& value, int k) {
+      if (k == spikes_carry) value = gradient;
+    });
+  }
 
   EXODUS_DEVICE V gathered(std::int64_t step) const {
-    const OwnTaps<V> own = taps_of(call_.fir[1].taps, groups_.taps_repeats[1], groups_.taps_counts[1], place_.neuron);
-    return correlation(own, memory_.lam, call_.fir[1].grad_final, groups_.neurons, place_.neuron, step + 1, call_.layout.time);
+    return correlation(taps(1), memory_.lam, call_.fir[1].grad_final, groups_.neurons, place_.neuron, step + 1, call_.layout.time);
+  }
+
+  EXODUS_DEVICE V& pending(int role, std::int64_t slot) const { return memory_.pending[role][slot * groups_.neurons + place_.neuron]; }
+
+  /// The ring's slot of a step, which may be before step 0, but not by more than there are taps.
+  EXODUS_DEVICE std::int64_t slot_of(int role, std::int64_t step) const { return (step + 2 * length(role)) % length(role); }
+
+  /// Adds what a step's lam gives the inputs from step `newest` back.
+  EXODUS_DEVICE void scatter(int role, std::int64_t newest, V lam) const {
+    if (!given(role)) return;
+    const OwnTaps<V> own = taps(role);
+    std::int64_t slot = slot_of(role, newest);
+    for (std::int64_t k = 0; k < own.count; ++k) {
+      V& gradient = pending(role, slot);
+      gradient = multiply_add(own[k], lam, gradient);
+      slot = slot == 0 ? own.count - 1 : slot - 1;
+    }
+  }
+
+  /// What an input got from all later steps, its direct gradient as one of those that are remembered at the end included.
+  EXODUS_DEVICE V take(int role, std::int64_t step) const {
+    V& slot = pending(role, slot_of(role, step));
+    V gradient = slot;
+    slot = V(0);
+    const std::int64_t entry = call_.layout.time - 1 - role - step;
+    const V* const direct = call_.fir[role].grad_final;
+    if (direct != nullptr && entry >= 0 && entry < length(role) - 1) gradient += direct[entry * groups_.neurons + place_.neuron];
+    return gradient;
   }
 
   const Formatted<BackwardCall, V>& call_;

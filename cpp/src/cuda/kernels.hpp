@@ -123,10 +123,13 @@ class Rebuilt {
     }
   }
 
-  /// The states of the steps of a segment, and that before it.
-  EXODUS_DEVICE void rebuild(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t mark, std::int64_t begin,
-                             std::int64_t end) {
+  /// The states of the steps of a segment, and that before it, whose potential is in the array or, before step 0, the initial one.
+  EXODUS_DEVICE void rebuild(const Formatted<BackwardCall, V>& call, const Place& place, V initial_potential, std::int64_t mark,
+                             std::int64_t begin, std::int64_t end) {
     State state = read(tape_.marks, mark);
+    state.potential = initial_potential;
+    if (begin > 0) state.potential = potential_at(call, place, begin - 1);
+
     write(tape_.steps, 0, state);
     for (std::int64_t n = begin; n < end; ++n) {
       state = after(call, place, n, state);
@@ -140,8 +143,12 @@ class Rebuilt {
  private:
   EXODUS_DEVICE State after(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n, const State& before) const {
     const std::int64_t k = place.offset + n * call.layout.inner;
-    return recorded_state<N, Form>(call.variant, parameters_, cap_, before, call.potential == nullptr ? V(0) : call.potential[k],
+    return recorded_state<N, Form>(call.variant, parameters_, cap_, before, potential_at(call, place, n),
                                    call.current == nullptr ? V(0) : element<V>({call.current, call.format}, k));
+  }
+
+  EXODUS_DEVICE V potential_at(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n) const {
+    return call.potential == nullptr ? V(0) : call.potential[place.offset + n * call.layout.inner];
   }
 
   EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const { return (slot * (C::states - 1) + state - 1) * neurons_ + neuron_; }
@@ -246,7 +253,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       if (rebuilds && first < segment) {
         const std::int64_t end = segment < layout.time ? segment : layout.time;
         segment -= tapes.segment;
-        rebuilt.rebuild(call, place, --mark, segment, end);
+        rebuilt.rebuild(call, place, initial.potential, --mark, segment, end);
       }
       if constexpr (N<V>::fires) {
         if (call.surrogate.values == nullptr) {
@@ -295,9 +302,10 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         EXODUS_UNROLL
         for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
       }
-      void* const result = Fir && fir.of_current() ? nullptr : call.grad_current;
+      void* const result = Fir && fir.leaves_current() ? nullptr : call.grad_current;
       store_steps(result, call.format, layout, place, first, steps, grad, tile);
     }
+    if constexpr (Fir) fir.finish(carry);
     State grad_initial = initial_gradient<M, Form>(parameters, initial, carry);
     store_entries<C::states>(call.grad_initial, place, grad_initial);
     if constexpr (Terms) {

@@ -134,6 +134,7 @@ struct BackwardParts {
     tape.marks = carver.take<V>(tape.segments * slot);
     fir.lam = carver.take<V>(with_fir(roles) ? layout.time * neurons : 0);
     fir.spikes = carver.take<V>(wanted.taps[1] != nullptr ? layout.time * neurons : 0);
+    for (int k = 0; k < 2; ++k) fir.pending[k] = carver.take<V>(roles[k].taps.length * neurons);
     bytes = carver.bytes();
   }
 };
@@ -155,7 +156,8 @@ const void* some_result(const Formatted<BackwardCall, typename Traits<N>::V>& ca
   return result;
 }
 
-/// What kernels with taps do after the pass over time: what came into them gets its gradients, and so do the taps.
+/// What kernels with taps do after the pass over time: what came into them gets its gradients, which BPTT has given already, and so do the
+/// taps.
 template <class N, class V>
 Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N>& parts, const Wanted<N>& wanted, Stream stream) {
   for (int k = 0; k < 2; ++k) {
@@ -172,7 +174,9 @@ Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N
       fir.last = call.initial[1];
       fir.grad_last = call.method == Method::slayer ? nullptr : call.grad_initial[1];   // SLAYER's is zero
     }
-    if (const Status status = correlate(fir, stream); status != Status::ok) return status;
+    if (call.method != Method::bptt) {
+      if (const Status status = correlate(fir, stream); status != Status::ok) return status;
+    }
     if (wanted.taps[k] == nullptr) continue;
     if (const Status status = sum_taps(fir, stream); status != Status::ok) return status;
     const Repeats shape{taps.count, taps.repeat};

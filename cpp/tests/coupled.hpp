@@ -1,0 +1,133 @@
+/// @file
+/// A neuron for tests: two coupled states, each of which drives the other, and an input into both. Its hidden state depends on the
+/// potential before, on the hidden state before and on the current, so that a backward pass that rebuilds it from anything else is wrong.
+///
+///     u[n] = a00 u[n-1] + a01 v[n-1] + gain a[n] + spike_weight s[n-1],   s[n] = f(u[n])
+///     v[n] = a10 u[n-1] + a11 v[n-1] + gain a[n]
+///
+/// With X0 = dL/du, X1 = dL/dv (math.md, Coupled states):
+///
+///     S[n]  = e[n] + spike_weight X0[n+1]
+///     X0[n] = q[n] + h[n] S[n] + a00 X0[n+1] + a10 X1[n+1],   X1[n] = dL/dv[n], direct, + a01 X0[n+1] + a11 X1[n+1]
+#pragma once
+
+#include <type_traits>
+
+#include "exodus/neuron.hpp"
+
+#define EXODUS_MODELS(X) X(Coupled)
+
+namespace exodus {
+
+template <class X>
+struct CoupledParameters {
+  X a00{}, a01{}, a10{}, a11{}, gain{}, spike_weight{}, threshold{};
+};
+
+template <class X>
+struct CoupledState {
+  X potential{}, spikes{}, second{};
+};
+
+template <class X>
+struct CoupledCarry {
+  X potential{}, second{};
+};
+
+template <class S>
+struct Coupled : CoupledParameters<Param<arithmetic_t<S>>> {
+  using Storage = S;
+  template <class X>
+  using Parameters = CoupledParameters<X>;
+  template <class X>
+  using State = CoupledState<X>;
+  template <Method M, class X>
+  using Carry = std::conditional_t<M == Method::bptt, CoupledState<X>, CoupledCarry<X>>;
+  using Forward = ForwardArrays<S, CoupledState>;
+  using Backward = BackwardArrays<S, CoupledState, CoupledParameters>;
+
+  static constexpr bool fires = true;
+  static constexpr int variants = 1, adjoint_variants = 1, threshold_index = 6, gain_index = -1;
+  template <Method M>
+  static constexpr bool carries_gradient = false;
+  static constexpr bool reads_current(int parameter) { return parameter != threshold_index; }
+  static constexpr const char* parameter_names[] = {"a00", "a01", "a10", "a11", "gain", "spike_weight", "threshold"};
+  static constexpr const char* state_names[] = {"potential", "spikes", "second"};
+};
+
+template <class S, class F>
+static inline void for_each_option(Coupled<S>&, F&&) {}
+
+template <class S>
+static inline int variant_of(const Coupled<S>&) {
+  return 0;
+}
+
+template <class S>
+static inline CoupledParameters<Param<arithmetic_t<S>>> resolved(const Coupled<S>& neuron) {
+  using P = Param<arithmetic_t<S>>;
+  return {given(neuron.a00, P(1)),  given(neuron.a01, P(0)),           given(neuron.a10, P(0)),      given(neuron.a11, P(1)),
+          given(neuron.gain, P(1)), given(neuron.spike_weight, P(-1)), given(neuron.threshold, P(1))};
+}
+
+template <class S, class F>
+static inline void for_each_tie(const Coupled<S>&, F&&) {}
+
+template <int Variant, class V>
+EXODUS_SCALAR CoupledState<V> recorded(const CoupledParameters<V>& p, V cap, const CoupledState<V>& before, V u, V a) {
+  return {u, fire<false>(u, p.threshold, cap), ((p.a10 * before.potential) + (p.a11 * before.second)) + (p.gain * a)};
+}
+
+template <int Variant, class V>
+EXODUS_SCALAR void step(const CoupledParameters<V>& p, V cap, CoupledState<V>& state, V a) {
+  const V u = (((p.a00 * state.potential) + (p.a01 * state.second)) + (p.gain * a)) + (p.spike_weight * state.spikes);
+  state = recorded<Variant>(p, cap, state, u, a);
+}
+
+/// The terms of the parameters' gradients, from X0[n], X1[n] and h[n] S[n].
+template <class V>
+EXODUS_SCALAR CoupledParameters<V> coupled_terms(const Moment<V, CoupledState<V>>& at, V grad_u, V grad_v, V fired) {
+  const CoupledState<V>& before = at.before;
+  return {grad_u * before.potential,
+          grad_u * before.second,
+          grad_v * before.potential,
+          grad_v * before.second,
+          (grad_u + grad_v) * at.a,
+          grad_u * before.spikes,
+          -fired};
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledCarry<V>& carry,
+                        CoupledParameters<V>& terms) {
+  const V S = M == Method::slayer ? at.e : at.e + p.spike_weight * carry.potential;
+  const V fired = at.h * S;
+  carry = {((at.q + fired) + p.a00 * carry.potential) + p.a10 * carry.second,
+           (at.direct.second + p.a01 * carry.potential) + p.a11 * carry.second};
+  terms = coupled_terms(at, carry.potential, carry.second, fired);
+  return p.gain * (carry.potential + carry.second);
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR CoupledState<V> initial_gradient(const CoupledParameters<V>& p, const CoupledState<V>&, const CoupledCarry<V>& carry) {
+  return {p.a00 * carry.potential + p.a10 * carry.second, M == Method::slayer ? V(0) : p.spike_weight * carry.potential,
+          p.a01 * carry.potential + p.a11 * carry.second};
+}
+
+/// BPTT: every statement of step() in reverse.
+template <Method M, int Variant, class V>
+EXODUS_SCALAR V adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledState<V>& carry,
+                        CoupledParameters<V>& terms) {
+  const V fired = at.h * (at.e + carry.spikes);
+  const V grad_u = (at.q + carry.potential) + fired, grad_v = at.direct.second + carry.second;
+  terms = coupled_terms(at, grad_u, grad_v, fired);
+  carry = {grad_u * p.a00 + grad_v * p.a10, grad_u * p.spike_weight, grad_u * p.a01 + grad_v * p.a11};
+  return p.gain * (grad_u + grad_v);
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR CoupledState<V> initial_gradient(const CoupledParameters<V>&, const CoupledState<V>&, const CoupledState<V>& carry) {
+  return carry;
+}
+
+}   // namespace exodus
