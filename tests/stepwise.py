@@ -30,8 +30,8 @@ class Model:
     keywords: dict[str, Any] = field(default_factory=dict)
 
     def names(self):
-        """The parameters that gradients are wanted of."""
-        return [k for k in self.keywords if k not in OPTIONS]
+        """The parameters that gradients are wanted of; a gain that follows alpha has none of its own."""
+        return [k for k, v in self.keywords.items() if k not in OPTIONS and not isinstance(v, str)]
 
     def neuron(self):
         """The package's descriptor."""
@@ -131,12 +131,18 @@ def _recursion(model, p, exp):
     return p
 
 
+def _with_gain(model, p, default):
+    """The parameters with the gain, one less alpha where it follows that; an SRM reads none."""
+    follows = isinstance(model.keywords.get("gain"), str)
+    return {"gain": default} | p | ({"gain": 1.0 - p["alpha"]} if follows else {})
+
+
 def forward(model, current, state):
     """(potential, spikes, final state) in the dtype of `current`, time first."""
     dtype = current.dtype
     p = {k: np.asarray(model.keywords[k], np.float64) for k in model.names()}
-    p = {k: np.asarray(v, dtype) for k, v in _recursion(model, p, np.exp).items()}
-    p.setdefault("gain", dtype.type(1))
+    p = _with_gain(model, _recursion(model, p, np.exp), 1.0)
+    p = {k: np.asarray(v, dtype) for k, v in p.items()}
     most = model.keywords.get("max_spikes", 1)
 
     def fire(x):
@@ -178,7 +184,7 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
         numbers.append({k: v for k, v in p.items() if k.endswith((".a", ".w"))})
         for number in numbers[-1].values():
             number.retain_grad()
-        p.setdefault("gain", torch.ones(lanes, dtype=torch.float64))
+        p.update(_with_gain(model, p, torch.ones(lanes, dtype=torch.float64)))
         u, s, *rest = state
         before = (u, s.detach() if detach_reset else s, *rest)
         state = STEPS[model.name](torch.where, p, model.keywords, before, x, fire, True)

@@ -24,6 +24,9 @@ LAYERS = {
     "IF": lambda: snn.IF(threshold=0.8, max_spikes=None),
     "ExpLeak": lambda: snn.ExpLeak(tau=4.0, learn=("tau",)),
     "CubaLIF": lambda: snn.CubaLIF(tau=6.0, alpha_syn=0.7, learn=("tau", "alpha_syn")),
+    "CubaLIF of a gain that follows": lambda: snn.CubaLIF(
+        tau=[4.0, 5.0, 6.0, 7.0, 8.0], tau_syn=3.0, gain="1-alpha", learn=("tau", "tau_syn")
+    ),
     "ALIF": lambda: snn.ALIF(alpha=0.9, tau_adapt=8.0, adapt_scale=0.2, learn=("adapt_scale", "tau_adapt")),
     "SRM": lambda: snn.SRM(
         kernel.Alpha(tau=4.0),

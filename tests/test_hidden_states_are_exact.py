@@ -21,6 +21,7 @@ stepwise = pytest.importorskip("stepwise", reason="needs torch")
 Model = stepwise.Model
 
 CUBA = Model("CubaLIF", {"alpha": 0.9, "alpha_syn": 0.7, "threshold": 0.8, "gain": 1.2})
+FOLLOWS = Model("CubaLIF", CUBA.keywords | {"alpha": 0.6, "gain": "1-alpha"})
 ALIF = Model("ALIF", {"alpha": 0.9, "alpha_adapt": 0.95, "adapt_scale": 0.3, "threshold": 0.8, "gain": 0.9})
 KERNELS = {
     "Exponential": {"alpha": 0.85},
@@ -46,15 +47,16 @@ SRMS = [srm(epsilon, nu) for epsilon in KERNELS for nu in KERNELS]
 
 
 def name_of(model):
-    kernels = [model.keywords[role] for role in ("epsilon", "nu") if role in model.keywords]
+    kernels = [model.keywords[k] for k in ("epsilon", "nu", "gain") if isinstance(model.keywords.get(k), str)]
     return "-".join([model.name, *kernels])
 
 
-EACH = pytest.mark.parametrize("model", [CUBA, ALIF, *SRMS], ids=name_of)
+EACH = pytest.mark.parametrize("model", [CUBA, FOLLOWS, ALIF, *SRMS], ids=name_of)
 SOME = pytest.mark.parametrize(
     "model",
     [
         CUBA,
+        FOLLOWS,
         ALIF,
         srm("Alpha", "DoubleExponential"),
         srm("FIR", "FIR"),
@@ -132,6 +134,8 @@ def problems(draw):
         values |= {"alpha_adapt": draw(decay), "adapt_scale": draw(_parameter(lanes, -0.2, 1.0))}
     else:
         values |= {"alpha_syn": draw(decay), **draw(st.sampled_from(RESETS))}
+        if draw(st.booleans()):
+            values["gain"] = "1-alpha"
         values["max_spikes"] = draw(st.sampled_from((1, 2, None)))
         if values["reset"] == "subtract" and draw(st.booleans()):
             values["reset_amount"] = draw(_parameter(lanes, 0.2, 1.5))
@@ -222,7 +226,7 @@ def taps(model, steps):
     if model.name == "SRM":
         neuron = model.neuron()
         return neuron.epsilon.taps(steps), neuron.nu.taps(steps), 1.0
-    decay, gain = v["alpha"] ** n, v.get("gain", 1.0)
+    decay, gain = v["alpha"] ** n, model.neuron()._parameters()["gain"]
     if model.name == "ALIF":
         return decay, -v["threshold"] * decay - v["adapt_scale"] * v["alpha_adapt"] ** n, gain
     timing = v["alpha"] if v.get("reset_timing") == "before_decay" else 1.0
@@ -325,7 +329,7 @@ def test_a_single_step_has_no_time_axis():
 @pytest.mark.parametrize("name", ["tau", "tau_syn", "tau_adapt"])
 def test_gradients_of_time_constants_are_the_chain_rule(name):
     decay = {"tau": "alpha", "tau_syn": "alpha_syn", "tau_adapt": "alpha_adapt"}[name]
-    model = ALIF if name == "tau_adapt" else CUBA
+    model = {"tau": FOLLOWS, "tau_syn": CUBA, "tau_adapt": ALIF}[name]
     tau, dt = np.array([3.0, 8.0]), 0.5
     current, state, seeds = random_data(np.random.default_rng(9), 20, (2,))
     plain = Model(model.name, model.keywords | {decay: np.exp(-dt / tau)})
@@ -450,7 +454,12 @@ def test_srm_computes_the_gradients_that_are_asked_for(wanted):
         (lambda: ec.CubaLIF(0.9), ValueError, ("alpha_syn", "tau_syn", "neither")),
         (lambda: ec.CubaLIF(0.9, 0.5, tau_syn=3.0), ValueError, ("alpha_syn", "tau_syn", "0.5", "3.0")),
         (lambda: ec.CubaLIF(0.9, 1.5), ValueError, ("alpha_syn", "[0, 1]", "1.5")),
-        (lambda: ec.CubaLIF(0.9, 0.5, gain="1-alpha"), TypeError, ("gain", "number", "1-alpha")),
+        (lambda: ec.CubaLIF(0.9, 0.5, gain="1-beta"), ValueError, ("gain", "'1-alpha'", "'1-beta'")),
+        (
+            lambda: ec.ALIF(0.9, 0.5, adapt_scale=0.1, gain="1-alpha"),
+            TypeError,
+            ("gain", "number", "1-alpha"),
+        ),
     ],
 )
 def test_values_out_of_range_are_named(make, error, words):

@@ -825,5 +825,51 @@ TYPED_TEST(BackwardIsExact, OfTheLeakyIntegrator) {
   }
 }
 
+/// A gain that follows alpha passes its gradient on in the model with a synapse too. The witness: the same numbers as a gain of their own
+/// for each neuron, whose gradients are summed here.
+TYPED_TEST(BackwardIsExact, GainOfCubaLifThatFollowsAlpha) {
+  using V = TypeParam;
+  Random random(15);
+  for (const Layout& layout : {Layout{3, 20, 10}, Layout{1, 20, 130}, Layout{33, 20, 1}}) {
+    const std::int64_t count = elements(layout), lanes = neurons(layout);
+    for (int shape = 0; shape < static_cast<int>(Shape::count); ++shape) {
+      const Values<V> alpha(random, static_cast<Shape>(shape), layout, 0.3, 0.95);
+      Values<V> gain = alpha;   // not given: both are 1
+      for (V& x : gain.list) x = V(1) - x;
+      std::vector<V> own(static_cast<std::size_t>(lanes));
+      for (std::int64_t j = 0; j < lanes; ++j) own[static_cast<std::size_t>(j)] = gain.at(j, V(1));
+      Input<V> current(count), potential(count), grad_spikes(count);
+      current.fill(random, -1, 5), grad_spikes.fill(random, -1, 1);
+      for (const Method method : methods) {
+        CubaLif<V> tied;
+        tied.alpha = alpha.param(), tied.alpha_syn = V(0.7), tied.gain = gain.param(), tied.gain_follows_alpha = true;
+        CubaLif<V> apart = tied;
+        apart.gain = Param<V>(own.data(), lanes), apart.gain_follows_alpha = false;
+        ASSERT_EQ(run_forward(layout, tied, {.current = current.data(), .potential = potential.data()}), Status::ok);
+        const auto gradients = [&](const CubaLif<V>& neuron, double* of_alpha, double* of_gain) {
+          typename CubaLif<V>::Backward arrays{.potential = potential.data(), .current = current.data()};
+          arrays.grad_spikes = grad_spikes.data();
+          arrays.grad.alpha = of_alpha, arrays.grad.gain = of_gain;
+          ASSERT_EQ(run_backward(layout, neuron, method, Surrogate<V>{}, arrays), Status::ok);
+        };
+        Output<double> got(alpha.count()), without(alpha.count()), of_gain(lanes);
+        gradients(tied, got.data(), nullptr);
+        gradients(apart, without.data(), of_gain.data());
+        std::vector<double> through(static_cast<std::size_t>(alpha.count())), size(through.size());
+        for (std::int64_t j = 0; j < lanes; ++j) {
+          through[static_cast<std::size_t>(alpha.index(j))] += of_gain[j];
+          size[static_cast<std::size_t>(alpha.index(j))] += std::fabs(of_gain[j]);
+        }
+        for (std::int64_t c = 0; c < alpha.count(); ++c) {
+          const auto k = static_cast<std::size_t>(c);
+          ASSERT_NEAR(got[c], without[c] - through[k], 1e-12 * (std::fabs(without[c]) + size[k])) << describe(layout) << " " << c;
+        }
+        EXPECT_TRUE(got.zones_intact());
+        EXPECT_GT(*std::max_element(size.begin(), size.end()), 0);
+      }
+    }
+  }
+}
+
 }   // namespace
 }   // namespace exodus::test

@@ -208,6 +208,14 @@ TYPED_TEST(DumbInputs, GradientsOfTiedParameters) {
   Lif<V> neuron;
   neuron.gain_follows_alpha = true;
   EXPECT_EQ(backward(this->layout, neuron, Method::exodus, Surrogate<V>{}, arrays, this->workspace_), Status::unsupported);
+  CubaLif<V> cuba;
+  cuba.gain_follows_alpha = true;
+  EXPECT_EQ(backward(this->layout, cuba, Method::exodus, Surrogate<V>{},
+                     {.potential = this->potential_.data(), .current = this->current_.data(), .grad = {.gain = &grad}}, this->workspace_),
+            Status::unsupported);
+  EXPECT_EQ(backward(this->layout, cuba, Method::exodus, Surrogate<V>{}, {.potential = this->potential_.data(), .grad = {.alpha = &grad}},
+                     this->workspace_),
+            Status::null_pointer);   // one less alpha multiplies the current
   ExpLeak<V> leak;
   leak.gain_follows_alpha = true;
   EXPECT_EQ(backward(this->layout, leak, Method::exodus, Surrogate<V>{},

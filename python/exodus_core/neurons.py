@@ -522,8 +522,9 @@ class CubaLIF(_Leaky, _Resetting):
         Above 0.
     tau, tau_syn : float or array_like, optional
         Time constants in the unit of `dt`, each in place of its decay.
-    gain : float or array_like, optional
-        Factor of the input current.
+    gain : float, array_like or "1-alpha", optional
+        Factor of the input current. "1-alpha" is one less the decay of the membrane, whose gradient then
+        counts it.
     dt, reset, reset_amount, reset_timing, v_min, max_spikes
         As for LIF.
 
@@ -549,6 +550,7 @@ class CubaLIF(_Leaky, _Resetting):
 
     _model = "CubaLif"
     _state = CubaLIFState
+    _gain_may_follow = True
     _decays = ("alpha", "alpha_syn")
     _value_fields = ("alpha", "alpha_syn", "threshold", "tau", "tau_syn", "gain", "reset_amount", "v_min")
 
@@ -562,7 +564,7 @@ class CubaLIF(_Leaky, _Resetting):
         return self._decay_and_gain() | self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
-        return self._reset_options()
+        return self._gain_options() | self._reset_options()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

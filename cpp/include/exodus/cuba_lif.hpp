@@ -7,7 +7,7 @@
 /// more reverse recurrence follows it (math.md, CubaLIF):
 ///
 ///     p[n] = dL/di[n] = d[n] + alpha_syn p[n+1],   dL/da[n] = gain p[n]
-///     dL/d alpha_syn = sum_n p[n] i[n-1],   dL/di[-1] = alpha_syn p[0]
+///     dL/d alpha_syn = sum_n p[n] i[n-1],   dL/d gain = sum_n p[n] a[n],   dL/di[-1] = alpha_syn p[0]
 #pragma once
 
 #include "lif.hpp"
@@ -46,7 +46,8 @@ struct CubaLif : CubaLifParameters<Param<arithmetic_t<S>>> {
 
   Reset reset = Reset::subtract;
   ResetTiming reset_timing = ResetTiming::after_decay;
-  std::int64_t max_spikes = 1;   ///< spikes in one step, at most; 0: any number
+  std::int64_t max_spikes = 1;       ///< spikes in one step, at most; 0: any number
+  bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
 
   static constexpr bool fires = true;
   static constexpr int variants = 8;           ///< see LifVariant
@@ -62,9 +63,7 @@ struct CubaLif : CubaLifParameters<Param<arithmetic_t<S>>> {
 
 template <class S, class F>
 static inline void for_each_option(CubaLif<S>& neuron, F&& field) {
-  field("reset", neuron.reset);
-  field("reset_timing", neuron.reset_timing);
-  field("max_spikes", neuron.max_spikes);
+  for_each_lif_option(neuron, field);
 }
 
 template <class S>
@@ -81,11 +80,9 @@ static inline CubaLifParameters<Param<arithmetic_t<S>>> resolved(const CubaLif<S
           given(neuron.gain, P(1)),  given(neuron.reset_amount, threshold), given(neuron.v_min, never_clips<S>())};
 }
 
-/// The reset amount that is the threshold passes its gradient on.
 template <class S, class F>
 static inline void for_each_tie(const CubaLif<S>& neuron, F&& tie) {
-  enum { alpha, alpha_syn, threshold, gain, reset_amount };
-  if (neuron.reset_amount.count == 0) tie(Tie{reset_amount, threshold, +1});
+  for_each_lif_tie(neuron, {.alpha = 0, .threshold = 2, .gain = 3, .reset_amount = 4}, tie);
 }
 
 /// The LIF that the synaptic current drives; its own gain is 1.

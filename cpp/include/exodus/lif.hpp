@@ -73,13 +73,19 @@ struct Lif : LifParameters<Param<arithmetic_t<S>>> {
   static constexpr const char* state_names[] = {"potential", "spikes"};
 };
 
-/// Calls field(name, member) for everything that is neither parameter nor state.
-template <class S, class F>
-static inline void for_each_option(Lif<S>& neuron, F&& field) {
+/// The options of a LIF, which models with a LIF as their membrane share.
+template <class N, class F>
+static inline void for_each_lif_option(N& neuron, F&& field) {
   field("reset", neuron.reset);
   field("reset_timing", neuron.reset_timing);
   field("max_spikes", neuron.max_spikes);
   field("gain_follows_alpha", neuron.gain_follows_alpha);
+}
+
+/// Calls field(name, member) for everything that is neither parameter nor state.
+template <class S, class F>
+static inline void for_each_option(Lif<S>& neuron, F&& field) {
+  for_each_lif_option(neuron, field);
 }
 
 enum class LifReset { after_decay, before_decay, zero, none };
@@ -113,12 +119,21 @@ static inline LifParameters<Param<arithmetic_t<S>>> resolved(const Lif<S>& neuro
           given(neuron.v_min, never_clips<S>())};
 }
 
+/// Where a LIF's parameters stand among those of its model.
+struct LifIndices {
+  int alpha, threshold, gain, reset_amount;
+};
+
 /// The reset amount that is the threshold, and the gain that is 1 - alpha, pass their gradients on.
+template <class N, class F>
+static inline void for_each_lif_tie(const N& neuron, const LifIndices& index, F&& tie) {
+  if (neuron.gain_follows_alpha) tie(Tie{index.gain, index.alpha, -1});
+  if (neuron.reset_amount.count == 0) tie(Tie{index.reset_amount, index.threshold, +1});
+}
+
 template <class S, class F>
 static inline void for_each_tie(const Lif<S>& neuron, F&& tie) {
-  enum { alpha, threshold, gain, reset_amount };
-  if (neuron.gain_follows_alpha) tie(Tie{gain, alpha, -1});
-  if (neuron.reset_amount.count == 0) tie(Tie{reset_amount, threshold, +1});
+  for_each_lif_tie(neuron, {.alpha = 0, .threshold = 1, .gain = 2, .reset_amount = 3}, tie);
 }
 
 /// One step, in the order of operations that the interface promises. `cap` bounds the spikes of a step.
