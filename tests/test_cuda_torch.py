@@ -4,17 +4,22 @@ Witness: the same layers on the CPU. The CUDA kernels run on the CPU here, under
 (see conftest): tensors of the host's memory that say that they are on a GPU.
 """
 
+import copy
+import dataclasses
+import gc
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import exodus_core as ec
-from exodus_core import kernel
+from exodus_core import _binding, kernel
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("array_api_compat")
 snn = pytest.importorskip("exodus_core.torch")
+from exodus_core import _device  # noqa: E402 (needs array-api-compat)
 
 TIME, BATCH, CHANNELS, WIDTH = 19, 2, 3, 5
 LAYERS = {
@@ -47,7 +52,7 @@ LAYERS = {
         learn=("epsilon.taps", "nu.taps", "threshold"),
     ),
 }
-# Decays that the device's exp makes of time constants: in double its last bit is not always NumPy's, whose own
+# Decays that the device's exp makes of time constants: in double its last bit is not always NumPy's, which
 # differs from processor to processor.
 OF_ANOTHER_EXP = {
     "LIF of tau",
@@ -195,6 +200,50 @@ def test_arrays_without_autograd(on_gpu):
     assert isinstance(ec.backward(trace, torch.ones_like(current)).parameters["alpha"], torch.Tensor)
     with pytest.raises(TypeError, match=r"current must not require a gradient.*exodus_core\.torch\.spike"):
         ec.forward(ec.LIF(alpha=0.9), current.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_that_ran_is_copied_as_one_that_did_not(name, copied, on_gpu):
+    layer, current = LAYERS[name](), inputs(name, torch.float32)[0]
+    before = copied(layer)
+    on_gpu()
+    expected = layer(current).detach()
+    layer(current).sum().backward()
+    layer.zero_grad()
+    neuron = layer._given
+    assert vars(neuron).keys() == {field.name for field in dataclasses.fields(neuron)}
+    for one in (copied(layer), before):
+        assert one.neuron == layer.neuron
+        assert torch.equal(one(current), expected)
+
+
+def test_values_on_the_device_are_those_of_the_layer_that_asks(on_gpu):
+    # All have one descriptor, of which each learns something else.
+    neuron = ec.LIF(alpha=np.linspace(0.5, 0.9, WIDTH), threshold=np.linspace(0.5, 0.9, WIDTH))
+    layers = [snn.from_neuron(neuron, learn=learn) for learn in ((), ("threshold",), ("alpha",))]
+    current = inputs("LIF", torch.float32)[0].detach()
+    with torch.no_grad():
+        layers[1].threshold.mul_(0.5)
+        layers[2].alpha.mul_(0.5)
+    expected = [layer(current) for layer in layers]
+    on_gpu()
+    for layer, found in zip(layers * 2, expected * 2, strict=True):
+        assert torch.equal(layer(current), found)
+
+
+def test_nothing_is_remembered_of_a_neuron_that_is_gone(on_gpu):
+    current = inputs("LIF", torch.float32)[0].detach()
+    on_gpu()
+    before = [len(cache) for cache in (_binding._scalars, _binding._uploads, _device._constants)]
+    for name in LAYERS:
+        layer = LAYERS[name]()
+        layer(current)
+        ec.forward(layer.neuron, current)
+    assert len(_binding._uploads) > before[1]
+    del layer
+    gc.collect()
+    assert [len(cache) for cache in (_binding._scalars, _binding._uploads, _device._constants)] == before
 
 
 def test_a_layer_that_was_not_moved(monkeypatch):

@@ -5,7 +5,9 @@ made of; results have the promised fields, shapes and dtypes; `out=` is reused, 
 Witness: Python's own equality, and a second descriptor or call that must agree.
 """
 
+import copy
 import dataclasses
+import gc
 import math
 import pickle
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 import exodus_core as ec
 from compare import assert_same_bits
 from drive import METHODS
+from exodus_core import _binding
 
 SCALARS = [
     ec.LIF(alpha=0.9),
@@ -28,6 +31,8 @@ SCALARS = [
     ec.IF(threshold=0.5, reset="none"),
     ec.ExpLeak(alpha=0.9),
     ec.ExpLeak(tau=10.0, gain="1-alpha"),
+    ec.CubaLIF(tau=5.0, alpha_syn=0.7, gain="1-alpha"),
+    ec.ALIF(alpha=0.9, tau_adapt=50.0, adapt_scale=0.1),
 ]
 ARRAYS = [
     ec.LIF(alpha=np.array([0.5, 0.9])),
@@ -59,6 +64,80 @@ def test_arrays_are_equal_and_typed_back(neuron):
     assert again == neuron
     assert neuron != SCALARS[0]
     assert [n == neuron for n in ARRAYS].count(True) == 1
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "pickle": lambda value: pickle.loads(pickle.dumps(value)),
+    "old pickle": lambda value: pickle.loads(pickle.dumps(value, protocol=0)),
+}
+KERNELS = [
+    ec.kernel.Alpha(tau=3.0),
+    ec.kernel.Exponential(np.array([0.5, 0.9])),
+    ec.kernel.FIR(np.linspace(1, 0, 5)),
+    ec.SRM(ec.kernel.Alpha(tau=np.array([3.0, 4.0])), ec.kernel.FIR([[-1.0], [-0.5]])),
+]
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("value", [*SCALARS, *ARRAYS, *KERNELS], ids=repr)
+def test_use_leaves_no_trace_in_a_value(value, make):
+    fields = {f.name for f in dataclasses.fields(value)}
+    if isinstance(value, ec.Neuron) and value in SCALARS:
+        trace = ec.forward(value, CURRENT)
+        ec.backward(trace, grad_potential=np.ones_like(CURRENT))
+        hash(value)
+    assert vars(value).keys() <= fields
+    again = make(value)
+    assert again == value
+    assert vars(again).keys() <= fields
+    for name in fields:
+        if isinstance(getattr(again, name), np.ndarray):
+            assert type(getattr(again, name)) is type(getattr(value, name))
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(again, name)[...] = 0
+
+
+def test_what_is_remembered_goes_with_the_neuron():
+    gc.collect()
+    before = len(_binding._scalars)
+    neuron = ec.LIF(alpha=0.123)
+    for _ in range(3):
+        ec.forward(neuron, CURRENT)
+    assert len(_binding._scalars) == before + 1
+    del neuron
+    gc.collect()
+    assert len(_binding._scalars) == before
+
+
+DECAYS = [
+    (ec.LIF(alpha=0.9), {"alpha": 0.9}),
+    (ec.LIF(tau=20.0, dt=0.5), {"alpha": math.exp(-0.025)}),
+    (ec.LIF(tau=[2.0, 4.0]), {"alpha": np.exp([-0.5, -0.25])}),
+    (ec.LIF(alpha=np.float32([0.5, 0.9])), {"alpha": np.float64(np.float32([0.5, 0.9]))}),
+    (ec.IF(), {}),
+    (ec.ExpLeak(tau=4.0), {"alpha": math.exp(-0.25)}),
+    (ec.CubaLIF(tau=4.0, alpha_syn=0.5), {"alpha": math.exp(-0.25), "alpha_syn": 0.5}),
+    (
+        ec.ALIF(alpha=0.9, tau_adapt=[8.0], adapt_scale=0.1),
+        {"alpha": 0.9, "alpha_adapt": np.exp([-0.125])},
+    ),
+    (
+        ec.SRM(ec.kernel.Alpha(tau=4.0), ec.kernel.DoubleExponential(0.5, 0.25)),
+        {"epsilon.alpha": math.exp(-0.25), "nu.alpha": 0.5, "nu.beta": 0.25},
+    ),
+    (ec.SRM(ec.kernel.FIR([1.0, 0.5]), ec.kernel.Exponential(0.5)), {"nu.alpha": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("neuron", "expected"), DECAYS, ids=lambda x: repr(x)[:30])
+def test_decays_are_those_in_use(neuron, expected):
+    found = neuron.decays
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert type(found[name]) is (np.ndarray if np.ndim(value) else float)
+        np.testing.assert_allclose(found[name], value, rtol=1e-15, strict=np.ndim(value) > 0)
 
 
 @EACH

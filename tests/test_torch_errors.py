@@ -321,9 +321,84 @@ def test_values_are_checked_at_construction(kind):
         kind()
 
 
-def test_tensor_instead_of_a_value():
-    with raises(TypeError, "alpha", "number", "tensor"):
+VALUES = {
+    "alpha": lambda value: snn.LIF(alpha=value),
+    "tau": lambda value: ec.LIF(tau=value),
+    "dt": lambda value: ec.LIF(tau=2.0, dt=value),
+    "gain": lambda value: setattr(snn.LIF(0.9), "gain", value),
+    "threshold": lambda value: ec.SRM(*[ec.kernel.Alpha(2.0)] * 2, threshold=value),
+    "taps": lambda value: ec.kernel.FIR(value.expand(3)),
+    "scale": lambda value: ec.kernel.Alpha(2.0, scale=value),
+    "width": lambda value: ec.surrogate.Boxcar(width=value),
+    "potential": lambda value: ec.LIF(0.9).initial_state((3,), potential=value),
+    "tauSr": lambda value: ec.SRM.from_slayer(
+        tauSr=value, tauRef=1.0, scaleRef=2.0, theta=10.0, tauRho=1.0, scaleRho=1.0
+    ),
+}
+OF_VALUES = pytest.mark.parametrize(("name", "use"), VALUES.items(), ids=VALUES)
+
+
+@OF_VALUES
+def test_value_that_requires_a_gradient(name, use):
+    with raises(TypeError, name, "gradient", "detach", "learn="):
+        use(torch.tensor(0.5, requires_grad=True))
+
+
+@OF_VALUES
+@pytest.mark.parametrize("kind", ["meta", "complex64"])
+def test_tensor_that_has_no_values(name, use, kind):
+    value = torch.tensor(0.5)
+    with raises(TypeError, name, "CPU", kind):
+        use(value.to("meta") if kind == "meta" else value.to(torch.complex64))
+
+
+def test_tensor_on_a_gpu_as_a_value(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "device", property(lambda self: torch.device("cuda:0")))
+    with raises(TypeError, "alpha", "CPU", "cuda:0"):
         snn.LIF(torch.tensor(0.9))
+
+
+def test_what_is_no_value():
+    for value in (torch.nn.Linear(1, 1), torch.float32, torch.tensor([True])):
+        with raises(TypeError, "alpha", "number"):
+            snn.LIF(value)
+    with raises(TypeError, "alpha", "number"):
+        snn.LIF([torch.tensor(0.5, requires_grad=True)])
+
+
+LEARNT = snn.LIF(0.9, learn=("alpha",))
+
+
+@pytest.mark.parametrize("value", [0.5, None, np.float32(0.5), np.array(0.5), "0.5"], ids=repr)
+def test_number_in_the_place_of_a_learnt_value(value):
+    with raises(TypeError, "alpha", "learnt", "nn.Parameter", repr(value)):
+        LEARNT.alpha = value
+    assert isinstance(LEARNT.alpha, torch.nn.Parameter)
+
+
+def test_plain_tensor_in_the_place_of_a_learnt_value():
+    with raises(TypeError, "alpha", "Parameter"):  # torch's own
+        LEARNT.alpha = torch.tensor(0.5)
+
+
+def test_kernel_that_lacks_what_is_learnt():
+    layer = snn.SRM(ec.kernel.Alpha(3.0), ec.kernel.Alpha(2.0), learn=("epsilon.tau",))
+    with raises(ValueError, "epsilon", "epsilon.tau", "Exponential"):
+        layer.epsilon = ec.kernel.Exponential(0.9)
+    layer.epsilon = ec.kernel.Alpha(4.0, scale=0.5)
+    assert layer.neuron.epsilon == ec.kernel.Alpha(3.0, scale=0.5)
+
+
+def test_learnt_value_that_is_no_floating_point_number():
+    layer = snn.LIF(0.9, learn=("alpha",))
+    layer.alpha = torch.nn.Parameter(torch.tensor(1), requires_grad=False)
+    with raises(TypeError, "alpha", "floating-point", "int64"):
+        layer(CURRENT)
+
+
+def test_base_of_the_layers():
+    with raises(TypeError, "Layer", "LIF", "from_neuron"):
+        snn.Layer(NEURON)
 
 
 def test_unknown_keyword():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ import numpy as np
 
 from . import cuda
 from ._backends import Array, Shape, is_torch, placement
+from ._cache import IdentityCache
 
 try:
     import array_api_compat
@@ -30,7 +30,7 @@ _INTERFACE_NAMES = {"<f2": "float16", "<f4": "float32", "<f8": "float64"}
 _DLPACK_NAMES = {(2, 16): "float16", (2, 32): "float32", (2, 64): "float64", (4, 16): "bfloat16"}
 _LEGACY_STREAM = 1  # the default stream, as the CUDA array interface writes it
 
-_constants: dict[Any, tuple[weakref.ref[np.ndarray], Array]] = {}  # by backend and descriptor's array
+_constants = IdentityCache()  # of a descriptor's array: by backend its copy there
 
 
 class _Memory(NamedTuple):
@@ -197,11 +197,10 @@ class DeviceBackend:
 
         It is copied once: a copy at each call would wait, and cannot be in a CUDA graph.
         """
-        key = self, id(array)
-        if key not in _constants or _constants[key][0]() is not array:
-            known = weakref.ref(array, lambda _: _constants.pop(key, None))
-            _constants[key] = known, self.convert(array, "float64")
-        return _constants[key][1]
+        known = _constants.of(array)
+        if self not in known:
+            known[self] = self.convert(array, "float64")
+        return known[self]
 
     def handle(self, array: Array | None) -> int | None:
         """What the kernels' extension takes for an array."""

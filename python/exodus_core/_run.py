@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core
-from ._arrays import Arrangement, BoundParameter, arrange, bind_parameter, require
-from ._backends import NUMPY, Array, on_device
+from ._arrays import Arrangement, BoundParameter, arrange, require
+from ._backends import NUMPY, Array, is_torch, on_device
+from ._binding import bind
 from .kernel import Kernel
-from .neurons import Filter, FilterState, Neuron, check_rounded
+from .neurons import Filter, FilterState, Neuron
 from .surrogate import SingleExponential, Surrogate
 
 # The types of parameters and states, by that of the data.
@@ -100,28 +101,6 @@ def _state_arrays(
         )
         for field, array in zip(names, state, strict=True)
     ]
-
-
-def _bind(
-    neuron: Neuron, arrangement: Arrangement, arithmetic: str, learnt: Collection[str]
-) -> dict[str, BoundParameter]:
-    """The parameters for the kernels, rounded to the arithmetic dtype first."""
-    if not learnt and neuron._is_scalar:
-        return neuron._scalars(arithmetic)
-    given = neuron._parameters()
-    here = {name: value for name, value in given.items() if not on_device(value)}
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
-    unchecked = neuron._wanted(set(learnt))
-    check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
-    taps, uploads = _core.models[neuron._model][2], neuron._uploads_for(arrangement, arithmetic)
-    bound = {
-        name: uploads.get(name)
-        or bind_parameter(name, rounded.get(name, value), arrangement, arithmetic, taps=name in taps)
-        for name, value in given.items()
-    }
-    uploads.update({name: bound[name] for name in here})
-    return bound
 
 
 def _empty_state(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Any:
@@ -219,14 +198,17 @@ def run_forward(
     out: Trace | None = None,
     *,
     learnt: Collection[str] = (),
+    origin: Neuron | None = None,
     axis_name: str = "time_axis",
     given_name: str = "current",
     threads: int = 0,
+    with_potential: bool = True,
 ) -> Trace:
     """What ``forward`` does.
 
-    Other front ends keep the parameters that they learn in range themselves, have their own name for the
-    axis, and bring their own number of threads.
+    Other front ends keep the parameters that they learn in range themselves (and put them in place of those
+    of the descriptor `origin`), have their own names for the arguments, bring their own number of threads,
+    and do without the potential where nobody reads it.
     """
     if not isinstance(neuron, Neuron):
         raise TypeError(
@@ -238,7 +220,7 @@ def run_forward(
     backend = arrangement.backend
     type_name = backend.type_name(current)
     arithmetic = ARITHMETIC[type_name]
-    parameters = _bind(neuron, arrangement, arithmetic, learnt)
+    parameters = bind(neuron, arrangement, arithmetic, learnt, origin)
     fields = neuron._state._fields
     initial = None
     if state is not None:
@@ -246,7 +228,7 @@ def run_forward(
         initial = neuron._state(*map(arrangement.copy_neurons, fields_given))
     if out is None:
         spikes = arrangement.empty(type_name) if neuron._fires else None
-        potential = arrangement.empty(arithmetic)
+        potential = arrangement.empty(arithmetic) if with_potential else None
     else:
         if not isinstance(out, Trace):
             raise TypeError(f"out must be a Trace, got {type(out).__name__}")
@@ -397,10 +379,15 @@ def run_backward(
     check_algorithm(method, surrogate)
     neuron, arrangement, shape = trace.neuron, trace._arrangement, trace._arrangement.shape
     backend = arrangement.backend
-    # A copied or edited trace may lie elsewhere and otherwise in memory than the kernels left it.
-    arithmetic = backend.type_name(backend.array("trace.potential", trace.potential))
-    potential = arrangement.place(require("trace.potential", trace.potential, shape, arrangement, arithmetic))
     type_name = trace._type_name
+    wanted = _wanted_names(neuron, parameters)
+    arithmetic, potential = ARITHMETIC[type_name], None
+    # A copied or edited trace may lie elsewhere and otherwise in memory than the kernels left it.
+    if trace.potential is not None or neuron._reads_recording(wanted):
+        arithmetic = backend.type_name(backend.array("trace.potential", trace.potential))
+        potential = arrangement.place(
+            require("trace.potential", trace.potential, shape, arrangement, arithmetic)
+        )
     current = trace.current
     if current is not None:
         current = arrangement.place(require("trace.current", current, shape, arrangement, type_name))
@@ -410,7 +397,6 @@ def run_backward(
             "trace.initial_state", trace.initial_state, neuron, arrangement, arithmetic, False
         )
         initial = neuron._state(*map(arrangement.place_neurons, checked))
-    wanted = _wanted_names(neuron, parameters)
     if grad_spikes is not None and not neuron._fires:
         raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
     if grad_spikes is None and grad_potential is None and grad_state is None:
@@ -478,9 +464,9 @@ def run_backward(
         tuple(map(handle, grad_initial)),
         tuple(handle(sums.get(name)) for name in names),
         tuple(handle(sums.get(name)) for name in taps),
-        backend.where(potential, threads),
+        backend.where(grad_current, threads),
     )
-    backend.finish(potential)
+    backend.finish(grad_current)
     kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
     own_gradients = neuron._own_gradients(kernel).items() if kernel else ()
     grads = {name: backend.convert(g, arithmetic)[()] for name, g in own_gradients if name in wanted}
@@ -488,6 +474,16 @@ def run_backward(
         return Gradients(grad_current, grad_initial, grads)
     out.state, out.parameters = grad_initial, grads
     return out
+
+
+def _check_not_torch(name: str, value: Any, function: str, note: str = "") -> None:
+    """Point to the function for torch; its tensors on a GPU are arrays like any other library's."""
+    kind = type(value)
+    if not on_device(value) and (is_torch(value) or kind.__module__.startswith("exodus_core.torch")):
+        raise TypeError(
+            f"{name} must be of numpy's arrays, got a {kind.__name__} of torch: "
+            f"use exodus_core.torch.{function}{note}"
+        )
 
 
 def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> float:  # noqa: B008
@@ -515,6 +511,7 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
         For an SRM whose refractory kernel is not `Exponential`: its gradient has no such factor. For arrays
         on a GPU: copy them to the CPU.
     """
+    _check_not_torch("trace", trace, "growth")
     if not isinstance(trace, Trace):
         raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
     check_surrogate(surrogate)
@@ -566,6 +563,7 @@ def kernel_filter(kernel: Kernel, x: Array, *, time_axis: int | None = 0, state:
     ValueError, TypeError
         If an argument does not fit; the message names it.
     """
+    _check_not_torch("x", x, "kernel_filter")
     trace = run_forward(Filter(kernel), x, time_axis, state, given_name="x")
     return Filtered(trace.potential, trace.state)
 
@@ -591,16 +589,17 @@ def kernel_filter_adjoint(
     Filtered
         dL/dx, and dL/d(initial state).
     """
+    _check_not_torch("grad", grad, "kernel_filter", ", whose backward pass is the adjoint")
     neuron = Filter(kernel)
     given, arrangement = arrange("grad", grad, time_axis)
     type_name = arrangement.backend.type_name(given)
     if type_name != ARITHMETIC[type_name]:
         raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")
-    parameters = _bind(neuron, arrangement, type_name, ())
+    parameters = bind(neuron, arrangement, type_name)
     # The filter is linear: what went through it forward does not matter.
     trace = Trace(
         None,
-        given,
+        None,
         None,
         neuron,
         None,  # type: ignore[arg-type]

@@ -18,11 +18,13 @@ def number(name: str, value: Any) -> Number:
     """A parameter as a float or as a read-only array of its own."""
     if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
         return float(value)
+    if is_torch(value) and hasattr(value, "detach"):
+        value = _of_tensor(name, value)
     if value is None or isinstance(value, (str, bytes, bool, np.bool_)) or is_torch(value):
         raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}")
     try:
         array = np.array(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a number or an array of numbers: {error}") from None
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be a number or an array of numbers, got dtype {array.dtype}")
@@ -34,6 +36,24 @@ def number(name: str, value: Any) -> Number:
         array = array.astype(np.float64)
     array.flags.writeable = False
     return array
+
+
+def _of_tensor(name: str, tensor: Any) -> np.ndarray:
+    """The values of a torch tensor on the CPU."""
+    if tensor.requires_grad:
+        raise TypeError(
+            f"{name} must be numbers, got a tensor that requires a gradient: pass {name}.detach(), or let "
+            f"a torch layer learn it, learn=({name!r},)"
+        )
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.device.type != "cpu" or str(tensor.layout) != "torch.strided" or kind.startswith("complex"):
+        raise TypeError(
+            f"{name} must be numbers, of tensors a dense real one on the CPU, "
+            f"got {kind}, {tensor.layout} on {tensor.device}"
+        )
+    own = tensor if hasattr(np, kind) else tensor.double()  # NumPy has no bfloat16
+    values: np.ndarray = own.resolve_neg().numpy()
+    return values
 
 
 def require_that(name: str, value: Number, holds: Any, what: str, of: str = "") -> None:
@@ -67,6 +87,15 @@ class Value:
     def __hash__(self) -> int:
         return hash((type(self), *(getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False  # NumPy's copies and pickles are writeable
+            object.__setattr__(self, name, value)
+
     def _given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
         values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}  # type: ignore[arg-type]
@@ -88,6 +117,11 @@ def copy_with(value: Any, changes: Mapping[str, Any]) -> Any:
 def plain(value: Any) -> Number:
     """A NumPy array without axes as a float; anything else as it is."""
     return float(value) if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
+
+
+def in_float64(value: Number) -> Number:
+    """A number, or an array of NumPy's in float64."""
+    return value.astype(np.float64, copy=False) if isinstance(value, np.ndarray) else value
 
 
 def _same(value: Any, default: Any) -> bool:

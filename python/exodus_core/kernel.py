@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ._backends import in_double
-from ._values import Number, Value, number, plain, require_that
+from ._values import Number, Value, in_float64, number, plain, require_that
 
 __all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]
 
@@ -33,6 +33,14 @@ class Kernel(Value):
             inside = (np.asarray(value) >= 0) & (np.asarray(value) <= 1) if name in self._decays else True
             require_that(name, value, inside, "in [0, 1]" if name in self._decays else "finite")
             object.__setattr__(self, name, value)
+
+    @property
+    def decays(self) -> dict[str, Number]:
+        """The decays per step, by name, in float64; "alpha" of `Alpha` is exp(-1/tau), `FIR` has none."""
+        return {name: in_float64(value) for name, value in self._decay_values().items()}
+
+    def _decay_values(self) -> dict[str, Number]:
+        return {name: getattr(self, name) for name in self._decays}
 
     def _parameters(self) -> dict[str, Number]:
         """The recursion's numbers, or the taps, by the names of `exodus/kernel.hpp`, not yet rounded."""
@@ -176,6 +184,9 @@ class Alpha(Kernel):
 
     def _fields(self) -> tuple[str, ...]:
         return "tau", "scale"
+
+    def _decay_values(self) -> dict[str, Number]:
+        return {"alpha": self._parameters()["a"]}
 
     def _parameters(self) -> dict[str, Number]:
         xp, tau, scale = in_double(self.tau, self.scale)

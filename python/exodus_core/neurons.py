@@ -8,16 +8,14 @@ time axis: one value per channel of (B, T, C, H, W) has shape (C, 1, 1).
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ._arrays import Arrangement, BoundParameter
-from ._backends import FLOATS, NUMPY, in_double
-from ._values import Number, Value, copy_with, number, plain, require_that
+from ._backends import FLOATS, in_double, is_torch
+from ._values import Number, Value, copy_with, in_float64, number, plain, require_that
 from .kernel import Alpha, DoubleExponential, Exponential, Kernel
 from .surrogate import SingleExponential
 
@@ -41,40 +39,75 @@ __all__ = [
 
 DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt"}  # and their time constants
 _RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
-_MOST_UPLOADS = 64  # shapes of data
 _TIMINGS = ("after_decay", "before_decay")  # in the order of exodus::ResetTiming
 
 
-class LIFState(NamedTuple):
-    """State of LIF and IF after a step, one value per neuron: `potential` is the one before the reset."""
+class State:
+    """Base of the states: named tuples with an array for each of a neuron's quantities.
 
+    Those of torch layers hold tensors, and are cut from their history and moved as tensors are.
+    """
+
+    __slots__ = ()
+
+    def _each(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        parts: Any = self
+        for name, part in zip(parts._fields, parts, strict=True):
+            if not is_torch(part):
+                raise TypeError(
+                    f"{method} is for states of torch layers: {name} must be a tensor, "
+                    f"got {type(part).__name__}"
+                )
+        return type(self)(*(getattr(part, method)(*args, **kwargs) for part in parts))
+
+    def detach(self) -> Any:
+        """Cut the state from its history, so that no gradient flows to the chunk before.
+
+        Returns
+        -------
+        named tuple of Tensor
+            Of the same class.
+        """
+        return self._each("detach")
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move the state to a device, or convert it to a dtype.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for ``torch.Tensor.to``.
+
+        Returns
+        -------
+        named tuple of Tensor
+            Of the same class.
+        """
+        return self._each("to", *args, **kwargs)
+
+
+class _Potential(NamedTuple):
+    potential: np.ndarray
+
+
+class _Spiking(NamedTuple):
     potential: np.ndarray
     spikes: np.ndarray
 
 
-class CubaLIFState(NamedTuple):
-    """State of CubaLIF after a step, one value per neuron: `current` is the synaptic current."""
-
+class _Synaptic(NamedTuple):
     potential: np.ndarray
     spikes: np.ndarray
     current: np.ndarray
 
 
-class ALIFState(NamedTuple):
-    """State of ALIF after a step, one value per neuron: it fires at threshold + `adaptation`."""
-
+class _Adapting(NamedTuple):
     potential: np.ndarray
     spikes: np.ndarray
     adaptation: np.ndarray
 
 
-class SRMState(NamedTuple):
-    """State of SRM after a step: beside potential and spikes what its kernels remember.
-
-    A FIR kernel of K taps remembers K - 1 earlier inputs, newest first, along a first axis of its `x`; its
-    `y` is empty.
-    """
-
+class _Responding(NamedTuple):
     potential: np.ndarray
     spikes: np.ndarray
     epsilon_x: np.ndarray
@@ -83,18 +116,53 @@ class SRMState(NamedTuple):
     nu_y: np.ndarray
 
 
-class FilterState(NamedTuple):
-    """State of a kernel's filter after a step: its output and what the kernel remembers (see SRMState)."""
-
+class _Filtering(NamedTuple):
     potential: np.ndarray
     x: np.ndarray
     y: np.ndarray
 
 
-class ExpLeakState(NamedTuple):
+class LIFState(State, _Spiking):
+    """State of LIF and IF after a step, one value per neuron: `potential` is the one before the reset."""
+
+    __slots__ = ()
+
+
+class CubaLIFState(State, _Synaptic):
+    """State of CubaLIF after a step, one value per neuron: `current` is the synaptic current."""
+
+    __slots__ = ()
+
+
+class ALIFState(State, _Adapting):
+    """State of ALIF after a step, one value per neuron: it fires at threshold + `adaptation`."""
+
+    __slots__ = ()
+
+
+class SRMState(State, _Responding):
+    """State of SRM after a step: beside potential and spikes what its kernels remember.
+
+    A FIR kernel of K taps remembers K - 1 earlier inputs, newest first, along a first axis of its `x`; its
+    `y` is empty.
+    """
+
+    __slots__ = ()
+
+
+class FilterState(State, _Filtering):
+    """State of a kernel's filter after a step: its output and what the kernel remembers (see SRMState)."""
+
+    __slots__ = ()
+
+
+class ExpLeakState(State, _Potential):
     """State of ExpLeak after a step."""
 
-    potential: np.ndarray
+    __slots__ = ()
+
+
+STATES = (LIFState, CubaLIFState, ALIFState, SRMState, FilterState, ExpLeakState)
 
 
 def _check(values: Mapping[str, Number], of: str = "") -> None:
@@ -192,42 +260,28 @@ class Neuron(Value):
         """Whether gradients of these parameters need the input current: those of the gain do."""
         return "gain" in names
 
+    def _reads_recording(self, names: Collection[str]) -> bool:
+        """Whether gradients, of these parameters too, need the potential and the state of before.
+
+        A neuron that does not fire is linear: only its parameters' gradients do.
+        """
+        return self._fires or len(names) > 0
+
     def _history(self) -> dict[str, tuple[int]]:
         """How many values a neuron has of those fields of the state that are not one value."""
         return {}
 
-    @cached_property
-    def _is_scalar(self) -> bool:
-        """Whether all parameters are numbers."""
-        return all(isinstance(value, float) for value in self._parameters().values())
+    @property
+    def decays(self) -> dict[str, Number]:
+        """The decays per step in use, by name, in float64; also those that were given as time constants.
 
-    @cached_property
-    def _scalars_by_type(self) -> dict[str, dict[str, BoundParameter]]:
+        "alpha", "alpha_syn" and "alpha_adapt" of neurons that have them; of an SRM those of its kernels, such
+        as "epsilon.alpha", where that of ``kernel.Alpha`` is exp(-1/tau); none of an IF.
+        """
+        return {name: in_float64(value) for name, value in self._decay_values().items()}
+
+    def _decay_values(self) -> dict[str, Number]:
         return {}
-
-    def _scalars(self, type_name: str) -> dict[str, BoundParameter]:
-        """Parameters that are all numbers, for the kernels; remembered: it took a third of a small call."""
-        if type_name not in self._scalars_by_type:
-            with np.errstate(over="ignore", under="ignore"):
-                rounded = {
-                    name: np.dtype(type_name).type(value) for name, value in self._parameters().items()
-                }
-            check_rounded(rounded, type_name)
-            bound = {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
-            self._scalars_by_type[type_name] = bound
-        return self._scalars_by_type[type_name]
-
-    @cached_property
-    def _uploads(self) -> dict[Any, dict[str, BoundParameter]]:
-        return {}
-
-    def _uploads_for(self, arrangement: Arrangement, type_name: str) -> dict[str, BoundParameter]:
-        """Parameters that a device has already: a copy to it would wait, and cannot be in a CUDA graph."""
-        if arrangement.backend is NUMPY:
-            return {}
-        if len(self._uploads) >= _MOST_UPLOADS:
-            self._uploads.clear()
-        return self._uploads.setdefault((arrangement, type_name), {})
 
     def _value_of(self, name: str) -> Number:
         """A parameter by the descriptor's name."""
@@ -239,12 +293,7 @@ class Neuron(Value):
 
     def _with_unchecked(self, values: Mapping[str, Number]) -> Any:
         """A copy with other values, for front ends that learn them and keep them in range themselves."""
-        return self._with_uploads(copy_with(self, values))
-
-    def _with_uploads(self, copy: Neuron) -> Neuron:
-        """A copy that differs in learnt values alone: what is on a device of the others stays of use."""
-        copy.__dict__["_uploads"] = self._uploads
-        return copy
+        return copy_with(self, values)
 
     def initial_state(self, shape: tuple[int, ...], dtype: Any = np.float32, potential: float = 0.0) -> Any:
         """Build a state.
@@ -273,7 +322,7 @@ class Neuron(Value):
         if dtype not in FLOATS:
             raise TypeError(f"dtype must be float32 or float64, got {dtype}")
         try:
-            first = np.array(np.broadcast_to(np.asarray(potential, dtype), shape))
+            first = np.array(np.broadcast_to(np.asarray(number("potential", potential), dtype), shape))
         except ValueError:
             raise ValueError(
                 f"potential must broadcast to shape {shape}, got shape {np.shape(potential)}"
@@ -299,6 +348,8 @@ class _Leaky(Neuron):
                 raise ValueError(f"exactly one of {alpha} and {tau} must be given, got {given}")
             if values[1] is not None:
                 require_that(tau, values[1], np.asarray(values[1]) > 0, "above 0")
+        if is_torch(self.dt):
+            object.__setattr__(self, "dt", number("dt", self.dt))
         if isinstance(self.dt, bool) or not isinstance(self.dt, numbers.Real):
             raise TypeError(f"dt must be a number, got {self.dt!r}")
         require_that("dt", self.dt, self.dt > 0, "above 0")
@@ -311,8 +362,11 @@ class _Leaky(Neuron):
         xp, tau = in_double(tau)
         return plain(xp.exp(-self.dt / tau))
 
+    def _decay_values(self) -> dict[str, Number]:
+        return {name: self._decay(name) for name in self._decays}
+
     def _decay_and_gain(self) -> dict[str, Number]:
-        values = {name: self._decay(name) for name in self._decays}
+        values = self._decay_values()
         gain = self.gain
         if isinstance(gain, str):
             _, alpha = in_double(values["alpha"])
@@ -750,6 +804,13 @@ class SRM(Neuron):
     def _kernels(self) -> list[tuple[str, Kernel]]:
         return [(role, getattr(self, role)) for role in self._roles]
 
+    def _decay_values(self) -> dict[str, Number]:
+        return {
+            f"{role}.{name}": value
+            for role, kernel in self._kernels()
+            for name, value in kernel._decay_values().items()
+        }
+
     def _parameters(self) -> dict[str, Number]:
         values = {
             f"{role}_{name}": value
@@ -804,7 +865,7 @@ class SRM(Neuron):
         return replace(self, **self._fields_with(values, lambda kernel, own: replace(kernel, **own)))
 
     def _with_unchecked(self, values: Mapping[str, Number]) -> Any:
-        return self._with_uploads(copy_with(self, self._fields_with(values, copy_with)))
+        return copy_with(self, self._fields_with(values, copy_with))
 
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
         if not isinstance(self.nu, Exponential):
@@ -832,6 +893,9 @@ class Filter(Neuron):
     def __post_init__(self) -> None:
         if not isinstance(self.kernel, Kernel):
             raise TypeError(f"kernel must be a kernel such as kernel.Alpha, got {self.kernel!r}")
+
+    def _decay_values(self) -> dict[str, Number]:
+        return self.kernel._decay_values()
 
     def _parameters(self) -> dict[str, Number]:
         return self.kernel._parameters()

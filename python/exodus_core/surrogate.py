@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
-from ._backends import FLOATS
+from ._backends import FLOATS, is_torch
+from ._values import number
 
 __all__ = [
     "ATan",
@@ -45,6 +46,8 @@ class Surrogate:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if is_torch(value):
+                value = number(field.name, value)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
                 raise TypeError(f"{field.name} must be a number, got {value!r}")
             if not math.isfinite(value) or (value <= 0 and field.name not in _ANY_SIGN):

@@ -1,15 +1,33 @@
 """Spiking layers for torch: autograd through the C++ kernels.
 
-``spike`` is the function; ``LIF``, ``IF``, ``CubaLIF``, ``ALIF``, ``SRM`` and ``ExpLeak`` are the modules.
-The kernels get tensors by address and link nothing of torch, so any torch does.
+``spike`` is the function; ``LIF``, ``IF``, ``CubaLIF``, ``ALIF``, ``SRM`` and ``ExpLeak`` are the modules;
+``kernel_filter`` and ``growth`` are those of ``exodus_core``, on tensors. The kernels get tensors by address
+and link nothing of torch, so any torch does.
 """
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch
 except ImportError as error:
     raise ImportError("exodus_core.torch needs torch: pip install 'exodus-snn[torch]'") from error
 
-from ._function import Trace, spike
+from .. import neurons as _neurons
+from ._function import Trace, growth, kernel_filter, spike
 from ._modules import ALIF, IF, LIF, SRM, CubaLIF, ExpLeak, Layer, from_neuron
 
-__all__ = ["ALIF", "IF", "LIF", "SRM", "CubaLIF", "ExpLeak", "Layer", "Trace", "from_neuron", "spike"]
+__all__ = [
+    "ALIF",
+    "IF",
+    "LIF",
+    "SRM",
+    "CubaLIF",
+    "ExpLeak",
+    "Layer",
+    "Trace",
+    "from_neuron",
+    "growth",
+    "kernel_filter",
+    "spike",
+]
+
+# torch.load trusts what it knows: tensors, and from here on the named tuples that hold a state.
+_torch.serialization.add_safe_globals(list(_neurons.STATES))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _threads
-from .._arrays import Arrangement, BoundParameter
+from .. import _run, _threads
 from .._backends import Array
-from .._run import SurrogateLike, check_algorithm, run_backward, run_forward
+from .._run import Filtered, SurrogateLike, check_algorithm, check_surrogate, run_backward, run_forward
 from .._run import Trace as ArrayTrace
-from ..neurons import Neuron
+from ..kernel import Kernel
+from ..neurons import Filter, Neuron
 from ..surrogate import SingleExponential, Surrogate
 
 
@@ -36,36 +36,28 @@ class Trace:
     spikes: Tensor | None
     potential: Tensor
     state: Any
+    _record: Any = field(default=None, repr=False)  # an ArrayTrace without arrays over time
 
 
 @dataclass
-class _Call:
+class Call:
     """What a call passes around autograd."""
 
     neuron: Neuron  # with the learnt values in place
-    learnt: tuple[str, ...]
-    surrogate: SurrogateLike
-    method: str
-    time_dim: int | None
-    has_state: bool
+    origin: Neuron  # the descriptor in which they were put
+    learnt: tuple[str, ...] = ()
+    surrogate: SurrogateLike = SingleExponential()  # noqa: RUF009 (frozen)
+    method: str = "exodus"
+    time_dim: int | None = 0
+    given_name: str = "current"
+    with_potential: bool = True  # its values are wanted
+    array_function: str = "exodus_core.forward"  # which takes arrays
 
 
-@dataclass
-class _Saved:
-    """What the backward pass needs beside the saved tensors."""
-
-    arrangement: Arrangement
-    parameters: dict[str, BoundParameter]
-    time_axis: int | None
-    type_name: str
-
-
-def check_tensor(name: str, tensor: Any) -> None:
-    """Check that the kernels can take a tensor."""
+def check_tensor(name: str, tensor: Any, instead: str = "for arrays use exodus_core.forward") -> None:
+    """Check that the kernels can take a tensor; of something else the message says what to do instead."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(
-            f"{name} must be a torch tensor, got {type(tensor).__name__}: for arrays use exodus_core.forward"
-        )
+        raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}: {instead}")
     if not tensor.is_cuda and tensor.device.type != "cpu":
         raise TypeError(f"{name} must be on the CPU or a CUDA device, got a tensor on {tensor.device}")
     if tensor.layout != torch.strided:
@@ -74,13 +66,17 @@ def check_tensor(name: str, tensor: Any) -> None:
         raise TypeError(f"{name} must have dtype float32 or float64, got {tensor.dtype}")
 
 
-def _array(name: str, tensor: Any) -> Array:
-    """The tensor's memory as an array: NumPy's, or on a GPU a tensor without history."""
-    check_tensor(name, tensor)
-    return _memory(tensor)
+def _state_memory(neuron: Neuron, state: Any) -> Any:
+    """The memory of a state's tensors, checked."""
+    if state is None:
+        return None
+    for name, tensor in zip(neuron._state._fields, state, strict=True):
+        check_tensor(f"state.{name}", tensor, "a layer's initial_state gives tensors")
+    return neuron._state(*map(_memory, state))
 
 
 def _memory(tensor: Tensor) -> Array:
+    """The tensor's memory as an array: NumPy's, or on a GPU a tensor without history."""
     plain = tensor.detach().resolve_neg()
     return plain if plain.is_cuda else plain.numpy()
 
@@ -126,34 +122,38 @@ class _DifferentiatedOnce(torch.autograd.Function):
 
 class _Spike(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, current: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, call: Call, records: list[ArrayTrace], current: Tensor, *rest: Tensor
+    ) -> tuple[Tensor | None, ...]:
         neuron, count = call.neuron, len(call.learnt)
-        state = rest[count:] if call.has_state else None
+        state = rest[count:] or None
+        check_tensor(call.given_name, current, f"for arrays use {call.array_function}")
         trace = run_forward(
             neuron,
-            _array("current", current),
+            _memory(current),
             call.time_dim,
-            None
-            if state is None
-            else neuron._state(
-                *(_array(f"state.{f}", t) for f, t in zip(neuron._state._fields, state, strict=True))
-            ),
+            _state_memory(neuron, state),
             learnt=call.learnt,
+            origin=call.origin,
             axis_name="time_dim",
+            given_name=call.given_name,
             threads=_thread_count(),
+            with_potential=call.with_potential,
         )
-        results = [trace.potential, *trace.state]
-        if trace.spikes is not None:
-            results.append(trace.spikes)
-        potential, *others = map(_tensor, results)
+        results = (trace.potential, trace.spikes, *trace.state)
+        tensors = tuple(None if result is None else _tensor(result) for result in results)
+        record = replace(trace, spikes=None, potential=None, state=None, current=None)
+        records.append(record)
         ctx.set_materialize_grads(False)
-        ctx.call = call
-        ctx.saved = _Saved(trace._arrangement, trace._parameters, trace.time_axis, trace._type_name)
-        # The current is read by the gradient of the gain alone.
+        ctx.call, ctx.has_state = call, state is not None
+        ctx.record = replace(record, initial_state=None)
+        # The current is read by the gradient of the gain alone; a linear neuron's input needs neither.
         wanted = [name for name, tensor in zip(call.learnt, rest, strict=False) if tensor.requires_grad]
+        ctx.reads_recording = neuron._reads_recording(wanted)
         ctx.reads_current = neuron._reads_current(wanted)
-        ctx.save_for_backward(potential, *((current,) if ctx.reads_current else ()), *(state or ()))
-        return (potential, *others)
+        saved = (tensors[0], *(state or ())) if ctx.reads_recording else ()
+        ctx.save_for_backward(*saved, *((current,) if ctx.reads_current else ()))
+        return tensors
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -167,35 +167,14 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     @torch.no_grad()
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        call: _Call = ctx.call
-        neuron, fields = call.neuron, call.neuron._state._fields
-        nothing = (None,) * len(ctx.needs_input_grad)
+        call: Call = ctx.call
         if all(grad is None for grad in grads):
-            return nothing
-        potential, *rest = ctx.saved_tensors
-        saved: _Saved = ctx.saved
-        current = saved.arrangement.place(_memory(rest.pop(0))) if ctx.reads_current else None
-        initial = None
-        if call.has_state:
-            initial = neuron._state(*map(_memory, rest))
-        trace = ArrayTrace(
-            None,
-            _memory(potential),
-            None,
-            neuron,
-            current,  # type: ignore[arg-type]
-            initial,
-            saved.time_axis,
-            saved.arrangement,
-            saved.parameters,
-            saved.type_name,
-        )
-        arrays = [None if grad is None else _memory(grad) for grad in grads]
-        grad_potential, grad_state = arrays[0], arrays[1 : 1 + len(fields)]
-        wanted = [name for name, needed in zip(call.learnt, ctx.needs_input_grad[2:], strict=False) if needed]
+            return (None,) * len(ctx.needs_input_grad)
+        grad_potential, grad_spikes, *grad_state = (None if g is None else _memory(g) for g in grads)
+        wanted = [name for name, needed in zip(call.learnt, ctx.needs_input_grad[3:], strict=False) if needed]
         result = run_backward(
-            trace,
-            arrays[-1] if neuron._fires else None,
+            _Spike._recorded(ctx),
+            grad_spikes,
             grad_potential,
             None if all(g is None for g in grad_state) else grad_state,
             call.method,
@@ -204,29 +183,38 @@ class _Spike(torch.autograd.Function):
             threads=_thread_count(),
         )
         parameters = [_tensor(result.parameters[name]) if name in wanted else None for name in call.learnt]
-        states = map(_tensor, result.state) if call.has_state else ()
-        return (None, _tensor(result.current), *parameters, *states)
+        states = map(_tensor, result.state) if ctx.has_state else ()
+        return (None, None, _tensor(result.current), *parameters, *states)
+
+    @staticmethod
+    def _recorded(ctx: Any) -> ArrayTrace:
+        """The forward pass, from what was saved of it."""
+        record: ArrayTrace = ctx.record
+        saved = list(map(_memory, ctx.saved_tensors))
+        current = record._arrangement.place(saved.pop()) if ctx.reads_current else None
+        if not ctx.reads_recording:
+            return replace(record, current=current)
+        potential, *state = saved
+        initial = record.neuron._state(*state) if ctx.has_state else None
+        return replace(record, potential=potential, current=current, initial_state=initial)
 
 
-def spike_learnt(
-    current: Tensor,
-    neuron: Neuron,
-    learnt: Mapping[str, Tensor],
-    surrogate: SurrogateLike,
-    method: str,
-    time_dim: int | None,
-    state: Any,
-) -> Trace:
-    """What ``spike`` does, with gradients for learnt parameters, whose values the neuron has already."""
-    fields = neuron._state._fields
+def run(call: Call, current: Any, learnt: Mapping[str, Tensor], state: Any) -> Trace:
+    """Run neurons over time, with gradients for current, state and learnt parameters.
+
+    The neuron of the call has the learnt parameters' values already.
+    """
+    fields = call.neuron._state._fields
     if state is not None and (not isinstance(state, (tuple, list)) or len(state) != len(fields)):
         raise TypeError(
             f"state must be a tuple of {len(fields)} tensors ({', '.join(fields)}), got {state!r:.80}"
         )
-    call = _Call(neuron, tuple(learnt), surrogate, method, time_dim, state is not None)
-    potential, *others = _Spike.apply(call, current, *learnt.values(), *(state or ()))
-    final = neuron._state(*others[: len(fields)])
-    return Trace(others[-1] if neuron._fires else None, potential, final)
+    inputs = (current, *learnt.values(), *(state or ()))
+    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        call.with_potential = True  # a backward pass may read it
+    records: list[ArrayTrace] = []
+    potential, spikes, *final = _Spike.apply(call, records, *inputs)
+    return Trace(spikes, potential, call.neuron._state(*final), records[0])
 
 
 def spike(
@@ -269,4 +257,69 @@ def spike(
     if not isinstance(neuron, Neuron):
         raise TypeError(f"neuron must be a descriptor such as exodus_core.LIF, got {type(neuron).__name__}")
     check_algorithm(method, surrogate)
-    return spike_learnt(current, neuron, {}, surrogate, method, time_dim, state)
+    call = Call(neuron, neuron, surrogate=surrogate, method=method, time_dim=time_dim)
+    return run(call, current, {}, state)
+
+
+def kernel_filter(kernel: Kernel, x: Tensor, *, time_dim: int | None = 0, state: Any = None) -> Filtered:
+    """Filter a tensor with a kernel: output[n] = sum_{k<=n} kernel[n-k] x[k].
+
+    Gradients flow to `x` and to the state: the backward pass is the filter's adjoint, and keeps nothing.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Such as ``exodus_core.kernel.Alpha(tau)``.
+    x : Tensor
+        float32 or float64 (on a GPU float16 and bfloat16 too), time on `time_dim`: spikes for a van Rossum
+        loss, or a layer's output.
+    time_dim : int or None, optional
+        None filters a single step without a time dimension.
+    state : named tuple of Tensor, optional
+        An earlier call's `state`, to go on; None starts at rest.
+
+    Returns
+    -------
+    Filtered
+        Output and final state, as tensors.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it.
+    """
+    neuron = Filter(kernel)
+    call = Call(neuron, neuron, time_dim=time_dim, given_name="x", array_function="exodus_core.kernel_filter")
+    trace = run(call, x, {}, state)
+    return Filtered(trace.potential, trace.state)
+
+
+def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> float:  # noqa: B008 (frozen)
+    """Tell how often the exact gradient grows: ``exodus_core.growth`` of a trace of tensors.
+
+    Parameters
+    ----------
+    trace : Trace
+        What ``spike`` returned, or a layer with ``output="trace"``, on the CPU.
+    surrogate : Surrogate or callable, optional
+        As for ``spike``; of a layer that has one of its own, `layer.surrogate`.
+
+    Returns
+    -------
+    float
+        The share of all steps at which a step multiplies the gradient by more than 1 in magnitude; 0 for the
+        default surrogate with resets that subtract the threshold.
+
+    Raises
+    ------
+    TypeError
+        For what is no such trace, one on a GPU, and an SRM whose refractory kernel is not `Exponential`.
+    """
+    if not isinstance(trace, Trace) or not isinstance(trace._record, ArrayTrace):
+        raise TypeError(f"trace must be what exodus_core.torch.spike returned, got {type(trace).__name__}")
+    check_surrogate(surrogate)
+    if trace.potential.is_cuda:
+        raise TypeError("trace must be of tensors on the CPU, got tensors on a GPU: run the neuron there")
+    spikes = None if trace.spikes is None else _memory(trace.spikes)
+    recorded = replace(trace._record, spikes=spikes, potential=_memory(trace.potential))
+    return _run.growth(recorded, _array_surrogate(surrogate))

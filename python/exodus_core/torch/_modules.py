@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, cast
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import neurons
-from .._run import SurrogateLike, check_algorithm
+from .._run import ARITHMETIC, SurrogateLike, check_algorithm
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
-from ._function import Trace, check_tensor, spike_learnt
+from ._function import Call, Trace, check_tensor, run
 
 OUTPUTS = ("spikes", "potential", "trace")
 Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
 
+_DEFAULT_SURROGATE = SingleExponential()
 _no_state: Any = object()
 
 
@@ -54,6 +56,8 @@ def _tensor_value(name: str, parameter: Tensor) -> Tensor:
     """A copy: the backward pass needs the values of the forward pass, whatever an optimiser does between."""
     if parameter.is_meta:
         raise TypeError(f"{name} must have values, got a parameter on the meta device")
+    if not parameter.is_floating_point():
+        raise TypeError(f"{name} must have a floating-point dtype, got {parameter.dtype}")
     value = parameter.detach()
     if value.dtype not in (torch.float32, torch.float64):
         value = value.float()
@@ -64,16 +68,45 @@ def _value(name: str, parameter: Tensor) -> np.ndarray:
     return _tensor_value(name, parameter).cpu().numpy()
 
 
+def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
+    """A layer's ``__init__``: it takes the keywords of the descriptor and the layer, and tells ``help``."""
+    layers = [p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY]
+    accepted = inspect.Signature([*_parameters(descriptor), *layers])
+
+    def __init__(self: Layer, *args: Any, **keywords: Any) -> None:
+        given = accepted.bind(*args, **keywords).arguments
+        of_layer = {p.name: given.pop(p.name) for p in layers if p.name in given}
+        self._build(descriptor(**given), **of_layer)
+
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    told = inspect.Signature([this, *accepted.parameters.values()], return_annotation=None)
+    __init__.__signature__ = told  # type: ignore[attr-defined]
+    return __init__
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
 class Layer(nn.Module):
     """Base of the spiking layers; see ``LIF`` for what they share."""
 
-    _descriptor: ClassVar[type[Neuron]]
+    _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
 
-    def __init__(
+    def __init_subclass__(cls, descriptor: type[Neuron] | None = None, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if descriptor is not None:
+            Layer._layers[descriptor] = cls
+            cls.__init__ = _initialiser(descriptor)  # type: ignore[method-assign]
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        raise TypeError("Layer is the base of the layers: use one of them, such as LIF, or from_neuron")
+
+    def _build(
         self,
         neuron: Neuron,
         *,
-        surrogate: SurrogateLike = SingleExponential(),  # noqa: B008 (frozen)
+        surrogate: SurrogateLike = _DEFAULT_SURROGATE,
         method: str = "exodus",
         time_dim: int = 0,
         learn: Learn = (),
@@ -88,37 +121,52 @@ class Layer(nn.Module):
             raise TypeError(f"time_dim must be an integer, got {time_dim!r}")
         check_algorithm(method, surrogate)
         self.time_dim, self.output = time_dim, output
-        self._surrogate, self._method = surrogate, method
+        self._method, self.surrogate = method, surrogate
         self._learn_names = self._register(neuron, learn)
         self._given = neuron
 
     def _register(self, neuron: Neuron, learn: Learn) -> tuple[str, ...]:
-        """Make parameters of what is to be learnt; their names."""
+        """Make parameters of what is to be learnt; their names, in the order in which the neuron has them."""
         if isinstance(learn, str) or not isinstance(learn, Iterable):
             kind = "the string " if isinstance(learn, str) else ""
             raise TypeError(
                 f"learn must be a collection of names or a mapping to shapes, got {kind}{learn!r}"
             )
-        names = neuron._names()
-        chosen = tuple(dict.fromkeys(learn))
-        for name in chosen:
+        names, shapes = neuron._names(), learn if isinstance(learn, Mapping) else None
+        wanted = list(learn)
+        for name in wanted:
             if name not in names:
                 raise ValueError(f"learn must name parameters of the neuron, {names}, got {name!r}")
+        chosen = tuple(name for name in names if name in wanted)
+        for name in chosen:
             value = torch.as_tensor(np.array(neuron._value_of(name)), dtype=torch.get_default_dtype())
-            if isinstance(learn, Mapping):
-                value = _expanded(name, value, learn[name])
+            if shapes is not None:
+                value = _expanded(name, value, shapes[name])
             self.register_parameter(_attribute(name), nn.Parameter(value))
         return chosen
 
     @property
     def surrogate(self) -> SurrogateLike:
-        """f'(u) of the backward pass; can be set."""
-        return self._surrogate
+        """f'(u) of the backward pass; can be set, and deleted for the default.
+
+        A module is a child of the layer, whose parameters move with it; they get no gradient.
+        """
+        child = self._modules.get("surrogate")
+        return self.__dict__.get("_surrogate", _DEFAULT_SURROGATE) if child is None else child
 
     @surrogate.setter
     def surrogate(self, surrogate: SurrogateLike) -> None:
         check_algorithm(self._method, surrogate)
-        self._surrogate = surrogate
+        self._modules.pop("surrogate", None)
+        self.__dict__.pop("_surrogate", None)
+        if isinstance(surrogate, nn.Module):
+            super().__setattr__("surrogate", surrogate)
+        else:
+            self.__dict__["_surrogate"] = surrogate
+
+    @surrogate.deleter
+    def surrogate(self) -> None:
+        self.__dict__.pop("_surrogate", None)
 
     @property
     def method(self) -> str:
@@ -127,32 +175,41 @@ class Layer(nn.Module):
 
     @method.setter
     def method(self, method: str) -> None:
-        check_algorithm(method, self._surrogate)
+        check_algorithm(method, self.surrogate)
         self._method = method
 
     def _learnt(self) -> dict[str, Tensor]:
-        # Not get_parameter: torch.func.functional_call puts plain tensors in their places.
-        return {name: cast(Tensor, self._parameters[_attribute(name)]) for name in self._learn_names}
+        """The learnt values, wherever torch keeps them.
 
-    def _values(self) -> dict[str, np.ndarray]:
-        return {name: _value(name, parameter) for name, parameter in self._learnt().items()}
+        They are attributes for every tool of torch, but not always in `_parameters`: parametrised, pruned,
+        normalised and replicated ones, and those that functional_call puts in their place, are elsewhere.
+        """
+        return {name: getattr(self, _attribute(name)) for name in self._learn_names}
 
-    def _values_for(self, current: Tensor) -> dict[str, Any]:
-        """The learnt values where the current is: on a GPU they stay there, and nothing waits for them."""
-        for name, parameter in self._learnt().items():
+    def _with(self, learnt: Mapping[str, Tensor]) -> Neuron:
+        return self._given._with({name: _value(name, parameter) for name, parameter in learnt.items()})
+
+    def _neuron_for(self, current: Tensor, learnt: Mapping[str, Tensor]) -> Neuron:
+        """The descriptor with the learnt values where the current is.
+
+        On a GPU they stay there, and nothing waits for them.
+        """
+        if not learnt:
+            return self._given
+        for name, parameter in learnt.items():
             if parameter.device != current.device and not parameter.is_meta:
                 raise TypeError(
                     f"{name} must be on the device of current, {current.device}, got {parameter.device}: "
                     "move the layer with .to()"
                 )
-        if not current.is_cuda:
-            return self._values()
-        return {name: _tensor_value(name, parameter) for name, parameter in self._learnt().items()}
+        take = _tensor_value if current.is_cuda else _value
+        neuron: Neuron = self._given._with_unchecked({name: take(name, p) for name, p in learnt.items()})
+        return neuron
 
     @property
     def neuron(self) -> Neuron:
         """The descriptor, with the learnt values as they are now."""
-        return self._given._with(self._values())
+        return self._with(self._learnt())
 
     def __getattr__(self, name: str) -> Any:
         """Values that are not learnt read like those that are."""
@@ -160,22 +217,59 @@ class Layer(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             given = self.__dict__.get("_given")
-            if given is None or name not in _field_names(given):
+            if given is None or name not in _field_names(given) or name in self._learn_names:
                 raise
-            return getattr(given, name)
+            has_learnt_values = any(learnt.startswith(f"{name}.") for learnt in self._learn_names)
+            return getattr(self.neuron if has_learnt_values else given, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A value that is not learnt can be set: it goes into the descriptor, which checks it."""
         given = self.__dict__.get("_given")
-        if given is not None and name not in self._learn_names and name in _field_names(given):
-            self.__dict__["_given"] = dataclasses.replace(given, **{name: value})
+        if name == "surrogate":
+            # torch would register a module before the property's setter is asked.
+            object.__setattr__(self, name, value)
+        elif given is not None and name in map(_attribute, self._learn_names):
+            self._set_learnt(name, value)
+        elif given is not None and name in _field_names(given):
+            self._set_field(name, value)
         else:
             super().__setattr__(name, value)
 
+    def _set_learnt(self, name: str, value: Any) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name} is learnt: it must be an nn.Parameter, got {value!r}; to give it another value use "
+                f"torch.nn.init, or under torch.no_grad() layer.{name}.copy_(...)"
+            )
+        super().__setattr__(name, value)
+
+    def _set_field(self, name: str, value: Any) -> None:
+        neuron = dataclasses.replace(self.__dict__["_given"], **{name: value})
+        names = neuron._names()
+        for learnt in self._learn_names:
+            if learnt not in names:
+                raise ValueError(f"{name} must keep {learnt}, which the layer learns, got {value!r}")
+        self.__dict__["_given"] = neuron
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A module as surrogate was a child of another name in earlier pickles."""
+        super().__setstate__(state)
+        if "_surrogate" in self._modules:
+            self._modules["surrogate"] = self._modules.pop("_surrogate")
+
     def _run(self, current: Tensor, state: Any, time_dim: int | None) -> Trace:
         check_tensor("current", current)
-        neuron = self._given._with_unchecked(self._values_for(current)) if self._learn_names else self._given
-        return spike_learnt(current, neuron, self._learnt(), self._surrogate, self._method, time_dim, state)
+        learnt = self._learnt()  # once: a parametrisation may be costly, or random
+        call = Call(
+            self._neuron_for(current, learnt),
+            self._given,
+            tuple(learnt),
+            self.surrogate,
+            self._method,
+            time_dim,
+            with_potential=self.output != "spikes",
+        )
+        return run(call, current, learnt, state)
 
     def _select(self, trace: Trace) -> Any:
         return trace if self.output == "trace" else getattr(trace, self.output)
@@ -216,14 +310,50 @@ class Layer(nn.Module):
         trace = self._run(frame, state, None)
         return self._select(trace), trace.state
 
+    def initial_state(
+        self,
+        shape: tuple[int, ...],
+        potential: Any = 0.0,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Any:
+        """Build a state.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the input without its time dimension.
+        potential : float or array_like, optional
+            The membrane potential, broadcast to `shape`; everything else is zero.
+        device : device, optional
+            Of the input; None is torch's default.
+        dtype : dtype, optional
+            Of the input; None is torch's default.
+
+        Returns
+        -------
+        named tuple of Tensor
+            To be passed as ``state``.
+        """
+        kind = str(torch.get_default_dtype() if dtype is None else dtype).removeprefix("torch.")
+        if kind not in ARITHMETIC:
+            raise TypeError(f"dtype must be one of {', '.join(ARITHMETIC)} of torch, got {dtype!r}")
+        arrays = self._given.initial_state(shape, ARITHMETIC[kind], potential)
+        place = torch.get_default_device() if device is None else device
+        return type(arrays)(*(torch.from_numpy(array).to(place) for array in arrays))
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         errors = args[-1]
-        for name in self._learnt():
-            value = state_dict.get(prefix + _attribute(name))
-            if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-                errors.append(f"{prefix}{_attribute(name)} must be finite, got {value}")
+        for name in self._own_values():
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor) and not value.is_meta and not bool(torch.isfinite(value).all()):
+                errors.append(f"{prefix}{name} must be finite, got {value}")
                 return
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _own_values(self) -> list[str]:
+        """The parameters behind the learnt values; those of a surrogate are not the layer's to check."""
+        return [name for name, _ in self.named_parameters() if not name.startswith("surrogate.")]
 
     def extra_repr(self) -> str:
         """Show the neuron and how it runs."""
@@ -254,24 +384,15 @@ def _field_names(neuron: Neuron) -> set[str]:
     return {f.name for f in dataclasses.fields(neuron)}  # type: ignore[arg-type]
 
 
-_LAYER_KEYWORDS = ("surrogate", "method", "time_dim", "learn", "output")
-
-
-def _layer(descriptor: type[Neuron], keywords: dict[str, Any]) -> tuple[Neuron, dict[str, Any]]:
-    """Split a layer's keywords into the descriptor and the rest."""
-    rest = {name: keywords.pop(name) for name in _LAYER_KEYWORDS if name in keywords}
-    return descriptor(**keywords), rest
-
-
-class LIF(Layer):
+class LIF(Layer, descriptor=neurons.LIF):
     """Leaky integrate-and-fire layer.
 
     Parameters
     ----------
-    alpha, threshold
-        As for ``exodus_core.LIF``, and so are its other keywords.
+    alpha, threshold, tau, dt, gain, reset, reset_amount, reset_timing, v_min, max_spikes
+        As for ``exodus_core.LIF``.
     surrogate : Surrogate or callable, optional
-        f'(u); a callable gets tensors ``(potential, threshold)``.
+        f'(u); a callable gets tensors ``(potential, threshold)``. A module becomes a child of the layer.
     method : {"exodus", "slayer", "bptt"}, optional
         The algorithm of the backward pass.
     time_dim : int, optional
@@ -279,88 +400,38 @@ class LIF(Layer):
     learn : collection of str, or mapping of str to shape, optional
         Parameters to learn ("alpha" or "tau", "threshold", "gain", "reset_amount", "v_min", as given): they
         become ``nn.Parameter`` of the shape given. A learnt decay is used clamped into [0, 1], a learnt
-        threshold or tau above 0, with the gradient passed straight through.
+        threshold or tau above 0, with the gradient passed straight through. For another parametrisation of a
+        learnt value see ``torch.nn.utils.parametrize``.
     output : {"spikes", "potential", "trace"}, optional
         What the layer returns.
     """
 
-    def __init__(self, alpha: Any = None, threshold: Any = 1.0, **keywords: Any) -> None:
-        neuron, rest = _layer(neurons.LIF, {"alpha": alpha, "threshold": threshold, **keywords})
-        super().__init__(neuron, **rest)
 
-
-class IF(Layer):
+class IF(Layer, descriptor=neurons.IF):
     """Integrate-and-fire layer: ``exodus_core.IF``, with the layer keywords of ``LIF``."""
 
-    def __init__(self, threshold: Any = 1.0, **keywords: Any) -> None:
-        neuron, rest = _layer(neurons.IF, {"threshold": threshold, **keywords})
-        super().__init__(neuron, **rest)
 
-
-class CubaLIF(Layer):
+class CubaLIF(Layer, descriptor=neurons.CubaLIF):
     """Current-based LIF layer: ``exodus_core.CubaLIF``, with the layer keywords of ``LIF``."""
 
-    def __init__(
-        self, alpha: Any = None, alpha_syn: Any = None, threshold: Any = 1.0, **keywords: Any
-    ) -> None:
-        values = {"alpha": alpha, "alpha_syn": alpha_syn, "threshold": threshold}
-        neuron, rest = _layer(neurons.CubaLIF, {**values, **keywords})
-        super().__init__(neuron, **rest)
 
-
-class ALIF(Layer):
+class ALIF(Layer, descriptor=neurons.ALIF):
     """Adaptive LIF layer: ``exodus_core.ALIF``, with the layer keywords of ``LIF``."""
 
-    def __init__(
-        self,
-        alpha: Any = None,
-        alpha_adapt: Any = None,
-        adapt_scale: Any = None,
-        threshold: Any = 1.0,
-        **keywords: Any,
-    ) -> None:
-        values = {
-            "alpha": alpha,
-            "alpha_adapt": alpha_adapt,
-            "adapt_scale": adapt_scale,
-            "threshold": threshold,
-        }
-        neuron, rest = _layer(neurons.ALIF, {**values, **keywords})
-        super().__init__(neuron, **rest)
 
-
-class SRM(Layer):
+class SRM(Layer, descriptor=neurons.SRM):
     """Spike response layer: ``exodus_core.SRM``, with the layer keywords of ``LIF``.
 
     The kernels' values are learnt by their role, ``learn=("epsilon.tau", "nu.scale")``, and read back as
     ``layer.epsilon_tau``.
     """
 
-    def __init__(self, epsilon: Any, nu: Any, threshold: Any = 1.0, **keywords: Any) -> None:
-        values = {"epsilon": epsilon, "nu": nu, "threshold": threshold}
-        neuron, rest = _layer(neurons.SRM, {**values, **keywords})
-        super().__init__(neuron, **rest)
 
-
-class ExpLeak(Layer):
+class ExpLeak(Layer, descriptor=neurons.ExpLeak):
     """Leaky integrator layer, a readout: ``exodus_core.ExpLeak``, with the layer keywords of ``LIF``.
 
     It has no spikes; `output` is "potential" or "trace".
     """
-
-    def __init__(self, alpha: Any = None, **keywords: Any) -> None:
-        neuron, rest = _layer(neurons.ExpLeak, {"alpha": alpha, **keywords})
-        super().__init__(neuron, **rest)
-
-
-_LAYERS: dict[type[Neuron], type[Layer]] = {
-    neurons.LIF: LIF,
-    neurons.IF: IF,
-    neurons.CubaLIF: CubaLIF,
-    neurons.ALIF: ALIF,
-    neurons.SRM: SRM,
-    neurons.ExpLeak: ExpLeak,
-}
 
 
 def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
@@ -378,8 +449,9 @@ def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
     Layer
         Of the class of the same name.
     """
-    if type(neuron) not in _LAYERS:
+    kind = Layer._layers.get(type(neuron))
+    if kind is None:
         raise TypeError(f"neuron must be a descriptor such as exodus_core.LIF, got {type(neuron).__name__}")
-    layer = _LAYERS[type(neuron)].__new__(_LAYERS[type(neuron)])
-    Layer.__init__(layer, neuron, **keywords)
+    layer = kind.__new__(kind)
+    layer._build(neuron, **keywords)
     return layer

@@ -1,0 +1,85 @@
+"""A neuron's parameters as the kernels take them: rounded, broadcast, and remembered from call to call.
+
+Descriptors are values; what is computed from them, and what of them lies on a device, is remembered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from . import _core
+from ._arrays import Arrangement, BoundParameter, bind_parameter
+from ._backends import NUMPY, on_device
+from ._cache import IdentityCache
+from .neurons import Neuron, check_rounded
+
+Bound = dict[str, BoundParameter]
+
+_MOST_UPLOADS = 64  # shapes of data
+
+_scalars = IdentityCache()  # of a neuron: by type the parameters if all are numbers, else None
+_uploads = IdentityCache()  # of a neuron: by arrangement and type those that a device has already
+
+
+def bind(
+    neuron: Neuron,
+    arrangement: Arrangement,
+    arithmetic: str,
+    learnt: Collection[str] = (),
+    origin: Neuron | None = None,
+) -> Bound:
+    """The parameters for the kernels, rounded to the arithmetic dtype first.
+
+    `origin` is the descriptor from which `neuron` was made by putting in learnt values, which lie on the
+    device of the data: all other values are the same from call to call.
+    """
+    if not learnt:
+        scalars = _bound_scalars(neuron, arithmetic)
+        if scalars is not None:
+            return scalars
+    given = neuron._parameters()
+    here = {name: value for name, value in given.items() if not on_device(value)}
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
+    unchecked = neuron._wanted(set(learnt))
+    check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
+    uploads = _uploads_of(neuron if origin is None else origin, arrangement, arithmetic)
+    taps = _core.models[neuron._model][2]
+    bound = {
+        name: (uploads.get(name) if name in here else None)
+        or bind_parameter(name, rounded.get(name, value), arrangement, arithmetic, taps=name in taps)
+        for name, value in given.items()
+    }
+    uploads.update({name: bound[name] for name in here})
+    return bound
+
+
+def _bound_scalars(neuron: Neuron, arithmetic: str) -> Bound | None:
+    """Parameters that are all numbers; remembered, since binding them took a third of a small call."""
+    known = _scalars.of(neuron)
+    if arithmetic not in known:
+        known[arithmetic] = _bind_scalars(neuron._parameters(), arithmetic)
+    result: Bound | None = known[arithmetic]
+    return result
+
+
+def _bind_scalars(values: dict[str, object], arithmetic: str) -> Bound | None:
+    if not all(isinstance(value, float) for value in values.values()):
+        return None
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = {name: np.dtype(arithmetic).type(value) for name, value in values.items()}
+    check_rounded(rounded, arithmetic)
+    return {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
+
+
+def _uploads_of(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Bound:
+    """Parameters that a device has already: a copy to it would wait, and cannot be in a CUDA graph."""
+    if arrangement.backend is NUMPY:
+        return {}
+    known = _uploads.of(neuron)
+    if len(known) >= _MOST_UPLOADS:
+        known.clear()
+    result: Bound = known.setdefault((arrangement, arithmetic), {})
+    return result
