@@ -402,8 +402,12 @@ def test_base_of_the_layers():
 
 
 def test_unknown_keyword():
-    with raises(TypeError, "beta"):
+    with raises(TypeError, "LIF()", "beta"):
         snn.LIF(0.9, beta=0.5)
+    with raises(TypeError, "LIF()", "positional"):
+        snn.LIF(0.9, 1.0, 20.0)
+    with raises(TypeError, "SRM()", "epsilon"):
+        snn.SRM(threshold=1.0)
     with raises(TypeError, "beta"):
         snn.from_neuron(NEURON, beta=0.5)
 
@@ -425,6 +429,54 @@ def test_module_or_tensor_given_to_the_numpy_front_end():
         ec.forward(snn.LIF(0.9), CURRENT.numpy())
     with raises(TypeError, "current", "exodus_core.torch.spike"):
         ec.forward(NEURON, CURRENT)
+    with raises(TypeError, "x", "Tensor", "exodus_core.torch.kernel_filter"):
+        ec.kernel_filter(ec.kernel.Alpha(2.0), CURRENT)
+    with raises(TypeError, "grad", "exodus_core.torch.kernel_filter", "adjoint"):
+        ec.kernel_filter_adjoint(ec.kernel.Alpha(2.0), CURRENT)
+    with raises(TypeError, "trace", "exodus_core.torch.growth"):
+        ec.growth(snn.spike(CURRENT, NEURON))
+
+
+def test_arguments_of_the_filter():
+    alpha = ec.kernel.Alpha(2.0)
+    with raises(TypeError, "x", "ndarray", "exodus_core.kernel_filter"):
+        snn.kernel_filter(alpha, CURRENT.numpy())
+    with raises(TypeError, "x", "float32", "int64"):
+        snn.kernel_filter(alpha, CURRENT.long())
+    with raises(TypeError, "kernel", "2.0"):
+        snn.kernel_filter(2.0, CURRENT)
+    with raises(ValueError, "time_dim", "x", "3"):
+        snn.kernel_filter(alpha, CURRENT, time_dim=3)
+    with raises(TypeError, "state", "3 tensors", "potential, x, y"):
+        snn.kernel_filter(alpha, CURRENT, state=(CURRENT[0],))
+
+
+def test_arguments_of_growth():
+    for trace in (CURRENT, ec.forward(NEURON, CURRENT.numpy()), snn.Trace(None, CURRENT, None)):
+        with raises(TypeError, "trace", "exodus_core.torch.spike", type(trace).__name__):
+            snn.growth(trace)
+    with raises(TypeError, "surrogate", "ATan"):
+        snn.growth(snn.spike(CURRENT, NEURON), ec.surrogate.ATan)
+
+
+def test_arguments_of_an_initial_state():
+    layer = snn.LIF(0.9)
+    with raises(ValueError, "potential", "(3, 4)", "(5,)"):
+        layer.initial_state((3, 4), potential=torch.zeros(5))
+    with raises(TypeError, "dtype", "float32", "int64"):
+        layer.initial_state((3, 4), dtype=torch.int64)
+    for shape in ("three", (2.5,), None):
+        with raises(TypeError, "shape", "integers", repr(shape)):
+            layer.initial_state(shape)
+    with raises(TypeError, "state.potential", "ndarray", "initial_state", "tensor"):
+        layer(CURRENT, layer.neuron.initial_state((3, 4)))
+
+
+@pytest.mark.parametrize("method", ["detach", "to"])
+def test_state_of_numpy_arrays_is_not_moved(method):
+    state = NEURON.initial_state((3, 4))
+    with raises(TypeError, method, "potential", "tensor", "ndarray"):
+        getattr(state, method)(*["cpu"][: method == "to"])
 
 
 def test_nothing_is_written_where_an_argument_is_wrong():

@@ -13,6 +13,7 @@ import pytest
 import exodus_core as ec
 from compare import assert_gradient_close, assert_same_bits
 from drive import METHODS
+from exodus_core._arrays import Arrangement
 
 torch = pytest.importorskip("torch", reason="needs torch")
 snn = pytest.importorskip("exodus_core.torch")
@@ -374,6 +375,97 @@ def test_current_is_kept_for_the_gradient_of_the_gain_alone(keywords, reads_curr
     kept, trace = saved_addresses(lambda: layer(current))
     assert (current.data_ptr() in kept) == reads_current
     assert kept - {current.data_ptr()} == {trace.potential.data_ptr()}
+
+
+READOUTS = [
+    ({"alpha": 0.9}, set()),
+    ({"tau": 3.0, "gain": "1-alpha"}, set()),
+    ({"alpha": 0.9, "learn": ("alpha",)}, {"potential"}),
+    ({"tau": 3.0, "learn": ("tau",)}, {"potential"}),
+    ({"alpha": 0.9, "gain": "1-alpha", "learn": ("alpha",)}, {"potential", "current"}),
+    ({"alpha": 0.9, "learn": ("gain",)}, {"potential", "current"}),
+]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(("keywords", "names"), READOUTS, ids=str)
+def test_readout_keeps_its_potential_for_gradients_of_parameters_alone(keywords, names, frozen):
+    current = normal(9, 4).requires_grad_()
+    layer = snn.ExpLeak(**keywords)
+    layer.requires_grad_(not frozen)
+    state = layer.initial_state((4,), 0.5)
+    kept, (potential, final) = saved_addresses(lambda: layer(current, state))
+    of = {"potential": potential.data_ptr(), "current": current.data_ptr()}
+    wanted = set() if frozen else names
+    assert kept == {of[name] for name in wanted} | ({state.potential.data_ptr()} if wanted else set())
+    (potential.square().sum() + final.potential.sum()).backward()
+    trace = ec.forward(layer.neuron, array(current.detach()), state=tuple(map(array, state)))
+    grads = ec.backward(
+        trace, grad_potential=2 * trace.potential, grad_state=(np.ones(4, np.float32),), parameters=()
+    )
+    assert_same_bits(current.grad, grads.current)
+
+
+def test_filter_keeps_nothing():
+    x = normal(9, 4).requires_grad_()
+    for kernel in (ec.kernel.Alpha(3.0), ec.kernel.FIR([0.5, 0.25, 0.125])):
+        assert saved_addresses(lambda kernel=kernel: snn.kernel_filter(kernel, x))[0] == set()
+
+
+@pytest.fixture
+def allocations(monkeypatch):
+    """How many arrays over time are made."""
+    made, empty = [], Arrangement.empty
+
+    def counted(self, type_name):
+        made.append(self.shape)
+        return empty(self, type_name)
+
+    monkeypatch.setattr(Arrangement, "empty", counted)
+    return made
+
+
+SPIKING = {
+    "LIF": lambda **keywords: snn.LIF(0.9, learn=("alpha", "gain"), **keywords),
+    "IF": snn.IF,
+    "CubaLIF": lambda **keywords: snn.CubaLIF(0.9, 0.7, learn=("alpha_syn",), **keywords),
+    "ALIF": lambda **keywords: snn.ALIF(0.9, 0.9, 0.1, **keywords),
+    "SRM": lambda **keywords: snn.SRM(
+        ec.kernel.FIR([0.5, 0.4]), ec.kernel.Exponential(0.9, scale=-1.0), **keywords
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", SPIKING)
+def test_potential_that_nobody_reads_is_not_made(name, mode, allocations):
+    current = normal(9, 4)
+    expected, last = SPIKING[name](output="trace")(current, None)
+    for output, count in (("spikes", 1), ("potential", 2), ("trace", 2)):
+        layer = SPIKING[name](output=output)
+        allocations.clear()
+        with mode():
+            found, state = layer(current, None)
+            assert len(allocations) == count
+            layer.step(current[0])
+            assert len(allocations) == 2 * count
+        if output == "spikes":
+            assert_same_bits(found, expected.spikes.detach())
+        for one, other in zip(state, last, strict=True):
+            assert_same_bits(one, other.detach())
+
+
+def test_potential_is_made_where_something_needs_a_gradient(allocations):
+    for learn in ((), ("alpha",)):
+        current = normal(9, 4).requires_grad_(not learn)
+        layer = snn.LIF(0.9, learn=learn)
+        allocations.clear()
+        spikes = layer(current)
+        assert len(allocations) == 2
+        spikes.sum().backward()
+    allocations.clear()
+    snn.LIF(0.9)(normal(9, 4))
+    assert len(allocations) == 1
 
 
 def test_current_is_not_kept_for_a_gain_that_is_frozen():

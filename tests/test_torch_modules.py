@@ -11,6 +11,7 @@ import copy
 import inspect
 import io
 import pickle
+import pydoc
 import warnings
 
 import numpy as np
@@ -159,13 +160,80 @@ def test_parameters_come_in_the_default_dtype():
 
 def test_setting_a_value_that_is_not_learnt_is_not_lost():
     layer = snn.LIF(alpha=0.9)
-    try:
-        layer.alpha = 0.5
-    except (AttributeError, TypeError, ValueError) as error:
-        assert "alpha" in str(error)
-        return
-    assert layer.neuron.alpha == 0.5
+    layer.alpha = 0.5
+    assert layer.alpha == layer.neuron.alpha == 0.5
     assert_runs(layer, ec.LIF(alpha=0.5))
+    for wrong in (1.5, None, "0.5"):
+        with pytest.raises((TypeError, ValueError), match="alpha"):
+            layer.alpha = wrong
+    assert layer.neuron == ec.LIF(alpha=0.5)
+
+
+TENSORS = {
+    "a number": torch.tensor(0.75),
+    "in double": torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64),
+    "in half precision": torch.tensor([0.25, 0.5, 0.75], dtype=torch.bfloat16),
+    "integers": torch.tensor([[1], [1]]),
+    "not in a row": torch.tensor([[0.25, 0.0], [0.5, 0.0], [0.75, 0.0]])[:, 0],
+    "detached": torch.tensor([0.25, 0.5, 0.75], requires_grad=True).detach(),
+}
+
+
+@pytest.mark.parametrize("value", TENSORS.values(), ids=TENSORS)
+def test_tensors_are_values(value):
+    array = value.double().numpy().copy()
+    neuron = ec.LIF(tau=array, threshold=array, gain=array, v_min=-array)
+    found = snn.LIF(tau=value, threshold=value, gain=value, v_min=-value)
+    assert_same_bits(found.neuron.tau, ec.LIF(tau=value).tau)
+    assert_same_bits(np.asarray(found.neuron.tau, np.float64), array)
+    assert type(found.neuron.tau) is (float if value.ndim == 0 else np.ndarray)
+    assert_runs(found, neuron)
+    value.mul_(3)  # the neuron has a copy
+    assert_same_bits(np.asarray(found.neuron.tau, np.float64), array)
+    value.copy_(torch.from_numpy(array))
+
+
+def test_tensors_are_values_of_kernels_surrogates_and_steps():
+    half = torch.tensor(0.5)
+    assert ec.kernel.Exponential(half, scale=half) == ec.kernel.Exponential(0.5, scale=0.5)
+    assert ec.kernel.FIR(torch.tensor([1.0, 0.5])) == ec.kernel.FIR(np.float32([1.0, 0.5]))
+    assert surrogate.Boxcar(width=half) == surrogate.Boxcar(width=0.5)
+    assert ec.LIF(tau=2.0, dt=half) == ec.LIF(tau=2.0, dt=0.5)
+    assert ec.LIF([half, half]) == ec.LIF([0.5, 0.5])
+    state = ec.LIF(0.9).initial_state((2, 3), potential=torch.tensor([1.0, 2.0, 3.0]))
+    assert_same_bits(state.potential, np.float32([[1, 2, 3]] * 2))
+
+
+LAYERS = [snn.LIF, snn.IF, snn.CubaLIF, snn.ALIF, snn.SRM, snn.ExpLeak]
+OF_EACH_LAYER = {
+    "surrogate": surrogate.SingleExponential(),
+    "method": "exodus",
+    "time_dim": 0,
+    "learn": (),
+    "output": None,
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_signature_names_every_keyword(kind):
+    descriptor = dict(inspect.signature(getattr(ec, kind.__name__)).parameters)
+    found = dict(inspect.signature(kind).parameters)
+    assert list(found) == [*descriptor, *OF_EACH_LAYER]
+    for name, parameter in descriptor.items():
+        assert (found[name].default, found[name].kind) == (parameter.default, parameter.kind)
+    for name, default in OF_EACH_LAYER.items():
+        assert (found[name].default, found[name].kind) == (default, inspect.Parameter.KEYWORD_ONLY)
+    assert "max_spikes" in pydoc.render_doc(snn.LIF)
+
+
+def test_signature_of_a_subclass_is_its_own():
+    class Mine(snn.LIF):
+        def __init__(self, decay):
+            super().__init__(alpha=decay, learn=("alpha",))
+
+    assert list(inspect.signature(Mine).parameters) == ["decay"]
+    assert_runs(Mine(0.5), ec.LIF(0.5))
+    assert_same_layer(copy.deepcopy(Mine(0.5)), Mine(0.5))
 
 
 def learning(**keywords):
@@ -414,6 +482,65 @@ def test_state_given_is_not_modified():
     layer(CURRENT, state)
     layer.step(CURRENT[0], state)
     for one, other in zip(state, before, strict=True):
+        assert_same_bits(one, other)
+
+
+STATEFUL = {
+    "LIF": lambda: snn.LIF(0.9),
+    "IF": snn.IF,
+    "CubaLIF": lambda: snn.CubaLIF(0.9, 0.7),
+    "ALIF": lambda: snn.ALIF(0.9, 0.9, 0.1),
+    "SRM": lambda: snn.SRM(ec.kernel.FIR([0.5, 0.4]), ec.kernel.Exponential(0.9, scale=-1.0)),
+    "ExpLeak": lambda: snn.ExpLeak(0.9),
+}
+EACH_STATEFUL = pytest.mark.parametrize("name", STATEFUL)
+
+
+@EACH_STATEFUL
+def test_initial_state_is_rest_or_the_potential_given(name):
+    layer = STATEFUL[name]()
+    state = layer.initial_state((2, 3))
+    assert type(state) is layer.neuron._state
+    assert {part.dtype for part in state} == {torch.float32}
+    for one, other in zip(layer(CURRENT, state)[1], layer(CURRENT, None)[1], strict=True):
+        assert_same_bits(one, other)
+    state = layer.initial_state((2, 3), torch.tensor([0.25, 0.5, 0.75]), dtype=torch.float64)
+    expected = layer.neuron.initial_state((2, 3), np.float64, [0.25, 0.5, 0.75])
+    for one, other in zip(state, expected, strict=True):
+        assert_same_bits(one, other)
+    layer(CURRENT.double(), state)
+    assert layer.initial_state((2,), dtype=torch.bfloat16).potential.dtype == torch.float32
+    assert layer.initial_state(3, device="meta").potential.is_meta
+
+
+@EACH_STATEFUL
+def test_state_is_detached_and_moved_as_a_tensor(name):
+    layer = STATEFUL[name]()
+    current = CURRENT.clone().requires_grad_()
+    _, state = layer(current, None)
+    assert state.potential.requires_grad
+    detached, double = state.detach(), state.to(torch.float64)
+    for moved in (detached, double):
+        assert type(moved) is type(state)
+    for part, cut, wide in zip(state, detached, double, strict=True):
+        assert not cut.requires_grad
+        assert_same_bits(cut, part.detach())
+        assert wide.dtype == torch.float64
+    assert state.to("meta").potential.is_meta
+    layer(CURRENT.double(), double)
+    double.potential.sum().backward()
+    assert current.grad is not None
+
+
+@EACH_STATEFUL
+def test_saved_state_is_loaded_by_the_default(name):
+    _, state = STATEFUL[name]()(CURRENT, None)
+    file = io.BytesIO()
+    torch.save({"epoch": 3, "states": [state]}, file)
+    file.seek(0)
+    (loaded,) = torch.load(file)["states"]
+    assert type(loaded) is type(state)
+    for one, other in zip(loaded, state, strict=True):
         assert_same_bits(one, other)
 
 

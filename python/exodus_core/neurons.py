@@ -8,6 +8,7 @@ time axis: one value per channel of (B, T, C, H, W) has shape (C, 1, 1).
 from __future__ import annotations
 
 import numbers
+import operator
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
@@ -313,7 +314,8 @@ class Neuron(Value):
             To be passed as ``state=``.
         """
         try:
-            shape = (int(shape),) if isinstance(shape, numbers.Integral) else tuple(map(int, shape))
+            lengths = (shape,) if isinstance(shape, numbers.Integral) else shape
+            shape = tuple(map(operator.index, lengths))
         except TypeError:
             raise TypeError(f"shape must be a tuple of integers, got {shape!r}") from None
         if any(n < 0 for n in shape):
@@ -325,7 +327,7 @@ class Neuron(Value):
             first = np.array(np.broadcast_to(np.asarray(number("potential", potential), dtype), shape))
         except ValueError:
             raise ValueError(
-                f"potential must broadcast to shape {shape}, got shape {np.shape(potential)}"
+                f"potential must broadcast to shape {shape}, got shape {tuple(np.shape(potential))}"
             ) from None
         leading = self._history()
         rest = (np.zeros(leading.get(f, ()) + shape, dtype) for f in self._state._fields[1:])

@@ -74,7 +74,10 @@ def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
     accepted = inspect.Signature([*_parameters(descriptor), *layers])
 
     def __init__(self: Layer, *args: Any, **keywords: Any) -> None:
-        given = accepted.bind(*args, **keywords).arguments
+        try:
+            given = accepted.bind(*args, **keywords).arguments
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}() {error}") from None
         of_layer = {p.name: given.pop(p.name) for p in layers if p.name in given}
         self._build(descriptor(**given), **of_layer)
 
