@@ -94,10 +94,11 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class SingleExponential(Surrogate):
-    """scale exp(-abs(x) / (width th)) / (width th), SLAYER's rho.
+    """scale exp(-abs(x) / (width th)) / (width th).
 
-    The default peaks at 1/th, within the stability bound h <= (1 + alpha) / reset (see ``growth``);
-    sinabs' default has scale 1 and exceeds it.
+    SLAYER's rho, with width tauRho and scale scaleRho; sinabs' SingleExponential. The default peaks at 1/th,
+    within the stability bound h <= (1 + alpha) / reset (see ``growth``); that of sinabs has scale 1 and
+    exceeds it.
     """
 
     width: float = 0.5
@@ -119,7 +120,10 @@ class PeriodicExponential(Surrogate):
 
 @dataclass(frozen=True)
 class Boxcar(Surrogate):
-    """Scale / width where abs(x) <= width / 2, else 0."""
+    """Scale / width where abs(x) <= width / 2, else 0.
+
+    The rectangle of STBP (Wu et al. 2018), of width a1.
+    """
 
     width: float = 1.0
     scale: float = 1.0
@@ -128,7 +132,11 @@ class Boxcar(Surrogate):
 
 @dataclass(frozen=True)
 class Triangle(Surrogate):
-    """Scale max(0, 1 - abs(x) / width) / width."""
+    """Scale max(0, 1 - abs(x) / width) / width.
+
+    The triangle of Bellec et al. (2018), gamma max(0, 1 - abs(x)), with scale gamma; SpikingJelly's
+    PiecewiseQuadratic, with width 1 / alpha.
+    """
 
     width: float = 1.0
     scale: float = 1.0
@@ -137,7 +145,10 @@ class Triangle(Surrogate):
 
 @dataclass(frozen=True)
 class Gaussian(Surrogate):
-    """Scale G(x; mean, sigma), the normal density."""
+    """Scale G(x; mean, sigma), the normal density.
+
+    SpikingJelly's Erf, with sigma 1 / (sqrt(2) alpha); sinabs' Gaussian.
+    """
 
     mean: float = 0.0
     sigma: float = 0.5
@@ -149,7 +160,8 @@ class Gaussian(Surrogate):
 class MultiGaussian(Surrogate):
     """A normal density with negative wings.
 
-    scale ((1 + ratio) G(x; 0, sigma) - ratio G(x; sigma, s sigma) - ratio G(x; -sigma, s sigma)).
+    scale ((1 + ratio) G(x; 0, sigma) - ratio G(x; sigma, s sigma) - ratio G(x; -sigma, s sigma)), of Yin et
+    al. (2021).
     """
 
     sigma: float = 0.5
@@ -161,7 +173,11 @@ class MultiGaussian(Surrogate):
 
 @dataclass(frozen=True)
 class FastSigmoid(Surrogate):
-    """Scale / (slope abs(x) + 1)^2."""
+    """Scale / (slope abs(x) + 1)^2: SuperSpike.
+
+    The derivative of Zenke and Ganguli (2018), with slope beta; snnTorch's fast_sigmoid, Norse's superspike
+    with slope alpha, SpikingJelly's SoftSign with slope alpha and scale alpha / 2.
+    """
 
     slope: float = 25.0
     scale: float = 1.0
@@ -170,7 +186,10 @@ class FastSigmoid(Surrogate):
 
 @dataclass(frozen=True)
 class ATan(Surrogate):
-    """Scale (slope / 2) / (1 + (pi slope x / 2)^2)."""
+    """Scale (slope / 2) / (1 + (pi slope x / 2)^2).
+
+    SpikingJelly's ATan and snnTorch's atan, with slope alpha.
+    """
 
     slope: float = 2.0
     scale: float = 1.0
@@ -179,7 +198,10 @@ class ATan(Surrogate):
 
 @dataclass(frozen=True)
 class Sigmoid(Surrogate):
-    """Scale slope g (1 - g) with g = 1 / (1 + e^(-slope x))."""
+    """Scale slope g (1 - g) with g = 1 / (1 + e^(-slope x)).
+
+    SpikingJelly's Sigmoid, with slope alpha; snnTorch's sigmoid, whose default slope is 25.
+    """
 
     slope: float = 4.0
     scale: float = 1.0
@@ -188,7 +210,7 @@ class Sigmoid(Surrogate):
 
 @dataclass(frozen=True)
 class StraightThrough(Surrogate):
-    """The constant `scale`."""
+    """The constant `scale`; snnTorch's straight_through_estimator."""
 
     scale: float = 1.0
     _kind = "straight_through"
