@@ -28,6 +28,7 @@ LAYERS = {
     "LIF with fixed arrays": lambda: snn.LIF(alpha=np.linspace(0.5, 0.9, WIDTH), gain=0.7, learn=("gain",)),
     "IF": lambda: snn.IF(threshold=0.8, max_spikes=None),
     "ExpLeak": lambda: snn.ExpLeak(tau=4.0, learn=("tau",)),
+    "ExpLeak that learns nothing": lambda: snn.ExpLeak(tau=4.0),
     "CubaLIF": lambda: snn.CubaLIF(tau=6.0, alpha_syn=0.7, learn=("tau", "alpha_syn")),
     "CubaLIF of a gain that follows": lambda: snn.CubaLIF(
         tau=[4.0, 5.0, 6.0, 7.0, 8.0], tau_syn=3.0, gain="1-alpha", learn=("tau", "tau_syn")
@@ -142,6 +143,30 @@ def test_halves(name, dtype, on_gpu):
     assert torch.equal(half_output, output.to(half_output.dtype))
     torch.testing.assert_close(half_gradient, gradient.to(dtype), rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(half_learnt, learnt, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_without_a_potential(name, on_gpu):
+    layer, current = LAYERS[name](), inputs(name, torch.float32)[0]
+    with torch.no_grad():
+        expected, final = layer(current, None)
+        on_gpu()
+        output, last = layer(current, None)
+    assert torch.equal(output, expected)
+    for own, other in zip(last, final, strict=True):
+        assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize("one", [kernel.Alpha(4.0), kernel.FIR(np.linspace(0.9, 0.1, 6))], ids=repr)
+def test_filter(one, on_gpu):
+    passes = []
+    for start in (lambda: None, on_gpu):
+        start()
+        current, weights = inputs("LIF", torch.float64)
+        output, final = snn.kernel_filter(one, current)
+        ((output * weights).sum() + final.potential.sum()).backward()
+        passes.append((output.detach(), *(part.detach() for part in final), current.grad))
+    torch.testing.assert_close(*passes, rtol=1e-12, atol=1e-12)
 
 
 def test_on_torchs_stream(on_gpu, shim, monkeypatch):

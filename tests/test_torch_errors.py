@@ -408,7 +408,7 @@ def test_unknown_keyword():
         snn.LIF(0.9, 1.0, 20.0)
     with raises(TypeError, "SRM()", "epsilon"):
         snn.SRM(threshold=1.0)
-    with raises(TypeError, "beta"):
+    with raises(TypeError, "from_neuron()", "beta"):
         snn.from_neuron(NEURON, beta=0.5)
 
 

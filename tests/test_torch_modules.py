@@ -224,6 +224,7 @@ def test_signature_names_every_keyword(kind):
     for name, default in OF_EACH_LAYER.items():
         assert (found[name].default, found[name].kind) == (default, inspect.Parameter.KEYWORD_ONLY)
     assert "max_spikes" in pydoc.render_doc(snn.LIF)
+    assert list(inspect.signature(snn.from_neuron).parameters) == ["neuron", *OF_EACH_LAYER]
 
 
 def test_signature_of_a_subclass_is_its_own():

@@ -324,6 +324,18 @@ def test_order_of_a_set_is_that_of_every_process():
     assert found == {"tau tau_syn gain threshold\n"}
 
 
+def test_kernels_values_that_are_not_learnt():
+    layer = snn.SRM(kernel.Alpha(3.0), kernel.Alpha(2.0, scale=-1.0), learn=("epsilon.tau",))
+    assert (layer.epsilon_scale, layer.nu_tau, layer.nu_scale) == (1.0, 2.0, -1.0)
+    layer.nu_tau = torch.tensor(4.0)
+    layer.epsilon_scale = 0.5
+    assert layer.neuron == ec.SRM(kernel.Alpha(3.0, scale=0.5), kernel.Alpha(4.0, scale=-1.0))
+    with pytest.raises(ValueError, match="tau must be above 0"):
+        layer.nu_tau = -1.0
+    with pytest.raises(AttributeError, match="nu_alpha"):
+        layer.nu_alpha  # noqa: B018
+
+
 def test_values_set_that_are_not_learnt():
     layer = snn.LIF(0.9, learn=("threshold",))
     layer.alpha = EACH

@@ -74,10 +74,7 @@ def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
     accepted = inspect.Signature([*_parameters(descriptor), *layers])
 
     def __init__(self: Layer, *args: Any, **keywords: Any) -> None:
-        try:
-            given = accepted.bind(*args, **keywords).arguments
-        except TypeError as error:
-            raise TypeError(f"{type(self).__name__}() {error}") from None
+        given = _bound(type(self).__name__, accepted, args, keywords)
         of_layer = {p.name: given.pop(p.name) for p in layers if p.name in given}
         self._build(descriptor(**given), **of_layer)
 
@@ -85,6 +82,14 @@ def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
     told = inspect.Signature([this, *accepted.parameters.values()], return_annotation=None)
     __init__.__signature__ = told  # type: ignore[attr-defined]
     return __init__
+
+
+def _bound(caller: str, accepted: inspect.Signature, args: Any, keywords: Any) -> dict[str, Any]:
+    """The arguments by name; an error is the caller's."""
+    try:
+        return dict(accepted.bind(*args, **keywords).arguments)
+    except TypeError as error:
+        raise TypeError(f"{caller}() {error}") from None
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -220,10 +225,13 @@ class Layer(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             given = self.__dict__.get("_given")
-            if given is None or name not in _field_names(given) or name in self._learn_names:
+            if given is None:
                 raise
-            has_learnt_values = any(learnt.startswith(f"{name}.") for learnt in self._learn_names)
-            return getattr(self.neuron if has_learnt_values else given, name)
+            own = _settable(given).get(name)
+            if own is None or own in self._learn_names:
+                raise
+            has_learnt_values = any(learnt.startswith(f"{own}.") for learnt in self._learn_names)
+            return (self.neuron if has_learnt_values else given)._value_of(own)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A value that is not learnt can be set: it goes into the descriptor, which checks it."""
@@ -233,8 +241,8 @@ class Layer(nn.Module):
             object.__setattr__(self, name, value)
         elif given is not None and name in map(_attribute, self._learn_names):
             self._set_learnt(name, value)
-        elif given is not None and name in _field_names(given):
-            self._set_field(name, value)
+        elif given is not None and name in _settable(given):
+            self._set_given(name, value)
         else:
             super().__setattr__(name, value)
 
@@ -246,8 +254,9 @@ class Layer(nn.Module):
             )
         super().__setattr__(name, value)
 
-    def _set_field(self, name: str, value: Any) -> None:
-        neuron = dataclasses.replace(self.__dict__["_given"], **{name: value})
+    def _set_given(self, name: str, value: Any) -> None:
+        given = self.__dict__["_given"]
+        neuron = given._with({_settable(given)[name]: value})
         names = neuron._names()
         for learnt in self._learn_names:
             if learnt not in names:
@@ -383,8 +392,10 @@ def _short(value: Any) -> str:
     return repr(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
-def _field_names(neuron: Neuron) -> set[str]:
-    return {f.name for f in dataclasses.fields(neuron)}  # type: ignore[arg-type]
+def _settable(neuron: Neuron) -> dict[str, str]:
+    """The descriptor's fields and parameters, by the layer's attributes."""
+    fields = (f.name for f in dataclasses.fields(neuron))  # type: ignore[arg-type]
+    return {_attribute(name): name for name in (*fields, *neuron._names())}
 
 
 class LIF(Layer, descriptor=neurons.LIF):
@@ -437,6 +448,9 @@ class ExpLeak(Layer, descriptor=neurons.ExpLeak):
     """
 
 
+_OF_EACH_LAYER = inspect.Signature([p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY])
+
+
 def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
     """Build the layer of a descriptor.
 
@@ -456,5 +470,10 @@ def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
     if kind is None:
         raise TypeError(f"neuron must be a descriptor such as exodus_core.LIF, got {type(neuron).__name__}")
     layer = kind.__new__(kind)
-    layer._build(neuron, **keywords)
+    layer._build(neuron, **_bound("from_neuron", _OF_EACH_LAYER, (), keywords))
     return layer
+
+
+from_neuron.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [_parameters(from_neuron)[0], *_OF_EACH_LAYER.parameters.values()], return_annotation="Layer"
+)
