@@ -7,10 +7,13 @@
 #include "cpu/memory.hpp"
 #include "cpu/plan.hpp"
 #include "cpu/threads.hpp"
+#include "exodus/exodus.hpp"
 
 #ifndef EXODUS_VERSION
 #error "the build defines EXODUS_VERSION"
 #endif
+
+static_assert(static_cast<int>(exodus::Model::count) == EXODUS_MODEL_COUNT, "CMake finds other models in the registry than the compiler");
 
 namespace exodus {
 namespace {

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "exodus/kernel.hpp"
+#include "exodus/surrogate.hpp"
 #include "registry.hpp"
 
 namespace exodus {

@@ -1,9 +1,8 @@
 /// @file
-/// Every neuron model. A new one is its header and a line here (and a descriptor in Python). A test of the engines brings models of
-/// its own: EXODUS_TEST_MODELS names its header, which has the list.
+/// Every neuron model. A new one is its header and a line here (and a descriptor in Python). CMake reads the list, too: some sources are
+/// compiled once for each model. They include only that model's header (CubaLif: exodus/cuba_lif.hpp), so this file includes none.
+/// A test of the engines brings models of its own: EXODUS_TEST_MODELS names its header, which has the list.
 #pragma once
-
-#include "exodus/exodus.hpp"
 
 #if defined(EXODUS_TEST_MODELS)
 #include EXODUS_TEST_MODELS
@@ -18,6 +17,12 @@
 #endif
 
 namespace exodus {
+
+#define EXODUS_MODEL(name) \
+  template <class S>       \
+  struct name;
+EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
 
 enum class Model {
 #define EXODUS_MODEL(name) name,

@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <exodus/exodus.hpp>
+#include <exodus/functions.hpp>
+#include <exodus/lif.hpp>
 #include <string>
 #include <thread>
 

@@ -2,6 +2,8 @@
 /// Kernels with taps: forward has the bits of the sum written out, backward the values of the sums over all steps, in every layout, with
 /// the taps of neurons in every arrangement; the workspace suffices to the last byte; bad taps are refused.
 #include <algorithm>
+#include <exodus/kernel_filter.hpp>
+#include <exodus/srm.hpp>
 
 #include "support.hpp"
 

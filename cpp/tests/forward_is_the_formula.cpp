@@ -2,6 +2,7 @@
 /// forward() gives the bits of the formula, evaluated neuron by neuron in plain scalar code, whatever the layout, the threads, the address
 /// and the outputs asked for; and it writes nothing else.
 #include <algorithm>
+#include <exodus/exp_leak.hpp>
 
 #include "support.hpp"
 

@@ -1,6 +1,10 @@
 /// @file
 /// Models whose states the potential does not tell: the workspace that they ask for suffices to the last byte, and gradients have the same
 /// bits whatever the layout and the number of threads. That they are right is tested against autograd, from Python.
+#include <exodus/alif.hpp>
+#include <exodus/cuba_lif.hpp>
+#include <exodus/kernel_filter.hpp>
+#include <exodus/srm.hpp>
 #include <type_traits>
 
 #include "support.hpp"

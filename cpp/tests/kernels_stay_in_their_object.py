@@ -1,24 +1,24 @@
 """The kernels of an instruction set have internal linkage.
 
 The linker keeps any one copy of an inline function or template that several objects define. If an object
-compiled for AVX-512 had one, the code for older processors could end up calling it. So such an object defines
-its table and nothing that could be merged, at -O0 (where nothing is inlined away) and as it was built.
+compiled for AVX-512 had one, the code for older processors could end up calling it. So each such object, of
+the engine or of a model, defines its table and nothing that could be merged, at -O0 (where nothing is inlined
+away) and as it was built.
 """
 
 import pathlib
 import sys
 import tempfile
 
-from object_code import Kernels, arguments, symbols
+from object_code import arguments, symbols, units
 
 MERGED = (
     "WVu"  # weak functions, weak objects, unique objects (lower-case w and v are undefined: somebody else's)
 )
 
 
-def problems(nm, file, isa):
+def problems(nm, file, table):
     """What an object defines that it should not, or lacks."""
-    table = f"exodus::cpu::{isa}::kernels"
     found = symbols(nm, str(file))
     exported = [name for kind, name in found if kind.isupper() and kind != "U" and kind not in MERGED]
     yield from (f"{kind} {name}" for kind, name in found if kind in MERGED)
@@ -30,21 +30,22 @@ def problems(nm, file, isa):
 def main():
     """Prints the problems; 1 if there are any."""
     options = arguments(__doc__)
-    kernels = Kernels(options.build, options.isa)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "kernels.o"
-        kernels.compile(output, "-O0")
-        for name, file in (("as built", kernels.object), ("at -O0", output)):
-            for problem in problems(options.nm, file, options.isa):
-                print(f"{options.isa}, {name}: {problem}")
-                failed = True
+        for unit in units(options.build, options.isa, options.models):
+            unit.compile(output, "-O0")
+            table = f"exodus::cpu::{options.isa}::{unit.table}"
+            for name, file in (("as built", unit.object), ("at -O0", output)):
+                for problem in problems(options.nm, file, table):
+                    print(f"{options.isa}, {unit.name}, {name}: {problem}")
+                    failed = True
 
         # The same check must see a function that could be merged.
         source = pathlib.Path(folder) / "merged.cpp"
         source.write_text("inline int merged(int x) { return x; }\nint (*keep())(int) { return merged; }\n")
-        kernels.compile(output, source=source)
-        if "W merged(int)" not in problems(options.nm, output, options.isa):
+        unit.compile(output, source=source)
+        if "W merged(int)" not in problems(options.nm, output, table):
             print("the check does not see an inline function")
             failed = True
     return 1 if failed else 0

@@ -1,8 +1,9 @@
 """Every loop marked EXODUS_LANES is vectorised, at the instruction set's full width, in every instantiation.
 
-Reads the compiler's report (GCC). For each marked loop: no instantiation "couldn't vectorize", and at least
-as many were vectorised as there are instantiations of the function around it (where that is a function of its
-own; most are inlined).
+Reads the reports that the compiler wrote beside the objects when it made them. For each marked loop: no
+instantiation in any object is left as it is, and at least as many are vectorised as there are instantiations
+of the function around it (where that is a function of its own; most are inlined, and only GCC counts them).
+Clang reports a width in elements of a type that it does not name: the full widths of double and float pass.
 """
 
 import collections
@@ -11,22 +12,36 @@ import re
 import sys
 import tempfile
 
-from object_code import Kernels, arguments
+from object_code import arguments, units
 
-WIDTHS = {"x86_64_v2": 16, "avx2": 32, "avx512": 64}
+WIDTHS = {"x86_64_v2": 16, "avx2": 32, "avx512": 64}  # bytes
 LINE = re.compile(r"^(?P<file>[^:\s]+):(?P<line>\d+):\d+: (?:optimized|missed|note): (?P<text>.*)$")
 VECTORISED = re.compile(r"loop vectorized using (?:variable length|(\d+) byte) vectors")
 FUNCTION = re.compile(r"vectorized [1-9]\d* loops in function")
+REMARK = re.compile(
+    r"^--- !(?P<kind>Passed|Missed)\n.*?^Name: +(?P<name>\w+)\n"
+    r"DebugLoc: +\{ File: '(?P<file>[^']+)', *\n? *Line: (?P<line>\d+),.*?^\.\.\.$",
+    re.MULTILINE | re.DOTALL,
+)
+LANES = re.compile(r"VectorizationFactor: '(\d+)'")
 
 
 class Report:
-    """The report's lines about loops, by (file, line)."""
+    """What the reports say about loops, by (file, line)."""
 
-    def __init__(self, path):
-        self.vectorised = collections.defaultdict(collections.Counter)  # how often, by width
+    def __init__(self, paths):
+        self.vectorised = collections.defaultdict(collections.Counter)  # how often, by width in bytes
         self.missed = collections.Counter()
         self.functions = collections.Counter()  # instantiations with a vectorised loop
-        for text in path.read_text().splitlines():
+        for path in paths:
+            text = path.read_text()
+            if path.suffix == ".yaml":
+                self._read_clang(text)
+            else:
+                self._read_gcc(text)
+
+    def _read_gcc(self, report):
+        for text in report.splitlines():
             line = LINE.match(text)
             if not line:
                 continue
@@ -37,6 +52,20 @@ class Report:
                 self.missed[place] += 1
             elif FUNCTION.match(line["text"]):
                 self.functions[place] += 1
+
+    def _read_clang(self, report):
+        for document in re.split(r"(?=^--- !)", report, flags=re.MULTILINE):
+            remark = REMARK.match(document)
+            if not remark:
+                continue
+            place = (pathlib.Path(remark["file"]).name, int(remark["line"]))
+            if remark["name"] == "Vectorized":
+                lanes = int(LANES.search(document)[1])
+                for width in WIDTHS.values():
+                    if lanes in (width // 4, width // 8):
+                        self.vectorised[place][width] += 1
+            elif remark["kind"] == "Missed":
+                self.missed[place] += 1
 
 
 def marked_loops(source):
@@ -70,15 +99,6 @@ def problems(report, sources, isa):
         yield "no loop is marked EXODUS_LANES"
 
 
-def report_of(kernels, *options, source=None):
-    """The compiler's report on the kernels, or on another source."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "report.txt"
-        output = pathlib.Path(folder) / "kernels.o"
-        kernels.compile(output, *options, f"-fopt-info-vec-all={path}", source=source)
-        return Report(path)
-
-
 # One loop that can be vectorised and one that cannot (a call in each iteration): the check must tell them
 # apart, and must object to the first as well where nothing is vectorised.
 GOOD = """#include "exodus/macros.hpp"
@@ -95,18 +115,34 @@ BAD = """void bad(float* to, const float* from, int lanes) {
 """
 
 
-def check_of_the_check(kernels, isa):
+def report_options(path):
+    """The compiler's options for a report like the one at this path, to be written there."""
+    if path.suffix == ".yaml":
+        return [
+            "-fsave-optimization-record=yaml",
+            f"-foptimization-record-file={path}",
+            "-foptimization-record-passes=loop-vectorize",
+            "-Wno-pass-failed",
+        ]
+    return [f"-fopt-info-vec-all={path}"]
+
+
+def check_of_the_check(unit, isa):
     """What is wrong with this check itself."""
+    off = "-fno-vectorize" if unit.report.suffix == ".yaml" else "-fno-tree-vectorize"
     with tempfile.TemporaryDirectory() as folder:
         example = pathlib.Path(folder) / "example.cpp"
+        report = pathlib.Path(folder) / unit.report.name
         for text, options, line, wanted in (
             (GOOD, [], 5, False),
             (GOOD + BAD, [], 5, False),
             (GOOD + BAD, [], 9, True),
-            (GOOD, ["-fno-tree-vectorize"], 5, True),
+            (GOOD, [off], 5, True),
         ):
             example.write_text(text)
-            found = list(problems(report_of(kernels, *options, source=example), [example], isa))
+            report.write_text("")  # which stays, where the compiler has nothing to say
+            unit.compile(f"{folder}/example.o", *options, *report_options(report), source=example)
+            found = list(problems(Report([report]), [example], isa))
             if any(f":{line}:" in problem for problem in found) != wanted:
                 yield f"the check of line {line} of the example, with {options}, found {found}"
 
@@ -114,11 +150,12 @@ def check_of_the_check(kernels, isa):
 def main():
     """Prints the problems; 1 if there are any."""
     options = arguments(__doc__)
-    kernels = Kernels(options.build, options.isa)
-    sources = sorted(kernels.source.parent.glob("*.hpp"))
+    objects = units(options.build, options.isa, options.models)
+    sources = sorted(objects[0].source.parent.glob("*.hpp"))
+    engine = next(unit for unit in objects if unit.model is None)
     found = [
-        *problems(report_of(kernels), sources, options.isa),
-        *check_of_the_check(kernels, options.isa),
+        *problems(Report([unit.report for unit in objects]), sources, options.isa),
+        *check_of_the_check(engine, options.isa),
     ]
     for problem in found:
         print(problem)

@@ -7,20 +7,31 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <exodus/exodus.hpp>
+#include <exodus/functions.hpp>
+#include <fstream>
+#include <sstream>
+#include <string>
 
 namespace {
 
-bool processor_has(const char* isa) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (std::strcmp(isa, "avx512") == 0) return __builtin_cpu_supports("x86-64-v4") != 0;
-  if (std::strcmp(isa, "avx2") == 0) return __builtin_cpu_supports("x86-64-v3") != 0;
-  return true;   // x86-64-v2 is the least that is supported, and an unknown name must not pass as lacking
-#else
-  (void)isa;
+/// Whether Linux lists all of some features (the library asks CPUID).
+bool processor_lists(const char* features) {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line, feature;
+  while (std::getline(file, line) && line.compare(0, 5, "flags") != 0) {
+  }
+  std::istringstream wanted(features);
+  while (wanted >> feature) {
+    if ((line + ' ').find(' ' + feature + ' ') == std::string::npos) return false;
+  }
   return true;
-#endif
+}
+
+bool processor_has(const char* isa) {
+  const bool avx2 = processor_lists("avx2 fma bmi1 bmi2 f16c abm movbe");
+  if (std::strcmp(isa, "avx512") == 0) return avx2 && processor_lists("avx512f avx512bw avx512cd avx512dq avx512vl");
+  if (std::strcmp(isa, "avx2") == 0) return avx2;
+  return true;   // the others are the least that is supported, and an unknown name must not pass as lacking
 }
 
 /// Whether a run without a name is under this instruction set.

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include <exodus/exodus.hpp>
 #include <type_traits>
 
 #include "../src/registry.hpp"

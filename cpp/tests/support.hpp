@@ -8,7 +8,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <exodus/exodus.hpp>
+#include <exodus/functions.hpp>
+#include <exodus/lif.hpp>
 #include <limits>
 #include <memory>
 #include <new>

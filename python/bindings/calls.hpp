@@ -13,6 +13,7 @@
 #include <string>
 #include <tuple>
 
+#include "exodus/exodus.hpp"
 #include "registry.hpp"
 
 namespace py = pybind11;

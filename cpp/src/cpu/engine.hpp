@@ -7,6 +7,7 @@
 #pragma once
 
 #include "fir.hpp"
+#include "models.hpp"
 #include "rows.hpp"
 
 namespace exodus::cpu {
@@ -14,7 +15,7 @@ namespace {
 
 template <class V>
 void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
-  const ModelStages<V>& model = stages_of_models<V>[static_cast<int>(plan.model)];
+  const ModelStages<V>& model = stages_of<V>(plan.model);
   const Layout& layout = plan.layout;
   const Row row = make_row(layout, plan.rows, index);
   const std::int64_t segment = segment_of(plan.fir, plan.rows, layout.time);
@@ -104,7 +105,7 @@ class BackwardRow {
   BackwardRow(const BackwardPlan<V>& plan, std::int64_t index, int thread)
       : plan_(plan),
         layout_(plan.layout),
-        model_(stages_of_models<V>[static_cast<int>(plan.model)]),
+        model_(stages_of<V>(plan.model)),
         stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]),
         row_(make_row(layout_, plan.rows, index)),
         with_terms_(wants_terms(plan)),

@@ -3,20 +3,29 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "exodus/functions.hpp"
+#include "processor.hpp"
+
 namespace exodus {
 namespace cpu {
 
-#if defined(__x86_64__)
+// The build defines EXODUS_WITH_<name> for each instruction set that it compiles the kernels for.
+#if defined(EXODUS_WITH_avx512)
 namespace avx512 {
 extern const KernelTable kernels;
 }
+#endif
+#if defined(EXODUS_WITH_avx2)
 namespace avx2 {
 extern const KernelTable kernels;
 }
+#endif
+#if defined(EXODUS_WITH_x86_64_v2)
 namespace x86_64_v2 {
 extern const KernelTable kernels;
 }
-#else
+#endif
+#if defined(EXODUS_WITH_generic)
 namespace generic {
 extern const KernelTable kernels;
 }
@@ -32,19 +41,21 @@ struct Choice {
 
 /// Best first.
 const Choice choices[] = {
-#if defined(__x86_64__)
-    {"avx512", &avx512::kernels, [] { return __builtin_cpu_supports("x86-64-v4") != 0; }},
-    {"avx2", &avx2::kernels, [] { return __builtin_cpu_supports("x86-64-v3") != 0; }},
-    {"x86-64-v2", &x86_64_v2::kernels, [] { return __builtin_cpu_supports("x86-64-v2") != 0; }},
-#else
+#if defined(EXODUS_WITH_avx512)
+    {"avx512", &avx512::kernels, has_avx512},
+#endif
+#if defined(EXODUS_WITH_avx2)
+    {"avx2", &avx2::kernels, has_avx2},
+#endif
+#if defined(EXODUS_WITH_x86_64_v2)
+    {"x86-64-v2", &x86_64_v2::kernels, has_x86_64_v2},
+#endif
+#if defined(EXODUS_WITH_generic)
     {"generic", &generic::kernels, [] { return true; }},
 #endif
 };
 
 const Choice* choose() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-#endif
   const char* const forced = std::getenv("EXODUS_ISA");
   for (const Choice& choice : choices) {
     const bool named = forced == nullptr || *forced == '\0' || std::strcmp(forced, choice.name) == 0;

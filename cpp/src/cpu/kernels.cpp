@@ -1,5 +1,6 @@
 /// @file
-/// Compiled once per instruction set, with EXODUS_ISA its name; exports one table. Everything else here has internal linkage.
+/// The engine, which runs the stages of the models (model.cpp). Compiled once for each instruction set, with EXODUS_ISA its name; it
+/// exports one table, and everything else here has internal linkage.
 #include "engine.hpp"
 
 namespace exodus::cpu::EXODUS_ISA {

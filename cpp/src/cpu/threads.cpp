@@ -10,7 +10,7 @@
 #include <new>
 #include <thread>
 
-#include "exodus/exodus.hpp"
+#include "exodus/functions.hpp"
 
 namespace exodus {
 namespace cpu {

@@ -1,6 +1,6 @@
 /// @file
 /// What the models share: sums over neurons, and whether there is a device.
-#include "exodus/cuda.hpp"
+#include "exodus/cuda_functions.hpp"
 
 #include "fir.hpp"
 

@@ -1,7 +1,9 @@
 /// @file
 /// The exported functions of cuda.hpp for one model, EXODUS_CUDA_MODEL: checks, the choice of a kernel, its launch, sums of parameter
-/// gradients. Compiled once for each model.
-#include "exodus/cuda.hpp"
+/// gradients. Compiled once for each model, with EXODUS_MODEL_HEADER its header.
+#include EXODUS_MODEL_HEADER
+
+#include "exodus/cuda_functions.hpp"
 
 #include "checks.hpp"
 #include "kernels.hpp"

@@ -2,7 +2,7 @@
 /// Where the tests of the CUDA kernels run: a GPU, or under the shim the host's own memory.
 #pragma once
 
-#include <exodus/cuda.hpp>
+#include <exodus/cuda_functions.hpp>
 
 #include "../support.hpp"
 #include "model.hpp"

@@ -1,0 +1,48 @@
+/// @file
+/// The functions of the C++ interface. exodus.hpp has them with all neurons, and the documentation; who compiles one neuron includes this
+/// file and the neuron's own.
+#pragma once
+
+#include "surrogate.hpp"
+#include "types.hpp"
+
+namespace exodus {
+
+/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, ExpLeak or KernelFilter, of float or double (float16 and
+/// bfloat16: on a device alone, cuda.hpp). The results have the same bits on every instruction set, thread count, layout and chunking of
+/// time. Outputs must not overlap inputs or each other.
+template <class N>
+EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
+
+/// The gradients of a loss by the given method. Reads the potential that forward() wrote.
+template <class N>
+EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                           const typename N::Backward& arrays, Workspace workspace = {}) noexcept;
+
+/// The workspace that forward() works in on so many threads (0: as many as set_num_threads() says): `bytes` set, `data` null. With less
+/// memory a call takes fewer threads; it needs a single thread's share. A call puts less than 16 KB on its caller's stack.
+template <class N>
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads = 0) noexcept;
+
+/// The same for backward() with these arrays, whatever the method.
+template <class N>
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays, int threads = 0) noexcept;
+
+/// h[k] = f'(potential[k]) for k < count, with the threshold of element k.
+template <class S>
+EXODUS_API Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& threshold, std::int64_t count,
+                           const arithmetic_t<S>* potential, arithmetic_t<S>* h) noexcept;
+
+/// How many threads a call uses unless its workspace says otherwise: what was set, else EXODUS_NUM_THREADS, else the processors.
+EXODUS_API int get_num_threads() noexcept;
+/// Sets it; values below 1 are taken as 1.
+EXODUS_API void set_num_threads(int threads) noexcept;
+
+/// The instruction set whose kernels run: "avx512", "avx2", "x86-64-v2" or "generic". The best that the processor has, or the one that the
+/// environment variable EXODUS_ISA names; null if it names one that is unknown or that the processor lacks.
+EXODUS_API const char* isa() noexcept;
+
+/// The library's version, "major.minor.patch".
+EXODUS_API const char* version() noexcept;
+
+}   // namespace exodus

@@ -1,0 +1,25 @@
+/// @file
+/// The stages of one model: compiled once for each model and instruction set, with EXODUS_CPU_MODEL the model's name, EXODUS_MODEL_HEADER
+/// its header and EXODUS_ISA the instruction set's name. It exports one table; everything else here has internal linkage.
+#include EXODUS_MODEL_HEADER
+
+#include "stages.hpp"
+
+#define EXODUS_CONCATENATED(a, b) a##b
+#define EXODUS_TABLE_OF(model) EXODUS_CONCATENATED(model, _stages)
+
+namespace exodus::cpu {
+namespace {
+
+template <template <class> class N, class V>
+constexpr ModelStages<V> all_stages = model_stages<N, V>(std::make_integer_sequence<int, N<V>::variants>{});
+
+}   // namespace
+
+namespace EXODUS_ISA {
+
+extern const ModelTable EXODUS_TABLE_OF(EXODUS_CPU_MODEL);
+constinit const ModelTable EXODUS_TABLE_OF(EXODUS_CPU_MODEL) = {all_stages<EXODUS_CPU_MODEL, float>, all_stages<EXODUS_CPU_MODEL, double>};
+
+}   // namespace EXODUS_ISA
+}   // namespace exodus::cpu

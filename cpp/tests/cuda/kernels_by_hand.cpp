@@ -1,0 +1,121 @@
+/// @file
+/// Cases of the CUDA kernels whose results are known without the CPU's: numbers of two bytes, gradients of states only, taps and the
+/// workspace that they need.
+#include <exodus/exp_leak.hpp>
+#include <exodus/kernel_filter.hpp>
+#include <exodus/lif.hpp>
+#include <exodus/srm.hpp>
+
+#include "../support.hpp"
+#include "device.hpp"
+#include "halves.hpp"
+
+namespace exodus::test {
+namespace {
+
+template <class S>
+class CudaHalves : public testing::Test {};
+using Halves = testing::Types<float16, bfloat16>;
+TYPED_TEST_SUITE(CudaHalves, Halves);
+
+/// A leak that forgets at once gives back what it gets, so that every half becomes a float and every second float a half.
+TYPED_TEST(CudaHalves, AreConvertedAsOnTheHost) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  for (const Layout layout : {Layout{1, 1, 1 << 16}, Layout{1 << 16, 1, 1}}) {
+    std::vector<TypeParam> halves;
+    std::vector<float> floats;
+    Random random(1);
+    for (std::int64_t k = 0; k < elements(layout); ++k) {
+      halves.push_back({static_cast<std::uint16_t>(k)});
+      floats.push_back(__builtin_bit_cast(float, static_cast<std::uint32_t>(random.bits())));
+      if (random.coin()) floats.back() = number(halves.back()) * (1 + 0x1p-9f);   // between the others and beyond the last
+    }
+    ExpLeak<TypeParam> neuron;
+    neuron.alpha = 0.0f;
+    OnDevice device(1);
+    typename ExpLeak<TypeParam>::Forward to{.current = device.in(halves.data(), elements(layout)),
+                                            .potential = device.template out<float>(elements(layout))};
+    ASSERT_EQ(device.forward(layout, neuron, to), Status::ok);
+    typename ExpLeak<TypeParam>::Backward back{.grad_potential = device.in(floats.data(), elements(layout)),
+                                               .grad_current = device.template out<TypeParam>(elements(layout))};
+    ASSERT_EQ(device.backward(layout, neuron, Method::exodus, Surrogate<TypeParam>{}, back), Status::ok);
+    const auto potential = device.fetch(to.potential, elements(layout));
+    const auto grad_current = numbers(device.fetch(back.grad_current, elements(layout)));
+    for (std::size_t k = 0; k < halves.size(); ++k) {
+      const float wide = number(halves[k]), narrow = number(stored<TypeParam>(floats[k]));
+      ASSERT_TRUE(wide == potential[k] || (std::isnan(wide) && std::isnan(potential[k]))) << wide << " is " << potential[k];
+      ASSERT_TRUE(narrow == grad_current[k] || (std::isnan(narrow) && std::isnan(grad_current[k]))) << narrow << " is " << grad_current[k];
+    }
+  }
+}
+
+/// 3009 spikes are 3008 in float16 and in bfloat16, but the reset takes 3009.
+TYPED_TEST(CudaHalves, CountsAreRoundedWhereTheyAreStoredAlone) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const std::vector<TypeParam> current{stored<TypeParam>(3008), stored<TypeParam>(0)};
+  Lif<TypeParam> neuron;
+  neuron.gain = 3009.0f / 3008.0f;
+  neuron.max_spikes = 0;
+  OnDevice device(1);
+  typename Lif<TypeParam>::Forward to{.current = device.in(current.data(), 2), .spikes = device.template out<TypeParam>(2)};
+  ASSERT_EQ(device.forward({1, 2, 1}, neuron, to), Status::ok);
+  EXPECT_EQ(numbers(device.fetch(to.spikes, 2)), (std::vector<float>{3008, 0}));
+}
+
+TEST(CudaState, GradientsOfStatesAlone) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const Layout layout{1, 3, 40};
+  const std::vector<float> final(40, 2.0f);
+  ExpLeak<float> neuron;
+  neuron.alpha = 0.5f;
+  OnDevice device(1);
+  ExpLeak<float>::Backward arrays;
+  arrays.grad_final.potential = device.in(final.data(), 40);
+  float* const initial = device.out<float>(40);
+  arrays.grad_initial.potential = initial;
+  ASSERT_EQ(device.backward(layout, neuron, Method::exodus, Surrogate<float>{}, arrays), Status::ok);
+  for (const float gradient : device.fetch(initial, 40)) EXPECT_EQ(gradient, 0.25f);
+}
+
+TEST(CudaTaps, ForgetAnInfinityAfterTheLast) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const Layout layout{1, 12, 40};
+  const float taps[] = {0.5f, -0.25f, 0.125f};
+  std::vector<float> current(480), grad_potential(480);
+  current[2 * 40 + 3] = grad_potential[9 * 40 + 3] = INFINITY;
+  OnDevice device(1);
+  KernelFilter<float> filter;
+  filter.taps.kernel = {device.in(taps, 3), 3, 1, 1};
+  KernelFilter<float>::Forward to{.current = device.in(current.data(), 480), .potential = device.out<float>(480)};
+  ASSERT_EQ(device.forward(layout, filter, to), Status::ok);
+  KernelFilter<float>::Backward back{
+      .potential = to.potential, .grad_potential = device.in(grad_potential.data(), 480), .grad_current = device.out<float>(480)};
+  ASSERT_EQ(device.backward(layout, filter, Method::exodus, Surrogate<float>{}, back), Status::ok);
+  const auto potential = device.fetch(to.potential, 480), grad_current = device.fetch(back.grad_current, 480);
+  for (int n = 0; n < 12; ++n) {
+    for (int j = 0; j < 40; ++j) {
+      const auto k = static_cast<std::size_t>(n * 40 + j);
+      EXPECT_EQ(std::isfinite(potential[k]), !(j == 3 && n >= 2 && n < 5)) << "neuron " << j << ", step " << n;
+      EXPECT_EQ(std::isfinite(grad_current[k]), !(j == 3 && n >= 7 && n < 10)) << "neuron " << j << ", step " << n;
+    }
+  }
+}
+
+TEST(CudaTaps, NeedTheWorkspaceThatIsSaid) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const Layout layout{1, 4, 3};
+  const std::vector<float> values(12);
+  OnDevice device(1);
+  Srm<float> neuron;
+  neuron.taps.nu = {device.in(values.data(), 5), 5, 1, 1};
+  const Srm<float>::Forward to{.current = device.in(values.data(), 12), .potential = device.out<float>(12)};
+  Workspace memory = cuda::workspace(layout, neuron, to);
+  EXPECT_EQ(cuda::forward(layout, neuron, to, memory), Status::null_pointer);
+  memory.data = device.out<char>(static_cast<std::int64_t>(memory.bytes));
+  EXPECT_EQ(cuda::forward(layout, neuron, to, memory), Status::ok);
+  EXPECT_TRUE(finish());
+  EXPECT_EQ(cuda::forward(layout, neuron, to, {memory.data, memory.bytes - 1}), Status::workspace_too_small);
+}
+
+}   // namespace
+}   // namespace exodus::test
