@@ -1,0 +1,17 @@
+# cmake -D REPORT=<file> -P fresh_report.cmake -- <command>...: removes a compiler's report of before and runs the compiler, which would
+# append to it (GCC's -fopt-info).
+file(REMOVE "${REPORT}")
+set(command "")
+set(begun OFF)
+math(EXPR last "${CMAKE_ARGC} - 1")
+foreach(k RANGE ${last})
+  if(begun)
+    list(APPEND command "${CMAKE_ARGV${k}}")
+  elseif(CMAKE_ARGV${k} STREQUAL "--")
+    set(begun ON)
+  endif()
+endforeach()
+execute_process(COMMAND ${command} RESULT_VARIABLE result)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "the compiler failed: ${result}")
+endif()
