@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import _run, _threads
+from .._arrays import Arrangement, BoundParameter
 from .._backends import Array
 from .._run import Filtered, SurrogateLike, check_algorithm, check_surrogate, run_backward, run_forward
 from .._run import Trace as ArrayTrace
@@ -36,7 +37,39 @@ class Trace:
     spikes: Tensor | None
     potential: Tensor
     state: Any
-    _record: Any = field(default=None, repr=False)  # an ArrayTrace without arrays over time
+    _record: Any = field(default=None, repr=False)
+
+
+@dataclass
+class _Record:
+    """A forward pass without its arrays over time, which autograd saves."""
+
+    neuron: Neuron
+    time_axis: int | None
+    arrangement: Arrangement
+    parameters: dict[str, BoundParameter]
+    type_name: str
+
+    def trace(
+        self,
+        spikes: Array | None = None,
+        potential: Array | None = None,
+        current: Array | None = None,
+        initial: Any = None,
+    ) -> ArrayTrace:
+        """The pass with what is there of its arrays."""
+        return ArrayTrace(
+            spikes,
+            potential,
+            None,
+            self.neuron,
+            current,
+            initial,
+            self.time_axis,
+            self.arrangement,
+            self.parameters,
+            self.type_name,
+        )
 
 
 @dataclass
@@ -123,7 +156,7 @@ class _DifferentiatedOnce(torch.autograd.Function):
 class _Spike(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, call: Call, records: list[ArrayTrace], current: Tensor, *rest: Tensor
+        ctx: Any, call: Call, records: list[Any], current: Tensor, *rest: Tensor
     ) -> tuple[Tensor | None, ...]:
         neuron, count = call.neuron, len(call.learnt)
         state = rest[count:] or None
@@ -142,11 +175,10 @@ class _Spike(torch.autograd.Function):
         )
         results = (trace.potential, trace.spikes, *trace.state)
         tensors = tuple(None if result is None else _tensor(result) for result in results)
-        record = replace(trace, spikes=None, potential=None, state=None, current=None)
-        records.append(record)
+        record = _Record(neuron, trace.time_axis, trace._arrangement, trace._parameters, trace._type_name)
+        records += (record, trace.initial_state)
         ctx.set_materialize_grads(False)
-        ctx.call, ctx.has_state = call, state is not None
-        ctx.record = replace(record, initial_state=None)
+        ctx.call, ctx.record, ctx.has_state = call, record, state is not None
         # The current is read by the gradient of the gain alone; a linear neuron's input needs neither.
         wanted = [name for name, tensor in zip(call.learnt, rest, strict=False) if tensor.requires_grad]
         ctx.reads_recording = neuron._reads_recording(wanted)
@@ -189,14 +221,14 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def _recorded(ctx: Any) -> ArrayTrace:
         """The forward pass, from what was saved of it."""
-        record: ArrayTrace = ctx.record
+        record: _Record = ctx.record
         saved = list(map(_memory, ctx.saved_tensors))
-        current = record._arrangement.place(saved.pop()) if ctx.reads_current else None
+        current = record.arrangement.place(saved.pop()) if ctx.reads_current else None
         if not ctx.reads_recording:
-            return replace(record, current=current)
+            return record.trace()
         potential, *state = saved
         initial = record.neuron._state(*state) if ctx.has_state else None
-        return replace(record, potential=potential, current=current, initial_state=initial)
+        return record.trace(None, potential, current, initial)
 
 
 def run(call: Call, current: Any, learnt: Mapping[str, Tensor], state: Any) -> Trace:
@@ -210,11 +242,11 @@ def run(call: Call, current: Any, learnt: Mapping[str, Tensor], state: Any) -> T
             f"state must be a tuple of {len(fields)} tensors ({', '.join(fields)}), got {state!r:.80}"
         )
     inputs = (current, *learnt.values(), *(state or ()))
-    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-        call.with_potential = True  # a backward pass may read it
-    records: list[ArrayTrace] = []
+    if not call.with_potential and torch.is_grad_enabled():  # a backward pass may read it
+        call.with_potential = any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+    records: list[Any] = []
     potential, spikes, *final = _Spike.apply(call, records, *inputs)
-    return Trace(spikes, potential, call.neuron._state(*final), records[0])
+    return Trace(spikes, potential, call.neuron._state(*final), records)
 
 
 def spike(
@@ -315,11 +347,12 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     TypeError
         For what is no such trace, one on a GPU, and an SRM whose refractory kernel is not `Exponential`.
     """
-    if not isinstance(trace, Trace) or not isinstance(trace._record, ArrayTrace):
+    if not isinstance(trace, Trace) or trace._record is None:
         raise TypeError(f"trace must be what exodus_core.torch.spike returned, got {type(trace).__name__}")
     check_surrogate(surrogate)
     if trace.potential.is_cuda:
         raise TypeError("trace must be of tensors on the CPU, got tensors on a GPU: run the neuron there")
     spikes = None if trace.spikes is None else _memory(trace.spikes)
-    recorded = replace(trace._record, spikes=spikes, potential=_memory(trace.potential))
+    record, initial = trace._record
+    recorded = record.trace(spikes, _memory(trace.potential), initial=initial)
     return _run.growth(recorded, _array_surrogate(surrogate))
