@@ -396,11 +396,6 @@ def test_learnt_value_that_is_no_floating_point_number():
         layer(CURRENT)
 
 
-def test_base_of_the_layers():
-    with raises(TypeError, "Layer", "LIF", "from_neuron"):
-        snn.Layer(NEURON)
-
-
 def test_unknown_keyword():
     with raises(TypeError, "LIF()", "beta"):
         snn.LIF(0.9, beta=0.5)
@@ -414,7 +409,11 @@ def test_unknown_keyword():
 
 @pytest.mark.parametrize("neuron", [snn.LIF(0.9), 0.9, ec.LIF, None], ids=lambda n: type(n).__name__)
 def test_something_else_instead_of_a_descriptor(neuron):
-    for run in (lambda: snn.spike(CURRENT, neuron), lambda: snn.from_neuron(neuron)):
+    for run in (
+        lambda: snn.spike(CURRENT, neuron),
+        lambda: snn.from_neuron(neuron),
+        lambda: snn.Layer(neuron),
+    ):
         with raises(TypeError, "neuron", "exodus_core.LIF", type(neuron).__name__):
             run()
 

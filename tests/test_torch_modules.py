@@ -227,6 +227,12 @@ def test_signature_names_every_keyword(kind):
     assert list(inspect.signature(snn.from_neuron).parameters) == ["neuron", *OF_EACH_LAYER]
 
 
+def test_base_is_the_layer_of_any_descriptor():
+    assert list(inspect.signature(snn.Layer).parameters) == ["neuron", *OF_EACH_LAYER]
+    for neuron in (ec.LIF(0.5), ec.ExpLeak(0.5)):
+        assert_runs(snn.Layer(neuron, time_dim=0), neuron)
+
+
 def test_signature_of_a_subclass_is_its_own():
     class Mine(snn.LIF):
         def __init__(self, decay):

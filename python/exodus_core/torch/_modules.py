@@ -97,7 +97,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 class Layer(nn.Module):
-    """Base of the spiking layers; see ``LIF`` for what they share."""
+    """Base of the spiking layers: of a descriptor, with the keywords of ``from_neuron``; see ``LIF``."""
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
 
@@ -108,7 +108,7 @@ class Layer(nn.Module):
             cls.__init__ = _initialiser(descriptor)  # type: ignore[method-assign]
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        raise TypeError("Layer is the base of the layers: use one of them, such as LIF, or from_neuron")
+        self._build(*args, **keywords)
 
     def _build(
         self,
@@ -121,6 +121,10 @@ class Layer(nn.Module):
         output: str | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(neuron, Neuron):
+            raise TypeError(
+                f"neuron must be a descriptor such as exodus_core.LIF, got {type(neuron).__name__}"
+            )
         output = output if output is not None else ("spikes" if neuron._fires else "potential")
         if output not in OUTPUTS or (output == "spikes" and not neuron._fires):
             allowed = OUTPUTS if neuron._fires else OUTPUTS[1:]
@@ -448,6 +452,7 @@ class ExpLeak(Layer, descriptor=neurons.ExpLeak):
     """
 
 
+Layer.__init__.__signature__ = inspect.signature(Layer._build)  # type: ignore[attr-defined]
 _OF_EACH_LAYER = inspect.Signature([p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY])
 
 
