@@ -6,6 +6,7 @@
 /// dense Jacobian of (S9). `by_unrolling` is the chain rule through the recorded steps, last first; it is linear in time, so it serves the
 /// large layouts. That both agree is a test of its own, together with the paper's form (S16), with kernels instead of states.
 #include <algorithm>
+#include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
 #include <functional>
 

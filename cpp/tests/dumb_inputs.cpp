@@ -1,5 +1,6 @@
 /// @file
 /// Impossible arguments give the status that says so, write nothing and never crash; what is merely odd works.
+#include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
 #include <functional>
 
