@@ -8,6 +8,7 @@
 #include "cpu/plan.hpp"
 #include "cpu/threads.hpp"
 #include "exodus/exodus.hpp"
+#include "floating_point.hpp"
 
 #ifndef EXODUS_VERSION
 #error "the build defines EXODUS_VERSION"
@@ -203,6 +204,16 @@ void add_reduced(double* out, const double* sums, std::int64_t neurons, const Pa
   }
 }
 
+/// Sets the wanted gradients to zero: sums over neurons are added to them.
+template <class N, class V>
+void clear_gradients(const Wanted<N>& wanted, const Param<V>* parameters, const FirRole<V>* roles) {
+  const auto clear = [](double* grad, std::int64_t count) {
+    for (std::int64_t c = 0; grad != nullptr && c < count; ++c) grad[c] = 0;
+  };
+  for (int k = 0; k < Traits<N>::parameters; ++k) clear(wanted.grad[k], parameters[k].count);
+  for (int k = 0; k < Traits<N>::kernels; ++k) clear(wanted.taps[k], roles[k].taps.length * roles[k].taps.count);
+}
+
 }   // namespace
 
 template <class N>
@@ -210,8 +221,10 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   using V = typename Traits<N>::V;
   const cpu::Kernels<V>* const kernels = kernels_for<V>();
   if (kernels == nullptr) return Status::unsupported;
+  const FloatingPointMode mode;
   cpu::ForwardPlan<V> plan;
   if (const Status status = read(layout, neuron, arrays, plan); status != Status::ok) return status;
+  if (empty(layout)) return Status::ok;
   const Slots slots = forward_slots<N>(layout, plan.fir);
   if (workspace.bytes < slots.bytes) return Status::workspace_too_small;
   if (workspace.data == nullptr) return Status::null_pointer;
@@ -230,7 +243,7 @@ template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward&, int threads) noexcept {
   using V = typename Traits<N>::V;
   FirRole<V> roles[2];
-  if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   const Slots slots = forward_slots<N>(layout, roles);
   return {nullptr, slots_size<V>(layout, slots, threads_for(layout, threads)), threads};
 }
@@ -239,7 +252,7 @@ template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays, int threads) noexcept {
   using V = typename Traits<N>::V;
   FirRole<V> roles[2];
-  if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   const Wanted<N> wanted(neuron, arrays);
   for (int k = 0; k < 2; ++k) roles[k].summed = wanted.taps[k] != nullptr;
   // Whatever the method and the surrogate are: the most that any needs.
@@ -263,9 +276,14 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   using V = typename T::V;
   const cpu::Kernels<V>* const kernels = kernels_for<V>();
   if (kernels == nullptr) return Status::unsupported;
+  const FloatingPointMode mode;
   cpu::BackwardPlan<V> plan;
   const Wanted<N> wanted(neuron, arrays);
   if (const Status status = read(layout, neuron, method, surrogate, arrays, wanted, plan); status != Status::ok) return status;
+  if (empty(layout)) {
+    clear_gradients(wanted, plan.parameters, plan.fir);
+    return Status::ok;
+  }
   const bool with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr, plan.fir);
   const Parts<N> parts(layout, wanted, plan.fir, with_tapes);
   const Slots slots = backward_slots<N>(layout, plan.fir, wanted.sums > 0, with_tapes, method == Method::bptt);
@@ -295,10 +313,9 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   auto task = [&](std::int64_t row, int thread) { kernels->backward(plan, row, thread); };
   cpu::parallel_for(plan.rows.count, threads, task);
 
+  clear_gradients(wanted, plan.parameters, plan.fir);
   for (int k = 0; k < T::parameters; ++k) {
-    if (wanted.grad[k] == nullptr) continue;
-    for (std::int64_t c = 0; c < plan.parameters[k].count; ++c) wanted.grad[k][c] = 0;
-    add_reduced(wanted.grad[k], plan.sums[k], neurons, plan.parameters[k], +1);
+    if (wanted.grad[k] != nullptr) add_reduced(wanted.grad[k], plan.sums[k], neurons, plan.parameters[k], +1);
   }
   for_each_tie(neuron, [&](const Tie& tie) {
     if (wanted.grad[tie.target] == nullptr) return;
@@ -307,9 +324,8 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   for (int k = 0; k < T::kernels; ++k) {
     const Taps<V>& taps = plan.fir[k].taps;
     for (std::int64_t tap = 0; wanted.taps[k] != nullptr && tap < taps.length; ++tap) {
-      double* const grad = wanted.taps[k] + tap * taps.count;
-      for (std::int64_t c = 0; c < taps.count; ++c) grad[c] = 0;
-      add_reduced(grad, plan.fir[k].sums + tap * neurons, neurons, Param<V>(taps.data, taps.count, taps.repeat), +1);
+      add_reduced(wanted.taps[k] + tap * taps.count, plan.fir[k].sums + tap * neurons, neurons,
+                  Param<V>(taps.data, taps.count, taps.repeat), +1);
     }
   }
   return Status::ok;
@@ -324,12 +340,22 @@ Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& thr
   if (count < 0) return Status::bad_layout;
   if (!valid(threshold)) return Status::bad_parameter;
   if (count > 0 && (potential == nullptr || h == nullptr)) return Status::null_pointer;
+  const FloatingPointMode mode;
   constexpr std::int64_t chunk = 16384;
   auto task = [&](std::int64_t k, int /*thread*/) {
     const std::int64_t end = (k + 1) * chunk < count ? (k + 1) * chunk : count;
     kernels->evaluate(surrogate, threshold, k * chunk, end, potential, h);
   };
   cpu::parallel_for(ceil_div(count, chunk), get_num_threads(), task);
+  return Status::ok;
+}
+
+Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays) noexcept {
+  if (count < 0) return Status::bad_layout;
+  if (!valid(dt) || !valid(tau)) return Status::bad_parameter;
+  if (count > 0 && decays == nullptr) return Status::null_pointer;
+  const FloatingPointMode mode;
+  for (std::int64_t k = 0; k < count; ++k) decays[k] = decay(value_of(dt, k), value_of(tau, k));
   return Status::ok;
 }
 

@@ -22,10 +22,15 @@ inline bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
 }
 
 inline bool valid(const Layout& layout) {
-  if (layout.outer < 1 || layout.time < 1 || layout.inner < 1) return false;
+  if (layout.outer < 0 || layout.time < 1 || layout.inner < 0) return false;
   std::int64_t neurons, elements, bytes;
   constexpr std::int64_t most = 32 * sizeof(double);   // bytes for an element: arrays and the workspace, generously
   return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, most, bytes);
+}
+
+/// Whether there are no neurons, as in the last share of a batch that was divided.
+inline bool empty(const Layout& layout) {
+  return layout.outer == 0 || layout.inner == 0;
 }
 
 template <class V>
@@ -178,7 +183,7 @@ template <class N, class Element>
 Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename Traits<N>::V, Element>& call) {
   using T = Traits<N>;
   if (!valid(layout)) return Status::bad_layout;
-  if (arrays.current == nullptr) return Status::null_pointer;
+  if (arrays.current == nullptr && !empty(layout)) return Status::null_pointer;
   if (const Status status = read_neuron(layout, neuron, arrays.initial, call); status != Status::ok) return status;
   call.current = arrays.current;
   call.potential = arrays.potential;
@@ -198,8 +203,9 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
     return Status::unsupported;
   if (const Status status = read_neuron(layout, neuron, arrays.initial, call); status != Status::ok) return status;
   if (!wanted.possible(call.fir)) return Status::unsupported;
-  if (arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
-  if (wanted.reads_current() && arrays.current == nullptr) return Status::null_pointer;
+  const bool needed = !empty(layout);
+  if (needed && arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
+  if (needed && arrays.current == nullptr && wanted.reads_current()) return Status::null_pointer;
   for (int k = 0; k < 2; ++k) call.fir[k].summed = wanted.taps[k] != nullptr;
   call.method = method;
   const auto& [a, b, c] = surrogate.shape;

@@ -3,6 +3,7 @@
 #include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
 #include <functional>
+#include <utility>
 
 #include "support.hpp"
 
@@ -59,12 +60,15 @@ class DumbInputs : public testing::Test {
 using Types = testing::Types<float, double>;
 TYPED_TEST_SUITE(DumbInputs, Types, TypeName);
 
-TYPED_TEST(DumbInputs, SizesBelowOneOrBeyond64Bits) {
+TYPED_TEST(DumbInputs, NoTimeNegativeSizesOrBeyond64Bits) {
   using V = TypeParam;
-  const Layout bad[] = {{0, 4, 3},
-                        {2, 0, 3},
-                        {2, 4, 0},
+  const Layout bad[] = {{2, 0, 3},
+                        {0, 0, 3},
+                        {2, 0, 0},
                         {-1, 4, 3},
+                        {-1, 4, 0},
+                        {0, 4, -1},
+                        {0, -4, 3},
                         {2, -4, 3},
                         {2, 4, -3},
                         {-2, -4, 3},
@@ -81,6 +85,41 @@ TYPED_TEST(DumbInputs, SizesBelowOneOrBeyond64Bits) {
     EXPECT_EQ(workspace(layout, Lif<V>{}, this->backward_arrays()).bytes, 0u) << describe(layout);
     EXPECT_EQ(forward(layout, ExpLeak<V>{}, {.current = this->current_.data(), .potential = this->out_.data()}), Status::bad_layout);
     EXPECT_TRUE(this->untouched());
+  }
+}
+
+/// Nothing is written but the gradients of parameters, and every other array may be null.
+TYPED_TEST(DumbInputs, NoNeurons) {
+  using V = TypeParam;
+  for (const Layout& layout : {Layout{0, 4, 3}, Layout{2, 4, 0}, Layout{0, 4, 0}, Layout{0, huge, huge}, Layout{huge, 1, 0}}) {
+    const std::string what = describe(layout);
+    EXPECT_EQ(workspace(layout, Lif<V>{}, this->forward_arrays()).bytes, 0u) << what;
+    EXPECT_EQ(workspace(layout, Lif<V>{}, this->backward_arrays()).bytes, 0u) << what;
+    EXPECT_EQ(forward(layout, Lif<V>{}, this->forward_arrays()), Status::ok) << what;
+    EXPECT_EQ(forward(layout, Lif<V>{}, {}), Status::ok) << what;
+    EXPECT_EQ(forward(layout, Srm<V>{}, {}), Status::ok) << what;
+    EXPECT_TRUE(this->untouched()) << what;
+    for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+      EXPECT_EQ(backward(layout, Lif<V>{}, method, Surrogate<V>{}, {}), Status::ok) << what;
+      for (double& grad : this->grads_) grad = -7;
+      EXPECT_EQ(backward(layout, Lif<V>{}, method, Surrogate<V>{}, this->backward_arrays()), Status::ok) << what;
+      for (double& grad : this->grads_) EXPECT_EQ(std::exchange(grad, -7), 0) << what;
+      EXPECT_TRUE(this->untouched()) << what;
+    }
+    const V values[6] = {};
+    double taps[6] = {1, 2, 3, 4, 5, 6}, threshold[2] = {7, 8};
+    Srm<V> srm;
+    srm.threshold = Param<V>(values, 2);
+    srm.taps.nu = {values, 3, 2, 1};
+    typename Srm<V>::Backward arrays;
+    arrays.grad.threshold = threshold;
+    arrays.grad_taps.nu = taps;
+    EXPECT_EQ(backward(layout, srm, Method::exodus, Surrogate<V>{}, arrays), Status::ok) << what;
+    for (const double grad : taps) EXPECT_EQ(grad, 0) << what;
+    for (const double grad : threshold) EXPECT_EQ(grad, 0) << what;
+    srm.max_spikes = -1;
+    EXPECT_EQ(backward(layout, srm, Method::exodus, Surrogate<V>{}, arrays), Status::bad_parameter) << what;
+    EXPECT_EQ(forward(layout, srm, {}), Status::bad_parameter) << what;
   }
 }
 
@@ -244,6 +283,27 @@ TYPED_TEST(DumbInputs, WhatIsAllowed) {
   for (const int threads : {-1, 0, 1000, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()}) {
     EXPECT_EQ(run_forward(this->layout, Lif<V>{}, this->forward_arrays(), threads), Status::ok);
   }
+}
+
+TEST(DumbInputs, DecaysOfNoArray) {
+  double out[2] = {-7, -7};
+  const double taus[2] = {2, 5};
+  EXPECT_EQ(decay(Param<double>(1), Param<double>(taus, 2), -1, out), Status::bad_layout);
+  EXPECT_EQ(decay(Param<double>(), Param<double>(taus, 2), 2, out), Status::bad_parameter);
+  EXPECT_EQ(decay(Param<double>(1), Param<double>(nullptr, 2), 2, out), Status::bad_parameter);
+  EXPECT_EQ(decay(Param<double>(1), Param<double>(taus, 2, 0), 2, out), Status::bad_parameter);
+  EXPECT_EQ(decay(Param<double>(1), Param<double>(taus, 2), 2, nullptr), Status::null_pointer);
+  EXPECT_EQ(decay(Param<double>(1), Param<double>(taus, 2), 0, nullptr), Status::ok);
+  EXPECT_EQ(out[0], -7);
+  EXPECT_EQ(decay(Param<double>(1), Param<double>(taus, 2), 2, out), Status::ok);
+  EXPECT_NEAR(out[0], std::exp(-0.5), 1e-15);
+  EXPECT_NEAR(out[1], std::exp(-0.2), 1e-15);
+  for (const double tau : {0.0, -1.0, std::numeric_limits<double>::infinity(), 1e-320}) {
+    EXPECT_EQ(decay(Param<double>(1), Param<double>(tau), 1, out), Status::ok);
+    EXPECT_TRUE(out[0] == 0 || out[0] == 1) << tau;
+  }
+  EXPECT_EQ(decay(Param<double>(1), Param<double>(std::nan("")), 1, out), Status::ok);
+  EXPECT_TRUE(std::isnan(out[0]));
 }
 
 TEST(DumbInputs, EveryStatusHasAMessage) {

@@ -1,6 +1,7 @@
 /// @file
 /// The extension with the kernels of the CPU.
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "calls.hpp"
@@ -50,16 +51,30 @@ class OnCpu {
 
 void evaluate(const std::string& type_name, const py::object& surrogate, const py::handle& threshold, const py::array& potential,
               py::array& h) {
+  const exodus::FloatingPointMode mode;
   const auto run = [&]<class S>(S) {
-    const exodus::Surrogate<S> bend = to_surrogate<S>(surrogate);
-    const auto param = to_param<S>(threshold);
-    const S* const u = pointer<const S>(potential);
-    S* const values = pointer<S>(h);
     const std::int64_t count = potential.size();
-    const py::gil_scoped_release release;
-    check(exodus::evaluate(bend, param, count, u, values));
+    const exodus::Surrogate<S> bend = to_surrogate<S>(surrogate, count);
+    const auto param = to_param<S>(threshold);
+    const S* const u = pointer<const S>(potential, count);
+    S* const values = pointer<S>(h, count);
+    check(without_lock([&] { return exodus::evaluate(bend, param, count, u, values); }));
   };
   type_name == "float64" ? run(double{}) : run(float{});
+}
+
+/// The library's floating-point mode, for arithmetic of the package's own, until end().
+class DefaultMode {
+ public:
+  void end() { mode_.reset(); }
+
+ private:
+  std::optional<exodus::FloatingPointMode> mode_{std::in_place};
+};
+
+void decay(const py::object& dt, const py::object& tau, py::array& decays) {
+  const std::int64_t count = decays.size();
+  check(exodus::decay(to_param<double>(dt), to_param<double>(tau), count, pointer<double>(decays, count)));
 }
 
 template <class N>
@@ -84,11 +99,15 @@ py::dict models() {
 
 }   // namespace
 
+// pybind11's entry point gets another name, since ours has to come before it.
+#define PyInit__core PyInit_unguarded_core
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Kernels of exodus_core; use the package's functions, which check their arguments.";
   m.def("forward", &exodus::python::forward<OnCpu>);
   m.def("backward", &exodus::python::backward<OnCpu>);
   m.def("evaluate", &evaluate);
+  m.def("decay", &decay);
+  py::class_<DefaultMode>(m, "DefaultMode").def(py::init<>()).def("end", &DefaultMode::end);
   m.def("get_num_threads", &exodus::get_num_threads);
   m.def("set_num_threads", &exodus::set_num_threads);
   m.def("isa", &exodus::isa);
@@ -99,4 +118,10 @@ PYBIND11_MODULE(_core, m) {
       EXODUS_SURROGATES(EXODUS_KIND)
 #undef EXODUS_KIND
   };
+}
+
+#undef PyInit__core
+
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  return exodus::python::is_main_interpreter("exodus_core") ? PyInit_unguarded_core() : nullptr;
 }

@@ -8,12 +8,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <unistd.h>
+
 #include <array>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 
+#include "checks.hpp"
 #include "exodus/exodus.hpp"
+#include "floating_point.hpp"
 #include "registry.hpp"
 
 namespace py = pybind11;
@@ -22,13 +26,19 @@ namespace exodus::python {
 
 using Sizes = std::array<std::int64_t, 3>;
 
-/// The first element of an array, which is one of NumPy's or, on a device, its address; null for None.
+/// The first element of an array of `count` elements, which is one of NumPy's or, on a device, its address; null for None. The package
+/// checks arrays and names them in its errors; that no memory is read or written beyond one of NumPy's is made sure here once more.
 template <class X>
-X* pointer(const py::handle& array) {
+X* pointer(const py::handle& array, std::int64_t count) {
   if (array.is_none()) return nullptr;
   if (py::isinstance<py::int_>(array)) return reinterpret_cast<X*>(array.cast<std::uintptr_t>());
   if (!py::isinstance<py::array>(array)) throw py::type_error("expected a numpy array, an address or None");
-  return static_cast<X*>(const_cast<void*>(py::reinterpret_borrow<py::array>(array).data()));
+  const auto values = py::reinterpret_borrow<py::array>(array);
+  if (values.itemsize() != static_cast<py::ssize_t>(sizeof(X)) || values.size() != count) {
+    throw py::value_error("an array has another size than the call needs");
+  }
+  if (!std::is_const_v<X> && !values.writeable()) throw py::value_error("a result cannot be written");
+  return static_cast<X*>(const_cast<void*>(values.data()));
 }
 
 inline void check(Status status) {
@@ -36,11 +46,42 @@ inline void check(Status status) {
   if (status != Status::ok) throw py::value_error(message(status));
 }
 
+/// Takes the interpreter's lock back. When the interpreter is ending, CPython before 3.14 ends a thread that asks for it, by an unwinding
+/// of its stack that C++ answers with terminate(), and that would release Python's objects without the lock. Such a thread then waits here
+/// for the end of the process, as it does in CPython from 3.14 on.
+inline void lock_interpreter(PyThreadState* thread) {
+  struct WaitsIfUnwound {
+    bool locked = false;
+    ~WaitsIfUnwound() {
+      while (!locked) pause();
+    }
+  } waits;
+  PyEval_RestoreThread(thread);
+  waits.locked = true;
+}
+
+/// Calls f without the interpreter's lock and returns what it returns; f must not throw.
+template <class F>
+Status without_lock(F&& f) {
+  PyThreadState* const thread = PyEval_SaveThread();
+  const Status status = f();
+  lock_interpreter(thread);
+  return status;
+}
+
+/// Whether a module may be loaded into this interpreter; if not, an ImportError is set. pybind11 would wait for ever for the lock of the
+/// main interpreter, which the thread has already.
+inline bool is_main_interpreter(const char* module) {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return true;
+  PyErr_Format(PyExc_ImportError, "%s cannot be loaded into a sub-interpreter: it runs in Python's main interpreter only", module);
+  return false;
+}
+
 template <class V>
 Param<V> to_param(const py::handle& value) {
   if (py::isinstance<py::tuple>(value)) {
     const auto [values, count, repeat] = value.cast<std::tuple<py::object, std::int64_t, std::int64_t>>();
-    return {pointer<const V>(values), count, repeat};
+    return {pointer<const V>(values, count), count, repeat};
   }
   return Param<V>(static_cast<V>(value.cast<double>()));
 }
@@ -48,7 +89,9 @@ Param<V> to_param(const py::handle& value) {
 template <class V>
 Taps<V> to_taps(const py::handle& value) {
   const auto [values, length, count, repeat] = value.cast<std::tuple<py::object, std::int64_t, std::int64_t, std::int64_t>>();
-  return {pointer<const V>(values), length, count, repeat};
+  std::int64_t elements;
+  if (!multiply(length, count, elements)) throw py::value_error("expected taps of a size that memory can have");
+  return {pointer<const V>(values, elements), length, count, repeat};
 }
 
 /// Sets the options that are given by name; enumerators are numbers in the order of their declaration.
@@ -86,14 +129,63 @@ N to_neuron(const py::dict& parameters, const py::dict& options) {
   return neuron;
 }
 
-/// Arrays in the order of the struct's fields; an empty tuple leaves them null.
-template <class Struct, class X>
-Struct to_fields(const py::tuple& arrays) {
+/// How many elements the arrays of a call have, if it may be.
+struct Counts {
+  std::int64_t neurons, elements;
+
+  explicit Counts(const Layout& layout) {
+    if (!valid(layout)) throw py::value_error(message(Status::bad_layout));
+    neurons = layout.outer * layout.inner;
+    elements = neurons * layout.time;
+  }
+};
+
+/// How many elements the arrays of a model's states have.
+template <class N>
+std::array<std::int64_t, Traits<N>::states> state_sizes(const N& neuron, std::int64_t neurons) {
+  std::array<std::int64_t, Traits<N>::states> sizes;
+  sizes.fill(neurons);
+  FirRole<typename Traits<N>::V> roles[2];
+  if (!set_taps(neuron, neurons, roles)) throw py::value_error(message(Status::bad_parameter));
+  for (int k = 0; k < Traits<N>::kernels; ++k) {
+    if (roles[k].taps.length == 0) continue;
+    std::int64_t* const own = sizes.data() + first_hidden<N> + kernel_states * k;
+    own[0] = (roles[k].taps.length - 1) * neurons, own[1] = 0;
+  }
+  return sizes;
+}
+
+/// The sizes of the arrays of parameters' gradients.
+template <class N>
+std::array<std::int64_t, Traits<N>::parameters> parameter_sizes(const N& neuron) {
+  Param<typename Traits<N>::V> parameters[Traits<N>::parameters];
+  check(set_parameters(neuron, parameters));
+  std::array<std::int64_t, Traits<N>::parameters> sizes;
+  for (std::size_t k = 0; k < sizes.size(); ++k) sizes[k] = parameters[k].count;
+  return sizes;
+}
+
+/// The sizes of the arrays of taps' gradients.
+template <class N>
+auto taps_sizes(const N& neuron) {
+  std::array<std::int64_t, std::size(N::taps_names)> sizes;
+  for_each_field<std::size(N::taps_names)>(neuron.taps,
+                                           [&](const auto& taps, int k) { sizes[static_cast<std::size_t>(k)] = taps.length * taps.count; });
+  return sizes;
+}
+
+/// Arrays of these sizes in the order of the struct's fields; an empty tuple leaves them null.
+template <class Struct, class X, std::size_t Count>
+Struct to_fields(const py::tuple& arrays, const std::array<std::int64_t, Count>& sizes) {
   Struct fields{};
   constexpr int count = field_count<Struct, X*>;
   if (arrays.empty()) return fields;
   if (arrays.size() != count) throw py::value_error("expected " + std::to_string(count) + " arrays");
-  for_each_field<count>(fields, [&](X*& field, int k) { field = pointer<X>(arrays[static_cast<std::size_t>(k)]); });
+  static_assert(count == Count);
+  for_each_field<count>(fields, [&](X*& field, int k) {
+    const auto place = static_cast<std::size_t>(k);
+    field = pointer<X>(arrays[place], sizes[place]);
+  });
   return fields;
 }
 
@@ -125,28 +217,30 @@ template <class Engine>
 void forward(const std::string& model, const std::string& type_name, const Sizes& sizes, const py::dict& parameters,
              const py::dict& options, const py::object& current, const py::tuple& initial, const py::object& spikes,
              const py::object& potential, const py::tuple& final, const py::object& where) {
+  const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
     using Final = typename N<S>::template State<V*>;
     const N<S> neuron = to_neuron<N<S>>(parameters, options);
-    typename N<S>::Forward arrays;
-    arrays.current = pointer<const S>(current);
-    arrays.initial = to_fields<State, const V>(initial);
-    arrays.spikes = pointer<S>(spikes);
-    arrays.potential = pointer<V>(potential);
-    arrays.final = to_fields<Final, V>(final);
     const Layout layout{sizes[0], sizes[1], sizes[2]};
+    const auto [neurons, elements] = Counts(layout);
+    const auto of_states = state_sizes(neuron, neurons);
+    typename N<S>::Forward arrays;
+    arrays.current = pointer<const S>(current, elements);
+    arrays.initial = to_fields<State, const V>(initial, of_states);
+    arrays.spikes = pointer<S>(spikes, elements);
+    arrays.potential = pointer<V>(potential, elements);
+    arrays.final = to_fields<Final, V>(final, of_states);
     const Engine engine(where);
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
-    const py::gil_scoped_release release;
-    check(engine.forward(layout, neuron, arrays, memory.workspace()));
+    check(without_lock([&] { return engine.forward(layout, neuron, arrays, memory.workspace()); }));
   });
 }
 
 /// `surrogate` is (kind, scale, a, b, c), or an array of values.
 template <class S>
-Surrogate<S> to_surrogate(const py::object& surrogate) {
+Surrogate<S> to_surrogate(const py::object& surrogate, std::int64_t elements) {
   using V = arithmetic_t<S>;
   Surrogate<S> result;
   if (py::isinstance<py::tuple>(surrogate)) {
@@ -155,7 +249,7 @@ Surrogate<S> to_surrogate(const py::object& surrogate) {
     result.scale = static_cast<V>(scale);
     result.shape[0] = static_cast<V>(a), result.shape[1] = static_cast<V>(b), result.shape[2] = static_cast<V>(c);
   } else {
-    result.values = pointer<const V>(surrogate);
+    result.values = pointer<const V>(surrogate, elements);
   }
   return result;
 }
@@ -166,28 +260,30 @@ void backward(const std::string& model, const std::string& type_name, const Size
               const py::tuple& initial, const py::object& grad_spikes, const py::object& grad_potential, const py::tuple& grad_final,
               const py::object& grad_current, const py::tuple& grad_initial, const py::tuple& grad_parameters, const py::tuple& grad_taps,
               const py::object& where) {
+  const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
     using Grads = typename N<S>::template State<V*>;
     const N<S> neuron = to_neuron<N<S>>(parameters, options);
-    const Surrogate<S> bend = to_surrogate<S>(surrogate);
     const Layout layout{sizes[0], sizes[1], sizes[2]};
+    const auto [neurons, elements] = Counts(layout);
+    const auto of_states = state_sizes(neuron, neurons);
+    const Surrogate<S> bend = to_surrogate<S>(surrogate, elements);
     typename N<S>::Backward arrays;
-    arrays.potential = pointer<const V>(potential);
-    arrays.current = pointer<const S>(current);
-    arrays.initial = to_fields<State, const V>(initial);
-    arrays.grad_spikes = pointer<const S>(grad_spikes);
-    arrays.grad_potential = pointer<const V>(grad_potential);
-    arrays.grad_final = to_fields<State, const V>(grad_final);
-    arrays.grad_current = pointer<S>(grad_current);
-    arrays.grad_initial = to_fields<Grads, V>(grad_initial);
-    arrays.grad = to_fields<typename N<S>::template Parameters<double*>, double>(grad_parameters);
-    if constexpr (has_taps<N<S>>) arrays.grad_taps = to_fields<decltype(arrays.grad_taps), double>(grad_taps);
+    arrays.potential = pointer<const V>(potential, elements);
+    arrays.current = pointer<const S>(current, elements);
+    arrays.initial = to_fields<State, const V>(initial, of_states);
+    arrays.grad_spikes = pointer<const S>(grad_spikes, elements);
+    arrays.grad_potential = pointer<const V>(grad_potential, elements);
+    arrays.grad_final = to_fields<State, const V>(grad_final, of_states);
+    arrays.grad_current = pointer<S>(grad_current, elements);
+    arrays.grad_initial = to_fields<Grads, V>(grad_initial, of_states);
+    arrays.grad = to_fields<typename N<S>::template Parameters<double*>, double>(grad_parameters, parameter_sizes(neuron));
+    if constexpr (has_taps<N<S>>) arrays.grad_taps = to_fields<decltype(arrays.grad_taps), double>(grad_taps, taps_sizes(neuron));
     const Engine engine(where);
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
-    const py::gil_scoped_release release;
-    check(engine.backward(layout, neuron, static_cast<Method>(method), bend, arrays, memory.workspace()));
+    check(without_lock([&] { return engine.backward(layout, neuron, static_cast<Method>(method), bend, arrays, memory.workspace()); }));
   });
 }
 

@@ -75,17 +75,35 @@ py::tuple dlpack(const py::capsule& capsule) {
   return py::make_tuple(reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset, int{tensor.code}, int{tensor.bits}, strides);
 }
 
+void decay(const py::object& dt, const py::object& tau, std::int64_t count, const py::object& decays, std::uintptr_t stream) {
+  using namespace exodus::python;
+  check(exodus::cuda::decay(to_param<double>(dt), to_param<double>(tau), count, pointer<double>(decays, count),
+                            reinterpret_cast<exodus::cuda::Stream>(stream)));
+}
+
+void wait(std::uintptr_t stream) {
+  using namespace exodus::python;
+  check(without_lock([&] { return exodus::cuda::wait(reinterpret_cast<exodus::cuda::Stream>(stream)); }));
+}
+
 }   // namespace
 
+// pybind11's entry point gets another name, since ours has to come before it.
+#define PyInit__cuda PyInit_unguarded_cuda
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of exodus_core; use the package's functions, which check their arguments.";
   m.def("forward", &exodus::python::forward<OnStream>);
   m.def("backward", &exodus::python::backward<OnStream>);
-  m.def(
-      "wait", [](std::uintptr_t stream) { exodus::python::check(exodus::cuda::wait(reinterpret_cast<exodus::cuda::Stream>(stream))); },
-      py::call_guard<py::gil_scoped_release>());
+  m.def("decay", &decay);
+  m.def("wait", &wait);
   m.def("dlpack", &dlpack);
   m.def("unavailable", &exodus::cuda::unavailable);
   m.attr("types") = std::vector<std::string>{"float32", "float64", "float16", "bfloat16"};
   m.attr("version") = EXODUS_VERSION;
+}
+
+#undef PyInit__cuda
+
+extern "C" PYBIND11_EXPORT PyObject* PyInit__cuda() {
+  return exodus::python::is_main_interpreter("exodus_core's CUDA kernels") ? PyInit_unguarded_cuda() : nullptr;
 }

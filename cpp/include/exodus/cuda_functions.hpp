@@ -30,6 +30,10 @@ EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const type
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept;
 
+/// As exodus::decay, on the device, with its bits.
+EXODUS_API Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays,
+                        Stream stream = nullptr) noexcept;
+
 /// Waits until a stream of the current device has come to its end: for callers without the CUDA runtime.
 EXODUS_API Status wait(Stream stream) noexcept;
 

@@ -10,7 +10,8 @@
 ///     exodus::Status status = exodus::forward(layout, neuron, arrays, workspace);
 ///
 /// Functions allocate nothing, throw nothing and keep no state but a pool of threads. They are defined for any parameter value; NaN and
-/// infinities in the data stay in their own neuron. Equations: in the models' headers.
+/// infinities in the data stay in their own neuron. They compute in the default floating-point mode, whatever the caller's is. Equations:
+/// in the models' headers.
 #pragma once
 
 #include "alif.hpp"

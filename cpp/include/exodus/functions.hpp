@@ -3,6 +3,7 @@
 /// file and the neuron's own.
 #pragma once
 
+#include "decay.hpp"
 #include "surrogate.hpp"
 #include "types.hpp"
 
@@ -33,7 +34,12 @@ template <class S>
 EXODUS_API Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& threshold, std::int64_t count,
                            const arithmetic_t<S>* potential, arithmetic_t<S>* h) noexcept;
 
-/// How many threads a call uses unless its workspace says otherwise: what was set, else EXODUS_NUM_THREADS, else the processors.
+/// decays[k] = e^(-dt / tau) for k < count, with dt and tau of element k: what a neuron's parameter is where its time constant is given.
+/// Forward results depend on its last bit, which the exponentials of different libraries do not share.
+EXODUS_API Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays) noexcept;
+
+/// How many threads a call uses unless its workspace says otherwise: what was set, else EXODUS_NUM_THREADS, else the processors that this
+/// process may use. A value of the variable that is no count, such as "many" or "0", is ignored.
 EXODUS_API int get_num_threads() noexcept;
 /// Sets it; values below 1 are taken as 1.
 EXODUS_API void set_num_threads(int threads) noexcept;

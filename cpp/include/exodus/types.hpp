@@ -12,7 +12,8 @@
 namespace exodus {
 
 /// The three sizes of an array with time on any axis. Element (o, n, i) is at (o*time + n)*inner + i; neuron j = o*inner + i.
-/// (T, N) is {1, T, N}; (B, T, C, H, W) is {B, T, C*H*W}; time last, (N, T), is {N, T, 1}.
+/// (T, N) is {1, T, N}; (B, T, C, H, W) is {B, T, C*H*W}; time last, (N, T), is {N, T, 1}. With `outer` or `inner` 0 there are no neurons:
+/// a call does nothing but set the gradients of parameters to zero, and null is fine for every other array.
 struct Layout {
   std::int64_t outer = 1;
   std::int64_t time = 0;
@@ -21,7 +22,7 @@ struct Layout {
 
 enum class [[nodiscard]] Status {
   ok,
-  bad_layout,            ///< a size below 1, or a product of sizes beyond int64
+  bad_layout,            ///< no time, a negative size, or a product of sizes beyond int64
   bad_parameter,         ///< a Param with count or repeat below 1, or max_spikes < 0, or an enumerator out of range
   null_pointer,          ///< an array that this call needs is null
   workspace_too_small,   ///< ask workspace() for the size
@@ -35,7 +36,7 @@ constexpr const char* message(Status status) noexcept {
     case Status::ok:
       return "ok";
     case Status::bad_layout:
-      return "a size of the layout is below 1, or their product is beyond 64 bits";
+      return "the layout has no time or a negative size, or the product of its sizes is beyond 64 bits";
     case Status::bad_parameter:
       return "a parameter's count or repeat is below 1, its data is null, or an option is out of range";
     case Status::null_pointer:

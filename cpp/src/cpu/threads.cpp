@@ -1,15 +1,21 @@
 #include "threads.hpp"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <atomic>
+#include <charconv>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
 
+#include "../floating_point.hpp"
 #include "exodus/functions.hpp"
 
 namespace exodus {
@@ -61,6 +67,7 @@ class Pool {
   }
 
   void work(int index, std::uint64_t seen) {
+    const FloatingPointMode mode;   // a thread inherits its creator's
     std::unique_lock lock(mutex_);
     for (;;) {
       wake_.wait(lock, [&] { return generation_ != seen; });
@@ -102,13 +109,26 @@ void after_fork_in_child() {
 // At load, not at first use: a fork in the middle of a lazy initialisation would leave the child with a lock that nobody opens.
 [[maybe_unused]] const int fork_handlers = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 
-int default_threads() {
-  if (const char* const text = std::getenv("EXODUS_NUM_THREADS")) {
-    const long value = std::strtol(text, nullptr, 10);
-    if (value >= 1) return static_cast<int>(value < max_workers ? value : max_workers);
-  }
+/// Those that this process may use: fewer than there are where taskset, a batch system or a container says so.
+int usable_processors() {
+#if defined(__linux__)
+  cpu_set_t usable;
+  if (sched_getaffinity(0, sizeof usable, &usable) == 0) return CPU_COUNT(&usable);
+#endif
   const unsigned processors = std::thread::hardware_concurrency();
   return processors == 0 ? 1 : static_cast<int>(processors);
+}
+
+/// A count is digits and nothing else; "1e1" or "4,2" would mean something else than strtol makes of them.
+int default_threads() {
+  if (const char* const text = std::getenv("EXODUS_NUM_THREADS")) {
+    const char* const end = text + std::strlen(text);
+    unsigned value = 0;   // takes no sign
+    const auto [last, error] = std::from_chars(text, end, value);
+    const bool beyond = error == std::errc::result_out_of_range;
+    if (last == end && (beyond || value >= 1)) return beyond || value > max_workers ? max_workers : static_cast<int>(value);
+  }
+  return usable_processors();
 }
 
 std::atomic<int> thread_setting{default_threads()};

@@ -1,7 +1,8 @@
 /// @file
-/// What the models share: sums over neurons, and whether there is a device.
+/// What the models share: sums over neurons, decays, and whether there is a device.
 #include "exodus/cuda_functions.hpp"
 
+#include "checks.hpp"
 #include "fir.hpp"
 
 namespace exodus::cuda {
@@ -113,6 +114,12 @@ sum_taps_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir) {
   }
 }
 
+/// A thread for each decay.
+EXODUS_KERNEL(reduce_threads)
+decay_kernel(EXODUS_GRID_CONSTANT Param<double> dt, EXODUS_GRID_CONSTANT Param<double> tau, std::int64_t count, double* decays) {
+  for (std::int64_t k = first_item(); k < count; k += next_item()) decays[k] = exodus::decay(value_of(dt, k), value_of(tau, k));
+}
+
 std::int64_t blocks_of(std::int64_t items) {
   return blocks_for((items + reduce_threads - 1) / reduce_threads);
 }
@@ -144,6 +151,16 @@ template Status correlate(const FirAfter<float>&, cudaStream_t);
 template Status correlate(const FirAfter<double>&, cudaStream_t);
 template Status sum_taps(const FirAfter<float>&, cudaStream_t);
 template Status sum_taps(const FirAfter<double>&, cudaStream_t);
+
+Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays, Stream stream) noexcept {
+  if (count < 0) return Status::bad_layout;
+  if (!valid(dt) || !valid(tau)) return Status::bad_parameter;
+  if (count == 0) return Status::ok;
+  if (decays == nullptr) return Status::null_pointer;
+  const DeviceOf device(decays);
+  if (!device.ok()) return Status::cuda;
+  return launch(decay_kernel, {blocks_of(count), reduce_threads}, stream, dt, tau, count, decays);
+}
 
 Status wait(Stream stream) noexcept {
   return wait_for(stream);

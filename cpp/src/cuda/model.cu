@@ -158,6 +158,25 @@ const void* some_result(const Formatted<BackwardCall, typename Traits<N>::V>& ca
   return result;
 }
 
+/// Sets the wanted gradients of parameters and taps to zero: sums over no neurons.
+template <class N, class V>
+Status clear_gradients(const Wanted<N>& wanted, const Formatted<BackwardCall, V>& call, Stream stream) {
+  const auto clear = [&](double* grad, const Repeats& shape, std::int64_t rows) {
+    if (grad == nullptr) return Status::ok;
+    const DeviceOf device(grad);
+    return device.ok() ? reduce(nullptr, 0, shape, grad, +1, false, stream, rows) : Status::cuda;
+  };
+  Status status = Status::ok;
+  for (int k = 0; status == Status::ok && k < Traits<N>::parameters; ++k) {
+    status = clear(wanted.grad[k], shape_of(call.parameters[k]), 1);
+  }
+  for (int k = 0; status == Status::ok && k < Traits<N>::kernels; ++k) {
+    const Taps<V>& taps = call.fir[k].taps;
+    status = clear(wanted.taps[k], {taps.count, taps.repeat}, taps.length);
+  }
+  return status;
+}
+
 /// What kernels with taps do after the pass over time: what came into them gets its gradients, which BPTT has given already, and so do the
 /// taps.
 template <class N, class V>
@@ -196,6 +215,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   Formatted<ForwardCall, V> call;
   call.format = format_of<typename N::Storage>;
   if (const Status status = read(layout, neuron, arrays, call); status != Status::ok) return status;
+  if (empty(layout)) return Status::ok;
   const ForwardParts<V> parts(layout, call.fir, workspace.data);
   if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;
   const DeviceOf device(arrays.current);
@@ -206,14 +226,14 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
 template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward&) noexcept {
   FirRole<typename Traits<N>::V> roles[2];
-  if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   return {nullptr, ForwardParts(layout, roles, nullptr).bytes};
 }
 
 template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept {
   FirRole<typename Traits<N>::V> roles[2];
-  if (!valid(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   const Wanted<N> wanted(neuron, arrays);
   return {nullptr, BackwardParts<N>(layout, wanted, roles, rebuilds<N>(Method::bptt, wanted, false, roles), nullptr).bytes};
 }
@@ -227,6 +247,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   call.format = format_of<typename N::Storage>;
   const Wanted<N> wanted(neuron, arrays);
   if (Status status = read(layout, neuron, method, surrogate, arrays, wanted, call); status != Status::ok) return status;
+  if (empty(layout)) return clear_gradients(wanted, call, stream);
   const bool with_tape = rebuilds<N>(method, wanted, surrogate.values != nullptr, call.fir);
   const BackwardParts<N> parts(layout, wanted, call.fir, with_tape, workspace.data);
   if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;

@@ -58,5 +58,28 @@ TYPED_TEST(Cuda, IsTheCpu) {
   }
 }
 
+/// Nothing is written but the gradients of parameters, and every other array may be null.
+TYPED_TEST(Cuda, TakesNoNeurons) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  using N = TypeParam;
+  OnDevice device(1);
+  for (const Layout& layout : {Layout{0, 4, 3}, Layout{2, 4, 0}}) {
+    EXPECT_EQ(cuda::workspace(layout, N{}, typename N::Forward{}).bytes, 0u);
+    EXPECT_EQ(device.forward(layout, N{}, {}), Status::ok);
+    int found = 0;
+    for (int wanted = 0; wanted < Traits<N>::parameters; ++wanted) {
+      typename N::Backward arrays;
+      double* const gradient = device.template out<double>(1);
+      for_each_field<Traits<N>::parameters>(arrays.grad, [&](double*& grad, int k) { grad = k == wanted ? gradient : nullptr; });
+      const Status status = device.backward(layout, N{}, Method::exodus, {}, arrays);
+      if (status == Status::unsupported) continue;   // of a parameter that is tied to another
+      ASSERT_EQ(status, Status::ok);
+      EXPECT_EQ(device.fetch(gradient, 1)[0], 0);
+      ++found;
+    }
+    EXPECT_GT(found, 1);
+  }
+}
+
 }   // namespace
 }   // namespace exodus::test

@@ -77,6 +77,29 @@ TEST(CudaState, GradientsOfStatesAlone) {
   for (const float gradient : device.fetch(initial, 40)) EXPECT_EQ(gradient, 0.25f);
 }
 
+TEST(CudaDecay, HasTheBitsOfTheCpu) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  constexpr std::int64_t count = 5000;
+  Random random(2);
+  std::vector<double> taus(count), steps = {0.5, 1.0, 3.0}, expected(count);
+  for (double& tau : taus) tau = std::ldexp(random.uniform(1, 2), static_cast<int>(random.below(30)) - 11);
+  OnDevice device(1);
+  const double* const on_device = device.in(taus.data(), count);
+  const double* const steps_on_device = device.in(steps.data(), 3);
+  double* const found = device.out<double>(count);
+  for (const std::int64_t repeat : {1, 7}) {
+    ASSERT_EQ(decay(Param<double>(steps.data(), 3, repeat), Param<double>(taus.data(), count), count, expected.data()), Status::ok);
+    ASSERT_EQ(cuda::decay(Param<double>(steps_on_device, 3, repeat), Param<double>(on_device, count), count, found), Status::ok);
+    ASSERT_TRUE(finish());
+    const std::vector<double> values = device.fetch(found, count);
+    for (std::size_t k = 0; k < values.size(); ++k) ASSERT_EQ(values[k], expected[k]) << steps[k / repeat % 3] << " / " << taus[k];
+  }
+  EXPECT_EQ(cuda::decay(Param<double>(1), Param<double>(1), 0, nullptr), Status::ok);
+  EXPECT_EQ(cuda::decay(Param<double>(1), Param<double>(1), 1, nullptr), Status::null_pointer);
+  EXPECT_EQ(cuda::decay(Param<double>(1), Param<double>(1), -1, found), Status::bad_layout);
+  EXPECT_EQ(cuda::decay(Param<double>(1), Param<double>(), 1, found), Status::bad_parameter);
+}
+
 TEST(CudaTaps, ForgetAnInfinityAfterTheLast) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   const Layout layout{1, 12, 40};
