@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import exact
 import exodus_core as ec
 from oracle import Gradients, sum_to
 from unrolled import _Spike as Spike
@@ -120,13 +121,13 @@ def srm(where, p, options, state, a, fire, closed):
 STEPS = {"CubaLIF": cuba, "ALIF": alif, "SRM": srm}
 
 
-def _recursion(model, p, exp):
-    """Alpha kernels by the numbers of their recursion; `exp` is NumPy's or torch's."""
+def _recursion(model, p, decay):
+    """Alpha kernels by the numbers of their recursion; `decay` of a step and a time constant is given."""
     p = dict(p)
     for role in ("epsilon", "nu"):
         if f"{role}.tau" in p:
             tau, scale = p.pop(f"{role}.tau"), p.pop(f"{role}.scale")
-            p[f"{role}.a"] = exp(-1.0 / tau)
+            p[f"{role}.a"] = decay(1.0, tau)
             p[f"{role}.w"] = scale * (np.e / tau) * p[f"{role}.a"]
     return p
 
@@ -137,11 +138,16 @@ def _with_gain(model, p, default):
     return {"gain": default} | p | ({"gain": 1.0 - p["alpha"]} if follows else {})
 
 
+def _torch_decay(dt, tau):
+    """For gradients, whose tolerances are wider than a last bit."""
+    return torch.exp(-dt / tau)
+
+
 def forward(model, current, state):
     """(potential, spikes, final state) in the dtype of `current`, time first."""
     dtype = current.dtype
     p = {k: np.asarray(model.keywords[k], np.float64) for k in model.names()}
-    p = _with_gain(model, _recursion(model, p, np.exp), 1.0)
+    p = _with_gain(model, _recursion(model, p, exact.decay), 1.0)
     p = {k: np.asarray(v, dtype) for k, v in p.items()}
     most = model.keywords.get("max_spikes", 1)
 
@@ -180,7 +186,7 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
     all_u, all_s = [], []
     numbers: list[dict[str, torch.Tensor]] = []
     for n, x in enumerate(a):
-        p.update(_recursion(model, {k: v[n] for k, v in leaves.items()}, torch.exp))
+        p.update(_recursion(model, {k: v[n] for k, v in leaves.items()}, _torch_decay))
         numbers.append({k: v for k, v in p.items() if k.endswith((".a", ".w"))})
         for number in numbers[-1].values():
             number.retain_grad()

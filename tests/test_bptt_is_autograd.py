@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+import exact
 import exodus_core as ec
 from cases import SURROGATES, every_model, name_of, problems, random_problem
 from compare import assert_gradient_close, assert_gradients_match, lane_scale
@@ -53,7 +54,7 @@ def test_every_kind_of_neuron(model):
 @pytest.mark.parametrize("method", METHODS)
 def test_gradient_of_tau_is_autograd(method):
     tau = np.array([3.0, 8.0])
-    problem = random_problem(Model(alpha=np.exp(-1 / tau), gain="1-alpha"), lanes=(2,))
+    problem = random_problem(Model(alpha=exact.decay(1.0, tau), gain="1-alpha"), lanes=(2,))
     trace = forward(problem, ec.LIF(tau=tau, gain="1-alpha"))
     expected = autograd(problem, tau=tau, detach_reset=method == "slayer")
     grads = backward(trace, problem, method)

@@ -8,7 +8,6 @@ Witness: Python's own equality, and a second descriptor or call that must agree.
 import copy
 import dataclasses
 import gc
-import math
 import pickle
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import sys
 import numpy as np
 import pytest
 
+import exact
 import exodus_core as ec
 from compare import assert_same_bits
 from drive import METHODS
@@ -113,19 +113,19 @@ def test_what_is_remembered_goes_with_the_neuron():
 
 DECAYS = [
     (ec.LIF(alpha=0.9), {"alpha": 0.9}),
-    (ec.LIF(tau=20.0, dt=0.5), {"alpha": math.exp(-0.025)}),
-    (ec.LIF(tau=[2.0, 4.0]), {"alpha": np.exp([-0.5, -0.25])}),
+    (ec.LIF(tau=20.0, dt=0.5), {"alpha": exact.decay(0.5, 20.0)}),
+    (ec.LIF(tau=[2.0, 4.0]), {"alpha": exact.decay(1.0, [2.0, 4.0])}),
     (ec.LIF(alpha=np.float32([0.5, 0.9])), {"alpha": np.float64(np.float32([0.5, 0.9]))}),
     (ec.IF(), {}),
-    (ec.ExpLeak(tau=4.0), {"alpha": math.exp(-0.25)}),
-    (ec.CubaLIF(tau=4.0, alpha_syn=0.5), {"alpha": math.exp(-0.25), "alpha_syn": 0.5}),
+    (ec.ExpLeak(tau=4.0), {"alpha": exact.decay(1.0, 4.0)}),
+    (ec.CubaLIF(tau=4.0, alpha_syn=0.5), {"alpha": exact.decay(1.0, 4.0), "alpha_syn": 0.5}),
     (
         ec.ALIF(alpha=0.9, tau_adapt=[8.0], adapt_scale=0.1),
-        {"alpha": 0.9, "alpha_adapt": np.exp([-0.125])},
+        {"alpha": 0.9, "alpha_adapt": exact.decay(1.0, [8.0])},
     ),
     (
         ec.SRM(ec.kernel.Alpha(tau=4.0), ec.kernel.DoubleExponential(0.5, 0.25)),
-        {"epsilon.alpha": math.exp(-0.25), "nu.alpha": 0.5, "nu.beta": 0.25},
+        {"epsilon.alpha": exact.decay(1.0, 4.0), "nu.alpha": 0.5, "nu.beta": 0.25},
     ),
     (ec.SRM(ec.kernel.FIR([1.0, 0.5]), ec.kernel.Exponential(0.5)), {"nu.alpha": 0.5}),
 ]
@@ -174,7 +174,7 @@ def test_a_parameter_array_is_the_neurons_own():
 def test_tau_is_a_decay_computed_in_double(dtype):
     current = CURRENT.astype(dtype)
     by_tau = ec.forward(ec.LIF(tau=20.0, dt=2.0), current)
-    by_alpha = ec.forward(ec.LIF(alpha=math.exp(-2.0 / 20.0)), current)
+    by_alpha = ec.forward(ec.LIF(alpha=exact.decay(2.0, 20.0)), current)
     if dtype == np.float32:
         assert_same_bits(by_tau.potential, by_alpha.potential)
     np.testing.assert_allclose(by_tau.potential, by_alpha.potential, rtol=1e-13, atol=1e-15)

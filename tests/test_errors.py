@@ -4,12 +4,16 @@ Property: a wrong argument raises ValueError or TypeError whose message names th
 what it must be and what it was. Witness: the message itself.
 """
 
+import dataclasses
+import functools
+import operator
 import re
 
 import numpy as np
 import pytest
 
 import exodus_core as ec
+from compare import assert_same_bits
 from exodus_core import surrogate
 
 NEURON = ec.LIF(alpha=0.9)
@@ -176,10 +180,10 @@ def test_current_that_is_no_array(current):
         ec.forward(NEURON, current)
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0,), (2, 0, 3)])
-def test_current_of_zero_length(shape):
-    with raises(ValueError, "current", str(shape)):
-        ec.forward(NEURON, np.zeros(shape, np.float32))
+@pytest.mark.parametrize(("shape", "axis"), [((0, 3), 0), ((0,), 0), ((2, 0, 3), 1), ((0, 0), -1)])
+def test_current_without_time(shape, axis):
+    with raises(ValueError, "current", "time axis", "zero", str(shape)):
+        ec.forward(NEURON, np.zeros(shape, np.float32), time_axis=axis)
 
 
 def test_current_without_an_axis_for_time():
@@ -203,6 +207,67 @@ def test_time_axis_that_is_no_integer(time_axis):
 def test_neuron_that_is_none(neuron):
     with raises(TypeError, "neuron"):
         ec.forward(neuron, CURRENT)
+
+
+class Quantity(np.ndarray):
+    """An array with a meaning beside its values, as libraries of units make them."""
+
+    unit = "mV"
+
+
+SUBCLASSES = {
+    "masked array": lambda x: np.ma.masked_greater(x, 0.5),
+    "unmasked array": np.ma.asarray,
+    "matrix": lambda x: np.asmatrix(x) if np.ndim(x) <= 2 else x.view(Quantity),
+    "quantity": lambda x: x.view(Quantity),
+}
+
+
+@pytest.mark.parametrize("make", SUBCLASSES.values(), ids=SUBCLASSES)
+def test_arrays_that_are_more_than_their_values(make):
+    x = np.full((6, 4), 0.4)
+    trace, kind = ec.forward(NEURON, x), type(make(x)).__name__
+    state = trace.state
+    with raises(TypeError, "current", kind):
+        ec.forward(NEURON, make(x))
+    with raises(TypeError, "state.spikes", kind):
+        ec.forward(NEURON, x, state=state._replace(spikes=make(state.spikes)))
+    for name in ("grad_spikes", "grad_potential"):
+        with raises(TypeError, name, kind):
+            ec.backward(trace, **{"grad_spikes": x, name: make(x)})
+    with raises(TypeError, "grad_state.potential", kind):
+        ec.backward(trace, x, grad_state=(make(state.potential), None))
+    with raises(TypeError, "trace.potential", kind):
+        ec.backward(dataclasses.replace(trace, potential=make(trace.potential)), x)
+    with raises(ValueError, "out.potential"):
+        ec.forward(NEURON, x, out=dataclasses.replace(trace, potential=make(trace.potential)))
+    with raises(TypeError, "surrogate", kind):
+        ec.backward(trace, x, surrogate=lambda u, th: make(np.ones_like(u)))
+    for name in ("alpha", "threshold", "gain"):
+        with raises(TypeError, name, kind):
+            ec.LIF(**{"alpha": 0.9, name: make(np.full(4, 0.4))})
+    with raises(TypeError, "taps", kind):
+        ec.kernel.FIR(make(np.full(4, 0.4)))
+    with raises(TypeError, "potential", kind):
+        NEURON.initial_state((4,), potential=make(np.full(4, 0.4)))
+    for u, th, name in ((make(x), 1.0, "potential"), (x, make(x), "threshold")):
+        with raises(TypeError, name, kind):
+            surrogate.Boxcar()(u, th)
+    with raises(TypeError, "x", kind):
+        ec.kernel_filter(ec.kernel.Exponential(0.9), make(x))
+
+
+def test_arrays_in_files_are_arrays(tmp_path):
+    x = np.memmap(tmp_path / "current", np.float32, "w+", shape=(6, 4))
+    x[:] = 0.4
+    assert_same_bits(ec.forward(NEURON, x).potential, ec.forward(NEURON, np.array(x)).potential)
+    ec.LIF(alpha=np.memmap(tmp_path / "current", np.float32, "r", shape=(4,)))
+
+
+def test_taps_of_a_kernel_are_taken_again():
+    fir = ec.kernel.FIR(np.linspace(0.5, 0.1, 4))
+    assert ec.kernel.FIR(fir.taps) == fir
+    assert ec.forward(ec.LIF(alpha=fir.taps), np.ones((3, 4))).spikes.shape == (3, 4)
 
 
 def test_torch_tensors_and_modules_are_sent_to_the_torch_function(trace):
@@ -248,6 +313,38 @@ def test_initial_state_of_a_wrong_shape_or_dtype():
         NEURON.initial_state((3,), np.int32)
     with raises(ValueError, "potential", "(5,)"):
         NEURON.initial_state((3,), np.float32, potential=np.zeros(5))
+
+
+SRMS = [
+    ec.SRM(ec.kernel.Alpha(4.0), ec.kernel.Exponential(0.8, scale=-1.0)),
+    ec.SRM(ec.kernel.FIR([0.5, 0.2]), ec.kernel.FIR([-0.5])),
+]
+
+
+@pytest.mark.parametrize("neuron", SRMS)
+@pytest.mark.parametrize("potential", [0.9, np.nan, [0.0, 0.0, 1e-300], np.float32(-1)], ids=str)
+def test_initial_potential_that_would_have_no_effect(neuron, potential):
+    with raises(ValueError, "potential", "0 for an SRM"):
+        neuron.initial_state((3,), np.float64, potential=potential)
+    for zero in (0.0, 0, -0.0, np.zeros(3)):
+        neuron.initial_state((3,), np.float64, potential=zero)
+
+
+EACH = [ec.LIF(0.9), ec.IF(), ec.CubaLIF(0.9, 0.8), ec.ALIF(0.9, 0.8, 0.1), ec.ExpLeak(0.9)]
+
+
+@pytest.mark.parametrize("neuron", EACH, ids=lambda neuron: type(neuron).__name__)
+def test_initial_potential_has_an_effect(neuron):
+    rest, other = (neuron.initial_state((3,), np.float64, potential=value) for value in (0.0, 0.4))
+    current = np.zeros((2, 3))
+    potentials = [ec.forward(neuron, current, state=state).potential for state in (rest, other)]
+    assert (potentials[0] == 0).all() and (potentials[1] > 0).all()
+
+
+@pytest.mark.parametrize("potential", [None, "high", [1j], object()], ids=repr)
+def test_initial_potential_that_is_no_number(potential):
+    with raises(TypeError, "potential"):
+        NEURON.initial_state((3,), potential=potential)
 
 
 def test_unknown_method(trace):
@@ -309,6 +406,47 @@ def test_trace_that_is_none(trace):
 def test_surrogate_that_is_none(trace, wrong):
     with raises(TypeError, "surrogate"):
         ec.backward(trace, np.ones_like(CURRENT), surrogate=wrong)
+
+
+class OneArgument:
+    def __call__(self, x):
+        return x
+
+
+ONE_ARGUMENT = [
+    lambda x: x,
+    lambda: 1.0,
+    lambda u, th, slope: u,
+    lambda u, *, threshold: u,
+    OneArgument(),
+    OneArgument().__call__,
+    functools.partial(lambda u, th: u, 0.5),
+    functools.partial(lambda u, th, slope: u, slope=1.0, th=0.5),
+]
+TWO_ARGUMENTS = [
+    lambda u, th: u * 0.0,
+    lambda *both: both[0] * 0.0,
+    lambda u, th, slope=1.0: u * 0.0,
+    lambda u, th, /, **options: u * 0.0,
+    functools.partial(lambda u, th, slope: u * slope, slope=0.0),
+    np.subtract,  # no Python function
+    operator.sub,
+]
+
+
+@pytest.mark.parametrize("curve", ONE_ARGUMENT)
+def test_surrogate_that_takes_other_arguments(trace, curve):
+    for call in (
+        lambda: ec.backward(trace, np.ones_like(CURRENT), surrogate=curve),
+        lambda: ec.growth(trace, curve),
+    ):
+        with raises(TypeError, "surrogate", "two arguments", "potential", "threshold"):
+            call()
+
+
+@pytest.mark.parametrize("curve", TWO_ARGUMENTS)
+def test_surrogate_that_takes_two_arguments(trace, curve):
+    assert np.isfinite(ec.backward(trace, np.ones_like(CURRENT), surrogate=curve).current).all()
 
 
 def test_surrogate_callable_with_a_wrong_result(trace):

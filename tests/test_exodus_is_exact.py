@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+import exact
 import exodus_core as ec
 import oracle
 from cases import (
@@ -83,12 +84,12 @@ def test_a_loss_on_the_potential_alone_needs_no_spike_gradient():
 def test_gradients_of_the_time_constant_are_the_chain_rule():
     # d alpha / d tau = alpha dt / tau^2, since alpha = exp(-dt / tau).
     tau, dt = np.array([3.0, 8.0]), 0.5
-    problem = random_problem(Model(alpha=np.exp(-dt / tau), gain="1-alpha"), lanes=(2,))
+    problem = random_problem(Model(alpha=exact.decay(dt, tau), gain="1-alpha"), lanes=(2,))
     _, plain = solve(problem)
     trace = forward(problem, ec.LIF(tau=tau, dt=dt, gain="1-alpha"))
     grads = backward(trace, problem)
     assert set(grads.parameters) == {"tau", "threshold"}
-    chain = np.exp(-dt / tau) * dt / tau**2
+    chain = exact.decay(dt, tau) * dt / tau**2
     np.testing.assert_allclose(grads.parameters["tau"], plain.parameters["alpha"] * chain, 1e-10)
 
 

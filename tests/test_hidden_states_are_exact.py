@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import exact
 import exodus_core as ec
 import oracle
 from cases import RESETS, SURROGATES, _parameter
@@ -344,12 +345,12 @@ def test_gradients_of_time_constants_are_the_chain_rule(name):
     model = {"tau": FOLLOWS, "tau_syn": CUBA, "tau_adapt": ALIF}[name]
     tau, dt = np.array([3.0, 8.0]), 0.5
     current, state, seeds = random_data(np.random.default_rng(9), 20, (2,))
-    plain = Model(model.name, model.keywords | {decay: np.exp(-dt / tau)})
+    plain = Model(model.name, model.keywords | {decay: exact.decay(dt, tau)})
     given = {k: v for k, v in model.keywords.items() if k != decay} | {name: tau, "dt": dt}
     _, expected = solve(plain, current, state, seeds)
     _, grads = solve(Model(model.name, given), current, state, seeds)
     assert name in grads.parameters and decay not in grads.parameters
-    chain = np.exp(-dt / tau) * dt / tau**2
+    chain = exact.decay(dt, tau) * dt / tau**2
     np.testing.assert_allclose(grads.parameters[name], expected.parameters[decay] * chain, 1e-9)
 
 

@@ -241,6 +241,61 @@ def test_a_callable_sees_the_users_layout_and_a_threshold_that_broadcasts(time_a
     assert_same_bits(broadcast, np.broadcast_to(threshold, (5, 2, 3)))
 
 
+def halves(u, th):
+    u *= 0.5
+    return u
+
+
+def subtracts(u, th):
+    np.subtract(u, th, out=u)
+    return u
+
+
+def lowers(u, th):
+    th -= 0.1
+    return u * th
+
+
+def clears(u, th):
+    u[...] = 0.0
+    return u
+
+
+def reaches_through(u, th):
+    u.reshape(-1)[0] = 1.0
+    return u
+
+
+@pytest.mark.parametrize("curve", [halves, subtracts, lowers, clears, reaches_through])
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        ec.LIF(alpha=0.9, v_min=-0.3),
+        ec.LIF(alpha=0.9, threshold=np.linspace(0.5, 1, 3)),
+        ec.ALIF(alpha=0.9, alpha_adapt=0.8, adapt_scale=0.2),
+    ],
+    ids=["LIF", "LIF of arrays", "ALIF"],
+)
+def test_a_callable_cannot_change_what_it_sees(neuron, curve):
+    current = np.random.default_rng(0).normal(0.2, 0.7, (30, 4, 3))
+    trace = ec.forward(neuron, current)
+    before = [x.copy() for x in (trace.potential, trace.spikes, *trace.state)]
+    for call in (lambda: ec.backward(trace, current, surrogate=curve), lambda: ec.growth(trace, curve)):
+        with pytest.raises(ValueError, match="read-only"):
+            call()
+    for array, copy in zip((trace.potential, trace.spikes, *trace.state), before, strict=True):
+        assert_same_bits(array, copy)
+    # Only the functions' view cannot be written.
+    trace.potential[0] = 0.0
+
+
+def test_a_callable_may_return_what_it_sees():
+    current = np.random.default_rng(0).normal(0.2, 0.7, (30, 4, 3))
+    trace = ec.forward(ec.LIF(0.9), current)
+    expected = ec.backward(trace, current, surrogate=lambda u, th: u.copy())
+    assert_same_bits(ec.backward(trace, current, surrogate=lambda u, th: u).current, expected.current)
+
+
 GROWTHS = [
     ({"alpha": 0.9}, lambda h, u, s: 0.9 - 0.8 * h),
     ({"alpha": 1.0, "reset_amount": 1.5}, lambda h, u, s: 1.0 - 1.5 * h),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+import exact
 import exodus_core as ec
 from cases import SURROGATES, every_model, name_of, problems, random_problem
 from compare import assert_gradients_match, assert_same_bits
@@ -130,7 +131,7 @@ def test_function_is_autograd_of_the_unrolled_step(model, method):
 @pytest.mark.parametrize("spiking", [True, False])
 def test_learnt_tau(spiking, method):
     tau = np.array([3.0, 8.0])
-    problem = random_problem(Model(alpha=np.exp(-1 / tau), gain="1-alpha", spiking=spiking), lanes=(2,))
+    problem = random_problem(Model(alpha=exact.decay(1.0, tau), gain="1-alpha", spiking=spiking), lanes=(2,))
     kind = ec.LIF if spiking else ec.ExpLeak
     layer = snn.from_neuron(kind(tau=tau, gain="1-alpha"), learn=("tau",), method=method, output="trace")
     found = solve(problem, layer).parameters["tau"]

@@ -102,10 +102,10 @@ def test_tensor_that_is_not_dense(run, change):
         run(change(CURRENT))
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (6, 0), (6, 0, 2)], ids=str)
-def test_current_without_elements(shape):
+@pytest.mark.parametrize(("shape", "time_dim"), [((0, 3), 0), ((6, 0), 1), ((6, 0, 2), -2)])
+def test_current_without_time(shape, time_dim):
     with raises(ValueError, "current", "zero", str(shape)):
-        snn.LIF(0.9)(torch.zeros(shape))
+        snn.LIF(0.9, time_dim=time_dim)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("time_dim", [3, 7, -4])
@@ -484,3 +484,44 @@ def test_nothing_is_written_where_an_argument_is_wrong():
         snn.spike(current, NEURON, state=state)
     np.testing.assert_array_equal(current, CURRENT)
     assert [x._version for x in (current, *state)] == [0, 0, 0]
+
+
+class OneArgument(torch.nn.Module):
+    def forward(self, x):
+        return x
+
+
+class TwoArguments(torch.nn.Module):
+    def forward(self, potential, threshold):
+        return torch.ones_like(potential)
+
+
+class OwnCall(OneArgument):
+    def __call__(self, potential, threshold):
+        return torch.ones_like(potential)
+
+
+def atan(x):
+    return 1 / (1 + x * x)
+
+
+@pytest.mark.parametrize(
+    "curve", [atan, OneArgument(), torch.nn.Sigmoid(), torch.nn.Sequential(OneArgument())]
+)
+def test_surrogate_that_takes_other_arguments_where_it_is_given(curve):
+    layer = snn.LIF(0.9)
+    for give in (
+        lambda: snn.LIF(0.9, surrogate=curve),
+        lambda: snn.from_neuron(ec.LIF(0.9), surrogate=curve),
+        lambda: snn.spike(CURRENT, ec.LIF(0.9), surrogate=curve),
+        lambda: type(layer).surrogate.fset(layer, curve),
+    ):
+        with raises(TypeError, "surrogate", "potential", "threshold"):
+            give()
+
+
+@pytest.mark.parametrize("curve", [TwoArguments(), OwnCall(), torch.sub, lambda u, th: u * 0])
+def test_surrogate_that_takes_two_arguments(curve):
+    current = CURRENT.clone().requires_grad_()
+    snn.spike(current, ec.LIF(0.9), surrogate=curve).spikes.sum().backward()
+    assert torch.isfinite(current.grad).all()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+import exact
 import oracle
 from cases import RESETS, SURROGATES, Problem, problems, random_problem, surrogate_values
 from compare import assert_gradient_close, assert_gradients_match, assert_same_bits
@@ -86,13 +87,13 @@ def test_linear_system_is_autograd_of_the_unrolled_step(detach_reset, problem):
 def test_tau_is_the_chain_rule_through_the_decay():
     unrolled = pytest.importorskip("unrolled", reason="needs torch")
     tau = np.array([3.0, 8.0])
-    problem = random_problem(Model(alpha=np.exp(-1 / tau)), lanes=(2,))
+    problem = random_problem(Model(alpha=exact.decay(1.0, tau)), lanes=(2,))
     initial = (problem.potential, problem.spikes)
     actual = unrolled.gradients(
         problem.model, problem.surrogate, problem.current, initial, problem.seeds, tau=tau
     )
     expected, magnitude = problem.expected()
-    chain = np.exp(-1 / tau) / tau**2
+    chain = exact.decay(1.0, tau) / tau**2
     actual.parameters["alpha"] = actual.parameters.pop("tau") / chain
     assert_gradients_match(actual, expected, magnitude, tol=1e-12)
 

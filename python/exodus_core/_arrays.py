@@ -144,8 +144,8 @@ def arrange(
                 f"{axis_name} must be an axis of {name}, whose shape is {shape}, got {time_axis}"
             )
         time_axis = int(time_axis) % len(shape)
-    if 0 in shape:
-        raise ValueError(f"{name} must not have an axis of length zero, got shape {shape}")
+        if shape[time_axis] == 0:
+            raise ValueError(f"{name} must not have a time axis of length zero, got shape {shape}")
     arrangement = _arrangement(shape, backend.strides(array), backend.itemsize(array), time_axis, backend)
     if arrangement is None or not backend.aligned(array):
         array = backend.dense(array)
@@ -161,7 +161,7 @@ def _arrangement(
     shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None, backend: Any
 ) -> Arrangement | None:
     """The arrangement of a dense array; remembered, since a network calls with the same ones."""
-    order = _dense_order(shape, strides, itemsize)
+    order = tuple(range(len(shape))) if 0 in shape else _dense_order(shape, strides, itemsize)
     return None if order is None else Arrangement(shape, order, time_axis, backend)
 
 
@@ -171,17 +171,19 @@ class BoundParameter:
 
     Attributes
     ----------
-    argument : float or tuple
-        What the extension takes: the value of all neurons, or (values, count, repeat), of taps (values,
-        length, count, repeat). Neuron j has the value (j / repeat) % count.
+    value : float
+        That of all neurons, where there are no `values`.
     values : array or None
-        In memory order; of taps, a row for each.
+        In memory order; of taps, a row for each. Neuron j has the value (j / repeat) % count.
+    repeat : int
+        For how many neurons, one behind another, a value is.
     shape : tuple of int
         Of the parameter, as the user gave it.
     """
 
-    argument: Any
+    value: float
     values: Array | None
+    repeat: int
     shape: tuple[int, ...]
     _padded: tuple[int, ...]  # the shape with ones in front
     _order: tuple[int, ...]
@@ -190,7 +192,13 @@ class BoundParameter:
     @classmethod
     def scalar(cls, value: float) -> BoundParameter:
         """A number for all neurons."""
-        return cls(value, None, (), (), (), False)
+        return cls(value, None, 1, (), (), (), False)
+
+    def argument(self, backend: Any) -> Any:
+        """What the extension takes: a number, or (values, count, repeat), of taps (values, length, ...)."""
+        if self.values is None:
+            return self.value
+        return (backend.handle(self.values), *self.values.shape, self.repeat)
 
     @property
     def count(self) -> int:
@@ -231,12 +239,12 @@ def bind_parameter(
     if not here and len(given) == 0:
         return BoundParameter.scalar(float(array))
     if not here and array.size == 1 and not taps:
-        return BoundParameter(float(array.reshape(())), None, shape, padded, order, False)
+        return BoundParameter(float(array.reshape(())), None, 1, shape, padded, order, False)
     # In memory order: the parameter's axes must follow each other for (j / repeat) % count to say it.
     sizes = [padded[axis] for axis in order]
     varies = [k for k, axis in enumerate(order) if padded[axis] > 1]
     between = [k for k in range(varies[0], varies[-1] + 1) if neurons[order[k]] > 1] if varies else []
-    full = any(sizes[k] == 1 for k in between)
+    full = 0 not in neurons and any(sizes[k] == 1 for k in between)
     rows = array.reshape((-1, *padded))
     if full:
         rows = own.xp.broadcast_to(rows, (rows.shape[0], *neurons))
@@ -244,11 +252,9 @@ def bind_parameter(
     values = values.reshape((rows.shape[0], -1) if taps else (-1,))
     if not here:
         values = backend.convert(values, type_name)
-    repeat = (
-        1 if full or not varies else math.prod(neurons[order[k]] for k in range(varies[-1] + 1, len(order)))
-    )
-    argument = (backend.handle(values), *values.shape, repeat)
-    return BoundParameter(argument, values, given, padded, order, full)
+    behind = range(varies[-1] + 1, len(order)) if varies and not full else ()
+    repeat = max(1, math.prod(neurons[order[k]] for k in behind))
+    return BoundParameter(0.0, values, repeat, given, padded, order, full)
 
 
 def _hint(shape: tuple[int, ...], neurons: tuple[int, ...]) -> str:

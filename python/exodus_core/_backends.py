@@ -8,6 +8,7 @@ methods: NumPy's here, the others' in ``_device``.
 from __future__ import annotations
 
 import math
+from contextlib import ContextDecorator
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,9 @@ _CUDA_DEVICES = (2, 13)  # of DLPack: CUDA, and its managed memory
 
 Array = Any  # of any library
 Shape = tuple[int, ...]
+
+# Of arrays of another class the values are not all: a masked array's mask, a quantity's unit.
+_plain_classes: set[type] = {np.ndarray, np.memmap}
 
 
 @lru_cache(maxsize=1024)
@@ -42,17 +46,65 @@ def placement(shape: Shape, order: Shape) -> tuple[Shape, Shape]:
     return tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(order))))
 
 
+def register_plain(kind: type) -> type:
+    """Let arrays of a class be taken for their values."""
+    _plain_classes.add(kind)
+    return kind
+
+
+def require_plain(name: str, value: Any) -> None:
+    """Raise if a value is an array of a class whose meaning would be lost."""
+    if isinstance(value, np.ndarray) and type(value) not in _plain_classes:
+        raise TypeError(
+            f"{name} must be a plain numpy array, got {type(value).__name__}: "
+            "if its values are all that counts, pass numpy.asarray of it"
+        )
+
+
+def kernel_parameter(value: Any, shape: Shape, dtype: Any) -> Any:
+    """A number, or an array that broadcasts to a shape, as the kernels take a parameter of its elements."""
+    if np.ndim(value) == 0 or np.size(value) == 1:
+        return float(np.asarray(value, dtype).reshape(()))
+    values = np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), shape))
+    return values, values.size, 1
+
+
+class ieee(ContextDecorator):
+    """Within it arithmetic is IEEE 754's default, whatever the caller has set.
+
+    Underflow and overflow are not errors (``numpy.seterr``), and the processor rounds to nearest and keeps
+    subnormal numbers.
+    """
+
+    def _recreate_cm(self) -> ieee:
+        """As a decorator: one for each call."""
+        return ieee()
+
+    def __enter__(self) -> None:
+        self._errors, self._mode = np.errstate(all="ignore"), _core.DefaultMode()
+        self._errors.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._mode.end()
+        self._errors.__exit__(*error)
+
+
 class NumpyBackend:
     """NumPy's arrays, for the kernels of the CPU."""
 
     xp = np
     kernels = _core
 
+    def __reduce__(self) -> str:
+        """There is one, also for copies and in other processes."""
+        return "NUMPY"
+
     def array(self, name: str, value: Any) -> np.ndarray:
         """The argument, if it is an array of a type that the kernels have."""
         if not isinstance(value, np.ndarray):
             hint = ": for torch tensors use exodus_core.torch.spike" if is_torch(value) else ""
             raise TypeError(f"{name} must be a numpy array, got {type(value).__name__}{hint}")
+        require_plain(name, value)
         if value.dtype not in FLOATS:
             raise TypeError(
                 f"{name} must have dtype float32 or float64 in native byte order, got {value.dtype.str}"
@@ -126,6 +178,23 @@ class NumpyBackend:
         """A number or an array, as an array of a type."""
         return np.asarray(value).astype(_TYPES[type_name], copy=False)
 
+    def read_only(self, array: np.ndarray) -> np.ndarray:
+        """The array for functions of the user's, which must not write into it."""
+        view = array.view()
+        view.flags.writeable = False
+        return view
+
+    def decay(self, dt: Any, tau: Any) -> np.ndarray:
+        """e^(-dt / tau), of a number or an array dt and an array tau that broadcast."""
+        tau = np.asarray(tau, np.float64, order="C")
+        if isinstance(dt, np.ndarray):
+            dt, tau = (np.ascontiguousarray(part) for part in np.broadcast_arrays(dt, tau))
+            dt = dt, dt.size, 1
+        decays = np.empty(tau.shape)
+        if decays.size:
+            _core.decay(dt, (tau, tau.size, 1), decays)
+        return decays
+
     def constant(self, array: np.ndarray) -> np.ndarray:
         """A descriptor's array, which nobody can write, in float64."""
         return self.convert(array, "float64")
@@ -173,6 +242,15 @@ def backend_of(array: Any) -> Any:
     from ._device import device_backend  # needs array-api-compat
 
     return device_backend(array)
+
+
+def decay(dt: Any, tau: Any) -> Array:
+    """e^(-dt / tau) in float64, where tau lies; dt is a number, or tau and dt are not on a GPU.
+
+    It is a function of our own, since the exponentials of NumPy (which has several, by the processor),
+    torch and CUDA differ in the last bit, on which spikes depend.
+    """
+    return (backend_of(tau) if on_device(tau) else NUMPY).decay(dt, tau)
 
 
 def in_double(*values: Any) -> tuple[Any, ...]:

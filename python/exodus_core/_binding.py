@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import Arrangement, BoundParameter, bind_parameter
-from ._backends import NUMPY, on_device
+from ._backends import NUMPY, ieee, on_device
 from ._cache import IdentityCache
 from .neurons import Neuron, check_rounded
 
@@ -39,12 +39,12 @@ def bind(
         scalars = _bound_scalars(neuron, arithmetic)
         if scalars is not None:
             return scalars
-    given = neuron._parameters()
-    here = {name: value for name, value in given.items() if not on_device(value)}
-    with np.errstate(over="ignore", under="ignore"):
+    with ieee():
+        given = neuron._parameters()
+        here = {name: value for name, value in given.items() if not on_device(value)}
         rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
-    unchecked = neuron._wanted(set(learnt))
-    check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
+        unchecked = neuron._wanted(set(learnt)) if learnt else ()
+        check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
     uploads = _uploads_of(neuron if origin is None else origin, arrangement, arithmetic)
     taps = _core.models[neuron._model][2]
     bound = {
@@ -60,7 +60,8 @@ def _bound_scalars(neuron: Neuron, arithmetic: str) -> Bound | None:
     """Parameters that are all numbers; remembered, since binding them took a third of a small call."""
     known = _scalars.of(neuron)
     if arithmetic not in known:
-        known[arithmetic] = _bind_scalars(neuron._parameters(), arithmetic)
+        with ieee():
+            known[arithmetic] = _bind_scalars(neuron._parameters(), arithmetic)
     result: Bound | None = known[arithmetic]
     return result
 
@@ -68,8 +69,7 @@ def _bound_scalars(neuron: Neuron, arithmetic: str) -> Bound | None:
 def _bind_scalars(values: dict[str, object], arithmetic: str) -> Bound | None:
     if not all(isinstance(value, float) for value in values.values()):
         return None
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = {name: np.dtype(arithmetic).type(value) for name, value in values.items()}
+    rounded = {name: np.dtype(arithmetic).type(value) for name, value in values.items()}
     check_rounded(rounded, arithmetic)
     return {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
 

@@ -6,6 +6,7 @@ torch, CuPy and JAX.
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from contextlib import nullcontext
@@ -84,6 +85,14 @@ class DeviceBackend:
     def _current(self) -> Any:
         """Where new arrays are made: CuPy looks at its current device alone."""
         return self.device if hasattr(self.device, "use") else nullcontext()
+
+    def __deepcopy__(self, memo: Any) -> DeviceBackend:
+        """Nothing of it can change, and modules cannot be copied."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Pickled, the library is its name."""
+        return _of_library, (self.xp.__name__, self.device)
 
     @property
     def kernels(self) -> ModuleType:
@@ -192,6 +201,20 @@ class DeviceBackend:
                 return self.xp.full((), float(value), dtype=dtype, device=self.device)
             return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
 
+    def read_only(self, array: Array) -> Array:
+        """A copy for functions of the user's: most libraries have no arrays that cannot be written."""
+        return self.dense(array)
+
+    def decay(self, dt: float, tau: Array) -> Array:
+        """e^(-dt / tau), on the device."""
+        tau = self.contiguous(self.convert(tau, "float64"))
+        shape, count = tuple(tau.shape), math.prod(tau.shape)
+        decays = self.empty(shape, tuple(range(len(shape))), "float64")
+        stream, _ = self.where(tau, 0)
+        self.kernels.decay(float(dt), (self.handle(tau), count, 1), count, self.handle(decays), stream)
+        self.finish(tau)
+        return decays
+
     def constant(self, array: np.ndarray) -> Array:
         """A descriptor's array, which nobody can write, in float64.
 
@@ -233,8 +256,14 @@ class DeviceBackend:
             self.kernels.wait(_LEGACY_STREAM)
 
 
+def _of_library(name: str, device: Any) -> DeviceBackend:
+    return DeviceBackend(importlib.import_module(name), device)
+
+
 def _extent(array: Array) -> tuple[int, int]:
     """The addresses of an array's first byte, and of that behind its last."""
+    if 0 in array.shape:
+        return 0, 0
     memory = _memory(array)
     ends = [(n - 1) * stride for n, stride in zip(array.shape, memory.strides, strict=True)]
     begin = memory.address + sum(end for end in ends if end < 0)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _core
 from ._arrays import Arrangement, BoundParameter, arrange, require
-from ._backends import NUMPY, Array, is_torch, on_device
+from ._backends import NUMPY, Array, ieee, is_torch, on_device, require_plain
 from ._binding import bind
 from .kernel import Kernel
 from .neurons import Filter, FilterState, Neuron
@@ -26,6 +28,23 @@ ARITHMETIC = {
 METHODS = ("exodus", "slayer", "bptt")  # in the order of exodus::Method
 
 SurrogateLike = Surrogate | Callable[[Any, Any], Any]
+
+
+class Binding(NamedTuple):
+    """A call's parameters, and that for which they were bound: they fit nothing else."""
+
+    neuron: Neuron
+    arrangement: Arrangement
+    type_name: str  # of current and spikes
+    parameters: dict[str, BoundParameter]
+
+    def arguments(self) -> dict[str, Any]:
+        """What the extension takes."""
+        backend = self.arrangement.backend
+        return {
+            name: bound.value if bound.values is None else bound.argument(backend)
+            for name, bound in self.parameters.items()
+        }
 
 
 @dataclass(eq=False)
@@ -58,7 +77,7 @@ class Trace:
     initial_state: Any
     time_axis: int | None
     _arrangement: Arrangement
-    _parameters: dict[str, BoundParameter]
+    _parameters: Binding
     _type_name: str  # of current and spikes
 
 
@@ -220,7 +239,7 @@ def run_forward(
     backend = arrangement.backend
     type_name = backend.type_name(current)
     arithmetic = ARITHMETIC[type_name]
-    parameters = bind(neuron, arrangement, arithmetic, learnt, origin)
+    binding = Binding(neuron, arrangement, type_name, bind(neuron, arrangement, arithmetic, learnt, origin))
     fields = neuron._state._fields
     initial = None
     if state is not None:
@@ -249,8 +268,8 @@ def run_forward(
         neuron._model,
         type_name,
         arrangement.sizes,
-        {name: bound.argument for name, bound in parameters.items()},
-        neuron._options(),
+        binding.arguments(),
+        neuron._option_numbers,
         handle(current),
         tuple(map(handle, initial or ())),
         handle(spikes),
@@ -260,19 +279,88 @@ def run_forward(
     )
     backend.finish(current)
     axis = arrangement.time_axis
-    trace = Trace(
-        spikes, potential, final, neuron, current, initial, axis, arrangement, parameters, type_name
-    )
+    trace = Trace(spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name)
     if out is None:
         return trace
     vars(out).update(vars(trace))
     return out
 
 
+def _recorded(trace: Any, *, reads_spikes: bool = False) -> Trace:
+    """A trace whose parts fit each other and lie in memory as the kernels take them.
+
+    Traces are copied, pickled, edited, and made of parts of others.
+    """
+    if not isinstance(trace, Trace):
+        raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
+    binding = trace._parameters
+    if not isinstance(binding, Binding):
+        raise TypeError(f"trace._parameters must be what forward bound, got {type(binding).__name__}")
+    neuron, arrangement, type_name, _ = binding
+    if (
+        trace.neuron is not neuron
+        or trace.time_axis is not arrangement.time_axis
+        or trace._arrangement is not arrangement
+        or trace._type_name is not type_name
+    ):
+        _require_equal(trace, binding)
+    arithmetic = ARITHMETIC[type_name]
+
+    def placed(name: str, array: Any, type_name: str) -> Array:
+        return arrangement.place(require(f"trace.{name}", array, arrangement.shape, arrangement, type_name))
+
+    # Of a neuron that does not fire, front ends may have done without it.
+    missing = trace.potential is None and not neuron._fires
+    potential = None if missing else placed("potential", trace.potential, arithmetic)
+    current: Any = None if trace.current is None else placed("current", trace.current, type_name)
+    spikes = trace.spikes
+    if reads_spikes:
+        spikes = placed("spikes", spikes, type_name) if neuron._fires else None
+    initial = trace.initial_state
+    if initial is not None:
+        fields = _state_arrays("trace.initial_state", initial, neuron, arrangement, arithmetic, False)
+        initial = neuron._state(*map(arrangement.place_neurons, fields))
+    elif potential is trace.potential and current is trace.current and spikes is trace.spikes:
+        return trace  # as it nearly always is
+    axis, final = arrangement.time_axis, trace.state
+    return Trace(spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name)
+
+
+def _require_equal(trace: Trace, binding: Binding) -> None:
+    """Raise unless parts of a trace that are not those of the forward pass are copies of them."""
+    neuron, arrangement, type_name, _ = binding
+    parts = {
+        "neuron": (trace.neuron, neuron),
+        "time_axis": (trace.time_axis, arrangement.time_axis),
+        "_arrangement": (trace._arrangement, arrangement),
+        "_type_name": (trace._type_name, type_name),
+    }
+    for name, (given, bound) in parts.items():
+        if type(given) is not type(bound) or given != bound:
+            raise ValueError(
+                f"trace.{name} must be that of the forward pass, {_short(bound)}, got {_short(given)}"
+            )
+
+
+def _short(value: Any) -> str:
+    """A repr for messages: that of a neuron's arrays fills pages."""
+    text, most = repr(value), 200
+    return text if len(text) <= most else text[:most] + "..."
+
+
+def _surrogate_values(surrogate: SurrogateLike, trace: Trace) -> Array:
+    """The surrogate of a checked trace, by a function that may be the user's: it must not write into it."""
+    read_only = trace._arrangement.backend.read_only
+    with ieee():
+        drive, threshold = read_only(trace.neuron._drive(trace)), read_only(_threshold(trace))
+    return surrogate(drive, threshold)
+
+
 def _evaluated(surrogate: SurrogateLike, trace: Trace) -> Array:
     """The values of a custom surrogate, in the potential's memory order."""
     arrangement, backend = trace._arrangement, trace._arrangement.backend
-    h = surrogate(trace.neuron._drive(trace), _threshold(trace))
+    h = _surrogate_values(surrogate, trace)
+    require_plain("what surrogate returns", h)
     h = h if on_device(h) else np.asarray(h)
     if tuple(h.shape) != arrangement.shape:
         raise ValueError(
@@ -281,13 +369,18 @@ def _evaluated(surrogate: SurrogateLike, trace: Trace) -> Array:
         )
     if isinstance(h, np.ndarray) and h.dtype.kind != "f":
         raise TypeError(f"surrogate must return floating-point numbers, got dtype {h.dtype}")
-    return arrangement.place(backend.convert(h, backend.type_name(trace.potential)))
+    arithmetic = ARITHMETIC[trace._type_name]
+    if isinstance(h, np.ndarray) and h.dtype == arithmetic:
+        return arrangement.place(h)
+    with ieee():
+        return arrangement.place(backend.convert(h, arithmetic))
 
 
 def _threshold(trace: Trace) -> Array:
     """The threshold, shaped to broadcast against the potential with its time axis."""
-    backend, threshold = trace._arrangement.backend, trace.neuron._parameters()["threshold"]
-    return trace._arrangement.with_time(backend.convert(threshold, backend.type_name(trace.potential)))
+    backend, bound = trace._arrangement.backend, trace._parameters.parameters["threshold"]
+    threshold = bound.value if bound.values is None else trace.neuron._parameters()["threshold"]
+    return trace._arrangement.with_time(backend.convert(threshold, ARITHMETIC[trace._type_name]))
 
 
 def check_algorithm(method: Any, surrogate: Any) -> None:
@@ -299,17 +392,46 @@ def check_algorithm(method: Any, surrogate: Any) -> None:
 
 def check_surrogate(surrogate: Any) -> None:
     """Check a surrogate; a class is callable too, but makes a surrogate rather than being one."""
+    code = getattr(surrogate, "__code__", None)
+    if isinstance(surrogate, Surrogate) or (code is not None and _takes_two(code)):
+        return
     if not callable(surrogate) or isinstance(surrogate, type):
         raise TypeError(f"surrogate must be a Surrogate such as Boxcar(), or a callable, got {surrogate!r}")
+    signature = _signature(surrogate)
+    if signature is None:
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        raise TypeError(
+            f"surrogate must take two arguments, (potential, threshold), got {surrogate!r} with {signature}"
+        ) from None
 
 
-def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> set[str]:
+def _takes_two(code: CodeType) -> bool:
+    """Whether a function of this code takes two arguments: soon known of most functions."""
+    return code.co_argcount == 2 and code.co_kwonlyargcount == 0
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    """A callable's signature, if it has one that can be known."""
+    owner = next((kind for kind in type(function).__mro__ if "__call__" in vars(kind)), object)
+    # Torch's own __call__, of a module, passes anything on to `forward`.
+    passes_on = owner.__module__.startswith("torch.") and hasattr(function, "forward")
+    try:
+        return inspect.signature(function.forward if passes_on else function)
+    except (TypeError, ValueError):
+        return None
+
+
+def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> frozenset[str]:
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
-    wanted = set(neuron._names() if parameters is None else parameters)
-    unknown = wanted.difference(neuron._names()) if wanted else wanted
-    if unknown:
-        listed = ", ".join(sorted(map(repr, unknown)))
+    if parameters is None:
+        return neuron._all_names
+    wanted = frozenset(parameters)
+    if not wanted <= neuron._all_names:
+        listed = ", ".join(sorted(map(repr, wanted - neuron._all_names)))
         raise ValueError(f"parameters must be among {neuron._names()}, got {listed}")
     return wanted
 
@@ -358,11 +480,12 @@ def backward(
     ValueError, TypeError
         If an argument does not fit; the message names it, what it must be and what it was.
     """
+    check_algorithm(method, surrogate)
     return run_backward(trace, grad_spikes, grad_potential, grad_state, method, surrogate, parameters, out)
 
 
 def run_backward(
-    trace: Trace,
+    trace: Any,
     grad_spikes: Array | None,
     grad_potential: Array | None,
     grad_state: Any,
@@ -373,30 +496,16 @@ def run_backward(
     *,
     threads: int = 0,
 ) -> Gradients:
-    """What ``backward`` does; other front ends bring their threads."""
-    if not isinstance(trace, Trace):
-        raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
-    check_algorithm(method, surrogate)
-    neuron, arrangement, shape = trace.neuron, trace._arrangement, trace._arrangement.shape
-    backend = arrangement.backend
-    type_name = trace._type_name
+    """What ``backward`` does; other front ends bring their threads, and have checked method and surrogate."""
+    has_spikes = getattr(trace, "spikes", None) is not None
+    given_trace, trace = trace, _recorded(trace, reads_spikes=out is not None and has_spikes)
+    neuron, arrangement, type_name, bound = trace._parameters
+    backend, shape, arithmetic = arrangement.backend, arrangement.shape, ARITHMETIC[type_name]
     wanted = _wanted_names(neuron, parameters)
-    arithmetic, potential = ARITHMETIC[type_name], None
-    # A copied or edited trace may lie elsewhere and otherwise in memory than the kernels left it.
-    if trace.potential is not None or neuron._reads_recording(wanted):
-        arithmetic = backend.type_name(backend.array("trace.potential", trace.potential))
-        potential = arrangement.place(
-            require("trace.potential", trace.potential, shape, arrangement, arithmetic)
-        )
-    current = trace.current
-    if current is not None:
-        current = arrangement.place(require("trace.current", current, shape, arrangement, type_name))
-    initial = None
-    if trace.initial_state is not None:
-        checked = _state_arrays(
-            "trace.initial_state", trace.initial_state, neuron, arrangement, arithmetic, False
-        )
-        initial = neuron._state(*map(arrangement.place_neurons, checked))
+    if trace.potential is None and neuron._reads_recording(wanted):
+        raise TypeError("trace.potential must be an array, which a parameter's gradient needs, got None")
+    if trace.current is None and neuron._reads_current(wanted):
+        raise ValueError("trace.current must be the input, which a parameter's gradient needs, got None")
     if grad_spikes is not None and not neuron._fires:
         raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
     if grad_spikes is None and grad_potential is None and grad_state is None:
@@ -423,11 +532,11 @@ def run_backward(
         grad_current = out.current
         _check_out("current", grad_current, type_name, arrangement)
         others = given | {
-            "current": trace.current,
+            "current": given_trace.current,
             "trace.spikes": trace.spikes,
-            "trace.potential": trace.potential,
+            "trace.potential": given_trace.potential,
         }
-        others |= _named("trace.initial_state", fields, trace.initial_state)
+        others |= _named("trace.initial_state", fields, given_trace.initial_state)
         others |= _named("grad_state", fields, grad_state)
         _check_apart(backend, {"out.current": grad_current}, others)
 
@@ -438,25 +547,29 @@ def run_backward(
     if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
     grad_initial = _empty_state(neuron, arrangement, arithmetic)
-    own = neuron._wanted(wanted) if wanted else wanted
+    own = (
+        neuron._all_wanted
+        if wanted is neuron._all_names
+        else neuron._wanted(set(wanted))
+        if wanted
+        else wanted
+    )
     names, _, taps = _core.models[neuron._model]
     sums = {
-        name: backend.empty((trace._parameters[name].count,), (0,), "float64")
-        for name in names + taps
-        if name in own
+        name: backend.empty((bound[name].count,), (0,), "float64") for name in names + taps if name in own
     }
     handle = backend.handle
     backend.kernels.backward(
         neuron._model,
         type_name,
         arrangement.sizes,
-        {name: bound.argument for name, bound in trace._parameters.items()},
-        neuron._options(),
+        trace._parameters.arguments(),
+        neuron._option_numbers,
         METHODS.index(method),
         bend,
-        handle(potential),
-        handle(current),
-        tuple(map(handle, initial or ())),
+        handle(trace.potential),
+        handle(trace.current),
+        tuple(map(handle, trace.initial_state or ())),
         handle(placed["grad_spikes"]),
         handle(placed["grad_potential"]),
         tuple(map(handle, final or ())),
@@ -467,13 +580,21 @@ def run_backward(
         backend.where(grad_current, threads),
     )
     backend.finish(grad_current)
-    kernel = {name: trace._parameters[name].gradient(flat, arrangement) for name, flat in sums.items()}
-    own_gradients = neuron._own_gradients(kernel).items() if kernel else ()
-    grads = {name: backend.convert(g, arithmetic)[()] for name, g in own_gradients if name in wanted}
+    grads = _parameter_gradients(trace, sums, wanted) if sums else {}
     if out is None:
         return Gradients(grad_current, grad_initial, grads)
     out.state, out.parameters = grad_initial, grads
     return out
+
+
+def _parameter_gradients(trace: Trace, sums: dict[str, Array], wanted: frozenset[str]) -> dict[str, Any]:
+    """Gradients by the descriptor's names from the kernels' sums."""
+    neuron, arrangement, type_name, bound = trace._parameters
+    convert, arithmetic = arrangement.backend.convert, ARITHMETIC[type_name]
+    with ieee():
+        kernel = {name: bound[name].gradient(flat, arrangement) for name, flat in sums.items()}
+        own = neuron._own_gradients(kernel)
+        return {name: convert(gradient, arithmetic)[()] for name, gradient in own.items() if name in wanted}
 
 
 def _check_not_torch(name: str, value: Any, function: str, note: str = "") -> None:
@@ -512,16 +633,16 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
         on a GPU: copy them to the CPU.
     """
     _check_not_torch("trace", trace, "growth")
-    if not isinstance(trace, Trace):
-        raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
     check_surrogate(surrogate)
-    if trace._arrangement.backend is not NUMPY:
-        raise TypeError(f"trace must be of NumPy's arrays, got arrays of {trace._arrangement.backend}")
-    if not trace.neuron._fires:
+    trace = _recorded(trace, reads_spikes=True)
+    neuron, arrangement = trace.neuron, trace._arrangement
+    if arrangement.backend is not NUMPY:
+        raise TypeError(f"trace must be of NumPy's arrays, got arrays of {arrangement.backend}")
+    if not neuron._fires or 0 in arrangement.shape:
         return 0.0
-    h = np.asarray(surrogate(trace.neuron._drive(trace), _threshold(trace)), np.float64)
-    factor = trace.neuron._carry_factor(h, trace)
-    return float(np.mean(np.abs(factor) > 1.0))
+    h = _evaluated(surrogate, trace).astype(np.float64)
+    with ieee():
+        return float(np.mean(np.abs(neuron._carry_factor(h, trace)) > 1.0))
 
 
 class Filtered(NamedTuple):
@@ -595,7 +716,7 @@ def kernel_filter_adjoint(
     type_name = arrangement.backend.type_name(given)
     if type_name != ARITHMETIC[type_name]:
         raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")
-    parameters = bind(neuron, arrangement, type_name)
+    binding = Binding(neuron, arrangement, type_name, bind(neuron, arrangement, type_name))
     # The filter is linear: what went through it forward does not matter.
     trace = Trace(
         None,
@@ -606,7 +727,7 @@ def kernel_filter_adjoint(
         None,
         arrangement.time_axis,
         arrangement,
-        parameters,
+        binding,
         type_name,
     )
     grads = run_backward(trace, None, given, state, "exodus", SingleExponential(), ())

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import numbers
 import os
+import re
 
 from . import _core
 
-_chosen = "EXODUS_NUM_THREADS" in os.environ
+_VARIABLE = "EXODUS_NUM_THREADS"
+
+
+def _in_environment() -> bool:
+    """Whether the environment chooses the number of threads, which the library then has taken from it."""
+    text = os.environ.get(_VARIABLE, "")
+    if text and re.fullmatch("0*[1-9][0-9]*", text, re.ASCII) is None:
+        raise ImportError(f"{_VARIABLE} must be a number of threads, 1 or more, got {text!r}")
+    return text != ""
+
+
+_chosen = _in_environment()
 
 
 def was_chosen() -> bool:
@@ -22,7 +34,7 @@ def get_num_threads() -> int:
     -------
     int
         What ``set_num_threads`` set, else the environment variable EXODUS_NUM_THREADS, else the number of
-        processors.
+        processors that this process may use.
     """
     return _core.get_num_threads()
 

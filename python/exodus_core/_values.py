@@ -9,25 +9,36 @@ from typing import Any
 
 import numpy as np
 
-from ._backends import FLOATS, is_torch
+from ._backends import FLOATS, ieee, is_torch, require_plain
 
 Number = Any  # a number or an array of numbers
 
 
-def number(name: str, value: Any) -> Number:
-    """A parameter as a float or as a read-only array of its own."""
-    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-        return float(value)
+def numeric(name: str, value: Any) -> np.ndarray:
+    """A number or an array of numbers as an array of its own."""
     if is_torch(value) and hasattr(value, "detach"):
         value = _of_tensor(name, value)
     if value is None or isinstance(value, (str, bytes, bool, np.bool_)) or is_torch(value):
         raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}")
+    require_plain(name, value)
     try:
         array = np.array(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a number or an array of numbers: {error}") from None
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be a number or an array of numbers, got dtype {array.dtype}")
+    return array
+
+
+@ieee()
+def number(name: str, value: Any) -> Number:
+    """A parameter as a float or as a read-only array of its own."""
+    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name} must be finite, got a number beyond float64") from None
+    array = numeric(name, value)
     if array.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
     if array.ndim == 0:

@@ -7,15 +7,32 @@ forward pass.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ._backends import in_double
+from ._backends import decay, ieee, in_double, register_plain
 from ._values import Number, Value, in_float64, number, plain, require_that
 
 __all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]
+
+
+def check_length(length: Any) -> int:
+    """The number of taps that are asked for."""
+    if isinstance(length, bool) or not isinstance(length, numbers.Integral):
+        raise TypeError(f"length must be an integer, got {length!r}")
+    if length < 0:
+        raise ValueError(f"length must not be negative, got {length}")
+    return int(length)
+
+
+def _powers(length: int, base: np.ndarray) -> np.ndarray:
+    """base^0, base^1, ... by repeated products, whose bits are the same everywhere; those of pow are not."""
+    factors = np.broadcast_to(base, (length, *base.shape)).copy()
+    factors[:1] = 1.0
+    return np.multiply.accumulate(factors, axis=0)
 
 
 class Kernel(Value):
@@ -27,6 +44,7 @@ class Kernel(Value):
     def _fields(self) -> tuple[str, ...]:
         raise NotImplementedError
 
+    @ieee()
     def __post_init__(self) -> None:
         for name in self._fields():
             value = number(name, getattr(self, name))
@@ -51,7 +69,7 @@ class Kernel(Value):
         return {}
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Gradients by the kernel's own names from those of the recursion's numbers."""
+        """Gradients by the kernel's own names from those of the recursion's numbers, within ``ieee``."""
         raise NotImplementedError
 
     def _sources(self, name: str) -> set[str]:
@@ -71,12 +89,12 @@ class Kernel(Value):
         ndarray
             kernel[0], ..., kernel[length - 1] in float64; parameters that are arrays add their axes behind.
         """
-        n = np.arange(length, dtype=np.float64)
         values = [np.asarray(getattr(self, name), np.float64) for name in self._fields()]
-        lanes = np.broadcast_shapes(*(value.shape for value in values))
-        return self._evaluate(n.reshape((length,) + (1,) * len(lanes)), *values)
+        with ieee():
+            return self._evaluate(check_length(length), *np.broadcast_arrays(*values))
 
-    def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
+    def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
+        """The taps, of values of the same shape."""
         raise NotImplementedError
 
 
@@ -109,9 +127,9 @@ class Exponential(Kernel):
     def _sources(self, name: str) -> set[str]:
         return {"a" if name == "alpha" else name}
 
-    def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
+    def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         alpha, scale = values
-        return scale * alpha**n
+        return scale * _powers(length, alpha)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,13 +165,11 @@ class DoubleExponential(Kernel):
     def _sources(self, name: str) -> set[str]:
         return {{"alpha": "a", "beta": "b", "scale": "scale"}[name]}
 
-    def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
+    def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         alpha, beta, scale = values
-        taps = np.empty(np.broadcast_shapes(n.shape, alpha.shape, beta.shape, scale.shape))
-        x, y = np.ones_like(alpha), np.zeros_like(beta)
-        for k in range(len(n)):
-            y = beta * y + x
-            x = alpha * x
+        taps, y = _powers(length, alpha), np.zeros_like(beta)
+        for k in range(length):
+            y = beta * y + taps[k]
             taps[k] = scale * y
         return taps
 
@@ -178,6 +194,7 @@ class Alpha(Kernel):
 
     _late = True
 
+    @ieee()
     def __post_init__(self) -> None:
         super().__post_init__()
         require_that("tau", self.tau, np.asarray(self.tau) > 0, "above 0")
@@ -190,33 +207,36 @@ class Alpha(Kernel):
 
     def _parameters(self) -> dict[str, Number]:
         xp, tau, scale = in_double(self.tau, self.scale)
-        with np.errstate(over="ignore", under="ignore"):
-            decay = xp.exp(-1.0 / tau)
-            return {"a": plain(decay), "b": plain(decay), "scale": plain(scale * (np.e / tau) * decay)}
+        with ieee():
+            p = decay(1.0, tau)
+            e = xp.full_like(tau, np.e)  # torch would multiply a number by 1 / tau, which is rounded twice
+            return {"a": plain(p), "b": plain(p), "scale": plain(scale * (e / tau) * p)}
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         xp, tau, scale, weight = in_double(self.tau, self.scale, grads["scale"])
-        decay = xp.exp(-1.0 / tau)
-        peak = np.e / tau * decay  # w / scale
+        p = decay(1.0, tau)
+        peak = np.e / tau * p  # w / scale
         own = {"scale": _sum_to(xp, weight * peak, scale.shape)}
         if "a" in grads:  # d p / d tau = p / tau^2, d w / d tau = w (1/tau^2 - 1/tau)
             slope = weight * scale * peak * (1 / tau**2 - 1 / tau)
-            own["tau"] = (grads["a"] + grads["b"]) * decay / tau**2 + _sum_to(xp, slope, tau.shape)
+            own["tau"] = (grads["a"] + grads["b"]) * p / tau**2 + _sum_to(xp, slope, tau.shape)
         return own
 
     def _sources(self, name: str) -> set[str]:
         return {"a", "b", "scale"} if name == "tau" else {"scale"}
 
-    def _evaluate(self, n: np.ndarray, *values: np.ndarray) -> np.ndarray:
+    def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         tau, scale = values
-        return scale * (n / tau) * np.exp(1 - n / tau)
+        n = np.arange(length, dtype=np.float64).reshape((length,) + (1,) * tau.ndim)
+        return scale * (n / tau) * np.e * decay(n, tau)
 
 
+@register_plain
 class _Taps(np.ndarray):
     """The values of a FIR kernel; like those of the other kernels they can be asked for, ``taps(length)``."""
 
     def __call__(self, length: int) -> np.ndarray:
-        values = np.zeros((length, *self.shape[1:]))
+        values = np.zeros((check_length(length), *self.shape[1:]))
         values[: len(self)] = self[:length]
         return values
 

@@ -11,12 +11,13 @@ import numbers
 import operator
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ._backends import FLOATS, in_double, is_torch
-from ._values import Number, Value, copy_with, in_float64, number, plain, require_that
+from ._backends import FLOATS, decay, ieee, in_double, is_torch
+from ._values import Number, Value, copy_with, in_float64, number, numeric, plain, require_that
 from .kernel import Alpha, DoubleExponential, Exponential, Kernel
 from .surrogate import SingleExponential
 
@@ -166,8 +167,14 @@ class ExpLeakState(State, _Potential):
 STATES = (LIFState, CubaLIFState, ALIFState, SRMState, FilterState, ExpLeakState)
 
 
-def _check(values: Mapping[str, Number], of: str = "") -> None:
-    """Check the parameters, by the kernels' names. `of` ends the messages."""
+@ieee()
+def _check(values: Mapping[str, Number]) -> None:
+    """Check the parameters, by the kernels' names."""
+    _check_values(values)
+
+
+def _check_values(values: Mapping[str, Number], of: str = "") -> None:
+    """Check them in the mode that is set. `of` ends the messages."""
     for name, value in values.items():
         if name in DECAYS:
             require_that(name, value, (np.asarray(value) >= 0) & (np.asarray(value) <= 1), "in [0, 1]", of)
@@ -187,8 +194,8 @@ def _check(values: Mapping[str, Number], of: str = "") -> None:
 
 
 def check_rounded(values: Mapping[str, Number], type_name: str) -> None:
-    """Check the parameters as the kernels will see them, by the kernels' names."""
-    _check(values, f" after rounding to {type_name}")
+    """Check the parameters as the kernels will see them, by the kernels' names, within ``ieee``."""
+    _check_values(values, f" after rounding to {type_name}")
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
@@ -227,7 +234,7 @@ class Neuron(Value):
         raise NotImplementedError
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Gradients by the descriptor's names from those by the kernel's names."""
+        """Gradients by the descriptor's names from those by the kernel's names; called within ``ieee``."""
         return grads
 
     def _wanted(self, names: set[str]) -> set[str]:
@@ -237,6 +244,21 @@ class Neuron(Value):
     def _names(self) -> list[str]:
         """The descriptor's names of the parameters that this neuron was given."""
         raise NotImplementedError
+
+    @cached_property
+    def _option_numbers(self) -> dict[str, int]:
+        """The options, put together once."""
+        return self._options()
+
+    @cached_property
+    def _all_names(self) -> frozenset[str]:
+        """The descriptor's names, put together once."""
+        return frozenset(self._names())
+
+    @cached_property
+    def _all_wanted(self) -> frozenset[str]:
+        """The kernel's names behind all of them."""
+        return frozenset(self._wanted(set(self._all_names)))
 
     def _set_values(self) -> None:
         defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
@@ -312,6 +334,12 @@ class Neuron(Value):
         -------
         named tuple of ndarray
             To be passed as ``state=``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument does not fit, or the neuron's potential does not depend on the one before: an
+            SRM's is made of what its kernels remember.
         """
         try:
             lengths = (shape,) if isinstance(shape, numbers.Integral) else shape
@@ -323,15 +351,20 @@ class Neuron(Value):
         dtype = np.dtype(dtype)
         if dtype not in FLOATS:
             raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+        value = numeric("potential", potential)
         try:
-            first = np.array(np.broadcast_to(np.asarray(number("potential", potential), dtype), shape))
+            np.broadcast_to(value, shape)
         except ValueError:
-            raise ValueError(
-                f"potential must broadcast to shape {shape}, got shape {tuple(np.shape(potential))}"
-            ) from None
+            raise ValueError(f"potential must broadcast to shape {shape}, got shape {value.shape}") from None
+        with ieee():
+            self._check_initial_potential(value)
+            first = np.array(np.broadcast_to(value.astype(dtype), shape))
         leading = self._history()
         rest = (np.zeros(leading.get(f, ()) + shape, dtype) for f in self._state._fields[1:])
         return self._state(first, *rest)
+
+    def _check_initial_potential(self, potential: np.ndarray) -> None:
+        """Raise if a potential before the first step would have no effect."""
 
 
 class _Leaky(Neuron):
@@ -342,6 +375,7 @@ class _Leaky(Neuron):
     dt: float
     gain: Number
 
+    @ieee()
     def _check_decay(self) -> None:
         for alpha, tau in ((name, DECAYS[name]) for name in self._decays):
             values = getattr(self, alpha), getattr(self, tau)
@@ -361,8 +395,7 @@ class _Leaky(Neuron):
         tau = getattr(self, DECAYS[name])
         if tau is None:
             return getattr(self, name)
-        xp, tau = in_double(tau)
-        return plain(xp.exp(-self.dt / tau))
+        return plain(decay(self.dt, tau))
 
     def _decay_values(self) -> dict[str, Number]:
         return {name: self._decay(name) for name in self._decays}
@@ -383,9 +416,8 @@ class _Leaky(Neuron):
         if given == name:
             return name, grad
         xp, grad, tau = in_double(grad, getattr(self, given))
-        with np.errstate(over="ignore", under="ignore"):
-            ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it e^-ratio is 0
-            return given, grad * (xp.exp(-ratio) * ratio / tau)  # d alpha / d tau = alpha dt / tau^2
+        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
+        return given, grad * (decay(self.dt, tau) * ratio / tau)  # d alpha / d tau = alpha dt / tau^2
 
     def _own_name(self, name: str) -> str:
         """The descriptor's name of a kernel's parameter: a decay's time constant where that was given."""
@@ -795,13 +827,19 @@ class SRM(Neuron):
         _choice("type", type, ("SRMALPHA",), "")
         values = {"tauSr": tauSr, "tauRef": tauRef, "theta": theta, "Ts": Ts, "scaleRef": scaleRef}
         values = {name: number(name, value) for name, value in values.items()}
-        for name, value in values.items():
-            require_that(name, value, name == "scaleRef" or np.asarray(value) > 0, "above 0")
-        decay = np.exp(-values["Ts"] / values["tauRef"])
-        peak = values["scaleRef"] * values["theta"] * np.e * values["Ts"] / values["tauRef"]
-        epsilon = Alpha(tau=values["tauSr"] / values["Ts"])
-        nu = DoubleExponential(alpha=decay, beta=decay, scale=-peak * decay)
+        with ieee():
+            for name, value in values.items():
+                require_that(name, value, name == "scaleRef" or np.asarray(value) > 0, "above 0")
+            p = plain(decay(values["Ts"], values["tauRef"]))
+            peak = values["scaleRef"] * values["theta"] * np.e * values["Ts"] / values["tauRef"]
+            epsilon = Alpha(tau=values["tauSr"] / values["Ts"])
+            nu = DoubleExponential(alpha=p, beta=p, scale=-peak * p)
         return cls(epsilon, nu, threshold=values["theta"]), SingleExponential(width=tauRho, scale=scaleRho)
+
+    def _check_initial_potential(self, potential: np.ndarray) -> None:
+        require_that(
+            "potential", potential, potential == 0, "0 for an SRM, which makes it from its kernels' states"
+        )
 
     def _kernels(self) -> list[tuple[str, Kernel]]:
         return [(role, getattr(self, role)) for role in self._roles]

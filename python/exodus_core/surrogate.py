@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
-from ._backends import FLOATS, is_torch
+from ._backends import FLOATS, ieee, is_torch, kernel_parameter, require_plain
 from ._values import number
 
 __all__ = [
@@ -77,18 +77,18 @@ class Surrogate:
         ndarray
             h = f'(u), in the potential's dtype and the broadcast shape.
         """
+        require_plain("potential", potential)
+        require_plain("threshold", threshold)
         u = np.asarray(potential)
         if u.dtype not in FLOATS:
             u = u.astype(np.float64)
-        th = np.asarray(threshold, u.dtype)
+        with ieee():
+            th = np.asarray(threshold, u.dtype)
         shape = np.broadcast_shapes(u.shape, th.shape)
         u = np.ascontiguousarray(np.broadcast_to(u, shape))
         h = np.empty(shape, u.dtype)
-        param: Any = float(th.reshape(())) if th.size == 1 else 0.0
-        if th.size > 1:
-            param = (np.ascontiguousarray(np.broadcast_to(th, shape)), u.size, 1)
         if h.size:
-            _core.evaluate(u.dtype.name, self._argument, param, u, h)
+            _core.evaluate(u.dtype.name, self._argument, kernel_parameter(th, shape, u.dtype), u, h)
         return h[()]
 
 

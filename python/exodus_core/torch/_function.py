@@ -120,7 +120,7 @@ def _tensor(array: Array) -> Tensor:
 
 
 def _own(array: Array) -> Array:
-    """An array that torch may write: a descriptor's own may not be."""
+    """An array that torch may write: those that a surrogate gets may not be."""
     return np.array(array) if isinstance(array, np.ndarray) else array
 
 
@@ -135,7 +135,7 @@ def _array_surrogate(surrogate: SurrogateLike) -> SurrogateLike:
 
     def evaluate(potential: Array, threshold: Array) -> Array:
         with torch.no_grad():
-            h = surrogate(_tensor(potential), _tensor(_own(threshold)))
+            h = surrogate(_tensor(_own(potential)), _tensor(_own(threshold)))
         return _memory(h) if isinstance(h, Tensor) else np.asarray(h)
 
     return evaluate

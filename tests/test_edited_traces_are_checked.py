@@ -1,0 +1,281 @@
+"""What a caller copied, pickled, edited or put together is either right or refused by name.
+
+Property: every part of a trace, of gradients passed as `out` and of a state may be replaced by anything: the
+call raises an error that names the part, or gives what it gives for the parts as forward made them. It never
+crashes, and never computes something else. Witness: the untouched trace. Each table runs in a process of its
+own, so that a crash is a failed test.
+"""
+
+import copy
+import dataclasses
+import functools
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import exodus_core as ec
+from compare import assert_same_bits
+from exodus_core import kernel, surrogate
+from exodus_core._arrays import Arrangement
+
+RNG = np.random.default_rng(0)
+SHAPE = (11, 4, 600)
+CURRENT = RNG.normal(0.3, 0.7, SHAPE)
+WEIGHTS = RNG.normal(size=SHAPE)
+STEEP = surrogate.SingleExponential(width=0.3, scale=1.0)
+NEURONS = {
+    "LIF": ec.LIF(alpha=0.9),
+    "LIF of arrays": ec.LIF(
+        tau=RNG.uniform(2, 9, 600), threshold=np.linspace(0.5, 1, 4)[:, None], v_min=-0.3
+    ),
+    "LIF that resets to zero": ec.LIF(alpha=0.9, reset="zero"),
+    "CubaLIF": ec.CubaLIF(alpha=0.9, alpha_syn=RNG.uniform(0.5, 0.9, (4, 600))),
+    "ALIF": ec.ALIF(alpha=0.9, alpha_adapt=0.8, adapt_scale=0.2),
+    "SRM": ec.SRM(kernel.FIR(RNG.normal(size=(5, 600))), kernel.Exponential(0.8, scale=-0.7)),
+    "ExpLeak": ec.ExpLeak(alpha=RNG.uniform(0.5, 0.9, 600)),
+}
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "pickle": lambda trace: pickle.loads(pickle.dumps(trace)),
+    "replace": dataclasses.replace,
+    "Fortran order": lambda trace: dataclasses.replace(
+        trace, potential=np.asfortranarray(trace.potential), current=np.asfortranarray(trace.current)
+    ),
+    "views with gaps": lambda trace: dataclasses.replace(
+        trace,
+        potential=np.repeat(trace.potential, 2, axis=1)[:, ::2],
+        current=trace.current[::-1].copy()[::-1],
+    ),
+}
+
+
+def made(name, dtype=np.float64, neuron=None):
+    neuron = NEURONS[name] if neuron is None else neuron
+    current = CURRENT.astype(dtype)
+    first = ec.forward(neuron, current[:3])
+    return ec.forward(neuron, current[3:], state=first.state)
+
+
+def results(trace, name, out=None):
+    """Bits of what is computed of a trace of a neuron of that name."""
+    e = None if name == "ExpLeak" else WEIGHTS[3:]
+    found = []
+    for method in ("exodus", "bptt"):
+        grads = ec.backward(trace, e, method=method, grad_potential=WEIGHTS[3:], out=out)
+        found += [grads.current.copy(), *grads.state, *map(np.asarray, grads.parameters.values())]
+    return [*found, np.array(ec.growth(trace, STEEP))]
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", NEURONS)
+def test_copies_are_as_good(name, how):
+    trace = made(name)
+    expected = results(trace, name)
+    for found, one in zip(results(COPIES[how](trace), name), expected, strict=True):
+        assert_same_bits(found, one)
+
+
+def replacements(trace, name):
+    """What may stand in each field of a trace, a list for each."""
+    other_type = np.float32 if trace.potential.dtype == np.float64 else np.float64
+    whole = trace.potential
+    arrays = [
+        None,
+        0.5,
+        "text",
+        [[1.0]],
+        whole[:-1],
+        whole[None],
+        whole.astype(other_type),
+        whole.astype(">f8"),
+        whole.astype(np.int64),
+        np.ones((0, *whole.shape[1:]), whole.dtype),
+        np.ma.masked_array(whole, whole > 0),
+        whole.view(np.recarray),
+        np.zeros(whole.shape, object),
+    ]
+    states = [
+        0.5,
+        (),
+        tuple(trace.state)[:-1],
+        (None,) * len(trace.state),
+        tuple(part.astype(other_type) for part in trace.state),
+        tuple(part[..., :-1] for part in trace.state),
+        tuple(part.tolist() for part in trace.state),
+        ec.IF().initial_state((4, 600), whole.dtype) if len(trace.state) != 2 else trace.state + trace.state,
+    ]
+    arrangement, binding = trace._arrangement, trace._parameters
+    other = made("LIF of arrays" if name != "LIF of arrays" else "LIF")
+    turned = ec.forward(NEURONS[name], np.asfortranarray(CURRENT[3:]), state=trace.initial_state)
+    return {
+        "spikes": arrays,
+        "potential": arrays,
+        "current": arrays,
+        "state": [*states, None],
+        "initial_state": states,
+        "neuron": [None, ec.LIF, "LIF", *(n for k, n in NEURONS.items() if k != name), ec.IF(threshold=0.1)],
+        "time_axis": [None, 1, 2, -3, 99, "0", 0.0, True],
+        "_arrangement": [
+            None,
+            turned._arrangement,
+            Arrangement(whole.shape, (2, 1, 0), 0),
+            Arrangement(whole.shape, (0, 1, 2), 1),
+            Arrangement((99, *whole.shape[1:]), (0, 1, 2), 0),
+            dataclasses.replace(arrangement, backend=None),
+        ],
+        "_parameters": [
+            None,
+            {},
+            other._parameters,
+            turned._parameters,
+            made(name, np.float32)._parameters,
+            binding._replace(type_name="float32"),
+            binding._replace(neuron=other.neuron),
+            binding._replace(arrangement=turned._arrangement),
+        ],
+        "_type_name": [None, "float32", "float16", "int64", 5],
+    }
+
+
+FIELDS = [field.name for field in dataclasses.fields(ec.Trace)]
+
+
+def check_replacements(name):
+    """Replace every field of a trace, of an `out` and of gradients by everything that is listed for it."""
+    trace = made(name)
+    expected = results(trace, name)
+    listed = replacements(trace, name)
+    assert set(listed) == set(FIELDS)
+    reused = ec.backward(trace, grad_potential=WEIGHTS[3:])
+    for field, values in listed.items():
+        for value in values:
+            edited = dataclasses.replace(trace, **{field: value})
+            for out in (None, reused):
+                check_one(functools.partial(results, edited, name, out), field, value, expected)
+    for field in ("spikes", "potential"):
+        for value in listed[field]:
+            check_out(trace, field, value)
+    for value in listed["current"]:
+        out = dataclasses.replace(reused, current=value)
+        check_one(functools.partial(results, trace, name, out), "current", value, expected)
+
+
+def check_one(call, field, value, expected):
+    try:
+        found = call()
+    except (TypeError, ValueError) as error:
+        # Parameters that were bound for another call: either they or the part that they do not fit is named.
+        word = "trace." if field == "_parameters" else field
+        assert word in str(error), (field, repr(value)[:200], error)
+        return
+    for one, other in zip(found, expected, strict=True):
+        assert_same_bits(one, other, f"{field} replaced by {value!r:.200}")
+
+
+def check_out(trace, field, value):
+    out = dataclasses.replace(trace, **{field: value})
+    try:
+        again = ec.forward(trace.neuron, CURRENT[3:], state=trace.initial_state, out=out)
+    except (TypeError, ValueError) as error:
+        assert field in str(error), (field, repr(value)[:200], error)
+    else:
+        assert_same_bits(again.potential, trace.potential)
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_part_of_a_trace_is_checked(name):
+    run_here(f"here.check_replacements({name!r})")
+
+
+def run_here(code):
+    """In a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {Path(__file__).stem} as here; {code}"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
+
+
+def check_the_extension():
+    """Arrays of wrong sizes and types are refused by the extension too, which sees no names."""
+    trace = made("LIF of arrays")
+    backend = trace._arrangement.backend
+    seen = []
+    kernels = backend.kernels
+
+    class Recorder:
+        def __getattr__(self, name):
+            def call(*arguments):
+                seen.append((name, arguments))
+                return getattr(kernels, name)(*arguments)
+
+            return call
+
+    type(backend).kernels = Recorder()
+    try:
+        made("LIF of arrays")
+        made("SRM")
+        results(trace, "LIF of arrays")
+        results(made("SRM"), "SRM")
+    finally:
+        type(backend).kernels = kernels
+    names = [name for name, _ in seen]
+    assert {"forward", "backward"} <= set(names)
+    for name, arguments in seen:
+        for place, argument in enumerate(arguments):
+            for changed in wrong(argument):
+                try:
+                    getattr(kernels, name)(*arguments[:place], changed, *arguments[place + 1 :])
+                except (TypeError, ValueError):
+                    continue
+                raise AssertionError((name, place, str(changed)[:200]))
+
+
+def wrong(argument):
+    """An argument of the extension with one array in it too short, or of another type."""
+    if isinstance(argument, np.ndarray):
+        if argument.size == 0:
+            return
+        yield argument.ravel()[:-1]
+        yield np.ones((*argument.shape, 2), argument.dtype)
+        yield argument.astype(np.float32 if argument.itemsize == 8 else np.float64)[..., None].repeat(3, -1)
+    elif isinstance(argument, dict):
+        for key, value in argument.items():
+            yield from ({**argument, key: other} for other in wrong(value))
+    elif isinstance(argument, tuple):
+        for place, value in enumerate(argument):
+            if isinstance(value, np.ndarray):
+                yield from ((*argument[:place], other, *argument[place + 1 :]) for other in wrong(value))
+
+
+def test_the_extension_reads_nothing_beyond_an_array():
+    run_here("here.check_the_extension()")
+
+
+def test_a_trace_read_only_through_and_through():
+    trace = made("LIF of arrays")
+    expected = results(trace, "LIF of arrays")
+    for array in (trace.potential, trace.spikes, *trace.initial_state):
+        array.flags.writeable = False
+    for found, one in zip(results(trace, "LIF of arrays"), expected, strict=True):
+        assert_same_bits(found, one)
+
+
+def test_an_equal_neuron_is_the_same():
+    trace = made("LIF")
+    expected = results(trace, "LIF")
+    again = dataclasses.replace(trace, neuron=ec.LIF(alpha=0.9))
+    for found, one in zip(results(again, "LIF"), expected, strict=True):
+        assert_same_bits(found, one)
+    with pytest.raises(
+        ValueError, match=r"trace\.neuron must be that of the forward pass, LIF\(alpha=0\.9\)"
+    ):
+        ec.backward(dataclasses.replace(trace, neuron=ec.LIF(alpha=0.8)), WEIGHTS[3:])
