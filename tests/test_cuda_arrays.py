@@ -4,6 +4,9 @@ Witness: the kernels of the CPU. The CUDA kernels run on the CPU here, under the
 conftest), and so take the addresses of the host's memory.
 """
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -59,6 +62,44 @@ def test_a_custom_surrogate_gets_and_gives_device_arrays():
         expected = ec.backward(cpu, np.ones_like(current), surrogate=bend)
         got = ec.backward(device, DeviceArray(np.ones_like(current)), surrogate=bend)
         assert_same(got.current, expected.current, 1e-5)
+
+
+def test_a_custom_surrogate_cannot_change_what_it_sees():
+    current = data(np.float32, "time first")
+    for neuron in (NEURONS["LIF per channel"], NEURONS["ALIF"]):
+        trace = ec.forward(neuron, DeviceArray(current))
+        before = host(trace.potential).copy()
+
+        def tidy(u, threshold):
+            return (u - threshold) * 0.5
+
+        def in_place(u, threshold):
+            u[...] = u - threshold
+            threshold[...] = threshold * 0.0
+            return u * 0.5
+
+        expected = ec.backward(trace, DeviceArray(np.ones_like(current)), surrogate=tidy)
+        got = ec.backward(trace, DeviceArray(np.ones_like(current)), surrogate=in_place)
+        assert_same(got.current, host(expected.current))
+        assert_same(trace.potential, before)
+        assert_same(ec.forward(neuron, DeviceArray(current)).potential, before)
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_a_copied_trace_has_memory_of_its_own(name):
+    current = data(np.float64, "time first")
+    neuron = dataclasses.replace(NEURONS[name])  # whose copies on the device are spoilt below
+    trace = ec.forward(neuron, DeviceArray(current))
+    e = None if trace.spikes is None else DeviceArray(current)
+    expected = ec.backward(trace, e, grad_potential=DeviceArray(current))
+    copied = copy.deepcopy(trace)
+    for bound in trace._parameters.parameters.values():
+        if bound.values is not None:
+            host(bound.values)[...] = np.nan
+    got = ec.backward(copied, e, grad_potential=DeviceArray(current))
+    assert_same(got.current, host(expected.current))
+    for key, gradient in expected.parameters.items():
+        assert_same(got.parameters[key], host(gradient))
 
 
 def test_gaps_are_copied_once():

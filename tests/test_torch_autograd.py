@@ -571,3 +571,28 @@ def test_oracle_agrees_on_a_layer():
     h = problem.surrogate(run.potential, FULL.threshold)
     expected, magnitude = linear_system(run, h, problem.seeds)
     assert_gradients_match(solve(problem, layer_of(problem)), expected, magnitude, tol=1e-12)
+
+
+def test_a_custom_surrogate_cannot_change_what_it_sees():
+    def tidy(u, threshold):
+        return torch.exp(-(u - threshold).abs())
+
+    def in_place(u, threshold):
+        return u.sub_(threshold).abs_().neg_().exp_()
+
+    torch.manual_seed(0)
+    current = torch.randn(30, 4, 3)
+    for neuron in (
+        ec.LIF(alpha=0.9, v_min=-0.3),
+        ec.LIF(0.9, threshold=np.linspace(0.5, 1, 3)),
+        ec.ALIF(0.9, 0.8, 0.2),
+    ):
+        found = []
+        for curve in (tidy, in_place):
+            x = current.clone().requires_grad_()
+            trace = snn.spike(x, neuron, surrogate=curve)
+            before = trace.potential.detach().clone()
+            (trace.spikes.sum() + trace.potential.sum()).backward()
+            assert torch.equal(trace.potential.detach(), before)
+            found.append(x.grad)
+        assert torch.equal(*found)
