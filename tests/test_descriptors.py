@@ -101,14 +101,14 @@ def test_use_leaves_no_trace_in_a_value(value, make):
 
 def test_what_is_remembered_goes_with_the_neuron():
     gc.collect()
-    before = len(_binding._scalars)
+    before = len(_binding._known)
     neuron = ec.LIF(alpha=0.123)
     for _ in range(3):
         ec.forward(neuron, CURRENT)
-    assert len(_binding._scalars) == before + 1
+    assert len(_binding._known) == before + 1
     del neuron
     gc.collect()
-    assert len(_binding._scalars) == before
+    assert len(_binding._known) == before
 
 
 DECAYS = [

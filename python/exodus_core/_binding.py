@@ -6,6 +6,7 @@ Descriptors are values; what is computed from them, and what of them lies on a d
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,26 +20,72 @@ Bound = dict[str, BoundParameter]
 
 _MOST_UPLOADS = 64  # shapes of data
 
-_scalars = IdentityCache()  # of a neuron: by type the parameters if all are numbers, else None
+# Of a neuron: by type the parameters if all are numbers, else None; its options and names.
+_known = IdentityCache()
 _uploads = IdentityCache()  # of a neuron: by arrangement and type those that a device has already
 
 
+class Binding(NamedTuple):
+    """A call's parameters, and that for which they were bound: they fit nothing else."""
+
+    neuron: Neuron
+    arrangement: Arrangement
+    type_name: str  # of current and spikes
+    parameters: dict[str, BoundParameter]
+    options: dict[str, int]  # the neuron's, by the kernel's names
+
+    def arguments(self) -> dict[str, Any]:
+        """What the extension takes."""
+        backend = self.arrangement.backend
+        return {
+            name: bound.value if bound.values is None else bound.argument(backend)
+            for name, bound in self.parameters.items()
+        }
+
+
 def bind(
+    neuron: Neuron,
+    arrangement: Arrangement,
+    type_name: str,
+    arithmetic: str,
+    learnt: Collection[str] = (),
+    origin: Neuron | None = None,
+) -> Binding:
+    """The parameters for the kernels, rounded to the arithmetic dtype first.
+
+    `origin` is the descriptor from which `neuron` was made by putting in learnt values, which lie on the
+    device of the data: all other values are the same from call to call.
+    """
+    if learnt:
+        bound, options = _bind_arrays(neuron, arrangement, arithmetic, learnt, origin), neuron._options()
+        return Binding(neuron, arrangement, type_name, bound, options)
+    known = _known.of(neuron)
+    if arithmetic not in known:
+        with ieee():
+            known[arithmetic] = _bind_scalars(neuron._parameters(), arithmetic)
+        known["options"] = neuron._options()
+    scalars: Bound | None = known[arithmetic]
+    bound = _bind_arrays(neuron, arrangement, arithmetic) if scalars is None else scalars
+    return Binding(neuron, arrangement, type_name, bound, known["options"])
+
+
+def all_names(neuron: Neuron) -> tuple[frozenset[str], frozenset[str]]:
+    """The parameters that a neuron was given, and the kernel's names behind them."""
+    known = _known.of(neuron)
+    if "names" not in known:
+        names = frozenset(neuron._names())
+        known["names"] = names, frozenset(neuron._wanted(set(names)))
+    result: tuple[frozenset[str], frozenset[str]] = known["names"]
+    return result
+
+
+def _bind_arrays(
     neuron: Neuron,
     arrangement: Arrangement,
     arithmetic: str,
     learnt: Collection[str] = (),
     origin: Neuron | None = None,
 ) -> Bound:
-    """The parameters for the kernels, rounded to the arithmetic dtype first.
-
-    `origin` is the descriptor from which `neuron` was made by putting in learnt values, which lie on the
-    device of the data: all other values are the same from call to call.
-    """
-    if not learnt:
-        scalars = _bound_scalars(neuron, arithmetic)
-        if scalars is not None:
-            return scalars
     with ieee():
         given = neuron._parameters()
         here = {name: value for name, value in given.items() if not on_device(value)}
@@ -54,16 +101,6 @@ def bind(
     }
     uploads.update({name: bound[name] for name in here})
     return bound
-
-
-def _bound_scalars(neuron: Neuron, arithmetic: str) -> Bound | None:
-    """Parameters that are all numbers; remembered, since binding them took a third of a small call."""
-    known = _scalars.of(neuron)
-    if arithmetic not in known:
-        with ieee():
-            known[arithmetic] = _bind_scalars(neuron._parameters(), arithmetic)
-    result: Bound | None = known[arithmetic]
-    return result
 
 
 def _bind_scalars(values: dict[str, object], arithmetic: str) -> Bound | None:

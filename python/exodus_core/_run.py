@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from types import CodeType
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _core
-from ._arrays import Arrangement, BoundParameter, arrange, require
+from ._arrays import Arrangement, arrange, require
 from ._backends import NUMPY, Array, ieee, is_torch, on_device, require_plain
-from ._binding import bind
+from ._binding import Binding, all_names, bind
 from .kernel import Kernel
 from .neurons import Filter, FilterState, Neuron
 from .surrogate import SingleExponential, Surrogate
@@ -28,23 +28,6 @@ ARITHMETIC = {
 METHODS = ("exodus", "slayer", "bptt")  # in the order of exodus::Method
 
 SurrogateLike = Surrogate | Callable[[Any, Any], Any]
-
-
-class Binding(NamedTuple):
-    """A call's parameters, and that for which they were bound: they fit nothing else."""
-
-    neuron: Neuron
-    arrangement: Arrangement
-    type_name: str  # of current and spikes
-    parameters: dict[str, BoundParameter]
-
-    def arguments(self) -> dict[str, Any]:
-        """What the extension takes."""
-        backend = self.arrangement.backend
-        return {
-            name: bound.value if bound.values is None else bound.argument(backend)
-            for name, bound in self.parameters.items()
-        }
 
 
 @dataclass(eq=False)
@@ -239,7 +222,7 @@ def run_forward(
     backend = arrangement.backend
     type_name = backend.type_name(current)
     arithmetic = ARITHMETIC[type_name]
-    binding = Binding(neuron, arrangement, type_name, bind(neuron, arrangement, arithmetic, learnt, origin))
+    binding = bind(neuron, arrangement, type_name, arithmetic, learnt, origin)
     fields = neuron._state._fields
     initial = None
     if state is not None:
@@ -269,7 +252,7 @@ def run_forward(
         type_name,
         arrangement.sizes,
         binding.arguments(),
-        neuron._option_numbers,
+        binding.options,
         handle(current),
         tuple(map(handle, initial or ())),
         handle(spikes),
@@ -296,7 +279,7 @@ def _recorded(trace: Any, *, reads_spikes: bool = False) -> Trace:
     binding = trace._parameters
     if not isinstance(binding, Binding):
         raise TypeError(f"trace._parameters must be what forward bound, got {type(binding).__name__}")
-    neuron, arrangement, type_name, _ = binding
+    neuron, arrangement, type_name, *_ = binding
     if (
         trace.neuron is not neuron
         or trace.time_axis is not arrangement.time_axis
@@ -328,7 +311,7 @@ def _recorded(trace: Any, *, reads_spikes: bool = False) -> Trace:
 
 def _require_equal(trace: Trace, binding: Binding) -> None:
     """Raise unless parts of a trace that are not those of the forward pass are copies of them."""
-    neuron, arrangement, type_name, _ = binding
+    neuron, arrangement, type_name, *_ = binding
     parts = {
         "neuron": (trace.neuron, neuron),
         "time_axis": (trace.time_axis, arrangement.time_axis),
@@ -392,8 +375,7 @@ def check_algorithm(method: Any, surrogate: Any) -> None:
 
 def check_surrogate(surrogate: Any) -> None:
     """Check a surrogate; a class is callable too, but makes a surrogate rather than being one."""
-    code = getattr(surrogate, "__code__", None)
-    if isinstance(surrogate, Surrogate) or (code is not None and _takes_two(code)):
+    if isinstance(surrogate, Surrogate) or (isinstance(surrogate, FunctionType) and _takes_two(surrogate)):
         return
     if not callable(surrogate) or isinstance(surrogate, type):
         raise TypeError(f"surrogate must be a Surrogate such as Boxcar(), or a callable, got {surrogate!r}")
@@ -408,8 +390,9 @@ def check_surrogate(surrogate: Any) -> None:
         ) from None
 
 
-def _takes_two(code: CodeType) -> bool:
-    """Whether a function of this code takes two arguments: soon known of most functions."""
+def _takes_two(function: FunctionType) -> bool:
+    """Whether a function takes two arguments, where that is soon known; a signature takes a while."""
+    code = function.__code__
     return code.co_argcount == 2 and code.co_kwonlyargcount == 0
 
 
@@ -424,16 +407,20 @@ def _signature(function: Any) -> inspect.Signature | None:
         return None
 
 
-def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> frozenset[str]:
+def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> tuple[frozenset[str], Collection[str]]:
+    """The parameters whose gradients are wanted, and the kernel's names behind them."""
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
     if parameters is None:
-        return neuron._all_names
+        return all_names(neuron)
     wanted = frozenset(parameters)
-    if not wanted <= neuron._all_names:
-        listed = ", ".join(sorted(map(repr, wanted - neuron._all_names)))
-        raise ValueError(f"parameters must be among {neuron._names()}, got {listed}")
-    return wanted
+    if not wanted:
+        return wanted, wanted
+    names = neuron._names()
+    if not wanted.issubset(names):
+        listed = ", ".join(sorted(map(repr, wanted.difference(names))))
+        raise ValueError(f"parameters must be among {names}, got {listed}")
+    return wanted, neuron._wanted(set(wanted))
 
 
 def backward(
@@ -499,9 +486,9 @@ def run_backward(
     """What ``backward`` does; other front ends bring their threads, and have checked method and surrogate."""
     has_spikes = getattr(trace, "spikes", None) is not None
     given_trace, trace = trace, _recorded(trace, reads_spikes=out is not None and has_spikes)
-    neuron, arrangement, type_name, bound = trace._parameters
+    neuron, arrangement, type_name, bound, _ = trace._parameters
     backend, shape, arithmetic = arrangement.backend, arrangement.shape, ARITHMETIC[type_name]
-    wanted = _wanted_names(neuron, parameters)
+    wanted, own = _wanted_names(neuron, parameters)
     if trace.potential is None and neuron._reads_recording(wanted):
         raise TypeError("trace.potential must be an array, which a parameter's gradient needs, got None")
     if trace.current is None and neuron._reads_current(wanted):
@@ -547,13 +534,6 @@ def run_backward(
     if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
     grad_initial = _empty_state(neuron, arrangement, arithmetic)
-    own = (
-        neuron._all_wanted
-        if wanted is neuron._all_names
-        else neuron._wanted(set(wanted))
-        if wanted
-        else wanted
-    )
     names, _, taps = _core.models[neuron._model]
     sums = {
         name: backend.empty((bound[name].count,), (0,), "float64") for name in names + taps if name in own
@@ -564,7 +544,7 @@ def run_backward(
         type_name,
         arrangement.sizes,
         trace._parameters.arguments(),
-        neuron._option_numbers,
+        trace._parameters.options,
         METHODS.index(method),
         bend,
         handle(trace.potential),
@@ -589,7 +569,7 @@ def run_backward(
 
 def _parameter_gradients(trace: Trace, sums: dict[str, Array], wanted: frozenset[str]) -> dict[str, Any]:
     """Gradients by the descriptor's names from the kernels' sums."""
-    neuron, arrangement, type_name, bound = trace._parameters
+    neuron, arrangement, type_name, bound, _ = trace._parameters
     convert, arithmetic = arrangement.backend.convert, ARITHMETIC[type_name]
     with ieee():
         kernel = {name: bound[name].gradient(flat, arrangement) for name, flat in sums.items()}
@@ -716,7 +696,7 @@ def kernel_filter_adjoint(
     type_name = arrangement.backend.type_name(given)
     if type_name != ARITHMETIC[type_name]:
         raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")
-    binding = Binding(neuron, arrangement, type_name, bind(neuron, arrangement, type_name))
+    binding = bind(neuron, arrangement, type_name, type_name)
     # The filter is linear: what went through it forward does not matter.
     trace = Trace(
         None,

@@ -11,7 +11,6 @@ import numbers
 import operator
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -244,21 +243,6 @@ class Neuron(Value):
     def _names(self) -> list[str]:
         """The descriptor's names of the parameters that this neuron was given."""
         raise NotImplementedError
-
-    @cached_property
-    def _option_numbers(self) -> dict[str, int]:
-        """The options, put together once."""
-        return self._options()
-
-    @cached_property
-    def _all_names(self) -> frozenset[str]:
-        """The descriptor's names, put together once."""
-        return frozenset(self._names())
-
-    @cached_property
-    def _all_wanted(self) -> frozenset[str]:
-        """The kernel's names behind all of them."""
-        return frozenset(self._wanted(set(self._all_names)))
 
     def _set_values(self) -> None:
         defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
