@@ -19,40 +19,8 @@ from exodus_core import _binding, kernel
 torch = pytest.importorskip("torch")
 pytest.importorskip("array_api_compat")
 snn = pytest.importorskip("exodus_core.torch")
+from device_layers import LAYERS, WIDTH, check_layer, inputs, results  # noqa: E402
 from exodus_core import _device  # noqa: E402 (needs array-api-compat)
-
-TIME, BATCH, CHANNELS, WIDTH = 19, 2, 3, 5
-LAYERS = {
-    "LIF": lambda: snn.LIF(alpha=0.9, learn=("alpha", "threshold")),
-    "LIF of tau": lambda: snn.LIF(tau=5.0, gain="1-alpha", learn={"tau": (CHANNELS, 1)}, method="bptt"),
-    "LIF with fixed arrays": lambda: snn.LIF(alpha=np.linspace(0.5, 0.9, WIDTH), gain=0.7, learn=("gain",)),
-    "IF": lambda: snn.IF(threshold=0.8, max_spikes=None),
-    "ExpLeak": lambda: snn.ExpLeak(tau=4.0, learn=("tau",)),
-    "ExpLeak that learns nothing": lambda: snn.ExpLeak(tau=4.0),
-    "CubaLIF": lambda: snn.CubaLIF(tau=6.0, alpha_syn=0.7, learn=("tau", "alpha_syn")),
-    "CubaLIF of a gain that follows": lambda: snn.CubaLIF(
-        tau=[4.0, 5.0, 6.0, 7.0, 8.0], tau_syn=3.0, gain="1-alpha", learn=("tau", "tau_syn")
-    ),
-    "ALIF": lambda: snn.ALIF(alpha=0.9, tau_adapt=8.0, adapt_scale=0.2, learn=("adapt_scale", "tau_adapt")),
-    "SRM": lambda: snn.SRM(
-        kernel.Alpha(tau=4.0),
-        kernel.Exponential(0.8, scale=np.linspace(-1.0, -0.5, WIDTH)),
-        learn={"epsilon.tau": (CHANNELS, 1), "epsilon.scale": (WIDTH,), "nu.scale": (WIDTH,)},
-    ),
-    "SRM of a learnt scale": lambda: snn.SRM(
-        kernel.Alpha(tau=4.0), kernel.Exponential(0.8, scale=-1.0), learn=("epsilon.scale",)
-    ),
-    "SRM of a learnt scale beside an array": lambda: snn.SRM(
-        kernel.Alpha(tau=np.linspace(3.0, 6.0, WIDTH)),
-        kernel.Exponential(0.8, scale=-1.0),
-        learn={"epsilon.scale": (WIDTH,)},
-    ),
-    "SRM of taps": lambda: snn.SRM(
-        kernel.FIR(np.linspace(0.6, 0.1, 6)),
-        kernel.FIR(np.linspace(-0.9, -0.1, 4)[:, None] * np.linspace(0.5, 1.0, WIDTH)),
-        learn=("epsilon.taps", "nu.taps", "threshold"),
-    ),
-}
 
 
 @pytest.fixture
@@ -67,46 +35,13 @@ def on_gpu(shim, monkeypatch):
     return pretend
 
 
-def inputs(name, dtype):
-    torch.manual_seed(3)
-    current = torch.randn(TIME, BATCH, CHANNELS, WIDTH, dtype=dtype).mul_(0.5).add_(0.3)
-    weights = torch.randn(TIME, BATCH, CHANNELS, WIDTH, dtype=dtype)
-    return current.requires_grad_(), weights
-
-
-def results(name, dtype, with_state):
-    """Output, final state, and the gradients of the current, the state and the learnt values."""
-    layer = LAYERS[name]().to(dtype)
-    current, weights = inputs(name, dtype)
-    state = None
-    if with_state:
-        rest = layer.neuron.initial_state(weights.shape[1:], np.float64)
-        values = (torch.full(part.shape, 0.1 * k, dtype=dtype) for k, part in enumerate(rest))
-        state = layer._given._state(*(value.requires_grad_() for value in values))
-    output, final = layer(current, state)
-    loss = (output * weights).sum() + sum((part * part).sum() for part in final)
-    loss.backward()
-    learnt = {key: parameter.grad for key, parameter in layer.named_parameters()}
-    of_state = [] if state is None else [part.grad for part in state]
-    return output.detach(), [part.detach() for part in final], current.grad, of_state, learnt
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name, dtype, with_state, on_gpu):
-    output, final, of_current, of_state, learnt = results(name, dtype, with_state)
+    cpu = results(name, dtype, with_state)
     on_gpu()
-    device = results(name, dtype, with_state)
-    assert torch.equal(device[0], output)
-    assert all(torch.equal(own, other) for own, other in zip(device[1], final, strict=True))
-    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-12}
-    torch.testing.assert_close(device[2], of_current, **tolerance)
-    torch.testing.assert_close(device[3], of_state, **tolerance)
-    assert device[4].keys() == learnt.keys()
-    for key, gradient in learnt.items():
-        assert device[4][key].shape == gradient.shape
-        torch.testing.assert_close(device[4][key], gradient, **tolerance)
+    check_layer(results(name, dtype, with_state), cpu, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -5,6 +5,7 @@ there. What can be tested without a GPU is in test_cuda_arrays.py, test_cuda_tor
 """
 
 import importlib
+import importlib.util
 
 import numpy as np
 import pytest
@@ -60,6 +61,19 @@ def torch():
     if not module.cuda.is_available():
         pytest.skip("torch sees no GPU")
     return module
+
+
+LAYERS = importlib.import_module("device_layers").LAYERS if importlib.util.find_spec("torch") else {}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, with_state, dtype, torch):
+    from device_layers import check_layer, results
+
+    dtype = getattr(torch, dtype)
+    check_layer(results(name, dtype, with_state, "cuda"), results(name, dtype, with_state), dtype)
 
 
 def test_the_same_bits_on_every_run(torch):
