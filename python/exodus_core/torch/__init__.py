@@ -29,5 +29,7 @@ __all__ = [
     "spike",
 ]
 
-# torch.load trusts what it knows: tensors, and from here on the named tuples that hold a state.
-_torch.serialization.add_safe_globals(list(_neurons.STATES))
+# torch.load trusts what it knows: tensors, and from here on the named tuples that hold a state. (Before
+# torch 2.4 there is no such list, and by default no distrust.)
+if hasattr(_torch.serialization, "add_safe_globals"):
+    _torch.serialization.add_safe_globals(list(_neurons.STATES))

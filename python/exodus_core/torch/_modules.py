@@ -355,7 +355,7 @@ class Layer(nn.Module):
         if kind not in ARITHMETIC:
             raise TypeError(f"dtype must be one of {', '.join(ARITHMETIC)} of torch, got {dtype!r}")
         arrays = self._given.initial_state(shape, ARITHMETIC[kind], potential)
-        place = torch.get_default_device() if device is None else device
+        place = torch.empty(0).device if device is None else device
         return type(arrays)(*(torch.from_numpy(array).to(place) for array in arrays))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
