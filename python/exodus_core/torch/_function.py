@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .. import _run, _threads
-from .._arrays import Arrangement, BoundParameter
+from .._arrays import Arrangement
 from .._backends import Array
+from .._binding import Binding
 from .._run import Filtered, SurrogateLike, check_algorithm, check_surrogate, run_backward, run_forward
 from .._run import Trace as ArrayTrace
 from ..kernel import Kernel
@@ -47,7 +48,7 @@ class _Record:
     neuron: Neuron
     time_axis: int | None
     arrangement: Arrangement
-    parameters: dict[str, BoundParameter]
+    parameters: Binding
     type_name: str
 
     def trace(
