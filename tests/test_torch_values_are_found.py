@@ -248,6 +248,13 @@ class Wide(torch.nn.Module):
         return 0.3 * torch.exp(-self.slope * (potential - threshold).abs())
 
 
+class Empty(torch.nn.ModuleList):
+    """A module that is false."""
+
+    def forward(self, potential, threshold):
+        return torch.zeros_like(potential)
+
+
 def gradient(layer):
     current = CURRENT.clone().requires_grad_()
     layer(current).sum().backward()
@@ -274,7 +281,7 @@ def test_module_as_surrogate_given_or_set():
 
 def test_surrogate_replaced_and_deleted():
     layer = snn.LIF(0.9, surrogate=Wide())
-    for chosen in (surrogate.ATan(), Wide(), Wide(), function, torch.nn.Sequential()):
+    for chosen in (surrogate.ATan(), Wide(), Wide(), function, Empty()):
         layer.surrogate = chosen
         assert layer.surrogate is chosen
         assert list(layer.children()) == ([chosen] if isinstance(chosen, torch.nn.Module) else [])
