@@ -9,6 +9,7 @@ import operator
 import numpy as np
 
 STREAM = 7
+STREAM_OF_ANOTHER_DEVICE = 8
 
 
 class Device:
@@ -55,7 +56,9 @@ class DeviceArray:
     @property
     def __cuda_array_interface__(self):
         told = {k: v for k, v in self._host.__array_interface__.items() if k != "descr"}
-        return told | {"version": 3, "stream": STREAM}
+        # CuPy's is that of the device that is current.
+        stream = STREAM if Device.current > 0 else STREAM_OF_ANOTHER_DEVICE
+        return told | {"version": 3, "stream": stream}
 
     def __array__(self, *args, **kwargs):
         raise TypeError("an array on a GPU does not become one of NumPy's by itself")

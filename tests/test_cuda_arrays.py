@@ -126,11 +126,11 @@ def test_results_are_reused():
 @pytest.mark.parametrize("kind", [DlpackArray, StreamlessArray])
 def test_dlpack_where_no_stream_is_named(kind, shim, monkeypatch):
     waited = []
-    monkeypatch.setattr(shim, "wait", waited.append)
+    monkeypatch.setattr(shim, "wait", lambda *arguments: waited.append(arguments))
     current = data(np.float32, "of channels last")
     trace = ec.forward(NEURONS["LIF per channel"], kind(current))
     assert_same(trace.potential, ec.forward(NEURONS["LIF per channel"], current).potential)
-    assert waited == [1]
+    assert waited == [(current.ctypes.data, 1)]
 
 
 def test_the_stream_is_the_arrays(shim, monkeypatch):
@@ -139,7 +139,7 @@ def test_the_stream_is_the_arrays(shim, monkeypatch):
     monkeypatch.setattr(
         shim, "forward", lambda *arguments: (streams.append(arguments[-1][0]), run(*arguments))
     )
-    monkeypatch.setattr(shim, "wait", lambda stream: pytest.fail("waited"))
+    monkeypatch.setattr(shim, "wait", lambda memory, stream: pytest.fail("waited"))
     ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((3, 2), np.float32)))
     assert streams == [7]
 
@@ -190,6 +190,19 @@ def test_growth_needs_the_host():
     trace = ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((4, 3), np.float32)))
     with pytest.raises(TypeError, match="trace must be of NumPy's arrays, got arrays of device on gpu:0"):
         ec.growth(trace)
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("launch", DeviceArray), ("wait", DlpackArray)])
+def test_the_drivers_words_are_told_once(fault, kind, monkeypatch):
+    current = kind(np.ones((4, 3), np.float32))
+    trace = ec.forward(ec.LIF(alpha=0.9), current)
+    grad_spikes = kind(np.ones((4, 3), np.float32))
+    for call in (lambda: ec.forward(ec.LIF(alpha=0.9), current), lambda: ec.backward(trace, grad_spikes)):
+        monkeypatch.setenv("EXODUS_SHIM_FAULT", fault)
+        with pytest.raises(RuntimeError, match="error: an illegal memory access was encountered"):
+            call()
+        monkeypatch.delenv("EXODUS_SHIM_FAULT")
+        call()
 
 
 def test_without_kernels_the_error_says_why(monkeypatch):

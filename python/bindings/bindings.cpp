@@ -44,6 +44,7 @@ class OnCpu {
   exodus::Status backward(const Arguments&... arguments) const {
     return exodus::backward(arguments...);
   }
+  void check(exodus::Status status) const { exodus::python::check(status); }
 
  private:
   int threads_;

@@ -41,8 +41,9 @@ X* pointer(const py::handle& array, std::int64_t count) {
   return static_cast<X*>(const_cast<void*>(values.data()));
 }
 
-inline void check(Status status) {
-  if (status == Status::cuda) throw std::runtime_error(message(status));
+/// `words` are the CUDA runtime's, if it has any.
+inline void check(Status status, const char* words = nullptr) {
+  if (status == Status::cuda) throw std::runtime_error(message(status) + (words == nullptr ? std::string() : std::string(": ") + words));
   if (status != Status::ok) throw py::value_error(message(status));
 }
 
@@ -234,7 +235,7 @@ void forward(const std::string& model, const std::string& type_name, const Sizes
     arrays.final = to_fields<Final, V>(final, of_states);
     const Engine engine(where);
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
-    check(without_lock([&] { return engine.forward(layout, neuron, arrays, memory.workspace()); }));
+    engine.check(without_lock([&] { return engine.forward(layout, neuron, arrays, memory.workspace()); }));
   });
 }
 
@@ -283,7 +284,8 @@ void backward(const std::string& model, const std::string& type_name, const Size
     if constexpr (has_taps<N<S>>) arrays.grad_taps = to_fields<decltype(arrays.grad_taps), double>(grad_taps, taps_sizes(neuron));
     const Engine engine(where);
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
-    check(without_lock([&] { return engine.backward(layout, neuron, static_cast<Method>(method), bend, arrays, memory.workspace()); }));
+    engine.check(
+        without_lock([&] { return engine.backward(layout, neuron, static_cast<Method>(method), bend, arrays, memory.workspace()); }));
   });
 }
 

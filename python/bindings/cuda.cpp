@@ -49,6 +49,7 @@ class OnStream {
   exodus::Status backward(const Arguments&... arguments) const {
     return exodus::cuda::backward(arguments..., stream_);
   }
+  static void check(exodus::Status status) { exodus::python::check(status, exodus::cuda::last_error()); }
 
  private:
   exodus::cuda::Stream stream_;
@@ -77,13 +78,13 @@ py::tuple dlpack(const py::capsule& capsule) {
 
 void decay(const py::object& dt, const py::object& tau, std::int64_t count, const py::object& decays, std::uintptr_t stream) {
   using namespace exodus::python;
-  check(exodus::cuda::decay(to_param<double>(dt), to_param<double>(tau), count, pointer<double>(decays, count),
-                            reinterpret_cast<exodus::cuda::Stream>(stream)));
+  OnStream::check(exodus::cuda::decay(to_param<double>(dt), to_param<double>(tau), count, pointer<double>(decays, count),
+                                      reinterpret_cast<exodus::cuda::Stream>(stream)));
 }
 
-void wait(std::uintptr_t stream) {
-  using namespace exodus::python;
-  check(without_lock([&] { return exodus::cuda::wait(reinterpret_cast<exodus::cuda::Stream>(stream)); }));
+void wait(std::uintptr_t memory, std::uintptr_t stream) {
+  OnStream::check(exodus::python::without_lock(
+      [&] { return exodus::cuda::wait(reinterpret_cast<const void*>(memory), reinterpret_cast<exodus::cuda::Stream>(stream)); }));
 }
 
 }   // namespace

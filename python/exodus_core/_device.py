@@ -49,13 +49,24 @@ def _torch_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _current(device: Any) -> Any:
+    """A context in which a device is the current one, of a library that looks at that: CuPy's."""
+    return device if hasattr(device, "use") else nullcontext()
+
+
+def _interface(array: Array) -> dict[str, Any] | None:
+    """What an array says by the CUDA array interface; CuPy names the stream of the current device."""
+    with _current(getattr(array, "device", None)):
+        return getattr(array, "__cuda_array_interface__", None)
+
+
 def _memory(array: Array) -> _Memory:
     strides: Shape | None
     if is_torch(array):
         size = array.element_size()
         strides = tuple(stride * size for stride in array.stride())
         return _Memory(array.data_ptr(), strides, _torch_name(array.dtype), False, None)
-    told = getattr(array, "__cuda_array_interface__", None)
+    told = _interface(array)
     # One that says nothing of streams (JAX's) leaves open whether the values are there yet: DLPack waits.
     if told is not None and ("stream" in told or not hasattr(array, "__dlpack__")):
         (address, read_only), stream = told["data"], told.get("stream")
@@ -81,10 +92,6 @@ class DeviceBackend:
     def __hash__(self) -> int:
         # CuPy's devices have none.
         return hash((self.xp.__name__, str(self.device)))
-
-    def _current(self) -> Any:
-        """Where new arrays are made: CuPy looks at its current device alone."""
-        return self.device if hasattr(self.device, "use") else nullcontext()
 
     def __deepcopy__(self, memo: Any) -> DeviceBackend:
         """Nothing of it can change, and modules cannot be copied."""
@@ -165,7 +172,7 @@ class DeviceBackend:
         """A new array whose axes lie in this order."""
         lengths, axes = placement(shape, order)
         dtype = getattr(self.xp, type_name)
-        with self._current():
+        with _current(self.device):
             return self.permute(self.xp.empty(lengths, dtype=dtype, device=self.device), axes)
 
     empty_on_line = empty  # allocators of GPUs begin there
@@ -196,7 +203,7 @@ class DeviceBackend:
         dtype = getattr(self.xp, type_name)
         if self._has(value):
             return self.xp.astype(value, dtype, copy=False)
-        with self._current():
+        with _current(self.device):
             if np.ndim(value) == 0:  # nothing to copy to the device, which would wait
                 return self.xp.full((), float(value), dtype=dtype, device=self.device)
             return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
@@ -236,24 +243,24 @@ class DeviceBackend:
         held: list[Array] = []  # until the call is over
 
         def allocate(count: int) -> tuple[Array, int]:
-            with self._current():
+            with _current(self.device):
                 memory = self.xp.empty(count, dtype=self.xp.uint8, device=self.device)
             held.append(memory)
             return memory, _memory(memory).address
 
-        stream = self._stream(array)
-        return _LEGACY_STREAM if stream is None else stream, allocate
-
-    def _stream(self, array: Array) -> int | None:
-        """The stream on which the library works now, if it says so."""
         if is_torch(array):
-            return sys.modules["torch"].cuda.current_stream(array.device).cuda_stream
-        return _memory(array).stream
+            stream = sys.modules["torch"].cuda.current_stream(array.device).cuda_stream
+        else:
+            stream = _memory(array).stream
+        return _LEGACY_STREAM if stream is None else stream, allocate
 
     def finish(self, array: Array) -> None:
         """Wait for the kernels where the library would not, since it knows nothing of their stream."""
-        if self._stream(array) is None:
-            self.kernels.wait(_LEGACY_STREAM)
+        if is_torch(array) or 0 in array.shape:
+            return
+        memory = _memory(array)
+        if memory.stream is None:
+            self.kernels.wait(memory.address, _LEGACY_STREAM)
 
 
 def _of_library(name: str, device: Any) -> DeviceBackend:

@@ -12,7 +12,7 @@ namespace exodus::cuda {
 using Stream = CUstream_st*;
 
 /// As exodus::forward, on the device. Only kernels with taps need a workspace.
-/// @return Status::cuda if a launch failed, or there is no usable device.
+/// @return Status::cuda if a launch failed, or there is no usable device; last_error() says why.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {},
                           Stream stream = nullptr) noexcept;
@@ -34,8 +34,12 @@ EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const type
 EXODUS_API Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays,
                         Stream stream = nullptr) noexcept;
 
-/// Waits until a stream of the current device has come to its end: for callers without the CUDA runtime.
-EXODUS_API Status wait(Stream stream) noexcept;
+/// Waits until a stream of the device that has this memory has come to its end: for callers without the CUDA runtime.
+EXODUS_API Status wait(const void* memory, Stream stream = nullptr) noexcept;
+
+/// What the CUDA runtime said of the last call on this thread that returned Status::cuda, e.g. "an illegal memory access was encountered";
+/// null before there was one.
+EXODUS_API const char* last_error() noexcept;
 
 /// Why this machine cannot run any of it (no driver, one that is too old, no device), as one line of English; null if it can.
 EXODUS_API const char* unavailable() noexcept;

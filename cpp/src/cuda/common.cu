@@ -162,8 +162,13 @@ Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t cou
   return launch(decay_kernel, {blocks_of(count), reduce_threads}, stream, dt, tau, count, decays);
 }
 
-Status wait(Stream stream) noexcept {
-  return wait_for(stream);
+Status wait(const void* memory, Stream stream) noexcept {
+  const DeviceOf device(memory);
+  return device.ok() ? checked(cudaStreamSynchronize(stream)) : Status::cuda;
+}
+
+const char* last_error() noexcept {
+  return last_words;
 }
 
 const char* unavailable() noexcept {

@@ -47,39 +47,10 @@ namespace exodus::cuda {
 
 constexpr std::int64_t max_blocks = 0x7fffffff;
 
-/// Runs a kernel on a stream of the current device.
 template <class... P, class... A>
-Status launch(void (*kernel)(P...), Grid grid, cudaStream_t stream, A&&... arguments) {
+void start(void (*kernel)(P...), Grid grid, cudaStream_t stream, A&&... arguments) {
   kernel<<<static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.threads), grid.shared_bytes, stream>>>(
       std::forward<A>(arguments)...);
-  return cudaGetLastError() == cudaSuccess ? Status::ok : Status::cuda;
-}
-
-/// Makes the device of some memory the current one, and at the end the one before.
-class DeviceOf {
- public:
-  explicit DeviceOf(const void* memory) {
-    cudaPointerAttributes attributes;
-    ok_ = cudaGetDevice(&before_) == cudaSuccess && cudaPointerGetAttributes(&attributes, memory) == cudaSuccess;
-    // Memory that no device can use would stop the program's other work, too.
-    ok_ = ok_ && attributes.devicePointer != nullptr;
-    if (ok_ && attributes.device != before_) ok_ = changed_ = cudaSetDevice(attributes.device) == cudaSuccess;
-    if (!ok_) cudaGetLastError();   // it was reported
-  }
-  ~DeviceOf() {
-    if (changed_) cudaSetDevice(before_);
-  }
-  DeviceOf(const DeviceOf&) = delete;
-  DeviceOf& operator=(const DeviceOf&) = delete;
-  bool ok() const { return ok_; }
-
- private:
-  int before_ = 0;
-  bool ok_ = false, changed_ = false;
-};
-
-inline Status wait_for(cudaStream_t stream) {
-  return cudaStreamSynchronize(stream) == cudaSuccess ? Status::ok : Status::cuda;
 }
 
 /// Why there is no usable device; null if there is. The runtime has one code for a driver that is missing and one that is too old.
@@ -101,6 +72,48 @@ inline const char* why_unavailable() {
 #endif
 
 namespace exodus::cuda {
+
+inline thread_local const char* last_words = nullptr;   ///< of the last error on this thread; null: there was none
+
+/// An error's words are kept for last_error(), and the error is taken from the runtime, whose next call would report it again.
+inline Status checked(cudaError_t error) {
+  if (error == cudaSuccess) return Status::ok;
+  last_words = cudaGetErrorString(error);
+  cudaGetLastError();
+  return Status::cuda;
+}
+
+/// Runs a kernel on a stream of the current device.
+template <class... P, class... A>
+Status launch(void (*kernel)(P...), Grid grid, cudaStream_t stream, A&&... arguments) {
+  start(kernel, grid, stream, std::forward<A>(arguments)...);
+  return checked(cudaGetLastError());
+}
+
+/// Makes the device of some memory the current one, and at the end the one before.
+class DeviceOf {
+ public:
+  explicit DeviceOf(const void* memory) {
+    cudaPointerAttributes attributes;
+    ok_ = checked(cudaGetDevice(&before_)) == Status::ok && checked(cudaPointerGetAttributes(&attributes, memory)) == Status::ok;
+    if (ok_ && attributes.devicePointer == nullptr) {
+      // A kernel that used it would stop the program's other work, too.
+      last_words = "an array is not in memory that a GPU can use";
+      ok_ = false;
+    }
+    if (ok_ && attributes.device != before_) ok_ = changed_ = checked(cudaSetDevice(attributes.device)) == Status::ok;
+  }
+  ~DeviceOf() {
+    if (changed_) (void)checked(cudaSetDevice(before_));
+  }
+  DeviceOf(const DeviceOf&) = delete;
+  DeviceOf& operator=(const DeviceOf&) = delete;
+  bool ok() const { return ok_; }
+
+ private:
+  int before_ = 0;
+  bool ok_ = false, changed_ = false;
+};
 
 constexpr int warp_threads = 32;
 

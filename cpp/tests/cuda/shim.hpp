@@ -2,7 +2,8 @@
 /// Runs CUDA kernels on the CPU, for tests: blocks one after another, the threads of a block as fibers, both in random order from a seed,
 /// so that a missing barrier shows. It aborts where a GPU would go on: barriers and warp operations that not all threads reach, lanes that
 /// take part in a warp operation or shuffle from a lane outside of its mask, shared memory that is read before this block wrote it, or used
-/// by two threads without a barrier between. What is copied asynchronously is there after the wait, not before.
+/// by two threads without a barrier between. What is copied asynchronously is there after the wait, not before. Devices and errors:
+/// runtime.hpp.
 #pragma once
 
 #include <cstring>
@@ -10,6 +11,7 @@
 
 #include "exodus/types.hpp"
 #include "fibers.hpp"
+#include "runtime.hpp"
 
 #define EXODUS_KERNEL(threads) void
 #define EXODUS_DEVICE_SCALAR EXODUS_SCALAR
@@ -17,7 +19,6 @@
 #define EXODUS_UNROLL
 #define EXODUS_GRID_CONSTANT const
 
-using cudaStream_t = struct CUstream_st*;
 namespace exodus::cuda::shim {
 
 using Place = std::source_location;
@@ -124,22 +125,14 @@ namespace exodus::cuda {
 
 constexpr std::int64_t max_blocks = 3;   // so that blocks go on to further work
 
-struct DeviceOf {
-  explicit DeviceOf(const void*) {}
-  bool ok() const { return true; }
-};
-
-inline Status wait_for(cudaStream_t) {
-  return Status::ok;
-}
-
 inline const char* why_unavailable() {
   return nullptr;
 }
 
 template <class... P, class... A>
-Status launch(void (*kernel)(P...), Grid grid, cudaStream_t, A&&... arguments) {
+void start(void (*kernel)(P...), Grid grid, cudaStream_t, A&&... arguments) {
   using shim::machine;
+  if (shim::fails("launch")) return;
   std::vector<unsigned> order(static_cast<std::size_t>(grid.blocks));
   for (unsigned b = 0; b < order.size(); ++b) order[b] = b;
   std::shuffle(order.begin(), order.end(), machine.random);
@@ -150,7 +143,6 @@ Status launch(void (*kernel)(P...), Grid grid, cudaStream_t, A&&... arguments) {
     blockIdx.x = b;
     shim::run_block(blockDim.x);
   }
-  return Status::ok;
 }
 
 }   // namespace exodus::cuda
