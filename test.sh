@@ -4,20 +4,26 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
+tests="${EXODUS_TESTS:-ON}"
 python3 -m venv .venv-test
 pip=(.venv-test/bin/python -m pip --disable-pip-version-check)
-"${pip[@]}" install --quiet -c constraints.txt cmake ninja pybind11 '.[test]'
+"${pip[@]}" install --quiet -c constraints.txt cmake ninja pybind11 scikit-build-core
 export PATH="$PWD/.venv-test/bin:$PATH"
 
-if [ "${EXODUS_TESTS:-ON}" = ON ]; then
+if [ "$tests" = ON ]; then
   # GoogleTest: the system's, else Debian's package where apt can install it; else CMake says what to do.
-  configure=(cmake -S . -B build/test -G Ninja "-Dpybind11_DIR=$(python -m pybind11 --cmakedir)")
-  if ! "${configure[@]}"; then
+  probe=(cmake -S . -B build/probe -G Ninja)
+  if ! "${probe[@]}"; then
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 1
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libgtest-dev
-    "${configure[@]}"
+    "${probe[@]}"
   fi
-  cmake --build build/test
+fi
+
+# The package and the C++ tests are built in one folder, so that nothing is compiled twice.
+"${pip[@]}" install --quiet -c constraints.txt --no-build-isolation --config-settings=build-dir=build/test \
+  --config-settings=cmake.define.EXODUS_TESTS="$tests" '.[test]'
+if [ "$tests" = ON ]; then
   ctest --test-dir build/test --output-on-failure --parallel 2
   export EXODUS_SHIM="$PWD/build/test/cpp/tests/cuda"   # the CUDA kernels' Python extension, on the CPU
 fi

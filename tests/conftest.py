@@ -14,6 +14,17 @@ settings.register_profile("thorough", max_examples=1000, **_COMMON)
 settings.load_profile("default")
 
 
+_NO_SHIM = (
+    "EXODUS_SHIM is not set: it names the folder of the CUDA kernels for the CPU, "
+    "cpp/tests/cuda of a build with the target cuda_shim_bindings (CONTRIBUTING.md)"
+)
+
+
+def pytest_report_header():
+    """Say, before the first test, when the tests of the CUDA kernels will be skipped."""
+    return None if "EXODUS_SHIM" in os.environ else f"CUDA kernels are not tested: {_NO_SHIM}"
+
+
 @pytest.fixture
 def threads():
     """`set_num_threads`, with the count of before put back after the test."""
@@ -31,8 +42,10 @@ def shim(monkeypatch):
 
     folder = os.environ.get("EXODUS_SHIM")
     if folder is None:
-        pytest.skip("EXODUS_SHIM does not say where the extension under the shim is (test.sh builds it)")
+        pytest.skip(_NO_SHIM)
     found = sorted(Path(folder).glob("_cuda*.so"))
+    if not found:
+        pytest.fail(f"EXODUS_SHIM={folder} has no _cuda*.so: build the target cuda_shim_bindings there")
     spec = importlib.util.spec_from_file_location("_cuda", found[0])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

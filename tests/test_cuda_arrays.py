@@ -196,8 +196,10 @@ def test_growth_needs_the_host():
 def test_the_drivers_words_are_told_once(fault, kind, monkeypatch):
     current = kind(np.ones((4, 3), np.float32))
     trace = ec.forward(ec.LIF(alpha=0.9), current)
-    grad_spikes = kind(np.ones((4, 3), np.float32))
-    for call in (lambda: ec.forward(ec.LIF(alpha=0.9), current), lambda: ec.backward(trace, grad_spikes)):
+    calls = [lambda: ec.forward(ec.LIF(alpha=0.9), current)]
+    if fault == "launch":  # a trace's own arrays name a stream, so that nobody waits for its backward pass
+        calls.append(lambda: ec.backward(trace, kind(np.ones((4, 3), np.float32))))
+    for call in calls:
         monkeypatch.setenv("EXODUS_SHIM_FAULT", fault)
         with pytest.raises(RuntimeError, match="error: an illegal memory access was encountered"):
             call()
