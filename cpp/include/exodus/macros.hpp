@@ -10,7 +10,13 @@
 #define EXODUS_CALLS_ITS_ARGUMENT _Pragma("nv_exec_check_disable")
 #else
 #define EXODUS_CALLS_ITS_ARGUMENT
+#if defined(__clang__) && defined(__x86_64__)
+// By the usual convention Clang returns two to four floats in a struct as vectors, inlined or not, and the loop around then does not
+// vectorise.
+#define EXODUS_SCALAR [[maybe_unused]] static inline __attribute__((always_inline, regcall))
+#else
 #define EXODUS_SCALAR [[maybe_unused]] static inline __attribute__((always_inline))
+#endif
 #endif
 
 /// Marks a loop over lanes: iterations are independent, whatever the pointers look like. A test checks that each of them is vectorised.
