@@ -2,6 +2,7 @@
 /// Impossible arguments give the status that says so, write nothing and never crash; what is merely odd works.
 #include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
+#include <exodus/srm.hpp>
 #include <functional>
 #include <utility>
 
