@@ -129,7 +129,8 @@ def report_options(path):
 
 def check_of_the_check(unit, isa):
     """What is wrong with this check itself."""
-    off = "-fno-vectorize" if unit.report.suffix == ".yaml" else "-fno-tree-vectorize"
+    # Clang vectorises what is marked even where it is told to leave loops.
+    off = "-O0" if unit.report.suffix == ".yaml" else "-fno-tree-vectorize"
     with tempfile.TemporaryDirectory() as folder:
         example = pathlib.Path(folder) / "example.cpp"
         report = pathlib.Path(folder) / unit.report.name
