@@ -32,6 +32,7 @@ class Unit:
         self.name = self.model or "engine"
         # Not the report of vectorised loops: another source's would replace it.
         report = ("-fopt-info", "-foptimization-record", "-fsave-optimization-record")
+        self.by_clang = "clang" in pathlib.Path(words[0]).name
         self._command = [word for word in words[:output] + words[output + 2 :] if not word.startswith(report)]
 
     @property
