@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import exact
 import exodus_core as ec
 from oracle import Gradients, sum_to
 from unrolled import _Spike as Spike
@@ -138,6 +137,11 @@ def _with_gain(model, p, default):
     return {"gain": default} | p | ({"gain": 1.0 - p["alpha"]} if follows else {})
 
 
+def _decay_in_use(dt, tau):
+    """Bits follow from it. That it is e^(-dt/tau) is the property of test_decays_have_the_same_bits."""
+    return ec.ExpLeak(tau=tau, dt=dt).decays["alpha"]
+
+
 def _torch_decay(dt, tau):
     """For gradients, whose tolerances are wider than a last bit."""
     return torch.exp(-dt / tau)
@@ -147,7 +151,7 @@ def forward(model, current, state):
     """(potential, spikes, final state) in the dtype of `current`, time first."""
     dtype = current.dtype
     p = {k: np.asarray(model.keywords[k], np.float64) for k in model.names()}
-    p = _with_gain(model, _recursion(model, p, exact.decay), 1.0)
+    p = _with_gain(model, _recursion(model, p, _decay_in_use), 1.0)
     p = {k: np.asarray(v, dtype) for k, v in p.items()}
     most = model.keywords.get("max_spikes", 1)
 

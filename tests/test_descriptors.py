@@ -196,7 +196,7 @@ KEYS = [
 ]
 
 
-@pytest.mark.parametrize(("neuron", "keys"), KEYS, ids=lambda x: repr(x) if x else "")
+@pytest.mark.parametrize(("neuron", "keys"), KEYS, ids=lambda x: "" if isinstance(x, set) else repr(x))
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_have_a_key_for_each_parameter_given(neuron, keys, method):
     trace = ec.forward(neuron, CURRENT)

@@ -305,7 +305,7 @@ GROWTHS = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "factor"), GROWTHS, ids=lambda x: str(x))
+@pytest.mark.parametrize(("fields", "factor"), GROWTHS, ids=lambda x: str(x) if isinstance(x, dict) else "")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_growth_counts_the_steps_whose_factor_exceeds_one(fields, factor, dtype):
     steep = reference.surrogate("SingleExponential", width=0.3, scale=1.0)
