@@ -221,7 +221,7 @@ class ForwardFir {
   const ForwardPlan<V>& plan_;
   const Row& row_;
   const std::int64_t stride_;
-  const FirForwardMemory<V>& memory_;
+  const FirForwardMemory<V> memory_;
   const TapLanes<V> taps_;
   ComingSpikes<V> spikes_;
   std::int64_t begin_ = 0;   ///< of the segment
@@ -436,7 +436,7 @@ class BackwardFir {
   const Row& row_;
   const std::int64_t stride_;
   const bool bptt_;
-  const FirBackwardMemory<V>& memory_;
+  const FirBackwardMemory<V> memory_;
   TapLanes<V> taps_[2];
   std::int64_t longest_ = 0;
   std::int64_t base_ = 0;   ///< the first step of the windows
