@@ -10,7 +10,7 @@
 #include <exodus/exp_leak.hpp>
 #include <functional>
 
-#include "support.hpp"
+#include "lif_population.hpp"
 
 namespace exodus::test {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <exodus/exp_leak.hpp>
 
-#include "support.hpp"
+#include "lif_population.hpp"
 
 namespace exodus::test {
 namespace {

@@ -2,6 +2,8 @@
 /// A forward and backward pass with known results, large enough to occupy several threads, for the tests of threads and of fork().
 #pragma once
 
+#include <exodus/lif.hpp>
+
 #include "support.hpp"
 
 namespace exodus::test {
