@@ -49,8 +49,8 @@ struct LaneArrays {
   X* operator[](std::int64_t k) const { return first + k * stride; }
 };
 
-/// Neighbouring arrays lie a block apart in their pages: a load of one that follows a store to the same place of another's page would wait
-/// for it (benchmarks/models.py shows that with arrays a multiple of a page apart).
+/// Neighbouring arrays lie a block apart in their pages. At the same place of two pages, the processor would take a load from one array for
+/// one that depends on a store to the other (4K aliasing), and wait.
 template <class V, class X = V>
 LaneArrays<X> take_lanes(Carver& carver, std::int64_t arrays, std::int64_t lanes) {
   const std::int64_t stride = lane_stride<V>(lanes < block_lanes ? block_lanes : lanes) + block_lanes;
