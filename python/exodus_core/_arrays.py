@@ -23,7 +23,7 @@ def require(name: str, value: Any, shape: tuple[int, ...], like: Arrangement, ty
     given = like.backend.type_name(array)
     if given != type_name:
         raise TypeError(f"{name} must have dtype {type_name}, got {given}")
-    if tuple(array.shape) != shape:
+    if array.shape != shape:  # torch's shapes are tuples too
         raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
     return array
 
