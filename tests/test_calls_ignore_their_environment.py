@@ -18,6 +18,7 @@ import exodus_core as ec
 from compare import assert_same_bits
 from exodus_core import kernel, surrogate
 from exodus_core._backends import decay
+from exodus_core.neurons import Filter
 
 RNG = np.random.default_rng(0)
 CURRENT = RNG.normal(0.2, 0.6, (40, 3, 700)).astype(np.float32)
@@ -115,7 +116,7 @@ EXTREMES = {
     "taps that underflow": lambda: kernel.Exponential(0.9).taps(10_000),
     "taps of a double exponential": lambda: kernel.DoubleExponential(0.5, 0.9, scale=1e-300).taps(5000),
     "taps of an alpha kernel": lambda: kernel.Alpha(5.0).taps(5000),
-    "an alpha kernel's parameters": lambda: kernel.Alpha(1e-3)._parameters(),
+    "an alpha kernel's parameters": lambda: Filter(kernel.Alpha(1e-3))._parameters(),
     "a refractory kernel that underflows": lambda: ec.SRM.from_slayer(
         tauSr=10.0, tauRef=1e-3, scaleRef=2.0, theta=10.0, tauRho=1.0, scaleRho=1.0
     ),

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ._backends import FLOATS, decay, ieee, in_double, is_torch
+from ._maps import Map, from_tau, kernel_values, own_gradients, same, sources
 from ._values import Number, Value, copy_with, in_float64, number, numeric, plain, require_that
 from .kernel import Alpha, DoubleExponential, Exponential, Kernel
 from .surrogate import SingleExponential
@@ -214,8 +215,8 @@ def _check_max_spikes(value: Any) -> None:
 class Neuron(Value):
     """Base of the descriptors.
 
-    A subclass names its kernel model and says what it passes to it: its parameters and options by the
-    kernel's names, and the way of the gradients back.
+    A subclass names its kernel model and says what it passes to it: options by the kernel's names, and the
+    maps from its parameters to those of the kernel, on which gradients go back.
     """
 
     _model: ClassVar[str]
@@ -223,10 +224,20 @@ class Neuron(Value):
     _fires: ClassVar[bool] = True
     _gain_may_follow: ClassVar[bool] = False  # gain may be "1-alpha"
     _value_fields: ClassVar[tuple[str, ...]]  # those that hold parameters
+    _current_readers: ClassVar[frozenset[str]] = frozenset()  # the kernel's names; their gradients need it
+
+    def _maps(self) -> Sequence[Map]:
+        """From the parameters that this neuron was given to those of the kernel."""
+        raise NotImplementedError
 
     def _parameters(self) -> dict[str, Number]:
         """Parameters by the kernel's names, not yet rounded."""
-        raise NotImplementedError
+        maps = self._maps()
+        return kernel_values(maps, self._values(maps))
+
+    def _values(self, maps: Iterable[Map]) -> dict[str, Number]:
+        """The values of the maps, by the descriptor's names."""
+        return {name: self._value_of(name) for part in maps for name in part.own}
 
     def _options(self) -> dict[str, int]:
         """Options by the kernel's names."""
@@ -234,15 +245,16 @@ class Neuron(Value):
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Gradients by the descriptor's names from those by the kernel's names; called within ``ieee``."""
-        return grads
+        maps = self._maps()
+        return own_gradients(maps, self._values(maps), grads)
 
     def _wanted(self, names: set[str]) -> set[str]:
         """The kernel's names behind the descriptor's."""
-        return names
+        return sources(self._maps(), names)
 
     def _names(self) -> list[str]:
         """The descriptor's names of the parameters that this neuron was given."""
-        raise NotImplementedError
+        return [name for part in self._maps() for name in part.own]
 
     def _set_values(self) -> None:
         defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
@@ -265,7 +277,7 @@ class Neuron(Value):
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         """Whether gradients of these parameters need the input current: those of the gain do."""
-        return "gain" in names
+        return not self._current_readers.isdisjoint(self._wanted(set(names)))
 
     def _reads_recording(self, names: Collection[str]) -> bool:
         """Whether gradients, of these parameters too, need the potential and the state of before.
@@ -374,53 +386,36 @@ class _Leaky(Neuron):
             raise TypeError(f"dt must be a number, got {self.dt!r}")
         require_that("dt", self.dt, self.dt > 0, "above 0")
 
-    def _decay(self, name: str) -> Number:
-        """A decay, by the kernel's name."""
-        tau = getattr(self, DECAYS[name])
-        if tau is None:
-            return getattr(self, name)
-        return plain(decay(self.dt, tau))
+    def _decay_map(self, name: str) -> Map:
+        """To a decay, from itself or from its time constant."""
+        given = self._own_name(name)
+        return same(name)[0] if given == name else from_tau(given, name, float(self.dt))
 
     def _decay_values(self) -> dict[str, Number]:
-        return {name: self._decay(name) for name in self._decays}
+        maps = [self._decay_map(name) for name in self._decays]
+        return kernel_values(maps, self._values(maps))
 
-    def _decay_and_gain(self) -> dict[str, Number]:
-        values = self._decay_values()
-        gain = self.gain
-        if isinstance(gain, str):
+    def _decay_and_gain(self) -> tuple[Map, ...]:
+        decays = tuple(self._decay_map(name) for name in self._decays)
+        return decays if isinstance(self.gain, str) else decays + same("gain")
+
+    def _parameters(self) -> dict[str, Number]:
+        values = super()._parameters()
+        if isinstance(self.gain, str):  # the kernel counts its gradient to alpha
             _, alpha = in_double(values["alpha"])
-            gain = plain(1.0 - alpha)
-        return values | {"gain": gain}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(self._own_gradient(name, grad) for name, grad in grads.items())
-
-    def _own_gradient(self, name: str, grad: np.ndarray) -> tuple[str, np.ndarray]:
-        given = self._own_name(name)
-        if given == name:
-            return name, grad
-        xp, grad, tau = in_double(grad, getattr(self, given))
-        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
-        return given, grad * (decay(self.dt, tau) * ratio / tau)  # d alpha / d tau = alpha dt / tau^2
+            values["gain"] = plain(1.0 - alpha)
+        return values
 
     def _own_name(self, name: str) -> str:
         """The descriptor's name of a kernel's parameter: a decay's time constant where that was given."""
-        return DECAYS[name] if name in self._decays and getattr(self, name) is None else name
-
-    def _wanted(self, names: set[str]) -> set[str]:
-        return {name for name in self._parameters() if self._own_name(name) in names}
+        return DECAYS[name] if getattr(self, name) is None else name
 
     def _reads_current(self, names: Iterable[str]) -> bool:
-        follows = isinstance(self.gain, str)
-        readers = {"gain", self._own_name("alpha_syn")} | ({self._own_name("alpha")} if follows else set())
-        return not readers.isdisjoint(names)
+        follows = isinstance(self.gain, str) and self._own_name("alpha") in names
+        return follows or super()._reads_current(names)
 
     def _gain_options(self) -> dict[str, int]:
         return {"gain_follows_alpha": isinstance(self.gain, str)}
-
-    def _names(self) -> list[str]:
-        given = [self._own_name(name) for name in self._parameters()]
-        return [name for name in given if not isinstance(getattr(self, name), str)]
 
 
 class _Resetting(Neuron):
@@ -435,6 +430,7 @@ class _Resetting(Neuron):
 
     _state: ClassVar[Any] = LIFState
     _model = "Lif"
+    _current_readers = frozenset({"gain"})
 
     def _check_reset(self) -> None:
         _choice("reset", self.reset, _RESETS)
@@ -446,13 +442,9 @@ class _Resetting(Neuron):
             )
         _check_max_spikes(self.max_spikes)
 
-    def _threshold_and_reset(self) -> dict[str, Number]:
-        given = {
-            "threshold": self.threshold,
-            "reset_amount": self.reset_amount,
-            "v_min": self.v_min,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+    def _threshold_and_reset(self) -> tuple[Map, ...]:
+        names = "threshold", "reset_amount", "v_min"
+        return same(*(name for name in names if getattr(self, name) is not None))
 
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
         """d[n] / d[n+1] of the exact gradient (lif.hpp)."""
@@ -536,8 +528,8 @@ class LIF(_Leaky, _Resetting):
         self._check_reset()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
-        return self._decay_and_gain() | self._threshold_and_reset()
+    def _maps(self) -> tuple[Map, ...]:
+        return self._decay_and_gain() + self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
         return self._gain_options() | self._reset_options()
@@ -569,14 +561,11 @@ class IF(_Resetting):
         self._check_reset()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
-        return {"gain": self.gain} | self._threshold_and_reset()
+    def _maps(self) -> tuple[Map, ...]:
+        return same("gain") + self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
         return self._reset_options()
-
-    def _names(self) -> list[str]:
-        return list(self._parameters())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -621,6 +610,7 @@ class CubaLIF(_Leaky, _Resetting):
     max_spikes: int | None = 1
 
     _model = "CubaLif"
+    _current_readers = frozenset({"gain", "alpha_syn"})
     _state = CubaLIFState
     _gain_may_follow = True
     _decays = ("alpha", "alpha_syn")
@@ -632,8 +622,8 @@ class CubaLIF(_Leaky, _Resetting):
         self._check_reset()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
-        return self._decay_and_gain() | self._threshold_and_reset()
+    def _maps(self) -> tuple[Map, ...]:
+        return self._decay_and_gain() + self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
         return self._gain_options() | self._reset_options()
@@ -679,6 +669,7 @@ class ALIF(_Leaky):
     v_min: Number = None
 
     _model = "Alif"
+    _current_readers = frozenset({"gain"})
     _state = ALIFState
     _decays = ("alpha", "alpha_adapt")
     _value_fields = ("alpha", "alpha_adapt", "adapt_scale", "threshold", "tau", "tau_adapt", "gain", "v_min")
@@ -690,9 +681,9 @@ class ALIF(_Leaky):
         self._check_decay()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
-        own = {"adapt_scale": self.adapt_scale, "threshold": self.threshold, "v_min": self.v_min}
-        return self._decay_and_gain() | {name: value for name, value in own.items() if value is not None}
+    def _maps(self) -> tuple[Map, ...]:
+        clamp = () if self.v_min is None else same("v_min")
+        return self._decay_and_gain() + same("adapt_scale", "threshold") + clamp
 
     def _options(self) -> dict[str, int]:
         return {}
@@ -835,39 +826,18 @@ class SRM(Neuron):
             for name, value in kernel._decay_values().items()
         }
 
-    def _parameters(self) -> dict[str, Number]:
-        values = {
-            f"{role}_{name}": value
-            for role, kernel in self._kernels()
-            for name, value in kernel._parameters().items()
-        }
-        return values | {"threshold": self.threshold}
+    def _maps(self) -> tuple[Map, ...]:
+        of_kernels = (
+            part.named(f"{role}.", f"{role}_") for role, kernel in self._kernels() for part in kernel._maps()
+        )
+        return *of_kernels, *same("threshold")
 
     def _options(self) -> dict[str, int]:
         kinds = {role: int(kernel._late) for role, kernel in self._kernels()}
         return kinds | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
 
-    def _names(self) -> list[str]:
-        of_kernels = [f"{role}.{name}" for role, kernel in self._kernels() for name in kernel._fields()]
-        return [*of_kernels, "threshold"]
-
     def _history(self) -> dict[str, tuple[int]]:
         return {f"{role}_{k}": n for role, kernel in self._kernels() for k, n in kernel._history().items()}
-
-    def _wanted(self, names: set[str]) -> set[str]:
-        wanted = {"threshold"} & names
-        for role, kernel in self._kernels():
-            own = [name for name in kernel._fields() if f"{role}.{name}" in names]
-            wanted |= {f"{role}_{source}" for name in own for source in kernel._sources(name)}
-        return wanted
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        own: dict[str, np.ndarray] = {}
-        for role, kernel in self._kernels():
-            of_kernel = {k.removeprefix(f"{role}_"): g for k, g in grads.items() if k.startswith(f"{role}_")}
-            if of_kernel:
-                own |= {f"{role}.{name}": g for name, g in kernel._own_gradients(of_kernel).items()}
-        return own | ({"threshold": grads["threshold"]} if "threshold" in grads else {})
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         return any(name.startswith("epsilon.") for name in names)
@@ -921,23 +891,17 @@ class Filter(Neuron):
     def _decay_values(self) -> dict[str, Number]:
         return self.kernel._decay_values()
 
-    def _parameters(self) -> dict[str, Number]:
-        return self.kernel._parameters()
+    def _maps(self) -> tuple[Map, ...]:
+        return self.kernel._maps()
+
+    def _value_of(self, name: str) -> Number:
+        return getattr(self.kernel, name)
 
     def _options(self) -> dict[str, int]:
         return {"kernel": int(self.kernel._late)}
 
-    def _names(self) -> list[str]:
-        return list(self.kernel._fields())
-
     def _history(self) -> dict[str, tuple[int]]:
         return self.kernel._history()
-
-    def _wanted(self, names: set[str]) -> set[str]:
-        return {source for name in names for source in self.kernel._sources(name)}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self.kernel._own_gradients(grads) if grads else {}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -959,6 +923,7 @@ class ExpLeak(_Leaky):
     gain: Number = 1.0
 
     _model = "ExpLeak"
+    _current_readers = frozenset({"gain"})
     _state = ExpLeakState
     _fires = False
     _gain_may_follow = True
@@ -969,7 +934,7 @@ class ExpLeak(_Leaky):
         self._check_decay()
         _check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
+    def _maps(self) -> tuple[Map, ...]:
         return self._decay_and_gain()
 
     def _options(self) -> dict[str, int]:
