@@ -21,5 +21,6 @@
 #include "kernel_filter.hpp"
 #include "lif.hpp"
 #include "srm.hpp"
+#include "state_space.hpp"
 #include "surrogate.hpp"
 #include "types.hpp"
