@@ -32,10 +32,7 @@ class Map:
         raise NotImplementedError
 
     def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
-        """The gradients of the own values, from those of the kernel's; called within ``ieee``.
-
-        What a gradient needs is given if that gradient is wanted; others may be anything.
-        """
+        """The gradients of those own values that have all their sources; called within ``ieee``."""
         raise NotImplementedError
 
     def sources(self, name: str) -> Iterable[str]:
@@ -118,8 +115,14 @@ class Formula(Map):
         given = [0.0 if grad is None else grad for grad in grads]
         xp, *arrays = in_double(*own, *given)
         values, gradients = arrays[: len(own)], arrays[len(own) :]
-        chained = zip(self.chain(xp, values, gradients), values, strict=True)
-        return tuple(sum(sum_to(xp, term, tuple(value.shape)) for term in terms) for terms, value in chained)
+        present = {name for name, grad in zip(self.kernel, grads, strict=True) if grad is not None}
+        chained = zip(self.own, values, self.chain(xp, values, gradients), strict=True)
+        return tuple(
+            sum(_sum_to(xp, term, tuple(value.shape)) for term in terms)
+            if present.issuperset(self.sources(name))
+            else None
+            for name, value, terms in chained
+        )
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,7 @@ def sources(maps: Iterable[Map], names: set[str]) -> set[str]:
     return {source for part in maps for name in part.own if name in names for source in part.sources(name)}
 
 
-def sum_to(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
+def _sum_to(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
     """Undo the broadcasting of a gradient."""
-    if len(array.shape) < len(shape):
-        array = xp.broadcast_to(array, shape)
     array = xp.sum(array, axis=tuple(range(array.ndim - len(shape))))
     return xp.sum(array, axis=tuple(k for k, size in enumerate(shape) if size == 1), keepdims=True)

@@ -30,6 +30,7 @@ __all__ = [
     "ALIFState",
     "CubaLIF",
     "CubaLIFState",
+    "Decaying",
     "ExpLeak",
     "ExpLeakState",
     "Filter",
@@ -37,10 +38,12 @@ __all__ = [
     "LIFState",
     "Neuron",
     "SRMState",
+    "State",
 ]
 
-DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt"}  # and their time constants
-_RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
+# The decays, and their time constants.
+DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt", "decay": "tau"}
+RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
 _TIMINGS = ("after_decay", "before_decay")  # in the order of exodus::ResetTiming
 
 
@@ -168,8 +171,8 @@ STATES = (LIFState, CubaLIFState, ALIFState, SRMState, FilterState, ExpLeakState
 
 
 @ieee()
-def _check(values: Mapping[str, Number]) -> None:
-    """Check the parameters, by the kernels' names."""
+def check(values: Mapping[str, Number]) -> None:
+    """Check parameters; the names of decays and of the threshold tell their ranges."""
     _check_values(values)
 
 
@@ -198,7 +201,7 @@ def check_rounded(values: Mapping[str, Number], type_name: str) -> None:
     _check_values(values, f" after rounding to {type_name}")
 
 
-def _choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
+def choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
 
@@ -263,12 +266,16 @@ class Neuron(Value):
             if value is None and defaults[name] is None:
                 continue
             if name == "gain" and self._gain_may_follow and isinstance(value, str):
-                _choice("gain", value, ("1-alpha",), "a number, an array or ")
+                choice("gain", value, ("1-alpha",), "a number, an array or ")
                 continue
             object.__setattr__(self, name, number(name, value))
 
+    def _growing(self, h: np.ndarray, trace: Any) -> np.ndarray:
+        """Where in a trace of a neuron that fires the exact gradient grows; called within ``ieee``."""
+        return np.abs(self._carry_factor(h, trace)) > 1.0
+
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
-        """d[n] / d[n+1] of the exact gradient, of a neuron that fires."""
+        """d[n] / d[n+1] of the exact gradient."""
         raise NotImplementedError
 
     def _drive(self, trace: Any) -> np.ndarray:
@@ -285,6 +292,10 @@ class Neuron(Value):
         A neuron that does not fire is linear: only its parameters' gradients do.
         """
         return self._fires or len(names) > 0
+
+    def _leading(self, name: str) -> tuple[int | None, ...]:
+        """The axes of a parameter that come before those of the neurons: their lengths, None of any."""
+        return ()
 
     def _history(self) -> dict[str, tuple[int]]:
         """How many values a neuron has of those fields of the state that are not one value."""
@@ -363,13 +374,12 @@ class Neuron(Value):
         """Raise if a potential before the first step would have no effect."""
 
 
-class _Leaky(Neuron):
-    """What neurons with decays share: each given as alpha or as tau, and the gain."""
+class Decaying(Neuron):
+    """What neurons with decays share: each is given, or its time constant."""
 
     _decays: ClassVar[tuple[str, ...]] = ("alpha",)
 
     dt: float
-    gain: Number
 
     @ieee()
     def _check_decay(self) -> None:
@@ -395,6 +405,16 @@ class _Leaky(Neuron):
         maps = [self._decay_map(name) for name in self._decays]
         return kernel_values(maps, self._values(maps))
 
+    def _own_name(self, name: str) -> str:
+        """The descriptor's name of a kernel's parameter: a decay's time constant where that was given."""
+        return DECAYS[name] if getattr(self, name) is None else name
+
+
+class _Leaky(Decaying):
+    """Neurons with decays and a gain."""
+
+    gain: Number
+
     def _decay_and_gain(self) -> tuple[Map, ...]:
         decays = tuple(self._decay_map(name) for name in self._decays)
         return decays if isinstance(self.gain, str) else decays + same("gain")
@@ -405,10 +425,6 @@ class _Leaky(Neuron):
             _, alpha = in_double(values["alpha"])
             values["gain"] = plain(1.0 - alpha)
         return values
-
-    def _own_name(self, name: str) -> str:
-        """The descriptor's name of a kernel's parameter: a decay's time constant where that was given."""
-        return DECAYS[name] if getattr(self, name) is None else name
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         follows = isinstance(self.gain, str) and self._own_name("alpha") in names
@@ -433,8 +449,8 @@ class _Resetting(Neuron):
     _current_readers = frozenset({"gain"})
 
     def _check_reset(self) -> None:
-        _choice("reset", self.reset, _RESETS)
-        _choice("reset_timing", self.reset_timing, _TIMINGS)
+        choice("reset", self.reset, RESETS)
+        choice("reset_timing", self.reset_timing, _TIMINGS)
         if self.reset_amount is not None and self.reset != "subtract":
             raise ValueError(
                 f'reset_amount must be None with reset={self.reset!r}: only "subtract" has an amount, '
@@ -465,7 +481,7 @@ class _Resetting(Neuron):
 
     def _reset_options(self) -> dict[str, int]:
         return {
-            "reset": _RESETS.index(self.reset),
+            "reset": RESETS.index(self.reset),
             "reset_timing": _TIMINGS.index(self.reset_timing),
             "max_spikes": 0 if self.max_spikes is None else int(self.max_spikes),
         }
@@ -526,7 +542,7 @@ class LIF(_Leaky, _Resetting):
         self._set_values()
         self._check_decay()
         self._check_reset()
-        _check(self._parameters())
+        check(self._parameters())
 
     def _maps(self) -> tuple[Map, ...]:
         return self._decay_and_gain() + self._threshold_and_reset()
@@ -559,7 +575,7 @@ class IF(_Resetting):
     def __post_init__(self) -> None:
         self._set_values()
         self._check_reset()
-        _check(self._parameters())
+        check(self._parameters())
 
     def _maps(self) -> tuple[Map, ...]:
         return same("gain") + self._threshold_and_reset()
@@ -620,7 +636,7 @@ class CubaLIF(_Leaky, _Resetting):
         self._set_values()
         self._check_decay()
         self._check_reset()
-        _check(self._parameters())
+        check(self._parameters())
 
     def _maps(self) -> tuple[Map, ...]:
         return self._decay_and_gain() + self._threshold_and_reset()
@@ -679,7 +695,7 @@ class ALIF(_Leaky):
             raise TypeError("adapt_scale must be a number or an array of numbers, got None")
         self._set_values()
         self._check_decay()
-        _check(self._parameters())
+        check(self._parameters())
 
     def _maps(self) -> tuple[Map, ...]:
         clamp = () if self.v_min is None else same("v_min")
@@ -757,7 +773,7 @@ class SRM(Neuron):
                 raise TypeError(f"{role} must be a kernel such as kernel.Alpha, got {getattr(self, role)!r}")
         self._set_values()
         _check_max_spikes(self.max_spikes)
-        _check({"threshold": self.threshold})
+        check({"threshold": self.threshold})
 
     @classmethod
     def from_slayer(
@@ -799,7 +815,7 @@ class SRM(Neuron):
         tuple of SRM and SingleExponential
             The neuron, and the surrogate for its backward pass.
         """
-        _choice("type", type, ("SRMALPHA",), "")
+        choice("type", type, ("SRMALPHA",), "")
         values = {"tauSr": tauSr, "tauRef": tauRef, "theta": theta, "Ts": Ts, "scaleRef": scaleRef}
         values = {name: number(name, value) for name, value in values.items()}
         with ieee():
@@ -835,6 +851,9 @@ class SRM(Neuron):
     def _options(self) -> dict[str, int]:
         kinds = {role: int(kernel._late) for role, kernel in self._kernels()}
         return kinds | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
+
+    def _leading(self, name: str) -> tuple[int | None, ...]:
+        return (None,) if name.endswith(".taps") else ()
 
     def _history(self) -> dict[str, tuple[int]]:
         return {f"{role}_{k}": n for role, kernel in self._kernels() for k, n in kernel._history().items()}
@@ -932,7 +951,7 @@ class ExpLeak(_Leaky):
     def __post_init__(self) -> None:
         self._set_values()
         self._check_decay()
-        _check(self._parameters())
+        check(self._parameters())
 
     def _maps(self) -> tuple[Map, ...]:
         return self._decay_and_gain()
