@@ -237,6 +237,50 @@ def test_entries_of_the_matrix_broadcast():
         assert_same_bits(whole.potential[..., k], ec.forward(one, current[..., k].copy()).potential, f"{k}")
 
 
+@pytest.mark.parametrize("time_axis", [0, 1])
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_growth_is_the_norm_of_products_of_jacobians(reset, time_axis):
+    # Of each window the Jacobian that autograd finds of its steps, spikes with the surrogate's derivative.
+    A, b, r, threshold = [[0.8, -0.4], [0.3, 0.75]], [1.0, 0.2], [-0.9, 0.5], 0.5
+    curve = ec.surrogate.SingleExponential(width=0.1, scale=0.8)
+    neuron = ec.StateSpace(A, b, r, threshold, reset=reset)
+    current = np.random.default_rng(6).normal(0.2, 0.7, (40, 3))
+    given = np.ascontiguousarray(np.moveaxis(current, 0, time_axis))
+    trace = ec.forward(neuron, given, time_axis=time_axis)
+    u, s = (torch.tensor(np.moveaxis(x, time_axis, 0).copy()) for x in (trace.potential, trace.spikes))
+    radius = np.abs(np.linalg.eigvals(A)).max()
+    window = int(np.ceil(4 / (1 - radius)))
+    assert 5 < window < 35
+
+    def step(state, n, lane):
+        reached = state[0]
+        h = torch.tensor(curve(u[n, lane].numpy(), threshold))
+        fired = s[n, lane] + h * (reached - reached.detach())
+        kept = torch.stack([reached * (1 - fired) if reset == "zero" else reached, state[1]])
+        return torch.tensor(A, dtype=torch.float64) @ kept + torch.tensor(r, dtype=torch.float64) * fired
+
+    growing = []
+    for lane, first in itertools.product(range(3), range(40 - window + 1)):
+        product = torch.eye(2, dtype=torch.float64)
+        for n in range(first, first + window):
+            at = torch.stack([u[n, lane], torch.zeros_like(u[n, lane])])
+            product = torch.autograd.functional.jacobian(lambda x, n=n, k=lane: step(x, n, k), at) @ product
+        growing.append(float(torch.linalg.matrix_norm(product, 2)) > 1)
+    found = ec.growth(trace, curve)
+    assert found == pytest.approx(np.mean(growing), abs=1e-12)
+    assert 0 < found < 1
+
+
+def test_growth_of_useful_parameters_is_none_though_single_steps_stretch():
+    rng = np.random.default_rng(8)
+    neuron = ec.AdLIF(*rng.uniform([0.8], [0.97], 200)[None], 0.98, rng.uniform(0.0, 0.5, 200), 0.2)
+    p = neuron._parameters()
+    matrices = np.stack([[p["A00"], p["A01"]], [p["A10"], np.full(200, p["A11"])]])
+    assert (np.linalg.norm(np.moveaxis(matrices, -1, 0), 2, axis=(1, 2)) > 1).mean() > 0.5
+    trace = ec.forward(neuron, np.zeros((400, 200)))
+    assert ec.growth(trace) == 0.0
+
+
 def test_a_resonator_answers_its_own_rhythm():
     # Inputs a period apart add up, those half a period apart take each other away (Izhikevich 2001).
     period = 16
@@ -255,3 +299,77 @@ def test_an_adaptation_that_follows_the_potential_oscillates(order):
     current[0] = 1.0
     potential = ec.forward(neuron, current).potential[:, 0]
     assert (np.diff(np.sign(potential)) != 0).sum() > 3
+
+
+EYE = [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: ec.StateSpace(0.9, [1, 0], [-1, 0]), ValueError, ("A ", "(2, 2)", "()")),
+        (lambda: ec.StateSpace(np.ones((2, 3)), [1, 0], [-1, 0]), ValueError, ("A ", "(2, 2)", "(2, 3)")),
+        (lambda: ec.StateSpace([[1, 0], [0, 1], [0, 0]], [1, 0], [-1, 0]), ValueError, ("A ", "(3, 2)")),
+        (lambda: ec.StateSpace(EYE, 1.0, [-1, 0]), ValueError, ("b ", "(2,)", "()")),
+        (lambda: ec.StateSpace(EYE, [1, 0], [1, 2, 3]), ValueError, ("r ", "(2,)", "(3,)")),
+        (lambda: ec.StateSpace([[1, np.nan], [0, 1]], [1, 0], [-1, 0]), ValueError, ("A ", "finite", "nan")),
+        (lambda: ec.StateSpace(EYE, [1, "x"], [-1, 0]), TypeError, ("b ", "number", "'x'")),
+        (lambda: ec.StateSpace(EYE, [1, True], [-1, 0]), TypeError, ("b ", "number", "True")),
+        (lambda: ec.StateSpace(EYE, [1, None], [-1, 0]), TypeError, ("b ", "number", "None")),
+        (lambda: ec.StateSpace(None, [1, 0], [-1, 0]), TypeError, ("A ", "number", "None")),
+        (lambda: ec.StateSpace(EYE, [1, np.ones(3)], [-1, np.ones((2, 0))]), ValueError, ("r ", "empty")),
+        (
+            lambda: ec.StateSpace([[np.ones(3), np.ones(4)], [0, 1]], [1, 0], [-1, 0]),
+            ValueError,
+            ("A ", "broadcast", "(3,)", "(4,)"),
+        ),
+        (lambda: ec.StateSpace(EYE, [1, 0], [-1, 0], 0.0), ValueError, ("threshold", "above 0", "0.0")),
+        (lambda: ec.StateSpace(EYE, [1, 0], [-1, 0], reset="none"), ValueError, ("reset", "'none'")),
+        (lambda: ec.AdLIF(0.9, 0.9), TypeError, ("coupling", "number", "None")),
+        (lambda: ec.AdLIF(0.9, 0.9, 0.1), TypeError, ("adapt_scale", "number", "None")),
+        (lambda: ec.AdLIF(coupling=1, adapt_scale=1, tau=3), ValueError, ("alpha_adapt", "tau_adapt")),
+        (lambda: ec.AdLIF(1.1, 0.9, 0.1, 0.1), ValueError, ("alpha", "[0, 1]", "1.1")),
+        (lambda: ec.AdLIF(0.9, -0.1, 0.1, 0.1), ValueError, ("alpha_adapt", "[0, 1]", "-0.1")),
+        (lambda: ec.AdLIF(0.9, 0.9, np.inf, 0.1), ValueError, ("coupling", "finite", "inf")),
+        (lambda: ec.AdLIF(0.9, 0.9, 0.1, 0.1, -1), ValueError, ("threshold", "above 0", "-1.0")),
+        (lambda: ec.AdLIF(0.9, 0.9, 0.1, 0.1, order="late"), ValueError, ("order", "'symplectic'", "'late'")),
+        (
+            lambda: ec.AdLIF(np.full(3, 0.9), 0.9, np.ones(4), 0.1),
+            ValueError,
+            ("alpha and coupling", "broadcast", "(3,)", "(4,)"),
+        ),
+        (
+            lambda: ec.AdLIF(tau=-3.0, alpha_adapt=0.9, coupling=1, adapt_scale=1),
+            ValueError,
+            ("tau", "above 0"),
+        ),
+        (lambda: ec.ResonateAndFire(0.9), TypeError, ("frequency", "number", "None")),
+        (lambda: ec.ResonateAndFire(frequency=1.0), ValueError, ("decay", "tau", "neither")),
+        (lambda: ec.ResonateAndFire(0.9, 1.0, tau=3.0), ValueError, ("decay=0.9", "tau=3.0")),
+        (lambda: ec.ResonateAndFire(1.5, 1.0), ValueError, ("decay", "[0, 1]", "1.5")),
+        (lambda: ec.ResonateAndFire(0.9, np.inf), ValueError, ("frequency", "finite", "inf")),
+        (lambda: ec.ResonateAndFire(0.9, 1.0, fires_on="both"), ValueError, ("fires_on", "'real'", "'both'")),
+    ],
+)
+def test_values_out_of_range_are_named(make, error, words):
+    with pytest.raises(error) as caught:
+        make()
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "words"),
+    [
+        (ec.StateSpace([[np.ones(4), 0], [0, 1]], [1, 0], [-1, 0]), ("A ", "(4,)", "first 2 axes")),
+        (ec.StateSpace(EYE, np.ones((2, 4)), [-1, 0]), ("b ", "(4,)", "first axis")),
+        (ec.AdLIF(0.9, 0.9, np.ones(4), 0.1), ("coupling", "(4,)")),
+        (ec.AdLIF(tau=np.full(4, 3.0), alpha_adapt=0.9, coupling=1, adapt_scale=0.1), ("tau", "(4,)")),
+        (ec.ResonateAndFire(0.9, np.ones(2)), ("frequency", "(2,)", "(2, 1)")),
+    ],
+)
+def test_parameters_that_do_not_fit_the_data_are_named(neuron, words):
+    with pytest.raises(ValueError, match="broadcast against the neurons") as caught:
+        ec.forward(neuron, np.zeros((7, *LANES)))
+    for word in words:
+        assert word in str(caught.value)

@@ -28,8 +28,7 @@ def growing_windows(
     slowest = float(np.max(_spectral_radius(p["A00"], p["A01"], p["A10"], p["A11"])))
     longest = len(steps)
     window = longest if slowest >= 1 else min(longest, math.ceil(_TIMES / (1 - slowest)))
-    growing: np.ndarray = np.linalg.norm(_products(steps, window), 2, axis=(-2, -1)) > 1.0
-    return growing
+    return _stretches(_products(steps, window))
 
 
 def _matrices(
@@ -50,6 +49,20 @@ def _products(steps: np.ndarray, window: int) -> np.ndarray:
         if bit == "1":
             products, covered = steps[covered:] @ products[:-1], covered + 1
     return products
+
+
+def _stretches(matrices: np.ndarray) -> np.ndarray:
+    """Whether the larger singular value is above 1.
+
+    The sum of their squares is that of the entries', their product the determinant's magnitude: one of them
+    is above 1 where (s^2 - 1) (t^2 - 1) < 0, both are only where s t > 1.
+    """
+    (a, b), (c, d) = np.moveaxis(matrices, (-2, -1), (0, 1))
+    squares, determinant = a * a + b * b + c * c + d * d, a * d - b * c
+    stretches: np.ndarray = (
+        (squares > 1 + determinant * determinant) | (np.abs(determinant) > 1) | np.isinf(squares)
+    )
+    return stretches
 
 
 def _spectral_radius(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:

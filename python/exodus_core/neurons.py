@@ -916,6 +916,9 @@ class Filter(Neuron):
     def _value_of(self, name: str) -> Number:
         return getattr(self.kernel, name)
 
+    def _leading(self, name: str) -> tuple[int | None, ...]:
+        return (None,) if name == "taps" else ()
+
     def _options(self) -> dict[str, int]:
         return {"kernel": int(self.kernel._late)}
 
