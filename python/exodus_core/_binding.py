@@ -87,7 +87,9 @@ def _bind_arrays(
     origin: Neuron | None = None,
 ) -> Bound:
     for name in neuron._names():  # as the user knows them; the kernel's are made of them
-        require_broadcast(name, np.shape(neuron._value_of(name)), arrangement, len(neuron._leading(name)))
+        value = neuron._value_of(name)
+        if not isinstance(value, (float, tuple)):
+            require_broadcast(name, tuple(value.shape), arrangement, len(neuron._leading(name)))
     with ieee():
         given = neuron._parameters()
         here = {name: value for name, value in given.items() if not on_device(value)}

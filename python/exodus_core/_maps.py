@@ -168,9 +168,12 @@ def same(*names: str) -> tuple[Map, ...]:
 
 
 @lru_cache(maxsize=256)
-def from_tau(tau: str, alpha: str, dt: float) -> Map:
-    """The map of a time constant."""
-    return FromTau((tau,), (alpha,), dt)
+def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
+    """A map to each decay, from itself or from its time constant, by the names that were given."""
+    return tuple(
+        Same((own,), (name,)) if own == name else FromTau((own,), (name,), float(dt))
+        for name, own in zip(names, given, strict=True)
+    )
 
 
 def kernel_values(maps: Iterable[Map], own: Mapping[str, Number]) -> dict[str, Number]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ._backends import Array, in_double, rotation
 from ._growth import growing_windows, time_first
-from ._maps import Chain, Formula, Gradient, Map, from_tau, same
+from ._maps import Chain, Formula, Gradient, Map, same, to_decays
 from ._values import Number, number, numeric, plain
 from .neurons import DECAYS, RESETS, Decaying, Neuron, State, check, choice
 
@@ -270,15 +270,10 @@ _ORDERS: dict[str, type[Formula]] = {"adaptation_first": _AdaptationFirst, "symp
 
 
 @lru_cache(maxsize=256)
-def _maps_of(
-    kind: Any, decays: tuple[tuple[str, str], ...], rest: tuple[str, ...], dt: float
-) -> tuple[Map, ...]:
-    """A formula of decays, each by the name that was given, and of other parameters."""
-    own = tuple(name for name, _ in decays) + rest
-    first = tuple(
-        same(name)[0] if given == name else from_tau(given, name, dt) for name, given in decays
-    ) + same(*rest)
-    return (Chain.of(first, kind(own, _KERNEL)),)
+def _maps_of(kind: Any, neuron: Any, given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
+    """A formula of a neuron's decays, each by the name that was given, and of its other parameters."""
+    first = to_decays(neuron._decays, given, dt) + same(*neuron._others)
+    return (Chain.of(first, kind(neuron._decays + neuron._others, _KERNEL)),)
 
 
 class _FromDecays(CoupledStates, Decaying):
@@ -287,8 +282,10 @@ class _FromDecays(CoupledStates, Decaying):
     _others: ClassVar[tuple[str, ...]]
 
     def _maps_by(self, kind: Any) -> Sequence[Map]:
-        decays = tuple((name, self._own_name(name)) for name in self._decays)
-        return _maps_of(kind, decays, self._others, float(self.dt))
+        given = tuple([self._own_name(name) for name in self._decays])
+        neuron: Any = type(self)
+        maps: tuple[Map, ...] = _maps_of(kind, neuron, given, self.dt)
+        return maps
 
     def _check_all(self) -> None:
         self._check_decay()

@@ -41,6 +41,7 @@ class Kernel(Value):
     """Base of the kernels."""
 
     _late: ClassVar[bool] = False  # y takes x of the step before
+    _maps: ClassVar[tuple[Map, ...]]  # to the recursion's numbers or the taps, as in `exodus/kernel.hpp`
     _decays: ClassVar[tuple[str, ...]] = ()
 
     def _fields(self) -> tuple[str, ...]:
@@ -61,10 +62,6 @@ class Kernel(Value):
 
     def _decay_values(self) -> dict[str, Number]:
         return {name: getattr(self, name) for name in self._decays}
-
-    def _maps(self) -> tuple[Map, ...]:
-        """To the recursion's numbers, or to the taps, by the names of `exodus/kernel.hpp`."""
-        raise NotImplementedError
 
     def _history(self) -> dict[str, tuple[int]]:
         """How many values the state's x and y have for a neuron, if not one."""
@@ -108,12 +105,10 @@ class Exponential(Kernel):
     scale: Number = 1.0
 
     _decays = ("alpha",)
+    _maps = Same(("alpha", "scale"), ("a", "scale")), Constant((), ("b",), 0.0)
 
     def _fields(self) -> tuple[str, ...]:
         return "alpha", "scale"
-
-    def _maps(self) -> tuple[Map, ...]:
-        return Same(("alpha", "scale"), ("a", "scale")), Constant((), ("b",), 0.0)
 
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         alpha, scale = values
@@ -139,12 +134,10 @@ class DoubleExponential(Kernel):
     scale: Number = 1.0
 
     _decays = ("alpha", "beta")
+    _maps = (Same(("alpha", "beta", "scale"), ("a", "b", "scale")),)
 
     def _fields(self) -> tuple[str, ...]:
         return "alpha", "beta", "scale"
-
-    def _maps(self) -> tuple[Map, ...]:
-        return (Same(("alpha", "beta", "scale"), ("a", "b", "scale")),)
 
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         alpha, beta, scale = values
@@ -194,6 +187,7 @@ class Alpha(Kernel):
     scale: Number = 1.0
 
     _late = True
+    _maps = (_Recursion(("tau", "scale"), ("a", "b", "scale")),)
 
     @ieee()
     def __post_init__(self) -> None:
@@ -202,9 +196,6 @@ class Alpha(Kernel):
 
     def _fields(self) -> tuple[str, ...]:
         return "tau", "scale"
-
-    def _maps(self) -> tuple[Map, ...]:
-        return (_Recursion(("tau", "scale"), ("a", "b", "scale")),)
 
     def _decay_values(self) -> dict[str, Number]:
         return {"alpha": plain(decay(1.0, self.tau))}
@@ -248,6 +239,8 @@ class FIR(Kernel):
 
     taps: Any = field()
 
+    _maps = (_Values(("taps",), ("taps",)),)
+
     def __post_init__(self) -> None:
         if np.ndim(self.taps) == 0:
             raise ValueError(f"taps must be an array with an axis of taps, got {self.taps!r}")
@@ -256,9 +249,6 @@ class FIR(Kernel):
 
     def _fields(self) -> tuple[str, ...]:
         return ("taps",)
-
-    def _maps(self) -> tuple[Map, ...]:
-        return (_Values(("taps",), ("taps",)),)
 
     def _history(self) -> dict[str, tuple[int]]:
         return {"x": (len(self.taps) - 1,), "y": (0,)}

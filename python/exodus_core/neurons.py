@@ -11,12 +11,13 @@ import numbers
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ._backends import FLOATS, decay, ieee, in_double, is_torch
-from ._maps import Map, from_tau, kernel_values, own_gradients, same, sources
+from ._maps import Map, kernel_values, own_gradients, same, sources, to_decays
 from ._values import Number, Value, copy_with, in_float64, number, numeric, plain, require_that
 from .kernel import Alpha, DoubleExponential, Exponential, Kernel
 from .surrogate import SingleExponential
@@ -396,13 +397,12 @@ class Decaying(Neuron):
             raise TypeError(f"dt must be a number, got {self.dt!r}")
         require_that("dt", self.dt, self.dt > 0, "above 0")
 
-    def _decay_map(self, name: str) -> Map:
-        """To a decay, from itself or from its time constant."""
-        given = self._own_name(name)
-        return same(name)[0] if given == name else from_tau(given, name, float(self.dt))
+    def _decay_maps(self) -> tuple[Map, ...]:
+        """To each decay, from itself or from its time constant."""
+        return to_decays(self._decays, tuple([self._own_name(name) for name in self._decays]), self.dt)
 
     def _decay_values(self) -> dict[str, Number]:
-        maps = [self._decay_map(name) for name in self._decays]
+        maps = self._decay_maps()
         return kernel_values(maps, self._values(maps))
 
     def _own_name(self, name: str) -> str:
@@ -416,8 +416,7 @@ class _Leaky(Decaying):
     gain: Number
 
     def _decay_and_gain(self) -> tuple[Map, ...]:
-        decays = tuple(self._decay_map(name) for name in self._decays)
-        return decays if isinstance(self.gain, str) else decays + same("gain")
+        return self._decay_maps() + (() if isinstance(self.gain, str) else same("gain"))
 
     def _parameters(self) -> dict[str, Number]:
         values = super()._parameters()
@@ -732,6 +731,13 @@ class ALIF(_Leaky):
         return alpha - threshold * h
 
 
+@lru_cache(maxsize=256)
+def _of_kernels(epsilon: Any, nu: Any) -> tuple[Map, ...]:
+    """The maps of an SRM's kernels, by their classes; parameters are named by the role."""
+    roles = {"epsilon": epsilon, "nu": nu}
+    return tuple(part.named(f"{role}.", f"{role}_") for role, kind in roles.items() for part in kind._maps)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class SRM(Neuron):
     """The spike response model: any response kernel, any refractory kernel (appendix, section 2).
@@ -843,10 +849,8 @@ class SRM(Neuron):
         }
 
     def _maps(self) -> tuple[Map, ...]:
-        of_kernels = (
-            part.named(f"{role}.", f"{role}_") for role, kernel in self._kernels() for part in kernel._maps()
-        )
-        return *of_kernels, *same("threshold")
+        kinds: list[Any] = [type(kernel) for _, kernel in self._kernels()]
+        return _of_kernels(*kinds) + same("threshold")
 
     def _options(self) -> dict[str, int]:
         kinds = {role: int(kernel._late) for role, kernel in self._kernels()}
@@ -911,7 +915,7 @@ class Filter(Neuron):
         return self.kernel._decay_values()
 
     def _maps(self) -> tuple[Map, ...]:
-        return self.kernel._maps()
+        return self.kernel._maps
 
     def _value_of(self, name: str) -> Number:
         return getattr(self.kernel, name)
