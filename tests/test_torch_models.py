@@ -93,6 +93,28 @@ def test_a_state_dict_goes_around(name):
     assert set(one.state_dict()) == {key.replace(".", "_") for key in learn}
 
 
+def test_learnt_shapes_add_the_neurons_axes_behind_those_of_a_parameter():
+    current, e, _ = data(3)
+    matrices = snn.StateSpace(MATRIX, [0.9, 0.2], [-0.8, 0.3], learn={"A": (2, 2, 3, 1), "b": (2, 5)})
+    taps = snn.SRM(TAPS, FALL, learn={"epsilon.taps": (4, 5)})
+    for layer, shapes in ((matrices, [(2, 2, 3, 1), (2, 5)]), (taps, [(4, 5)])):
+        assert [tuple(p.shape) for p in layer.parameters()] == shapes
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.mul_(torch.rand_like(parameter) * 0.2 + 0.9)  # all differ
+        spikes = layer(torch.tensor(current))
+        (spikes * torch.tensor(e)).sum().backward()
+        trace = ec.forward(layer.neuron, current)
+        assert_same_bits(spikes.detach().numpy(), trace.spikes)
+        expected = ec.backward(trace, e).parameters
+        for key in layer._learn_names:
+            found = getattr(layer, key.replace(".", "_")).grad.numpy()
+            np.testing.assert_allclose(found, expected[key], rtol=1e-6)
+    for shape in ((2, 3), (3, 2, 2), (2,), (2, 3, 5)):
+        with pytest.raises(ValueError, match=r"A.*must be a shape to which"):
+            snn.StateSpace(MATRIX, [0.9, 0.2], [-0.8, 0.3], learn={"A": shape})
+
+
 def test_learnt_decays_stay_in_range():
     layer = snn.CubaLIF(0.9, 0.7, learn=("alpha_syn",))
     with torch.no_grad():

@@ -351,8 +351,9 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     Returns
     -------
     float
-        The share of all steps at which a step multiplies the gradient by more than 1 in magnitude; 0 for the
-        default surrogate with resets that subtract the threshold.
+        The share of all steps at which a step multiplies the gradient by more than 1 in magnitude, of coupled
+        states that of all windows that do; 0 for the default surrogate with resets that subtract the
+        threshold.
 
     Raises
     ------
