@@ -203,6 +203,7 @@ def check_rounded(values: Mapping[str, Number], type_name: str) -> None:
 
 
 def choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
+    """Raise unless a value is one of some strings."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
 
