@@ -23,6 +23,9 @@ NEURONS = {
     "LIF": ec.LIF(alpha=0.95),
     "CubaLIF": ec.CubaLIF(alpha=0.95, alpha_syn=0.8),
     "ALIF": ec.ALIF(alpha=0.95, alpha_adapt=0.98, adapt_scale=0.1),
+    "StateSpace": ec.StateSpace([[0.95, -0.1], [0.1, 0.9]], [1.0, 0.1], [-1.0, 0.1]),
+    "AdLIF": ec.AdLIF(alpha=0.95, alpha_adapt=0.98, coupling=0.3, adapt_scale=0.5, threshold=0.1),
+    "ResonateAndFire": ec.ResonateAndFire(decay=0.95, frequency=0.3),
     "SRM, exponential kernels": ec.SRM(kernel.Exponential(0.95), kernel.Exponential(0.95, scale=-1.0)),
     "SRM, double exponentials": ec.SRM(
         kernel.DoubleExponential(0.9, 0.8), kernel.DoubleExponential(0.9, 0.8, scale=-0.3)

@@ -19,6 +19,30 @@ LAYERS = {
         tau=[4.0, 5.0, 6.0, 7.0, 8.0], tau_syn=3.0, gain="1-alpha", learn=("tau", "tau_syn")
     ),
     "ALIF": lambda: snn.ALIF(alpha=0.9, tau_adapt=8.0, adapt_scale=0.2, learn=("adapt_scale", "tau_adapt")),
+    "StateSpace": lambda: snn.StateSpace(
+        [[0.9, -0.2], [0.3, 0.8]],
+        [0.9, 0.1],
+        [-0.8, np.linspace(0.1, 0.3, WIDTH)],
+        learn={"A": (2, 2, CHANNELS, 1), "b": (2,), "threshold": ()},
+    ),
+    "AdLIF": lambda: snn.AdLIF(
+        tau=5.0,
+        alpha_adapt=np.linspace(0.8, 0.95, WIDTH),
+        coupling=0.4,
+        adapt_scale=0.2,
+        threshold=0.2,
+        learn=("tau", "coupling", "threshold"),
+    ),
+    "AdLIF, symplectic": lambda: snn.AdLIF(
+        0.9, 0.9, 3.0, 0.2, threshold=0.2, order="symplectic", learn={"alpha_adapt": (WIDTH,)}
+    ),
+    "ResonateAndFire": lambda: snn.ResonateAndFire(
+        tau=9.0,
+        frequency=0.8,
+        fires_on="imaginary",
+        threshold=0.4,
+        learn={"tau": (), "frequency": (CHANNELS, 1)},
+    ),
     "SRM": lambda: snn.SRM(
         kernel.Alpha(tau=4.0),
         kernel.Exponential(0.8, scale=np.linspace(-1.0, -0.5, WIDTH)),

@@ -13,6 +13,14 @@ NEURONS = {
     "ExpLeak": ec.ExpLeak(tau=4.0),
     "CubaLIF": ec.CubaLIF(alpha=0.9, tau_syn=np.array([3.0, 4.0, 5.0])),
     "ALIF": ec.ALIF(alpha=0.9, alpha_adapt=0.95, adapt_scale=0.2),
+    "StateSpace": ec.StateSpace([[0.9, -0.2], [0.3, 0.8]], [0.9, 0.1], [-0.8, 0.2], reset="zero"),
+    "StateSpace per channel": ec.StateSpace(
+        [[0.9, np.linspace(-0.4, 0.0, 5)[:, None]], [0.3, 0.8]], [0.9, 0.1], [-0.8, 0.2], threshold=0.4
+    ),
+    "AdLIF": ec.AdLIF(tau=np.array([3.0, 4.0, 5.0]), alpha_adapt=0.9, coupling=0.4, adapt_scale=0.2),
+    "ResonateAndFire": ec.ResonateAndFire(
+        tau=9.0, frequency=np.linspace(0.2, 2.0, 5)[:, None], threshold=0.3
+    ),
     "SRM": ec.SRM(
         kernel.Alpha(tau=np.array([[3.0], [5.0], [4.0], [2.0], [6.0]])), kernel.Exponential(0.8, -1.0)
     ),

@@ -117,7 +117,20 @@ def srm(where, p, options, state, a, fire, closed):
     return u, fire(u), ex, ey, nx, ny
 
 
-STEPS = {"CubaLIF": cuba, "ALIF": alif, "SRM": srm}
+def state_space(where, p, options, state, a, fire, closed):
+    """One step of StateSpace."""
+    u, s, v = state
+    (A00, A01), (A10, A11) = p["A"]
+    (b0, b1), (r0, r1) = p["b"], p["r"]
+    if options.get("reset") == "zero":
+        u = u * (1 - s) if isinstance(s, torch.Tensor) else np.where(s > 0, u.dtype.type(0), u)
+    x0 = (((A00 * u) + (A01 * v)) + (b0 * a)) + (r0 * s)
+    x1 = (((A10 * u) + (A11 * v)) + (b1 * a)) + (r1 * s)
+    return x0, fire(x0), x1
+
+
+STEPS = {"CubaLIF": cuba, "ALIF": alif, "SRM": srm, "StateSpace": state_space}
+LEADING = {"taps": 1, "A": 2, "b": 1, "r": 1}  # axes of a parameter that are not those of the neurons
 
 
 def _recursion(model, p, decay):
@@ -227,20 +240,23 @@ def _part(numbers, role, tau):
 
 
 def _spread(name, value, shape):
-    """A parameter for every step and lane; of taps, (steps, taps, *lanes)."""
-    if not name.endswith(".taps"):
-        return np.broadcast_to(value, shape)
-    taps, *own = np.shape(value)
+    """A parameter for every step and lane: of taps, (steps, taps, *lanes)."""
+    leading, own = _split(name, np.shape(value))
     ones = (1,) * (len(shape) - 1 - len(own))
-    return np.broadcast_to(np.reshape(value, (taps, *ones, *own)), (shape[0], taps, *shape[1:]))
+    return np.broadcast_to(np.reshape(value, (*leading, *ones, *own)), (shape[0], *leading, *shape[1:]))
+
+
+def _split(name, shape):
+    """The axes of a parameter's own, and those that broadcast against the neurons."""
+    count = LEADING.get(name.rpartition(".")[2], 0)
+    return shape[:count], shape[count:]
 
 
 def _gather(name, total, shape):
     """Sum over the lanes into the parameter's shape."""
-    if not name.endswith(".taps"):
-        return sum_to(total, shape)
+    leading, own = _split(name, shape)
     ones = (1,) * (total.ndim - len(shape))
-    return sum_to(total, (shape[0], *ones, *shape[1:])).reshape(shape)
+    return sum_to(total, (*leading, *ones, *own)).reshape(shape)
 
 
 def _largest(x, lanes):

@@ -18,6 +18,7 @@ import exodus_core as ec
 from compare import assert_same_bits
 from exodus_core import kernel, surrogate
 from exodus_core._backends import decay
+from exodus_core.neurons import Filter
 
 RNG = np.random.default_rng(0)
 CURRENT = RNG.normal(0.2, 0.6, (40, 3, 700)).astype(np.float32)
@@ -28,6 +29,9 @@ NEURONS = {
     "LIF of a tiny gain": ec.LIF(alpha=0.9, gain=1e-40),
     "CubaLIF": ec.CubaLIF(tau=4.0, alpha_syn=0.1),
     "ALIF": ec.ALIF(tau=4.0, tau_adapt=9.0, adapt_scale=0.2),
+    "StateSpace": ec.StateSpace([[0.9, 1e-40], [0.3, 0.8]], [1.0, 1e-40], [-1.0, 0.2]),
+    "AdLIF": ec.AdLIF(tau=4.0, tau_adapt=0.1, coupling=0.4, adapt_scale=1e-40),
+    "ResonateAndFire": ec.ResonateAndFire(tau=4.0, frequency=RNG.uniform(-3, 3, 700)),
     "SRM": ec.SRM(kernel.Alpha(0.2), kernel.DoubleExponential(0.9, 0.2, scale=-0.4)),
     "SRM of taps": ec.SRM(kernel.FIR([0.5, 1e-39, 0.1]), kernel.Exponential(0.5, scale=-1.0)),
     "ExpLeak": ec.ExpLeak(tau=0.4, gain="1-alpha"),
@@ -115,7 +119,16 @@ EXTREMES = {
     "taps that underflow": lambda: kernel.Exponential(0.9).taps(10_000),
     "taps of a double exponential": lambda: kernel.DoubleExponential(0.5, 0.9, scale=1e-300).taps(5000),
     "taps of an alpha kernel": lambda: kernel.Alpha(5.0).taps(5000),
-    "an alpha kernel's parameters": lambda: kernel.Alpha(1e-3)._parameters(),
+    "entries of a matrix that underflow": lambda: ec.AdLIF(
+        1 - 1e-16, 0.9, 1e-300, 1e-300, order="symplectic"
+    ),
+    "gradients of a matrix": lambda: ec.backward(
+        ec.forward(
+            ec.AdLIF(tau=1e-3, tau_adapt=np.full(700, 1e-3), coupling=1e-300, adapt_scale=1e30), CURRENT
+        ),
+        np.ones_like(CURRENT),
+    ),
+    "an alpha kernel's parameters": lambda: Filter(kernel.Alpha(1e-3))._parameters(),
     "a refractory kernel that underflows": lambda: ec.SRM.from_slayer(
         tauSr=10.0, tauRef=1e-3, scaleRef=2.0, theta=10.0, tauRho=1.0, scaleRho=1.0
     ),
@@ -132,6 +145,7 @@ EXTREMES = {
         ec.forward(ec.SRM(kernel.Alpha(1e-3), kernel.Alpha(1e-3)), CURRENT), np.ones_like(CURRENT)
     ),
     "growth of huge numbers": lambda: ec.growth(ec.forward(ec.ALIF(0.9, 0.9, 1e30), HUGE)),
+    "growth of coupled states": lambda: ec.growth(ec.forward(ec.AdLIF(0.9, 0.9, 1e15, 1e15), HUGE)),
     "growth of tiny numbers": lambda: ec.growth(ec.forward(ec.LIF(0.9, reset="zero"), TINY)),
     "data that are NaN": lambda: ec.backward(
         ec.forward(ec.ALIF(0.9, 0.9, 0.1), np.full_like(CURRENT, np.nan)), CURRENT

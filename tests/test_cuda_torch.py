@@ -91,6 +91,31 @@ def test_filter(one, on_gpu):
     torch.testing.assert_close(*passes, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("neuron", "key"),
+    [
+        (ec.LIF(tau=5.0), "tau"),
+        (ec.StateSpace([[0.9, -0.2], [0.3, 0.8]], [1.0, 0.1], [-1.0, 0.2]), "A"),
+        (ec.AdLIF(0.9, 0.95, 0.4, 0.2, threshold=0.2), "alpha_adapt"),
+        (ec.ResonateAndFire(0.9, np.linspace(0.2, 1.0, WIDTH)), "decay"),
+        (ec.SRM(kernel.Alpha(4.0), kernel.Exponential(0.8, -1.0)), "epsilon.tau"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
+)
+def test_parameters_of_a_computation(neuron, key, on_gpu):
+    passes = []
+    value = torch.tensor(np.array(neuron._value_of(key))).requires_grad_()
+    for start in (lambda: None, on_gpu):
+        start()
+        current, weights = inputs("LIF", torch.float64)
+        trace = snn.spike(current, neuron, parameters={key: value * 1.01})
+        (trace.spikes * weights).sum().backward()
+        passes.append((trace.potential.detach(), current.grad, value.grad.clone()))
+        value.grad = None
+    assert torch.equal(passes[0][0], passes[1][0])
+    torch.testing.assert_close(*passes, rtol=1e-12, atol=1e-12)
+
+
 def test_on_torchs_stream(on_gpu, shim, monkeypatch):
     streams, run = [], shim.forward
 

@@ -1,8 +1,9 @@
-"""A time constant makes the same decay everywhere, to the last bit, and the same kernel.
+"""A time constant makes the same decay everywhere, to the last bit, an angle the same rotation.
 
-Property: decays, what is derived from them and forward results that depend on them have the same bits
-whatever exponential NumPy and torch bring for this processor, with any instruction set of the kernels, and
-for learnt values as for fixed ones. Witnesses: decimal arithmetic, and other processes.
+Property: decays, rotations, what is derived from them (kernels, matrices) and forward results that depend on
+them have the same bits whatever exponential and cosine NumPy and torch bring for this processor, with any
+instruction set of the kernels, and for learnt values as for fixed ones. Witnesses: decimal arithmetic, and
+other processes.
 """
 
 import os
@@ -17,7 +18,7 @@ import exact
 import exodus_core as ec
 from compare import assert_same_bits
 from exodus_core import kernel
-from exodus_core._backends import decay
+from exodus_core._backends import decay, rotation
 
 # Made without functions whose bits depend on the processor: pow, log.
 RATIOS = np.concatenate(
@@ -43,6 +44,39 @@ def test_decays_at_the_ends():
     assert decay(746.0, 1.0) == 0.0
     assert decay(5e-324, 1.0) == 1.0
     assert np.isnan(decay(1.0, np.nan))
+
+
+ANGLES = np.concatenate(
+    [
+        np.random.default_rng(2).uniform(-np.pi, np.pi, 1500),
+        np.random.default_rng(3).uniform(-1e6, 1e6, 500),
+        np.pi / 4 * np.arange(-40, 41),  # where a cosine or a sine is nearly 0, and the quarters change
+        np.nextafter(np.pi / 4 * np.arange(1, 41), 100.0),
+        np.ldexp(np.random.default_rng(4).uniform(-2, 2, 300), -np.arange(300)),
+    ]
+)
+
+
+def test_a_rotation_is_cosine_and_sine_to_their_last_bit():
+    for angle, *found in zip(ANGLES, *rotation(ANGLES), strict=True):
+        for value, expected in zip(found, exact.rotation(angle), strict=True):
+            assert exact.ulps(value, expected) < 0.8, angle
+
+
+def test_rotations_by_large_angles():
+    angles = np.random.default_rng(5).uniform(-1e15, 1e15, 500)
+    for angle, *found in zip(angles, *rotation(angles), strict=True):
+        for value, expected in zip(found, exact.rotation(angle), strict=True):
+            assert abs(float(Decimal(float(value)) - expected)) < 2.0**-50, angle
+
+
+def test_rotations_at_the_ends():
+    assert rotation(0.0) == (1.0, 0.0)
+    cosine, sine = rotation(np.array([1e300, -1.7976931348623157e308, 5e-324]))
+    np.testing.assert_allclose(cosine**2 + sine**2, 1.0, rtol=1e-15)
+    assert sine[2] == 5e-324
+    assert all(np.isnan(rotation(np.array([np.inf, -np.inf, np.nan]))).ravel())
+    assert rotation(np.ones((0, 3)))[0].shape == (0, 3)
 
 
 def test_shapes_and_steps_broadcast():
@@ -73,6 +107,11 @@ MODELS = {
     "ExpLeak": lambda tau: ec.ExpLeak(tau=tau),
     "CubaLIF": lambda tau: ec.CubaLIF(tau=tau, tau_syn=tau * 0.6),
     "ALIF": lambda tau: ec.ALIF(tau=tau, tau_adapt=tau * 3, adapt_scale=0.3),
+    "AdLIF": lambda tau: ec.AdLIF(tau=tau, tau_adapt=tau * 3, coupling=0.3, adapt_scale=0.5),
+    "AdLIF, symplectic": lambda tau: ec.AdLIF(
+        tau=tau, tau_adapt=tau * 3, coupling=2.0, adapt_scale=0.5, order="symplectic"
+    ),
+    "ResonateAndFire": lambda tau: ec.ResonateAndFire(tau=tau, frequency=tau * 0.3),
     "SRM": lambda tau: ec.SRM(kernel.Alpha(tau), kernel.Alpha(tau * 0.4, scale=-2.0)),
 }
 LEARN = {
@@ -80,6 +119,9 @@ LEARN = {
     "ExpLeak": ("tau",),
     "CubaLIF": ("tau", "tau_syn"),
     "ALIF": ("tau", "tau_adapt"),
+    "AdLIF": ("tau", "tau_adapt", "coupling"),
+    "AdLIF, symplectic": ("tau", "tau_adapt", "adapt_scale"),
+    "ResonateAndFire": ("tau", "frequency"),
     "SRM": ("epsilon.tau", "nu.tau"),
 }
 
@@ -102,10 +144,12 @@ import hashlib, sys
 import numpy as np
 import exodus_core as ec
 from exodus_core import kernel
-from exodus_core._backends import decay
+from exodus_core._backends import decay, rotation
 import test_decays_have_the_same_bits as here
 
 digest = hashlib.sha256(decay(here.RATIOS, np.ones_like(here.RATIOS)).tobytes())
+for part in rotation(here.ANGLES):
+    digest.update(part.tobytes())
 for k in (kernel.Exponential(0.93, 1.1), kernel.DoubleExponential(0.9, 0.8), kernel.Alpha(4.7)):
     digest.update(k.taps(300).tobytes())
 current = np.arange(37 * 3, dtype=np.float64).reshape(37, 3) % 7 * 0.37 - 0.6

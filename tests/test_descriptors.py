@@ -33,12 +33,20 @@ SCALARS = [
     ec.ExpLeak(tau=10.0, gain="1-alpha"),
     ec.CubaLIF(tau=5.0, alpha_syn=0.7, gain="1-alpha"),
     ec.ALIF(alpha=0.9, tau_adapt=50.0, adapt_scale=0.1),
+    ec.StateSpace([[0.9, -0.1], [0.2, 0.8]], [1.0, 0.0], [-1.0, 0.3]),
+    ec.StateSpace(np.array([[0.9, -0.1], [0.2, 0.8]]), (1.0, 0.0), [-1.0, 0.3], 0.5, reset="zero"),
+    ec.AdLIF(0.9, 0.95, 0.3, 0.2),
+    ec.AdLIF(tau=5.0, tau_adapt=50.0, dt=0.5, coupling=0.3, adapt_scale=0.2, order="symplectic"),
+    ec.ResonateAndFire(0.95, 0.4),
+    ec.ResonateAndFire(tau=20.0, frequency=0.4, fires_on="imaginary"),
 ]
 ARRAYS = [
     ec.LIF(alpha=np.array([0.5, 0.9])),
     ec.LIF(tau=np.array([[5.0], [9.0]]), threshold=np.array([0.5, 1.0]), v_min=np.array([-1, 0.1])),
     ec.IF(threshold=np.linspace(0.5, 1, 3), gain=np.float32([1, 2, 3])),
     ec.ExpLeak(alpha=np.array([0.25, 1.0])),
+    ec.StateSpace([[0.9, np.array([-0.1, -0.2, 0.0])], [0.2, 0.8]], [1.0, 0.0], np.ones((2, 2, 1))),
+    ec.AdLIF(np.array([0.9, 0.8, 0.7]), 0.95, 0.3, np.float32([[0.2], [0.1]])),
 ]
 EACH = pytest.mark.parametrize("neuron", [*SCALARS, *ARRAYS], ids=repr)
 CURRENT = np.random.default_rng(0).normal(0.3, 0.7, (9, 2, 3)).astype(np.float32)
@@ -118,6 +126,12 @@ DECAYS = [
     (ec.LIF(alpha=np.float32([0.5, 0.9])), {"alpha": np.float64(np.float32([0.5, 0.9]))}),
     (ec.IF(), {}),
     (ec.ExpLeak(tau=4.0), {"alpha": exact.decay(1.0, 4.0)}),
+    (ec.StateSpace([[0.9, -0.1], [0.2, 0.8]], [1, 0], [-1, 0]), {}),
+    (
+        ec.AdLIF(alpha=0.9, tau_adapt=20.0, coupling=0, adapt_scale=0),
+        {"alpha": 0.9, "alpha_adapt": exact.decay(1.0, 20.0)},
+    ),
+    (ec.ResonateAndFire(tau=20.0, dt=0.5, frequency=1), {"decay": exact.decay(0.5, 20.0)}),
     (ec.CubaLIF(tau=4.0, alpha_syn=0.5), {"alpha": exact.decay(1.0, 4.0), "alpha_syn": 0.5}),
     (
         ec.ALIF(alpha=0.9, tau_adapt=[8.0], adapt_scale=0.1),
@@ -151,13 +165,14 @@ def test_is_a_frozen_dataclass(neuron):
 
 @EACH
 def test_replace_changes_one_field_and_checks_it(neuron):
-    louder = dataclasses.replace(neuron, gain=3.5)
+    name = "gain" if hasattr(neuron, "gain") else "threshold"
+    louder = dataclasses.replace(neuron, **{name: 3.5})
     assert type(louder) is type(neuron)
-    assert louder.gain == 3.5
+    assert getattr(louder, name) == 3.5
     assert louder != neuron
-    assert dataclasses.replace(louder, gain=neuron.gain) == neuron
-    with pytest.raises(ValueError, match="gain"):
-        dataclasses.replace(neuron, gain=np.nan)
+    assert dataclasses.replace(louder, **{name: getattr(neuron, name)}) == neuron
+    with pytest.raises(ValueError, match=name):
+        dataclasses.replace(neuron, **{name: np.nan})
 
 
 def test_a_parameter_array_is_the_neurons_own():

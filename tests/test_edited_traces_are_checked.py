@@ -35,6 +35,7 @@ NEURONS = {
     "LIF that resets to zero": ec.LIF(alpha=0.9, reset="zero"),
     "CubaLIF": ec.CubaLIF(alpha=0.9, alpha_syn=RNG.uniform(0.5, 0.9, (4, 600))),
     "ALIF": ec.ALIF(alpha=0.9, alpha_adapt=0.8, adapt_scale=0.2),
+    "StateSpace": ec.StateSpace([[0.9, RNG.uniform(-0.2, 0, 600)], [0.3, 0.8]], [1, 0.1], [-1, 0.2]),
     "SRM": ec.SRM(kernel.FIR(RNG.normal(size=(5, 600))), kernel.Exponential(0.8, scale=-0.7)),
     "ExpLeak": ec.ExpLeak(alpha=RNG.uniform(0.5, 0.9, 600)),
 }

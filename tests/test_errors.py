@@ -331,6 +331,7 @@ def test_initial_potential_that_would_have_no_effect(neuron, potential):
 
 
 EACH = [ec.LIF(0.9), ec.IF(), ec.CubaLIF(0.9, 0.8), ec.ALIF(0.9, 0.8, 0.1), ec.ExpLeak(0.9)]
+EACH += [ec.StateSpace([[0.9, 0.1], [0.2, 0.8]], [1, 0], [-1, 0]), ec.AdLIF(0.9, 0.8, 0.2, 0.1)]
 
 
 @pytest.mark.parametrize("neuron", EACH, ids=lambda neuron: type(neuron).__name__)

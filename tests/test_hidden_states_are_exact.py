@@ -1,4 +1,4 @@
-"""CubaLIF, ALIF and SRM: the states that the potential does not tell are rebuilt, and gradients are exact.
+"""CubaLIF, ALIF, SRM, StateSpace: states that the potential does not tell are rebuilt, gradients are exact.
 
 Property: forward has the bits of the formula in NumPy; in float64 EXODUS and BPTT give what autograd
 of the unrolled step gives, to 1e-10 of the lane's largest gradient and 1e-12 of each other, for every
@@ -30,6 +30,16 @@ Model = stepwise.Model
 CUBA = Model("CubaLIF", {"alpha": 0.9, "alpha_syn": 0.7, "threshold": 0.8, "gain": 1.2})
 FOLLOWS = Model("CubaLIF", CUBA.keywords | {"alpha": 0.6, "gain": "1-alpha"})
 ALIF = Model("ALIF", {"alpha": 0.9, "alpha_adapt": 0.95, "adapt_scale": 0.3, "threshold": 0.8, "gain": 0.9})
+COUPLED = Model(
+    "StateSpace",
+    {
+        "A": np.array([[0.9, -0.3], [0.25, 0.85]]),
+        "b": np.array([0.8, 0.3]),
+        "r": np.array([-0.7, 0.4]),
+        "threshold": 0.8,
+    },
+)
+COUPLED_TO_ZERO = Model("StateSpace", COUPLED.keywords | {"r": np.array([0.1, 0.4]), "reset": "zero"})
 KERNELS = {
     "Exponential": {"alpha": 0.85},
     "DoubleExponential": {"alpha": 0.8, "beta": 0.6},
@@ -54,17 +64,23 @@ SRMS = [srm(epsilon, nu) for epsilon in KERNELS for nu in KERNELS]
 
 
 def name_of(model):
-    kernels = [model.keywords[k] for k in ("epsilon", "nu", "gain") if isinstance(model.keywords.get(k), str)]
+    kernels = [
+        model.keywords[k]
+        for k in ("epsilon", "nu", "gain", "reset")
+        if isinstance(model.keywords.get(k), str)
+    ]
     return "-".join([model.name, *kernels])
 
 
-EACH = pytest.mark.parametrize("model", [CUBA, FOLLOWS, ALIF, *SRMS], ids=name_of)
+EACH = pytest.mark.parametrize("model", [CUBA, FOLLOWS, ALIF, COUPLED, COUPLED_TO_ZERO, *SRMS], ids=name_of)
 SOME = pytest.mark.parametrize(
     "model",
     [
         CUBA,
         FOLLOWS,
         ALIF,
+        COUPLED,
+        COUPLED_TO_ZERO,
         srm("Alpha", "DoubleExponential"),
         srm("FIR", "FIR"),
         srm("FIR", "Alpha"),
@@ -117,6 +133,14 @@ def _taps(draw, lanes):
 
 
 @st.composite
+def _leading(draw, shape, entry):
+    """A parameter with axes of its own: an array of entries that differ and have one shape."""
+    one = np.asarray(draw(entry))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return np.multiply.outer(rng.uniform(-1, 1, shape), np.ones_like(one)) + 0.3 * one
+
+
+@st.composite
 def problems(draw):
     lanes = draw(st.sampled_from(((1,), (3,), (2, 3))))
     decay = _parameter(lanes, 0.0, 1.0)
@@ -124,8 +148,13 @@ def problems(draw):
     values["gain"] = draw(_parameter(lanes, -2.0, 2.0))
     if draw(st.booleans()):
         values["v_min"] = draw(_parameter(lanes, -1.0, 0.3))
-    name = draw(st.sampled_from(("CubaLIF", "ALIF", "SRM")))
-    if name == "SRM":
+    name = draw(st.sampled_from(("CubaLIF", "ALIF", "SRM", "StateSpace")))
+    if name == "StateSpace":
+        entry = _parameter(lanes, -0.7, 0.7)
+        values = {"threshold": values["threshold"], "reset": draw(st.sampled_from(("subtract", "zero")))}
+        values |= {"A": draw(_leading((2, 2), entry)), "b": draw(_leading((2,), entry))}
+        values["r"] = draw(_leading((2,), entry))
+    elif name == "SRM":
         values = {"threshold": values["threshold"], "max_spikes": draw(st.sampled_from((1, 2, None)))}
         scale = _parameter(lanes, -1.5, 1.5)
         for role in ("epsilon", "nu"):
@@ -200,7 +229,9 @@ def test_backward_is_the_same_in_every_layout(model, method, varied):
         if varied:
             # One parameter for each neuron, one for each of the last axis.
             name, rng = next(k for k in model.names() if k != "threshold"), np.random.default_rng(20)
-            values = {name: rng.uniform(0.3, 0.9, lanes), "threshold": rng.uniform(0.6, 1.0, lanes[-1:])}
+            leading = np.shape(model.keywords[name])[: stepwise.LEADING.get(name, 0)]
+            varied_values = rng.uniform(0.3, 0.9, (*leading, *lanes)) * (0.6 if leading else 1.0)
+            values = {name: varied_values, "threshold": rng.uniform(0.6, 1.0, lanes[-1:])}
             if model.keywords.get("epsilon") == "FIR":
                 values["epsilon.taps"] = rng.uniform(-0.3, 0.9, (11, *lanes))
             if model.keywords.get("nu") == "FIR":

@@ -273,8 +273,9 @@ def reaches_through(u, th):
         ec.LIF(alpha=0.9, v_min=-0.3),
         ec.LIF(alpha=0.9, threshold=np.linspace(0.5, 1, 3)),
         ec.ALIF(alpha=0.9, alpha_adapt=0.8, adapt_scale=0.2),
+        ec.AdLIF(0.9, 0.8, 2.0, 0.2, order="symplectic"),
     ],
-    ids=["LIF", "LIF of arrays", "ALIF"],
+    ids=["LIF", "LIF of arrays", "ALIF", "AdLIF"],
 )
 def test_a_callable_cannot_change_what_it_sees(neuron, curve):
     current = np.random.default_rng(0).normal(0.2, 0.7, (30, 4, 3))

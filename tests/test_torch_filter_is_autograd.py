@@ -114,6 +114,8 @@ NEURONS = [
     ec.LIF(alpha=0.9, reset="zero"),
     ec.IF(threshold=0.7),
     ec.ALIF(alpha=0.9, alpha_adapt=0.95, adapt_scale=0.3),
+    ec.StateSpace([[[0.9, 0.7, 1.1], -0.1], [0.1, 0.8]], [1.0, 0.1], [-1.0, 0.2], threshold=0.6),
+    ec.AdLIF(0.6, 0.9, [0.3, -2.0, 0.5], 0.3, threshold=0.3),
     ec.SRM(ec.kernel.Alpha(3.0), ec.kernel.Exponential(0.9, scale=-1.0)),
 ]
 STEEP = surrogate.SingleExponential(width=0.1)

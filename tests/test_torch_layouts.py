@@ -430,6 +430,9 @@ SPIKING = {
     "IF": snn.IF,
     "CubaLIF": lambda **keywords: snn.CubaLIF(0.9, 0.7, learn=("alpha_syn",), **keywords),
     "ALIF": lambda **keywords: snn.ALIF(0.9, 0.9, 0.1, **keywords),
+    "StateSpace": lambda **keywords: snn.StateSpace(
+        [[0.9, -0.2], [0.3, 0.8]], [1.0, 0.1], [-1.0, 0.2], learn=("A", "threshold"), **keywords
+    ),
     "SRM": lambda **keywords: snn.SRM(
         ec.kernel.FIR([0.5, 0.4]), ec.kernel.Exponential(0.9, scale=-1.0), **keywords
     ),

@@ -1,4 +1,4 @@
-"""CubaLIF, ALIF and SRM as torch layers.
+"""CubaLIF, ALIF, SRM and coupled states as torch layers.
 
 Property: a layer gives what `exodus_core.forward` and `backward` give for its descriptor, bit for bit,
 learnt values included; learnt decays are used within [0, 1]; state and dictionaries go around. Witness:
@@ -17,10 +17,28 @@ import exodus_core.torch as snn  # noqa: E402
 ALPHA, FALL = ec.kernel.Alpha(4.0), ec.kernel.Exponential(0.8, scale=-0.7)
 TAPS = ec.kernel.FIR(np.array([0.9, 0.5, -0.1, 0.2]))
 PER_NEURON = ec.kernel.FIR(-np.random.default_rng(9).uniform(0.2, 0.9, (6, 1, 5)))
+MATRIX, SYMPLECTIC = [[0.9, -0.2], [0.3, 0.8]], {"order": "symplectic", "threshold": 0.1}
 LAYERS = {
     "CubaLIF": (lambda **k: snn.CubaLIF(0.9, 0.7, **k), ("alpha", "alpha_syn", "threshold", "gain")),
     "CubaLIF of taus": (lambda **k: snn.CubaLIF(tau=9.0, tau_syn=4.0, **k), ("tau", "tau_syn")),
     "ALIF": (lambda **k: snn.ALIF(0.9, 0.95, 0.2, **k), ("alpha_adapt", "adapt_scale", "threshold")),
+    "StateSpace": (
+        lambda **k: snn.StateSpace(MATRIX, [0.9, 0.2], [-0.8, 0.3], reset="zero", **k),
+        ("A", "b", "r", "threshold"),
+    ),
+    "AdLIF": (
+        lambda **k: snn.AdLIF(0.9, 0.95, 0.5, 0.2, threshold=0.2, **k),
+        ("alpha", "alpha_adapt", "coupling", "adapt_scale", "threshold"),
+    ),
+    "AdLIF of taus": (
+        lambda **k: snn.AdLIF(tau=5, tau_adapt=9.0, coupling=4.0, adapt_scale=0.2, **SYMPLECTIC, **k),
+        ("tau", "tau_adapt", "coupling", "threshold"),
+    ),
+    "ResonateAndFire": (lambda **k: snn.ResonateAndFire(0.9, 0.5, **k), ("decay", "frequency", "threshold")),
+    "ResonateAndFire of tau": (
+        lambda **k: snn.ResonateAndFire(tau=9.0, frequency=2.0, threshold=0.5, fires_on="imaginary", **k),
+        ("tau", "frequency"),
+    ),
     "SRM": (lambda **k: snn.SRM(ALPHA, FALL, **k), ("epsilon.tau", "epsilon.scale", "nu.alpha", "threshold")),
     "SRM of taps": (lambda **k: snn.SRM(TAPS, PER_NEURON, **k), ("epsilon.taps", "nu.taps", "threshold")),
     "SRM of both": (lambda **k: snn.SRM(ALPHA, TAPS, **k), ("epsilon.tau", "nu.taps")),
@@ -75,11 +93,38 @@ def test_a_state_dict_goes_around(name):
     assert set(one.state_dict()) == {key.replace(".", "_") for key in learn}
 
 
+def test_learnt_shapes_add_the_neurons_axes_behind_those_of_a_parameter():
+    current, e, _ = data(3)
+    matrices = snn.StateSpace(MATRIX, [0.9, 0.2], [-0.8, 0.3], learn={"A": (2, 2, 3, 1), "b": (2, 5)})
+    taps = snn.SRM(TAPS, FALL, learn={"epsilon.taps": (4, 5)})
+    for layer, shapes in ((matrices, [(2, 2, 3, 1), (2, 5)]), (taps, [(4, 5)])):
+        assert [tuple(p.shape) for p in layer.parameters()] == shapes
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.mul_(torch.rand_like(parameter) * 0.2 + 0.9)  # all differ
+        spikes = layer(torch.tensor(current))
+        (spikes * torch.tensor(e)).sum().backward()
+        trace = ec.forward(layer.neuron, current)
+        assert_same_bits(spikes.detach().numpy(), trace.spikes)
+        expected = ec.backward(trace, e).parameters
+        for key in layer._learn_names:
+            found = getattr(layer, key.replace(".", "_")).grad.numpy()
+            np.testing.assert_allclose(found, expected[key], rtol=1e-6)
+    for shape in ((2, 3), (3, 2, 2), (2,), (2, 3, 5)):
+        with pytest.raises(ValueError, match=r"A.*must be a shape to which"):
+            snn.StateSpace(MATRIX, [0.9, 0.2], [-0.8, 0.3], learn={"A": shape})
+
+
 def test_learnt_decays_stay_in_range():
     layer = snn.CubaLIF(0.9, 0.7, learn=("alpha_syn",))
     with torch.no_grad():
         layer.alpha_syn.fill_(1.7)
     assert layer.neuron.alpha_syn == 1.0
+    resonating = snn.ResonateAndFire(0.9, 0.4, learn=("decay", "threshold"))
+    with torch.no_grad():
+        resonating.decay.fill_(1.2)
+        resonating.threshold.fill_(-1.0)
+    assert resonating.neuron.decay == 1.0 and 0 < resonating.neuron.threshold < 1e-6
     srm = snn.SRM(ec.kernel.DoubleExponential(0.9, 0.5), FALL, learn=("epsilon.beta", "nu.alpha"))
     with torch.no_grad():
         srm.epsilon_beta.fill_(-0.3)

@@ -204,7 +204,10 @@ def test_tensors_are_values_of_kernels_surrogates_and_steps():
     assert_same_bits(state.potential, np.float32([[1, 2, 3]] * 2))
 
 
-LAYERS = [snn.LIF, snn.IF, snn.CubaLIF, snn.ALIF, snn.SRM, snn.ExpLeak]
+LAYERS = [
+    *(snn.LIF, snn.IF, snn.CubaLIF, snn.ALIF, snn.SRM, snn.ExpLeak),
+    *(snn.StateSpace, snn.AdLIF, snn.ResonateAndFire),
+]
 OF_EACH_LAYER = {
     "surrogate": surrogate.SingleExponential(),
     "method": "exodus",
@@ -499,6 +502,9 @@ STATEFUL = {
     "ALIF": lambda: snn.ALIF(0.9, 0.9, 0.1),
     "SRM": lambda: snn.SRM(ec.kernel.FIR([0.5, 0.4]), ec.kernel.Exponential(0.9, scale=-1.0)),
     "ExpLeak": lambda: snn.ExpLeak(0.9),
+    "StateSpace": lambda: snn.StateSpace([[0.9, -0.2], [0.3, 0.8]], [1.0, 0.1], [-1.0, 0.2]),
+    "AdLIF": lambda: snn.AdLIF(0.9, 0.8, 0.3, 0.2),
+    "ResonateAndFire": lambda: snn.ResonateAndFire(0.9, 0.4),
 }
 EACH_STATEFUL = pytest.mark.parametrize("name", STATEFUL)
 

@@ -359,6 +359,18 @@ Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t cou
   return Status::ok;
 }
 
+Status rotation(const Param<double>& angle, std::int64_t count, double* cosines, double* sines) noexcept {
+  if (count < 0) return Status::bad_layout;
+  if (!valid(angle)) return Status::bad_parameter;
+  if (count > 0 && (cosines == nullptr || sines == nullptr)) return Status::null_pointer;
+  const FloatingPointMode mode;
+  for (std::int64_t k = 0; k < count; ++k) {
+    const Rotation turned = rotation(value_of(angle, k));
+    cosines[k] = turned.cosine, sines[k] = turned.sine;
+  }
+  return Status::ok;
+}
+
 const char* version() noexcept {
   return EXODUS_VERSION;
 }

@@ -10,7 +10,7 @@
 
 namespace exodus {
 
-inline constexpr int max_parameters = 7;   // of a model
+inline constexpr int max_parameters = 9;   // of a model
 inline constexpr int max_states = 6;
 
 /// A FIR kernel: of the current (role 0), or of the spikes (role 1). Arrays of its state have (taps - 1) x neurons elements.

@@ -13,6 +13,7 @@
   X(CubaLif)             \
   X(Alif)                \
   X(Srm)                 \
+  X(StateSpace)          \
   X(KernelFilter)
 #endif
 

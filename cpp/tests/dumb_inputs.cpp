@@ -307,6 +307,31 @@ TEST(DumbInputs, DecaysOfNoArray) {
   EXPECT_TRUE(std::isnan(out[0]));
 }
 
+TEST(DumbInputs, RotationsOfNoArray) {
+  double c[2] = {-7, -7}, s[2] = {-7, -7};
+  const double angles[2] = {0.5, -2};
+  EXPECT_EQ(rotation(Param<double>(angles, 2), -1, c, s), Status::bad_layout);
+  EXPECT_EQ(rotation(Param<double>(), 2, c, s), Status::bad_parameter);
+  EXPECT_EQ(rotation(Param<double>(nullptr, 2), 2, c, s), Status::bad_parameter);
+  EXPECT_EQ(rotation(Param<double>(angles, 2), 2, nullptr, s), Status::null_pointer);
+  EXPECT_EQ(rotation(Param<double>(angles, 2), 2, c, nullptr), Status::null_pointer);
+  EXPECT_EQ(rotation(Param<double>(angles, 2), 0, nullptr, nullptr), Status::ok);
+  EXPECT_EQ(c[0], -7);
+  EXPECT_EQ(rotation(Param<double>(angles, 2), 2, c, s), Status::ok);
+  for (int k = 0; k < 2; ++k) {
+    EXPECT_NEAR(c[k], std::cos(angles[k]), 1e-15);
+    EXPECT_NEAR(s[k], std::sin(angles[k]), 1e-15);
+  }
+  for (const double angle : {std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(), std::nan("")}) {
+    EXPECT_EQ(rotation(Param<double>(angle), 1, c, s), Status::ok);
+    EXPECT_TRUE(std::isnan(c[0]) && std::isnan(s[0])) << angle;
+  }
+  for (const double angle : {1e300, -1.7976931348623157e308, 5e-324, -0.0}) {
+    EXPECT_EQ(rotation(Param<double>(angle), 1, c, s), Status::ok);
+    EXPECT_NEAR(c[0] * c[0] + s[0] * s[0], 1, 1e-15) << angle;
+  }
+}
+
 TEST(DumbInputs, EveryStatusHasAMessage) {
   for (const Status status : {Status::ok, Status::bad_layout, Status::bad_parameter, Status::null_pointer, Status::workspace_too_small,
                               Status::unsupported, Status::cuda, static_cast<Status>(-1), static_cast<Status>(99)}) {

@@ -5,6 +5,7 @@
 #include <exodus/cuba_lif.hpp>
 #include <exodus/kernel_filter.hpp>
 #include <exodus/srm.hpp>
+#include <exodus/state_space.hpp>
 #include <type_traits>
 
 #include "support.hpp"
@@ -55,6 +56,10 @@ class HiddenStates : public testing::Test {
     static void set(CubaLif<V>& neuron) { neuron.alpha = V(0.9), neuron.alpha_syn = V(0.7); }
     static void set(Alif<V>& neuron) { neuron.alpha = V(0.9), neuron.alpha_adapt = V(0.95), neuron.adapt_scale = V(0.3); }
     static void set(KernelFilter<V>& filter) { filter.a = V(0.9), filter.b = V(0.8); }
+    static void set(StateSpace<V>& neuron) {
+      neuron.A00 = V(0.9), neuron.A01 = V(-0.2), neuron.A10 = V(0.3), neuron.A11 = V(0.8), neuron.b1 = V(0.4), neuron.r1 = V(0.2);
+      neuron.reset = Reset::zero;
+    }
     static void set(Srm<V>& neuron) {
       neuron.epsilon = Kernel::late;
       neuron.epsilon_a = neuron.epsilon_b = V(0.8), neuron.nu_a = V(0.9), neuron.nu_b = V(0.5);
@@ -107,8 +112,8 @@ class HiddenStates : public testing::Test {
   }
 };
 
-using Neurons = testing::Types<CubaLif<float>, CubaLif<double>, Alif<float>, Alif<double>, Srm<float>, Srm<double>, KernelFilter<float>,
-                               KernelFilter<double>>;
+using Neurons = testing::Types<CubaLif<float>, CubaLif<double>, Alif<float>, Alif<double>, Srm<float>, Srm<double>, StateSpace<float>,
+                               StateSpace<double>, KernelFilter<float>, KernelFilter<double>>;
 TYPED_TEST_SUITE(HiddenStates, Neurons);
 
 TYPED_TEST(HiddenStates, InEveryLayout) {

@@ -78,6 +78,11 @@ void decay(const py::object& dt, const py::object& tau, py::array& decays) {
   check(exodus::decay(to_param<double>(dt), to_param<double>(tau), count, pointer<double>(decays, count)));
 }
 
+void rotation(const py::object& angle, py::array& cosines, py::array& sines) {
+  const std::int64_t count = cosines.size();
+  check(exodus::rotation(to_param<double>(angle), count, pointer<double>(cosines, count), pointer<double>(sines, count)));
+}
+
 template <class N>
 std::vector<std::string> taps_names() {
   if constexpr (has_taps<N>) return {std::begin(N::taps_names), std::end(N::taps_names)};
@@ -108,6 +113,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("backward", &exodus::python::backward<OnCpu>);
   m.def("evaluate", &evaluate);
   m.def("decay", &decay);
+  m.def("rotation", &rotation);
   py::class_<DefaultMode>(m, "DefaultMode").def(py::init<>()).def("end", &DefaultMode::end);
   m.def("get_num_threads", &exodus::get_num_threads);
   m.def("set_num_threads", &exodus::set_num_threads);

@@ -82,6 +82,12 @@ void decay(const py::object& dt, const py::object& tau, std::int64_t count, cons
                                       reinterpret_cast<exodus::cuda::Stream>(stream)));
 }
 
+void rotation(const py::object& angle, std::int64_t count, const py::object& cosines, const py::object& sines, std::uintptr_t stream) {
+  using namespace exodus::python;
+  OnStream::check(exodus::cuda::rotation(to_param<double>(angle), count, pointer<double>(cosines, count), pointer<double>(sines, count),
+                                         reinterpret_cast<exodus::cuda::Stream>(stream)));
+}
+
 void wait(std::uintptr_t memory, std::uintptr_t stream) {
   OnStream::check(exodus::python::without_lock(
       [&] { return exodus::cuda::wait(reinterpret_cast<const void*>(memory), reinterpret_cast<exodus::cuda::Stream>(stream)); }));
@@ -96,6 +102,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("forward", &exodus::python::forward<OnStream>);
   m.def("backward", &exodus::python::backward<OnStream>);
   m.def("decay", &decay);
+  m.def("rotation", &rotation);
   m.def("wait", &wait);
   m.def("dlpack", &dlpack);
   m.def("unavailable", &exodus::cuda::unavailable);

@@ -8,6 +8,7 @@ from . import _core, cuda, kernel, surrogate
 from ._run import Filtered, Gradients, Trace, backward, forward, growth, kernel_filter, kernel_filter_adjoint
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
+from .coupled import AdLIF, AdLIFState, ResonateAndFire, StateSpace, StateSpaceState
 from .neurons import (
     ALIF,
     IF,
@@ -29,6 +30,8 @@ __all__ = [
     "LIF",
     "SRM",
     "ALIFState",
+    "AdLIF",
+    "AdLIFState",
     "CubaLIF",
     "CubaLIFState",
     "ExpLeak",
@@ -37,7 +40,10 @@ __all__ = [
     "Gradients",
     "LIFState",
     "Neuron",
+    "ResonateAndFire",
     "SRMState",
+    "StateSpace",
+    "StateSpaceState",
     "Trace",
     "__version__",
     "backward",

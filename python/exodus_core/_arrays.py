@@ -227,14 +227,7 @@ def bind_parameter(
     array = own.convert(value, type_name)
     given = tuple(array.shape)
     shape, neurons, order = given[taps:], arrangement.neuron_shape, arrangement.neuron_order
-    if len(shape) > len(neurons) or any(
-        n not in (1, m) for n, m in zip(shape[::-1], neurons[::-1], strict=False)
-    ):
-        raise ValueError(
-            f"{name} must broadcast against the neurons' shape {neurons}, got shape {shape}"
-            + (" beside its first axis" if taps else "")
-            + _hint(shape, neurons)
-        )
+    require_broadcast(name, given, arrangement, int(taps))
     padded = (1,) * (len(neurons) - len(shape)) + shape
     if not here and len(given) == 0:
         return BoundParameter.scalar(float(array))
@@ -255,6 +248,19 @@ def bind_parameter(
     behind = range(varies[-1] + 1, len(order)) if varies and not full else ()
     repeat = max(1, math.prod(neurons[order[k]] for k in behind))
     return BoundParameter(0.0, values, repeat, given, padded, order, full)
+
+
+def require_broadcast(name: str, given: tuple[int, ...], arrangement: Arrangement, leading: int) -> None:
+    """Raise unless a parameter of this shape, but for its leading axes, broadcasts against the neurons."""
+    shape, neurons = given[leading:], arrangement.neuron_shape
+    if len(shape) > len(neurons) or any(
+        n not in (1, m) for n, m in zip(shape[::-1], neurons[::-1], strict=False)
+    ):
+        beside = {0: "", 1: " beside its first axis"}.get(leading, f" beside its first {leading} axes")
+        raise ValueError(
+            f"{name} must broadcast against the neurons' shape {neurons}, got shape {shape}{beside}"
+            + _hint(shape, neurons)
+        )
 
 
 def _hint(shape: tuple[int, ...], neurons: tuple[int, ...]) -> str:

@@ -199,6 +199,14 @@ class NumpyBackend:
             _core.decay(dt, (tau, tau.size, 1), decays)
         return decays
 
+    def rotation(self, angle: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Cosine and sine of a number or an array."""
+        angle = np.asarray(angle, np.float64, order="C")
+        cosines, sines = np.empty(angle.shape), np.empty(angle.shape)
+        if angle.size:
+            _core.rotation((angle, angle.size, 1), cosines, sines)
+        return cosines, sines
+
     def constant(self, array: np.ndarray) -> np.ndarray:
         """A descriptor's array, which nobody can write, in float64."""
         return self.convert(array, "float64")
@@ -255,6 +263,12 @@ def decay(dt: Any, tau: Any) -> Array:
     torch and CUDA differ in the last bit, on which spikes depend.
     """
     return (backend_of(tau) if on_device(tau) else NUMPY).decay(dt, tau)
+
+
+def rotation(angle: Any) -> tuple[Array, Array]:
+    """Cosine and sine in float64, where the angle lies; of our own, as the decay is."""
+    cosines, sines = (backend_of(angle) if on_device(angle) else NUMPY).rotation(angle)
+    return cosines, sines
 
 
 def in_double(*values: Any) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core
-from ._arrays import Arrangement, BoundParameter, bind_parameter
+from ._arrays import Arrangement, BoundParameter, bind_parameter, require_broadcast
 from ._backends import NUMPY, ieee, on_device
 from ._cache import IdentityCache
 from .neurons import Neuron, check_rounded
@@ -86,6 +86,10 @@ def _bind_arrays(
     learnt: Collection[str] = (),
     origin: Neuron | None = None,
 ) -> Bound:
+    for name in neuron._names():  # as the user knows them; the kernel's are made of them
+        value = neuron._value_of(name)
+        if not isinstance(value, (float, tuple)):
+            require_broadcast(name, tuple(value.shape), arrangement, len(neuron._leading(name)))
     with ieee():
         given = neuron._parameters()
         here = {name: value for name, value in given.items() if not on_device(value)}

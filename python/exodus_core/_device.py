@@ -222,6 +222,17 @@ class DeviceBackend:
         self.finish(tau)
         return decays
 
+    def rotation(self, angle: Array) -> tuple[Array, Array]:
+        """Cosine and sine, on the device."""
+        angle = self.contiguous(self.convert(angle, "float64"))
+        shape, count = tuple(angle.shape), math.prod(angle.shape)
+        cosines, sines = (self.empty(shape, tuple(range(len(shape))), "float64") for _ in range(2))
+        stream, _ = self.where(angle, 0)
+        of_angle = self.handle(angle), count, 1
+        self.kernels.rotation(of_angle, count, self.handle(cosines), self.handle(sines), stream)
+        self.finish(angle)
+        return cosines, sines
+
     def constant(self, array: np.ndarray) -> Array:
         """A descriptor's array, which nobody can write, in float64.
 

@@ -593,6 +593,11 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     A step multiplies the gradient that it carries by alpha - reset h; where that is beyond [-1, 1],
     EXODUS and BPTT alike grow. The remedy is a surrogate with a lower peak: h <= (1 + alpha) / reset.
 
+    A step of coupled states (StateSpace, AdLIF, ResonateAndFire) multiplies it by a matrix, which stretches
+    some direction for most useful parameters though products of steps do not grow. Of these neurons the norm
+    of the product over a window is measured, 4 / (1 - decay) steps of the slowest decay, a window from every
+    step on; of a shorter trace, over all of it. Recurrent weights are not in it.
+
     Parameters
     ----------
     trace : Trace
@@ -603,8 +608,9 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     Returns
     -------
     float
-        The share of all steps at which abs(alpha - reset h) > 1; 0 for the default surrogate with resets
-        that subtract the threshold, and for neurons without reset.
+        The share of all steps at which abs(alpha - reset h) > 1, of coupled states that of all windows whose
+        product has a norm above 1; 0 for the default surrogate with resets that subtract the threshold, and
+        for neurons without reset.
 
     Raises
     ------
@@ -622,7 +628,7 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
         return 0.0
     h = _evaluated(surrogate, trace).astype(np.float64)
     with ieee():
-        return float(np.mean(np.abs(neuron._carry_factor(h, trace)) > 1.0))
+        return float(np.mean(neuron._growing(h, trace)))
 
 
 class Filtered(NamedTuple):

@@ -8,12 +8,14 @@ forward pass.
 from __future__ import annotations
 
 import numbers
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ._backends import decay, ieee, in_double, register_plain
+from ._backends import decay, ieee, register_plain
+from ._maps import Constant, Formula, Map, Same
 from ._values import Number, Value, in_float64, number, plain, require_that
 
 __all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]
@@ -39,6 +41,7 @@ class Kernel(Value):
     """Base of the kernels."""
 
     _late: ClassVar[bool] = False  # y takes x of the step before
+    _maps: ClassVar[tuple[Map, ...]]  # to the recursion's numbers or the taps, as in `exodus/kernel.hpp`
     _decays: ClassVar[tuple[str, ...]] = ()
 
     def _fields(self) -> tuple[str, ...]:
@@ -60,21 +63,9 @@ class Kernel(Value):
     def _decay_values(self) -> dict[str, Number]:
         return {name: getattr(self, name) for name in self._decays}
 
-    def _parameters(self) -> dict[str, Number]:
-        """The recursion's numbers, or the taps, by the names of `exodus/kernel.hpp`, not yet rounded."""
-        raise NotImplementedError
-
     def _history(self) -> dict[str, tuple[int]]:
         """How many values the state's x and y have for a neuron, if not one."""
         return {}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Gradients by the kernel's own names from those of the recursion's numbers, within ``ieee``."""
-        raise NotImplementedError
-
-    def _sources(self, name: str) -> set[str]:
-        """The recursion's numbers behind a parameter."""
-        raise NotImplementedError
 
     def taps(self, length: int) -> np.ndarray:
         """Evaluate the kernel.
@@ -114,18 +105,10 @@ class Exponential(Kernel):
     scale: Number = 1.0
 
     _decays = ("alpha",)
+    _maps = Same(("alpha", "scale"), ("a", "scale")), Constant((), ("b",), 0.0)
 
     def _fields(self) -> tuple[str, ...]:
         return "alpha", "scale"
-
-    def _parameters(self) -> dict[str, Number]:
-        return {"a": self.alpha, "b": 0.0, "scale": self.scale}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {("alpha" if name == "a" else name): grad for name, grad in grads.items()}
-
-    def _sources(self, name: str) -> set[str]:
-        return {"a" if name == "alpha" else name}
 
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         alpha, scale = values
@@ -151,19 +134,10 @@ class DoubleExponential(Kernel):
     scale: Number = 1.0
 
     _decays = ("alpha", "beta")
+    _maps = (Same(("alpha", "beta", "scale"), ("a", "b", "scale")),)
 
     def _fields(self) -> tuple[str, ...]:
         return "alpha", "beta", "scale"
-
-    def _parameters(self) -> dict[str, Number]:
-        return {"a": self.alpha, "b": self.beta, "scale": self.scale}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        names = {"a": "alpha", "b": "beta", "scale": "scale"}
-        return {names[name]: grad for name, grad in grads.items()}
-
-    def _sources(self, name: str) -> set[str]:
-        return {{"alpha": "a", "beta": "b", "scale": "scale"}[name]}
 
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         alpha, beta, scale = values
@@ -172,6 +146,26 @@ class DoubleExponential(Kernel):
             y = beta * y + taps[k]
             taps[k] = scale * y
         return taps
+
+
+class _Recursion(Formula):
+    """Of the alpha kernel: p = e^(-1/tau) twice, and w = scale (e/tau) p."""
+
+    def values(self, xp: Any, tau: Any, scale: Any) -> Sequence[Any]:
+        p = decay(1.0, tau)
+        e = xp.full_like(tau, np.e)  # torch would multiply a number by 1 / tau, which is rounded twice
+        return p, p, scale * (e / tau) * p
+
+    def chain(self, xp: Any, own: Sequence[Any], grads: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+        tau, scale = own
+        a, b, weight = grads
+        p = decay(1.0, tau)
+        peak = np.e / tau * p  # w / scale
+        slope = p / tau**2  # of p; that of w is w (1/tau^2 - 1/tau)
+        return (a * slope, b * slope, weight * scale * peak * (1 / tau**2 - 1 / tau)), (weight * peak,)
+
+    def sources(self, name: str) -> Iterable[str]:
+        return self.kernel if name == self.own[0] else self.kernel[2:]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -193,6 +187,7 @@ class Alpha(Kernel):
     scale: Number = 1.0
 
     _late = True
+    _maps = (_Recursion(("tau", "scale"), ("a", "b", "scale")),)
 
     @ieee()
     def __post_init__(self) -> None:
@@ -203,27 +198,7 @@ class Alpha(Kernel):
         return "tau", "scale"
 
     def _decay_values(self) -> dict[str, Number]:
-        return {"alpha": self._parameters()["a"]}
-
-    def _parameters(self) -> dict[str, Number]:
-        xp, tau, scale = in_double(self.tau, self.scale)
-        with ieee():
-            p = decay(1.0, tau)
-            e = xp.full_like(tau, np.e)  # torch would multiply a number by 1 / tau, which is rounded twice
-            return {"a": plain(p), "b": plain(p), "scale": plain(scale * (e / tau) * p)}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        xp, tau, scale, weight = in_double(self.tau, self.scale, grads["scale"])
-        p = decay(1.0, tau)
-        peak = np.e / tau * p  # w / scale
-        own = {"scale": _sum_to(xp, weight * peak, scale.shape)}
-        if "a" in grads:  # d p / d tau = p / tau^2, d w / d tau = w (1/tau^2 - 1/tau)
-            slope = weight * scale * peak * (1 / tau**2 - 1 / tau)
-            own["tau"] = (grads["a"] + grads["b"]) * p / tau**2 + _sum_to(xp, slope, tau.shape)
-        return own
-
-    def _sources(self, name: str) -> set[str]:
-        return {"a", "b", "scale"} if name == "tau" else {"scale"}
+        return {"alpha": plain(decay(1.0, self.tau))}
 
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         tau, scale = values
@@ -239,6 +214,13 @@ class _Taps(np.ndarray):
         values = np.zeros((check_length(length), *self.shape[1:]))
         values[: len(self)] = self[:length]
         return values
+
+
+class _Values(Same):
+    """The taps as a plain array."""
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        return tuple(np.asarray(taps) if isinstance(taps, np.ndarray) else taps for taps in own)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -257,6 +239,8 @@ class FIR(Kernel):
 
     taps: Any = field()
 
+    _maps = (_Values(("taps",), ("taps",)),)
+
     def __post_init__(self) -> None:
         if np.ndim(self.taps) == 0:
             raise ValueError(f"taps must be an array with an axis of taps, got {self.taps!r}")
@@ -266,20 +250,5 @@ class FIR(Kernel):
     def _fields(self) -> tuple[str, ...]:
         return ("taps",)
 
-    def _parameters(self) -> dict[str, Number]:
-        return {"taps": np.asarray(self.taps) if isinstance(self.taps, np.ndarray) else self.taps}
-
     def _history(self) -> dict[str, tuple[int]]:
         return {"x": (len(self.taps) - 1,), "y": (0,)}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return grads
-
-    def _sources(self, name: str) -> set[str]:
-        return {name}
-
-
-def _sum_to(xp: Any, array: Any, shape: tuple[int, ...]) -> Any:
-    """Undo the broadcasting of a gradient."""
-    array = xp.sum(array, axis=tuple(range(array.ndim - len(shape))))
-    return xp.sum(array, axis=tuple(k for k, size in enumerate(shape) if size == 1), keepdims=True)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ._backends import FLOATS, decay, ieee, in_double, is_torch
+from ._maps import Map, kernel_values, own_gradients, same, sources, to_decays
 from ._values import Number, Value, copy_with, in_float64, number, numeric, plain, require_that
 from .kernel import Alpha, DoubleExponential, Exponential, Kernel
 from .surrogate import SingleExponential
@@ -29,6 +31,7 @@ __all__ = [
     "ALIFState",
     "CubaLIF",
     "CubaLIFState",
+    "Decaying",
     "ExpLeak",
     "ExpLeakState",
     "Filter",
@@ -36,10 +39,12 @@ __all__ = [
     "LIFState",
     "Neuron",
     "SRMState",
+    "State",
 ]
 
-DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt"}  # and their time constants
-_RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
+# The decays, and their time constants.
+DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt", "decay": "tau"}
+RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
 _TIMINGS = ("after_decay", "before_decay")  # in the order of exodus::ResetTiming
 
 
@@ -167,8 +172,8 @@ STATES = (LIFState, CubaLIFState, ALIFState, SRMState, FilterState, ExpLeakState
 
 
 @ieee()
-def _check(values: Mapping[str, Number]) -> None:
-    """Check the parameters, by the kernels' names."""
+def check(values: Mapping[str, Number]) -> None:
+    """Check parameters; the names of decays and of the threshold tell their ranges."""
     _check_values(values)
 
 
@@ -197,7 +202,8 @@ def check_rounded(values: Mapping[str, Number], type_name: str) -> None:
     _check_values(values, f" after rounding to {type_name}")
 
 
-def _choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
+def choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
+    """Raise unless a value is one of some strings."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
 
@@ -214,8 +220,8 @@ def _check_max_spikes(value: Any) -> None:
 class Neuron(Value):
     """Base of the descriptors.
 
-    A subclass names its kernel model and says what it passes to it: its parameters and options by the
-    kernel's names, and the way of the gradients back.
+    A subclass names its kernel model and says what it passes to it: options by the kernel's names, and the
+    maps from its parameters to those of the kernel, on which gradients go back.
     """
 
     _model: ClassVar[str]
@@ -223,10 +229,20 @@ class Neuron(Value):
     _fires: ClassVar[bool] = True
     _gain_may_follow: ClassVar[bool] = False  # gain may be "1-alpha"
     _value_fields: ClassVar[tuple[str, ...]]  # those that hold parameters
+    _current_readers: ClassVar[frozenset[str]] = frozenset()  # the kernel's names; their gradients need it
+
+    def _maps(self) -> Sequence[Map]:
+        """From the parameters that this neuron was given to those of the kernel."""
+        raise NotImplementedError
 
     def _parameters(self) -> dict[str, Number]:
         """Parameters by the kernel's names, not yet rounded."""
-        raise NotImplementedError
+        maps = self._maps()
+        return kernel_values(maps, self._values(maps))
+
+    def _values(self, maps: Iterable[Map]) -> dict[str, Number]:
+        """The values of the maps, by the descriptor's names."""
+        return {name: self._value_of(name) for part in maps for name in part.own}
 
     def _options(self) -> dict[str, int]:
         """Options by the kernel's names."""
@@ -234,15 +250,16 @@ class Neuron(Value):
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Gradients by the descriptor's names from those by the kernel's names; called within ``ieee``."""
-        return grads
+        maps = self._maps()
+        return own_gradients(maps, self._values(maps), grads)
 
     def _wanted(self, names: set[str]) -> set[str]:
         """The kernel's names behind the descriptor's."""
-        return names
+        return sources(self._maps(), names)
 
     def _names(self) -> list[str]:
         """The descriptor's names of the parameters that this neuron was given."""
-        raise NotImplementedError
+        return [name for part in self._maps() for name in part.own]
 
     def _set_values(self) -> None:
         defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
@@ -251,12 +268,16 @@ class Neuron(Value):
             if value is None and defaults[name] is None:
                 continue
             if name == "gain" and self._gain_may_follow and isinstance(value, str):
-                _choice("gain", value, ("1-alpha",), "a number, an array or ")
+                choice("gain", value, ("1-alpha",), "a number, an array or ")
                 continue
             object.__setattr__(self, name, number(name, value))
 
+    def _growing(self, h: np.ndarray, trace: Any) -> np.ndarray:
+        """Where in a trace of a neuron that fires the exact gradient grows; called within ``ieee``."""
+        return np.abs(self._carry_factor(h, trace)) > 1.0
+
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
-        """d[n] / d[n+1] of the exact gradient, of a neuron that fires."""
+        """d[n] / d[n+1] of the exact gradient."""
         raise NotImplementedError
 
     def _drive(self, trace: Any) -> np.ndarray:
@@ -265,7 +286,7 @@ class Neuron(Value):
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         """Whether gradients of these parameters need the input current: those of the gain do."""
-        return "gain" in names
+        return not self._current_readers.isdisjoint(self._wanted(set(names)))
 
     def _reads_recording(self, names: Collection[str]) -> bool:
         """Whether gradients, of these parameters too, need the potential and the state of before.
@@ -273,6 +294,10 @@ class Neuron(Value):
         A neuron that does not fire is linear: only its parameters' gradients do.
         """
         return self._fires or len(names) > 0
+
+    def _leading(self, name: str) -> tuple[int | None, ...]:
+        """The axes of a parameter that come before those of the neurons: their lengths, None of any."""
+        return ()
 
     def _history(self) -> dict[str, tuple[int]]:
         """How many values a neuron has of those fields of the state that are not one value."""
@@ -351,13 +376,12 @@ class Neuron(Value):
         """Raise if a potential before the first step would have no effect."""
 
 
-class _Leaky(Neuron):
-    """What neurons with decays share: each given as alpha or as tau, and the gain."""
+class Decaying(Neuron):
+    """What neurons with decays share: each is given, or its time constant."""
 
     _decays: ClassVar[tuple[str, ...]] = ("alpha",)
 
     dt: float
-    gain: Number
 
     @ieee()
     def _check_decay(self) -> None:
@@ -374,53 +398,40 @@ class _Leaky(Neuron):
             raise TypeError(f"dt must be a number, got {self.dt!r}")
         require_that("dt", self.dt, self.dt > 0, "above 0")
 
-    def _decay(self, name: str) -> Number:
-        """A decay, by the kernel's name."""
-        tau = getattr(self, DECAYS[name])
-        if tau is None:
-            return getattr(self, name)
-        return plain(decay(self.dt, tau))
+    def _decay_maps(self) -> tuple[Map, ...]:
+        """To each decay, from itself or from its time constant."""
+        return to_decays(self._decays, tuple([self._own_name(name) for name in self._decays]), self.dt)
 
     def _decay_values(self) -> dict[str, Number]:
-        return {name: self._decay(name) for name in self._decays}
-
-    def _decay_and_gain(self) -> dict[str, Number]:
-        values = self._decay_values()
-        gain = self.gain
-        if isinstance(gain, str):
-            _, alpha = in_double(values["alpha"])
-            gain = plain(1.0 - alpha)
-        return values | {"gain": gain}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(self._own_gradient(name, grad) for name, grad in grads.items())
-
-    def _own_gradient(self, name: str, grad: np.ndarray) -> tuple[str, np.ndarray]:
-        given = self._own_name(name)
-        if given == name:
-            return name, grad
-        xp, grad, tau = in_double(grad, getattr(self, given))
-        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
-        return given, grad * (decay(self.dt, tau) * ratio / tau)  # d alpha / d tau = alpha dt / tau^2
+        maps = self._decay_maps()
+        return kernel_values(maps, self._values(maps))
 
     def _own_name(self, name: str) -> str:
         """The descriptor's name of a kernel's parameter: a decay's time constant where that was given."""
-        return DECAYS[name] if name in self._decays and getattr(self, name) is None else name
+        return DECAYS[name] if getattr(self, name) is None else name
 
-    def _wanted(self, names: set[str]) -> set[str]:
-        return {name for name in self._parameters() if self._own_name(name) in names}
+
+class _Leaky(Decaying):
+    """Neurons with decays and a gain."""
+
+    gain: Number
+
+    def _decay_and_gain(self) -> tuple[Map, ...]:
+        return self._decay_maps() + (() if isinstance(self.gain, str) else same("gain"))
+
+    def _parameters(self) -> dict[str, Number]:
+        values = super()._parameters()
+        if isinstance(self.gain, str):  # the kernel counts its gradient to alpha
+            _, alpha = in_double(values["alpha"])
+            values["gain"] = plain(1.0 - alpha)
+        return values
 
     def _reads_current(self, names: Iterable[str]) -> bool:
-        follows = isinstance(self.gain, str)
-        readers = {"gain", self._own_name("alpha_syn")} | ({self._own_name("alpha")} if follows else set())
-        return not readers.isdisjoint(names)
+        follows = isinstance(self.gain, str) and self._own_name("alpha") in names
+        return follows or super()._reads_current(names)
 
     def _gain_options(self) -> dict[str, int]:
         return {"gain_follows_alpha": isinstance(self.gain, str)}
-
-    def _names(self) -> list[str]:
-        given = [self._own_name(name) for name in self._parameters()]
-        return [name for name in given if not isinstance(getattr(self, name), str)]
 
 
 class _Resetting(Neuron):
@@ -435,10 +446,11 @@ class _Resetting(Neuron):
 
     _state: ClassVar[Any] = LIFState
     _model = "Lif"
+    _current_readers = frozenset({"gain"})
 
     def _check_reset(self) -> None:
-        _choice("reset", self.reset, _RESETS)
-        _choice("reset_timing", self.reset_timing, _TIMINGS)
+        choice("reset", self.reset, RESETS)
+        choice("reset_timing", self.reset_timing, _TIMINGS)
         if self.reset_amount is not None and self.reset != "subtract":
             raise ValueError(
                 f'reset_amount must be None with reset={self.reset!r}: only "subtract" has an amount, '
@@ -446,13 +458,9 @@ class _Resetting(Neuron):
             )
         _check_max_spikes(self.max_spikes)
 
-    def _threshold_and_reset(self) -> dict[str, Number]:
-        given = {
-            "threshold": self.threshold,
-            "reset_amount": self.reset_amount,
-            "v_min": self.v_min,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+    def _threshold_and_reset(self) -> tuple[Map, ...]:
+        names = "threshold", "reset_amount", "v_min"
+        return same(*(name for name in names if getattr(self, name) is not None))
 
     def _carry_factor(self, h: np.ndarray, trace: Any) -> np.ndarray:
         """d[n] / d[n+1] of the exact gradient (lif.hpp)."""
@@ -473,7 +481,7 @@ class _Resetting(Neuron):
 
     def _reset_options(self) -> dict[str, int]:
         return {
-            "reset": _RESETS.index(self.reset),
+            "reset": RESETS.index(self.reset),
             "reset_timing": _TIMINGS.index(self.reset_timing),
             "max_spikes": 0 if self.max_spikes is None else int(self.max_spikes),
         }
@@ -534,10 +542,10 @@ class LIF(_Leaky, _Resetting):
         self._set_values()
         self._check_decay()
         self._check_reset()
-        _check(self._parameters())
+        check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
-        return self._decay_and_gain() | self._threshold_and_reset()
+    def _maps(self) -> tuple[Map, ...]:
+        return self._decay_and_gain() + self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
         return self._gain_options() | self._reset_options()
@@ -567,16 +575,13 @@ class IF(_Resetting):
     def __post_init__(self) -> None:
         self._set_values()
         self._check_reset()
-        _check(self._parameters())
+        check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
-        return {"gain": self.gain} | self._threshold_and_reset()
+    def _maps(self) -> tuple[Map, ...]:
+        return same("gain") + self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
         return self._reset_options()
-
-    def _names(self) -> list[str]:
-        return list(self._parameters())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -621,6 +626,7 @@ class CubaLIF(_Leaky, _Resetting):
     max_spikes: int | None = 1
 
     _model = "CubaLif"
+    _current_readers = frozenset({"gain", "alpha_syn"})
     _state = CubaLIFState
     _gain_may_follow = True
     _decays = ("alpha", "alpha_syn")
@@ -630,10 +636,10 @@ class CubaLIF(_Leaky, _Resetting):
         self._set_values()
         self._check_decay()
         self._check_reset()
-        _check(self._parameters())
+        check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
-        return self._decay_and_gain() | self._threshold_and_reset()
+    def _maps(self) -> tuple[Map, ...]:
+        return self._decay_and_gain() + self._threshold_and_reset()
 
     def _options(self) -> dict[str, int]:
         return self._gain_options() | self._reset_options()
@@ -679,6 +685,7 @@ class ALIF(_Leaky):
     v_min: Number = None
 
     _model = "Alif"
+    _current_readers = frozenset({"gain"})
     _state = ALIFState
     _decays = ("alpha", "alpha_adapt")
     _value_fields = ("alpha", "alpha_adapt", "adapt_scale", "threshold", "tau", "tau_adapt", "gain", "v_min")
@@ -688,11 +695,11 @@ class ALIF(_Leaky):
             raise TypeError("adapt_scale must be a number or an array of numbers, got None")
         self._set_values()
         self._check_decay()
-        _check(self._parameters())
+        check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
-        own = {"adapt_scale": self.adapt_scale, "threshold": self.threshold, "v_min": self.v_min}
-        return self._decay_and_gain() | {name: value for name, value in own.items() if value is not None}
+    def _maps(self) -> tuple[Map, ...]:
+        clamp = () if self.v_min is None else same("v_min")
+        return self._decay_and_gain() + same("adapt_scale", "threshold") + clamp
 
     def _options(self) -> dict[str, int]:
         return {}
@@ -723,6 +730,13 @@ class ALIF(_Leaky):
             for name in ("alpha", "threshold")
         )
         return alpha - threshold * h
+
+
+@lru_cache(maxsize=256)
+def _of_kernels(epsilon: Any, nu: Any) -> tuple[Map, ...]:
+    """The maps of an SRM's kernels, by their classes; parameters are named by the role."""
+    roles = {"epsilon": epsilon, "nu": nu}
+    return tuple(part.named(f"{role}.", f"{role}_") for role, kind in roles.items() for part in kind._maps)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -766,7 +780,7 @@ class SRM(Neuron):
                 raise TypeError(f"{role} must be a kernel such as kernel.Alpha, got {getattr(self, role)!r}")
         self._set_values()
         _check_max_spikes(self.max_spikes)
-        _check({"threshold": self.threshold})
+        check({"threshold": self.threshold})
 
     @classmethod
     def from_slayer(
@@ -808,7 +822,7 @@ class SRM(Neuron):
         tuple of SRM and SingleExponential
             The neuron, and the surrogate for its backward pass.
         """
-        _choice("type", type, ("SRMALPHA",), "")
+        choice("type", type, ("SRMALPHA",), "")
         values = {"tauSr": tauSr, "tauRef": tauRef, "theta": theta, "Ts": Ts, "scaleRef": scaleRef}
         values = {name: number(name, value) for name, value in values.items()}
         with ieee():
@@ -835,39 +849,19 @@ class SRM(Neuron):
             for name, value in kernel._decay_values().items()
         }
 
-    def _parameters(self) -> dict[str, Number]:
-        values = {
-            f"{role}_{name}": value
-            for role, kernel in self._kernels()
-            for name, value in kernel._parameters().items()
-        }
-        return values | {"threshold": self.threshold}
+    def _maps(self) -> tuple[Map, ...]:
+        kinds: list[Any] = [type(kernel) for _, kernel in self._kernels()]
+        return _of_kernels(*kinds) + same("threshold")
 
     def _options(self) -> dict[str, int]:
         kinds = {role: int(kernel._late) for role, kernel in self._kernels()}
         return kinds | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
 
-    def _names(self) -> list[str]:
-        of_kernels = [f"{role}.{name}" for role, kernel in self._kernels() for name in kernel._fields()]
-        return [*of_kernels, "threshold"]
+    def _leading(self, name: str) -> tuple[int | None, ...]:
+        return (None,) if name.endswith(".taps") else ()
 
     def _history(self) -> dict[str, tuple[int]]:
         return {f"{role}_{k}": n for role, kernel in self._kernels() for k, n in kernel._history().items()}
-
-    def _wanted(self, names: set[str]) -> set[str]:
-        wanted = {"threshold"} & names
-        for role, kernel in self._kernels():
-            own = [name for name in kernel._fields() if f"{role}.{name}" in names]
-            wanted |= {f"{role}_{source}" for name in own for source in kernel._sources(name)}
-        return wanted
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        own: dict[str, np.ndarray] = {}
-        for role, kernel in self._kernels():
-            of_kernel = {k.removeprefix(f"{role}_"): g for k, g in grads.items() if k.startswith(f"{role}_")}
-            if of_kernel:
-                own |= {f"{role}.{name}": g for name, g in kernel._own_gradients(of_kernel).items()}
-        return own | ({"threshold": grads["threshold"]} if "threshold" in grads else {})
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         return any(name.startswith("epsilon.") for name in names)
@@ -921,23 +915,20 @@ class Filter(Neuron):
     def _decay_values(self) -> dict[str, Number]:
         return self.kernel._decay_values()
 
-    def _parameters(self) -> dict[str, Number]:
-        return self.kernel._parameters()
+    def _maps(self) -> tuple[Map, ...]:
+        return self.kernel._maps
+
+    def _value_of(self, name: str) -> Number:
+        return getattr(self.kernel, name)
+
+    def _leading(self, name: str) -> tuple[int | None, ...]:
+        return (None,) if name == "taps" else ()
 
     def _options(self) -> dict[str, int]:
         return {"kernel": int(self.kernel._late)}
 
-    def _names(self) -> list[str]:
-        return list(self.kernel._fields())
-
     def _history(self) -> dict[str, tuple[int]]:
         return self.kernel._history()
-
-    def _wanted(self, names: set[str]) -> set[str]:
-        return {source for name in names for source in self.kernel._sources(name)}
-
-    def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self.kernel._own_gradients(grads) if grads else {}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -959,6 +950,7 @@ class ExpLeak(_Leaky):
     gain: Number = 1.0
 
     _model = "ExpLeak"
+    _current_readers = frozenset({"gain"})
     _state = ExpLeakState
     _fires = False
     _gain_may_follow = True
@@ -967,9 +959,9 @@ class ExpLeak(_Leaky):
     def __post_init__(self) -> None:
         self._set_values()
         self._check_decay()
-        _check(self._parameters())
+        check(self._parameters())
 
-    def _parameters(self) -> dict[str, Number]:
+    def _maps(self) -> tuple[Map, ...]:
         return self._decay_and_gain()
 
     def _options(self) -> dict[str, int]:

@@ -34,6 +34,10 @@ EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const type
 EXODUS_API Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays,
                         Stream stream = nullptr) noexcept;
 
+/// As exodus::rotation, on the device, with its bits.
+EXODUS_API Status rotation(const Param<double>& angle, std::int64_t count, double* cosines, double* sines,
+                           Stream stream = nullptr) noexcept;
+
 /// Waits until a stream of the device that has this memory has come to its end: for callers without the CUDA runtime.
 EXODUS_API Status wait(const void* memory, Stream stream = nullptr) noexcept;
 

@@ -16,7 +16,7 @@ inline constexpr int field_count = static_cast<int>(sizeof(T) / sizeof(X));
 EXODUS_CALLS_ITS_ARGUMENT
 template <int N, class T, class F>
 EXODUS_SCALAR void for_each_field(T& aggregate, F&& f) {
-  static_assert(1 <= N && N <= 7, "add a line below");
+  static_assert(1 <= N && N <= 9, "add a line below");
   if constexpr (N == 1) {
     auto& [a] = aggregate;
     f(a, 0);
@@ -35,9 +35,15 @@ EXODUS_SCALAR void for_each_field(T& aggregate, F&& f) {
   } else if constexpr (N == 6) {
     auto& [a, b, c, d, e, g] = aggregate;
     f(a, 0), f(b, 1), f(c, 2), f(d, 3), f(e, 4), f(g, 5);
-  } else {
+  } else if constexpr (N == 7) {
     auto& [a, b, c, d, e, g, i] = aggregate;
     f(a, 0), f(b, 1), f(c, 2), f(d, 3), f(e, 4), f(g, 5), f(i, 6);
+  } else if constexpr (N == 8) {
+    auto& [a, b, c, d, e, g, i, j] = aggregate;
+    f(a, 0), f(b, 1), f(c, 2), f(d, 3), f(e, 4), f(g, 5), f(i, 6), f(j, 7);
+  } else {
+    auto& [a, b, c, d, e, g, i, j, k] = aggregate;
+    f(a, 0), f(b, 1), f(c, 2), f(d, 3), f(e, 4), f(g, 5), f(i, 6), f(j, 7), f(k, 8);
   }
 }
 

@@ -4,14 +4,15 @@
 #pragma once
 
 #include "decay.hpp"
+#include "rotation.hpp"
 #include "surrogate.hpp"
 #include "types.hpp"
 
 namespace exodus {
 
-/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, ExpLeak or KernelFilter, of float or double (float16 and
-/// bfloat16: on a device alone, cuda.hpp). The results have the same bits on every instruction set, thread count, layout and chunking of
-/// time. Outputs must not overlap inputs or each other.
+/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, StateSpace, ExpLeak or KernelFilter, of float or double
+/// (float16 and bfloat16: on a device alone, cuda.hpp). The results have the same bits on every instruction set, thread count, layout and
+/// chunking of time. Outputs must not overlap inputs or each other.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
 
@@ -37,6 +38,10 @@ EXODUS_API Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic
 /// decays[k] = e^(-dt / tau) for k < count, with dt and tau of element k: what a neuron's parameter is where its time constant is given.
 /// Forward results depend on its last bit, which the exponentials of different libraries do not share.
 EXODUS_API Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays) noexcept;
+
+/// cosines[k] = cos(angle), sines[k] = sin(angle) for k < count, with the angle of element k: what the matrix of a resonating neuron is
+/// made of (state_space.hpp), with the same bits everywhere, like the decays.
+EXODUS_API Status rotation(const Param<double>& angle, std::int64_t count, double* cosines, double* sines) noexcept;
 
 /// How many threads a call uses unless its workspace says otherwise: what was set, else EXODUS_NUM_THREADS, else the processors that this
 /// process may use. A value of the variable that is no count, such as "many" or "0", is ignored.

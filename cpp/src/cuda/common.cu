@@ -1,5 +1,5 @@
 /// @file
-/// What the models share: sums over neurons, decays, and whether there is a device.
+/// What the models share: sums over neurons, decays and rotations, and whether there is a device.
 #include "exodus/cuda_functions.hpp"
 
 #include "checks.hpp"
@@ -120,6 +120,15 @@ decay_kernel(EXODUS_GRID_CONSTANT Param<double> dt, EXODUS_GRID_CONSTANT Param<d
   for (std::int64_t k = first_item(); k < count; k += next_item()) decays[k] = exodus::decay(value_of(dt, k), value_of(tau, k));
 }
 
+/// A thread for each angle.
+EXODUS_KERNEL(reduce_threads)
+rotation_kernel(EXODUS_GRID_CONSTANT Param<double> angle, std::int64_t count, double* cosines, double* sines) {
+  for (std::int64_t k = first_item(); k < count; k += next_item()) {
+    const Rotation turned = exodus::rotation(value_of(angle, k));
+    cosines[k] = turned.cosine, sines[k] = turned.sine;
+  }
+}
+
 std::int64_t blocks_of(std::int64_t items) {
   return blocks_for((items + reduce_threads - 1) / reduce_threads);
 }
@@ -160,6 +169,16 @@ Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t cou
   const DeviceOf device(decays);
   if (!device.ok()) return Status::cuda;
   return launch(decay_kernel, {blocks_of(count), reduce_threads}, stream, dt, tau, count, decays);
+}
+
+Status rotation(const Param<double>& angle, std::int64_t count, double* cosines, double* sines, Stream stream) noexcept {
+  if (count < 0) return Status::bad_layout;
+  if (!valid(angle)) return Status::bad_parameter;
+  if (count == 0) return Status::ok;
+  if (cosines == nullptr || sines == nullptr) return Status::null_pointer;
+  const DeviceOf device(cosines);
+  if (!device.ok()) return Status::cuda;
+  return launch(rotation_kernel, {blocks_of(count), reduce_threads}, stream, angle, count, cosines, sines);
 }
 
 Status wait(const void* memory, Stream stream) noexcept {

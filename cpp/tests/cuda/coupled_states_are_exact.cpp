@@ -1,7 +1,7 @@
 /// @file
 /// Both engines rebuild hidden states from the true state before, potential and initial state included: all gradients of a model with
-/// coupled states, which no registered one has, are those of dual numbers, and forward has the bits of the step. The engines are
-/// compiled for this model only, the CUDA kernels under the shim.
+/// coupled states are those of dual numbers, and forward has the bits of the step. The engines are compiled for this model of the test's
+/// own only, the CUDA kernels under the shim.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -100,6 +100,31 @@ TEST(CudaDecay, HasTheBitsOfTheCpu) {
   EXPECT_EQ(cuda::decay(Param<double>(1), Param<double>(), 1, found), Status::bad_parameter);
 }
 
+TEST(CudaRotation, HasTheBitsOfTheCpu) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  constexpr std::int64_t count = 5000;
+  Random random(3);
+  std::vector<double> angles(count), expected[2] = {std::vector<double>(count), std::vector<double>(count)};
+  for (double& angle : angles) angle = std::ldexp(random.uniform(-1, 1), static_cast<int>(random.below(60)) - 11);
+  angles[0] = std::numeric_limits<double>::infinity(), angles[1] = 1e300, angles[2] = -0.0;
+  OnDevice device(1);
+  const double* const on_device = device.in(angles.data(), count);
+  double *const cosines = device.out<double>(count), *const sines = device.out<double>(count);
+  ASSERT_EQ(rotation(Param<double>(angles.data(), count), count, expected[0].data(), expected[1].data()), Status::ok);
+  ASSERT_EQ(cuda::rotation(Param<double>(on_device, count), count, cosines, sines), Status::ok);
+  ASSERT_TRUE(finish());
+  const std::vector<double> found[2] = {device.fetch(cosines, count), device.fetch(sines, count)};
+  for (std::size_t k = 1; k < angles.size(); ++k) {
+    ASSERT_EQ(found[0][k], expected[0][k]) << "cosine of " << angles[k];
+    ASSERT_EQ(found[1][k], expected[1][k]) << "sine of " << angles[k];
+  }
+  EXPECT_TRUE(std::isnan(found[0][0]) && std::isnan(found[1][0]));
+  EXPECT_EQ(cuda::rotation(Param<double>(1), 0, nullptr, nullptr), Status::ok);
+  EXPECT_EQ(cuda::rotation(Param<double>(1), 1, cosines, nullptr), Status::null_pointer);
+  EXPECT_EQ(cuda::rotation(Param<double>(1), -1, cosines, sines), Status::bad_layout);
+  EXPECT_EQ(cuda::rotation(Param<double>(), 1, cosines, sines), Status::bad_parameter);
+}
+
 TEST(CudaTaps, ForgetAnInfinityAfterTheLast) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   const Layout layout{1, 12, 40};

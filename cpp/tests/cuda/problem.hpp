@@ -20,6 +20,9 @@ std::pair<double, double> range_of(const std::string& name) {
   if (name == "adapt_scale") return {0.0, 0.3};
   if (name == "nu_scale") return {-1.0, -0.3};
   if (name.ends_with("scale")) return {0.5, 1.0};
+  if (name == "A01" || name == "A10") return {-0.3, 0.3};   // the matrix does not grow
+  if (name == "b0" || name == "b1") return {-0.5, 1.2};
+  if (name == "r0" || name == "r1") return {-0.9, 0.1};
   return {0.5, 0.95};   // decays
 }
 

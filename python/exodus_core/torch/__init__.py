@@ -1,8 +1,8 @@
 """Spiking layers for torch: autograd through the C++ kernels.
 
-``spike`` is the function; ``LIF``, ``IF``, ``CubaLIF``, ``ALIF``, ``SRM`` and ``ExpLeak`` are the modules;
-``kernel_filter`` and ``growth`` are those of ``exodus_core``, on tensors. The kernels get tensors by address
-and link nothing of torch, so any torch does.
+``spike`` is the function; ``LIF``, ``IF``, ``CubaLIF``, ``ALIF``, ``SRM``, ``ExpLeak``, ``StateSpace``,
+``AdLIF`` and ``ResonateAndFire`` are the modules; ``kernel_filter`` and ``growth`` are those of
+``exodus_core``, on tensors. The kernels get tensors by address and link nothing of torch, so any torch does.
 """
 
 try:
@@ -10,18 +10,34 @@ try:
 except ImportError as error:
     raise ImportError("exodus_core.torch needs torch: pip install 'exodus-snn[torch]'") from error
 
+from .. import coupled as _coupled
 from .. import neurons as _neurons
 from ._function import Trace, growth, kernel_filter, spike
-from ._modules import ALIF, IF, LIF, SRM, CubaLIF, ExpLeak, Layer, from_neuron
+from ._modules import (
+    ALIF,
+    IF,
+    LIF,
+    SRM,
+    AdLIF,
+    CubaLIF,
+    ExpLeak,
+    Layer,
+    ResonateAndFire,
+    StateSpace,
+    from_neuron,
+)
 
 __all__ = [
     "ALIF",
     "IF",
     "LIF",
     "SRM",
+    "AdLIF",
     "CubaLIF",
     "ExpLeak",
     "Layer",
+    "ResonateAndFire",
+    "StateSpace",
     "Trace",
     "from_neuron",
     "growth",
@@ -32,4 +48,4 @@ __all__ = [
 # torch.load trusts what it knows: tensors, and from here on the named tuples that hold a state. (Before
 # torch 2.4 there is no such list, and by default no distrust.)
 if hasattr(_torch.serialization, "add_safe_globals"):
-    _torch.serialization.add_safe_globals(list(_neurons.STATES))
+    _torch.serialization.add_safe_globals([*_neurons.STATES, *_coupled.STATES])

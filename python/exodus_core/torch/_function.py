@@ -19,6 +19,7 @@ from .._run import Trace as ArrayTrace
 from ..kernel import Kernel
 from ..neurons import Filter, Neuron
 from ..surrogate import SingleExponential, Surrogate
+from ._learnt import check_parameters, with_tensors
 
 
 @dataclass(eq=False)
@@ -258,8 +259,9 @@ def spike(
     method: str = "exodus",
     time_dim: int | None = 0,
     state: Any = None,
+    parameters: Mapping[str, Tensor] | None = None,
 ) -> Trace:
-    """Run neurons over time, with gradients for the current and the state.
+    """Run neurons over time, with gradients for current, state and the parameters that are tensors.
 
     Parameters
     ----------
@@ -276,6 +278,11 @@ def spike(
         The dimension of time; None runs a single step without one.
     state : named tuple of Tensor, optional
         An earlier ``trace.state``; None starts at rest.
+    parameters : mapping of str to Tensor, optional
+        Values in place of the neuron's, by the names that it was given ("alpha" or "tau", "A",
+        "epsilon.alpha"): results of any computation, tied, generated or parametrised, to which gradients
+        flow. Shapes as of the neuron's own; a decay is used clamped into [0, 1], a threshold or tau above
+        0, with the gradient passed straight through.
 
     Returns
     -------
@@ -290,8 +297,12 @@ def spike(
     if not isinstance(neuron, Neuron):
         raise TypeError(f"neuron must be a descriptor such as exodus_core.LIF, got {type(neuron).__name__}")
     check_algorithm(method, surrogate)
-    call = Call(neuron, neuron, surrogate=surrogate, method=method, time_dim=time_dim)
-    return run(call, current, {}, state)
+    given = {} if parameters is None else check_parameters(neuron, parameters)
+    if given:
+        check_tensor("current", current)
+    used = with_tensors(neuron, current, given, "move it with .to()")
+    call = Call(used, neuron, tuple(given), surrogate, method, time_dim)
+    return run(call, current, given, state)
 
 
 def kernel_filter(kernel: Kernel, x: Tensor, *, time_dim: int | None = 0, state: Any = None) -> Filtered:
@@ -340,8 +351,9 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     Returns
     -------
     float
-        The share of all steps at which a step multiplies the gradient by more than 1 in magnitude; 0 for the
-        default surrogate with resets that subtract the threshold.
+        The share of all steps at which a step multiplies the gradient by more than 1 in magnitude, of coupled
+        states that of all windows that do; 0 for the default surrogate with resets that subtract the
+        threshold.
 
     Raises
     ------

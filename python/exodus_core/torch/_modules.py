@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import neurons
+from .. import coupled, neurons
 from .._run import ARITHMETIC, SurrogateLike, check_algorithm
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
 from ._function import Call, Trace, check_tensor, run
+from ._learnt import value_of, with_tensors
 
 OUTPUTS = ("spikes", "potential", "trace")
 Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
@@ -29,43 +30,19 @@ def _attribute(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _in_range(name: str, value: Tensor) -> Tensor:
-    """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
-    own = name.rpartition(".")[2]
-    if own in neurons.DECAYS or own == "beta":
-        return value.clamp(0.0, 1.0)
-    if own == "threshold" or own in neurons.DECAYS.values():
-        return value.clamp_min(torch.finfo(value.dtype).eps)
-    return value
-
-
-def _expanded(name: str, value: Tensor, shape: Any) -> Tensor:
-    """A value in the shape in which it is to be learnt."""
+def _expanded(name: str, value: Tensor, shape: Any, leading: int) -> Tensor:
+    """A value in the shape in which it is to be learnt; of both, `leading` axes are not the neurons'."""
     if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(f"learn[{name!r}] must be a shape, a tuple of positive integers, got {shape!r}")
+    own = tuple(value.shape)
+    ones = (1,) * (len(shape) - len(own))
     try:
-        return value.expand(tuple(shape)).clone()
+        return value.reshape((*own[:leading], *ones, *own[leading:])).expand(tuple(shape)).clone()
     except RuntimeError:
         raise ValueError(
             f"learn[{name!r}] must be a shape to which the value's shape {tuple(value.shape)} broadcasts, "
             f"got {shape!r}"
         ) from None
-
-
-def _tensor_value(name: str, parameter: Tensor) -> Tensor:
-    """A copy: the backward pass needs the values of the forward pass, whatever an optimiser does between."""
-    if parameter.is_meta:
-        raise TypeError(f"{name} must have values, got a parameter on the meta device")
-    if not parameter.is_floating_point():
-        raise TypeError(f"{name} must have a floating-point dtype, got {parameter.dtype}")
-    value = parameter.detach()
-    if value.dtype not in (torch.float32, torch.float64):
-        value = value.float()
-    return _in_range(name, value).clone()
-
-
-def _value(name: str, parameter: Tensor) -> np.ndarray:
-    return _tensor_value(name, parameter).cpu().numpy()
 
 
 def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
@@ -153,7 +130,7 @@ class Layer(nn.Module):
         for name in chosen:
             value = torch.as_tensor(np.array(neuron._value_of(name)), dtype=torch.get_default_dtype())
             if shapes is not None:
-                value = _expanded(name, value, shapes[name])
+                value = _expanded(name, value, shapes[name], len(neuron._leading(name)))
             self.register_parameter(_attribute(name), nn.Parameter(value))
         return chosen
 
@@ -199,24 +176,7 @@ class Layer(nn.Module):
         return {name: getattr(self, _attribute(name)) for name in self._learn_names}
 
     def _with(self, learnt: Mapping[str, Tensor]) -> Neuron:
-        return self._given._with({name: _value(name, parameter) for name, parameter in learnt.items()})
-
-    def _neuron_for(self, current: Tensor, learnt: Mapping[str, Tensor]) -> Neuron:
-        """The descriptor with the learnt values where the current is.
-
-        On a GPU they stay there, and nothing waits for them.
-        """
-        if not learnt:
-            return self._given
-        for name, parameter in learnt.items():
-            if parameter.device != current.device and not parameter.is_meta:
-                raise TypeError(
-                    f"{name} must be on the device of current, {current.device}, got {parameter.device}: "
-                    "move the layer with .to()"
-                )
-        take = _tensor_value if current.is_cuda else _value
-        neuron: Neuron = self._given._with_unchecked({name: take(name, p) for name, p in learnt.items()})
-        return neuron
+        return self._given._with({name: value_of(name, parameter) for name, parameter in learnt.items()})
 
     @property
     def neuron(self) -> Neuron:
@@ -277,7 +237,7 @@ class Layer(nn.Module):
         check_tensor("current", current)
         learnt = self._learnt()  # once: a parametrisation may be costly, or random
         call = Call(
-            self._neuron_for(current, learnt),
+            with_tensors(self._given, current, learnt, "move the layer with .to()"),
             self._given,
             tuple(learnt),
             self.surrogate,
@@ -375,7 +335,7 @@ class Layer(nn.Module):
         """Show the neuron and how it runs."""
         learnt = self._learnt()
         given = self._given._given() | {
-            name: None if p.is_meta else _value(name, p) for name, p in learnt.items()
+            name: None if p.is_meta else value_of(name, p) for name, p in learnt.items()
         }
         parts = [f"{name}={_short(value)}" for name, value in given.items()] + [f"time_dim={self.time_dim}"]
         if self._given._fires:
@@ -450,6 +410,21 @@ class ExpLeak(Layer, descriptor=neurons.ExpLeak):
 
     It has no spikes; `output` is "potential" or "trace".
     """
+
+
+class StateSpace(Layer, descriptor=coupled.StateSpace):
+    """Layer of two coupled states: ``exodus_core.StateSpace``, with the layer keywords of ``LIF``.
+
+    ``learn=("A", "b", "r")`` learns them whole; ``learn={"A": (2, 2, 16)}`` a matrix for each of 16 neurons.
+    """
+
+
+class AdLIF(Layer, descriptor=coupled.AdLIF):
+    """Adaptive LIF layer, which can oscillate: ``exodus_core.AdLIF``, with the layer keywords of ``LIF``."""
+
+
+class ResonateAndFire(Layer, descriptor=coupled.ResonateAndFire):
+    """Resonate-and-fire layer: ``exodus_core.ResonateAndFire``, with the layer keywords of ``LIF``."""
 
 
 Layer.__init__.__signature__ = inspect.signature(Layer._build)  # type: ignore[attr-defined]

@@ -1,0 +1,210 @@
+"""From a neuron's own parameters to those that the kernels take, and the way of gradients back.
+
+A time constant stands for a decay, decays and couplings for the matrix of coupled states. Each such relation
+is one object, a map and its transpose: `apply` makes the kernels' values, in float64 and with the same bits
+for NumPy and for arrays on a GPU, and `transpose` is the chain rule. A neuron is a list of maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ._backends import Array, decay, ieee, in_double
+from ._values import Number, plain
+
+Gradient = Array | None  # of what nobody asked for, None
+
+
+@dataclass(frozen=True)
+class Map:
+    """Some parameters of a neuron, by its own names, and the kernel's parameters that are made of them."""
+
+    own: tuple[str, ...]
+    kernel: tuple[str, ...]
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        """The kernel's values, not yet rounded."""
+        raise NotImplementedError
+
+    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
+        """The gradients of those own values that have all their sources; called within ``ieee``."""
+        raise NotImplementedError
+
+    def sources(self, name: str) -> Iterable[str]:
+        """The kernel's names whose gradients that of an own value is made of."""
+        return self.kernel
+
+    def named(self, own: str, kernel: str) -> Map:
+        """The same map of parameters whose names begin with these prefixes."""
+        return replace(
+            self,
+            own=tuple(own + name for name in self.own),
+            kernel=tuple(kernel + name for name in self.kernel),
+        )
+
+
+@dataclass(frozen=True)
+class Same(Map):
+    """The kernel takes the values as they are."""
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        return own
+
+    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
+        return grads
+
+    def sources(self, name: str) -> Iterable[str]:
+        return (self.kernel[self.own.index(name)],)
+
+
+@dataclass(frozen=True)
+class Constant(Map):
+    """A number of the kernel's that no parameter moves."""
+
+    value: float = 0.0
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        return (self.value,)
+
+    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
+        return ()
+
+
+@dataclass(frozen=True)
+class FromTau(Map):
+    """A decay of a time constant: alpha = exp(-dt / tau)."""
+
+    dt: float = 1.0
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        return (plain(decay(self.dt, own[0])),)
+
+    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
+        if grads[0] is None:
+            return grads
+        xp, grad, tau = in_double(grads[0], own[0])
+        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
+        return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
+
+
+class Formula(Map):
+    """A map by formulas on arrays in float64 that broadcast; a subclass has them as two functions."""
+
+    def values(self, xp: Any, *own: Array) -> Sequence[Array]:
+        """The kernel's values."""
+        raise NotImplementedError
+
+    def chain(self, xp: Any, own: Sequence[Array], grads: Sequence[Array]) -> Sequence[tuple[Array, ...]]:
+        """Of each own value the terms of its gradient, one for each of the kernel's that it goes into.
+
+        Each has the shape of that parameter of the kernel, which was broadcast from some of the own values.
+        """
+        raise NotImplementedError
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        xp, *arrays = in_double(*own)
+        with ieee():
+            return tuple(map(plain, self.values(xp, *arrays)))
+
+    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
+        given = [0.0 if grad is None else grad for grad in grads]
+        xp, *arrays = in_double(*own, *given)
+        values, gradients = arrays[: len(own)], arrays[len(own) :]
+        present = {name for name, grad in zip(self.kernel, grads, strict=True) if grad is not None}
+        chained = zip(self.own, values, self.chain(xp, values, gradients), strict=True)
+        return tuple(
+            sum(_sum_to(xp, term, tuple(value.shape)) for term in terms)
+            if present.issuperset(self.sources(name))
+            else None
+            for name, value, terms in chained
+        )
+
+
+@dataclass(frozen=True)
+class Chain(Map):
+    """One map after others: `last` takes what those of `first` make, in order."""
+
+    first: tuple[Map, ...]
+    last: Map
+
+    @classmethod
+    def of(cls, first: tuple[Map, ...], last: Map) -> Chain:
+        """The chain, whose own names are those of the maps that come first."""
+        return cls(tuple(name for part in first for name in part.own), last.kernel, first, last)
+
+    def _split(self, own: Sequence[Number]) -> list[Sequence[Number]]:
+        ends = np.cumsum([len(part.own) for part in self.first])
+        return [own[end - len(part.own) : end] for part, end in zip(self.first, ends, strict=True)]
+
+    def _between(self, own: Sequence[Number]) -> list[Number]:
+        parts = zip(self.first, self._split(own), strict=True)
+        return [value for part, values in parts for value in part.apply(values)]
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        return self.last.apply(self._between(own))
+
+    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
+        between = list(self.last.transpose(self._between(own), grads))
+        found: list[Gradient] = []
+        for part, values in zip(self.first, self._split(own), strict=True):
+            found += part.transpose(values, between[: len(part.kernel)])
+            between = between[len(part.kernel) :]
+        return found
+
+    def sources(self, name: str) -> Iterable[str]:
+        part = next(part for part in self.first if name in part.own)
+        return {source for middle in part.sources(name) for source in self.last.sources(middle)}
+
+
+@lru_cache(maxsize=256)
+def same(*names: str) -> tuple[Map, ...]:
+    """A map for each of some parameters that the kernel takes by the same name."""
+    return tuple(Same((name,), (name,)) for name in names)
+
+
+@lru_cache(maxsize=256)
+def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
+    """A map to each decay, from itself or from its time constant, by the names that were given."""
+    return tuple(
+        Same((own,), (name,)) if own == name else FromTau((own,), (name,), float(dt))
+        for name, own in zip(names, given, strict=True)
+    )
+
+
+def kernel_values(maps: Iterable[Map], own: Mapping[str, Number]) -> dict[str, Number]:
+    """The kernel's parameters by name."""
+    return {
+        name: value
+        for part in maps
+        for name, value in zip(part.kernel, part.apply([own[n] for n in part.own]), strict=True)
+    }
+
+
+def own_gradients(
+    maps: Iterable[Map], own: Mapping[str, Number], grads: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Gradients by the own names; those of maps without a gradient given are left out."""
+    found: dict[str, Array] = {}
+    for part in maps:
+        given = [grads.get(name) for name in part.kernel]
+        if all(grad is None for grad in given):
+            continue
+        results = zip(part.own, part.transpose([own[n] for n in part.own], given), strict=True)
+        found.update({name: grad for name, grad in results if grad is not None})
+    return found
+
+
+def sources(maps: Iterable[Map], names: set[str]) -> set[str]:
+    """The kernel's names behind the own ones."""
+    return {source for part in maps for name in part.own if name in names for source in part.sources(name)}
+
+
+def _sum_to(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
+    """Undo the broadcasting of a gradient."""
+    array = xp.sum(array, axis=tuple(range(array.ndim - len(shape))))
+    return xp.sum(array, axis=tuple(k for k, size in enumerate(shape) if size == 1), keepdims=True)

@@ -1,0 +1,79 @@
+"""Tensors as parameters: values that an optimiser moves, kept where the neuron needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import neurons
+from ..neurons import Neuron
+
+
+def _in_range(name: str, value: Tensor) -> Tensor:
+    """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
+    own = name.rpartition(".")[2]
+    if own in neurons.DECAYS or own == "beta":
+        return value.clamp(0.0, 1.0)
+    if own == "threshold" or own in neurons.DECAYS.values():
+        return value.clamp_min(torch.finfo(value.dtype).eps)
+    return value
+
+
+def _tensor_value(name: str, parameter: Tensor) -> Tensor:
+    """A copy: the backward pass needs the values of the forward pass, whatever an optimiser does between."""
+    if parameter.is_meta:
+        raise TypeError(f"{name} must have values, got a parameter on the meta device")
+    if not parameter.is_floating_point():
+        raise TypeError(f"{name} must have a floating-point dtype, got {parameter.dtype}")
+    value = parameter.detach()
+    if value.dtype not in (torch.float32, torch.float64):
+        value = value.float()
+    return _in_range(name, value).clone()
+
+
+def value_of(name: str, parameter: Tensor) -> np.ndarray:
+    """A learnt value as it is used."""
+    return _tensor_value(name, parameter).cpu().numpy()
+
+
+def with_tensors(neuron: Neuron, current: Tensor, learnt: Mapping[str, Tensor], remedy: str) -> Neuron:
+    """The descriptor with the values of tensors, where the current is.
+
+    On a GPU they stay there, and nothing waits for them. `remedy` says how they get to another device.
+    """
+    if not learnt:
+        return neuron
+    for name, parameter in learnt.items():
+        if parameter.device != current.device and not parameter.is_meta:
+            raise TypeError(
+                f"{name} must be on the device of current, {current.device}, got {parameter.device}: {remedy}"
+            )
+    take = _tensor_value if current.is_cuda else value_of
+    result: Neuron = neuron._with_unchecked({name: take(name, p) for name, p in learnt.items()})
+    return result
+
+
+def check_parameters(neuron: Neuron, parameters: Any) -> dict[str, Tensor]:
+    """Tensors by the names of the neuron's parameters, in the order in which it has them."""
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"parameters must be a mapping of names to tensors, got {type(parameters).__name__}")
+    names = neuron._names()
+    for name, tensor in parameters.items():
+        if name not in names:
+            raise ValueError(f"parameters must name parameters of the neuron, {names}, got {name!r}")
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"parameters[{name!r}] must be a torch tensor, got {type(tensor).__name__}")
+        _check_shape(name, tuple(tensor.shape), neuron._leading(name))
+    return {name: parameters[name] for name in names if name in parameters}
+
+
+def _check_shape(name: str, shape: tuple[int, ...], leading: tuple[int | None, ...]) -> None:
+    fits = len(shape) >= len(leading) and all(m in (None, n) for n, m in zip(shape, leading, strict=False))
+    if not fits or 0 in shape:
+        axes = ", ".join("K" if n is None else str(n) for n in leading)
+        wanted = f"shape ({axes}, ...)" if leading else "a value"
+        raise ValueError(f"parameters[{name!r}] must have {wanted}, got shape {shape}")
