@@ -1,8 +1,8 @@
 """Spiking layers for torch: autograd through the C++ kernels.
 
 ``spike`` is the function; ``LIF``, ``IF``, ``CubaLIF``, ``ALIF``, ``SRM`` and ``ExpLeak`` are the modules;
-``kernel_filter`` and ``growth`` are those of ``exodus_core``, on tensors. The kernels get tensors by address
-and link nothing of torch, so any torch does.
+``Delay`` delays its input; ``kernel_filter``, ``delay`` and ``growth`` are those of ``exodus_core``, on
+tensors. The kernels get tensors by address and link nothing of torch, so any torch does.
 """
 
 try:
@@ -11,6 +11,7 @@ except ImportError as error:
     raise ImportError("exodus_core.torch needs torch: pip install 'exodus-snn[torch]'") from error
 
 from .. import neurons as _neurons
+from ._delay import Delay, delay
 from ._function import Trace, growth, kernel_filter, spike
 from ._modules import ALIF, IF, LIF, SRM, CubaLIF, ExpLeak, Layer, from_neuron
 
@@ -20,9 +21,11 @@ __all__ = [
     "LIF",
     "SRM",
     "CubaLIF",
+    "Delay",
     "ExpLeak",
     "Layer",
     "Trace",
+    "delay",
     "from_neuron",
     "growth",
     "kernel_filter",
