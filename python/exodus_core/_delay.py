@@ -75,11 +75,11 @@ class BoundDelay(NamedTuple):
         shape = self.leading + here.neuron_shape
         return here.place_neurons(require(name, state, shape, here, self.arithmetic))
 
-    def run(self, x: Array, initial: Array | None, threads: int) -> Delayed:
-        """The forward pass, of an array that lies like the arrangement."""
+    def run(self, x: Array, initial: Array | None, threads: int, *, with_state: bool = True) -> Delayed:
+        """The forward pass, of an array that lies like the arrangement; an unwanted state is None."""
         here, backend = self.arrangement, self.arrangement.backend
         output = here.empty(self.type_name)
-        final = here.empty_neurons(self.arithmetic, self.leading)
+        final = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
         backend.kernels.delay(
             self.type_name,
             here.sizes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,23 +14,31 @@ from ._function import _memory, _tensor, _thread_count, check_tensor, differenti
 from ._modules import _no_state, _short, _tensor_value, check_time_dim, loads_finite
 
 
+class _Call(NamedTuple):
+    """What a call passes around autograd."""
+
+    value: Any  # of the delay, as an array or a number
+    most: int
+    time_dim: int | None
+    with_state: bool
+
+
 class _Delay(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, value: Any, most: int, time_dim: int | None, x: Tensor, delay: Any, state: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        array, arrangement = arrange("x", _memory(x), time_dim, "time_dim")
-        bound = bind_delay(arrangement, value, most, arrangement.backend.type_name(array))
+        ctx: Any, call: _Call, x: Tensor, delay: Tensor | None, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        array, arrangement = arrange("x", _memory(x), call.time_dim, "time_dim")
+        bound = bind_delay(arrangement, call.value, call.most, arrangement.backend.type_name(array))
         initial = bound.state("state", None if state is None else _memory(state))
-        output, final = bound.run(array, initial, _thread_count())
+        output, final = bound.run(array, initial, _thread_count(), with_state=call.with_state)
         ctx.set_materialize_grads(False)
-        ctx.bound, ctx.has_state = bound, state is not None
+        ctx.bound = bound
         # The gradient of the delay alone reads them: a delay is linear in its input.
-        ctx.learns = isinstance(delay, Tensor) and delay.requires_grad
-        ctx.save_for_backward(*((x, state) if ctx.learns else ()))
-        if isinstance(delay, Tensor):
-            ctx.dtype = delay.dtype
-        return _tensor(output), _tensor(final)
+        learns = delay is not None and delay.requires_grad
+        ctx.save_for_backward(*((x, state) if learns else ()))
+        ctx.dtype = None if delay is None else delay.dtype
+        return _tensor(output), None if final is None else _tensor(final)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -39,9 +47,9 @@ class _Delay(torch.autograd.Function):
     @staticmethod
     @torch.no_grad()
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        _, _, _, with_x, with_delay, with_state = ctx.needs_input_grad
+        _, with_x, with_delay, with_state = ctx.needs_input_grad
         if all(grad is None for grad in grads):
-            return (None,) * 6
+            return (None,) * 4
         bound: BoundDelay = ctx.bound
         grad, grad_final = (None if g is None else _memory(g) for g in grads)
         x = initial = None
@@ -62,7 +70,7 @@ class _Delay(torch.autograd.Function):
         found = [None if array is None else _tensor(array) for array in result]
         if found[1] is not None:
             found[1] = found[1].to(ctx.dtype)
-        return (None, None, None, *found)
+        return (None, *found)
 
 
 def _value_for(x: Tensor, delay: Any, most: Any) -> tuple[Any, int]:
@@ -116,6 +124,10 @@ def delay(
     ValueError, TypeError
         If an argument does not fit; the message names it.
     """
+    return _run(x, delay, most, time_dim, state, True)
+
+
+def _run(x: Any, delay: Any, most: Any, time_dim: int | None, state: Any, with_state: bool) -> Delayed:
     check_tensor("x", x, "for arrays use exodus_core.delay")
     if state is not None:
         check_tensor("state", state, "a delay's state is a tensor")
@@ -123,7 +135,7 @@ def delay(
             raise ValueError("most must be given with a state, of most + 1 steps, got None")
     value, most = _value_for(x, delay, most)
     given = delay if isinstance(delay, Tensor) else None
-    return Delayed(*_Delay.apply(value, most, time_dim, x, given, state))
+    return Delayed(*_Delay.apply(_Call(value, most, time_dim, with_state), x, given, state))
 
 
 class Delay(nn.Module):
@@ -183,9 +195,9 @@ class Delay(nn.Module):
         Tensor, or a tuple of it and the state
             The delayed input.
         """
-        carried = None if state is _no_state else state
-        result = delay(x, self.delay, most=self.most, time_dim=self.time_dim, state=carried)
-        return result.output if state is _no_state else tuple(result)
+        if state is _no_state:
+            return _run(x, self.delay, self.most, self.time_dim, None, False).output
+        return tuple(_run(x, self.delay, self.most, self.time_dim, state, True))
 
     def step(self, frame: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Delay one step.
