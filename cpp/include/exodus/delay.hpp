@@ -45,10 +45,10 @@ EXODUS_SCALAR X interpolate(X fraction, X near, X far) {
   return fraction == 0 ? near : mixed;
 }
 
-/// A term of dL/dt: x[m] (g[m+k+1] - g[m+k]). There is one for m + k >= -1, m + k <= T - 1 alone.
+/// A term of dL/dt, which is summed in double: x[m] (g[m+k+1] - g[m+k]). There is one for m + k >= -1, m + k <= T - 1 alone.
 template <class V>
-EXODUS_SCALAR double lag_term(V x, V near, V far) {
-  return static_cast<double>(x) * (static_cast<double>(far) - static_cast<double>(near));
+EXODUS_SCALAR V lag_term(V x, V near, V far) {
+  return x * (far - near);
 }
 
 /// Delays of data of type S. Arrays of a state have most + 1 entries of one value per neuron, newest first: entry j is x[-1-j].

@@ -17,7 +17,7 @@ template <class V>
 std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads) {
   constexpr std::int64_t first_cache = 32 << 10, second_cache = 256 << 10, line = 64, enough = 256;
   if (layout.inner < line) return 0;
-  const bool shared = delays.steps.count == 1 || delays.steps.repeat >= line;
+  const bool shared = delays.steps.count == 1 || delays.steps.repeat >= enough;
   const std::int64_t kept = shared ? 1 : std::int64_t{1} << cpu::shift_stages(delays.most);
   const auto fitting = [&](std::int64_t cache) { return cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line; };
   std::int64_t lanes = fitting(first_cache);
@@ -56,6 +56,14 @@ std::size_t bytes_for(const Layout& layout, const Delay<S>& delays, bool with_su
   return slots + (with_sums ? static_cast<std::size_t>(layout.outer * layout.inner) * sizeof(double) : 0);
 }
 
+/// Whether few cache lines are written in parts, as a line is where a step's row or an outer index ends within it. Written around the
+/// caches, such a line goes to memory more than once: arrays with time last then took twice as long.
+template <class V>
+bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
+  constexpr std::int64_t line = 64 / sizeof(V), many = 1024 * line;
+  return lanes > 0 ? layout.inner % line == 0 : layout.time * layout.inner >= many;
+}
+
 /// Cuts a pass into rows and runs it in what the workspace has beyond the sums.
 template <class V>
 void run(cpu::DelayPlan<V>& plan, const cpu::Kernels<V>& kernels, const Workspace& workspace) {
@@ -65,7 +73,7 @@ void run(cpu::DelayPlan<V>& plan, const cpu::Kernels<V>& kernels, const Workspac
   const int threads = threads_with_slots(threads_for(plan.layout, workspace.threads), slot, workspace.bytes - sums);
   plan.lanes = row_lanes(plan.layout, delays, threads);
   plan.outers = row_outers(plan.layout);
-  plan.stream = beyond_caches(plan.layout, 2 * sizeof(V));
+  plan.stream = writes_whole_lines<V>(plan.layout, plan.lanes) && beyond_caches(plan.layout, 2 * sizeof(V));
   plan.slots = static_cast<char*>(workspace.data) + sums;
   plan.slot_bytes = slot;
   auto task = [&](std::int64_t row, int thread) { kernels.delay(plan, row, thread); };

@@ -41,10 +41,15 @@ EXODUS_SCALAR void add_direct(V* to, const V* direct, int lanes) {
   for (int i = 0; i < lanes; ++i) to[i] += direct[i];
 }
 
+EXODUS_SCALAR void add_doubles(double* to, const double* from, int count) {
+  EXODUS_LANES
+  for (int i = 0; i < count; ++i) to[i] += from[i];
+}
+
 template <class V>
 EXODUS_SCALAR void add_terms(double* sums, const V* x, const V* near, const V* far, int lanes) {
   EXODUS_LANES
-  for (int i = 0; i < lanes; ++i) sums[i] += lag_term(x[i], near[i], far[i]);
+  for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(lag_term(x[i], near[i], far[i]));
 }
 
 /// Delays lanes that follow each other, each by a number of steps of its own: a barrel shifter. Stage j keeps the last 2^j steps that came
@@ -175,7 +180,7 @@ class DelaySteps {
   enum class Way { in_place, shifted, one_by_one };
 
   void set_lags() {
-    constexpr int least = 16;
+    constexpr int least = 256;
     int runs = 0;
     shortest_ = plan_.most, longest_ = 0;
     for (int l = 0; l < lanes_; ++l) {
@@ -188,7 +193,7 @@ class DelaySteps {
       shortest_ = lag.whole < shortest_ ? lag.whole : shortest_;
       longest_ = lag.whole > longest_ ? lag.whole : longest_;
     }
-    way_ = runs * least <= lanes_ ? Way::in_place : (longest_ >> max_shift_stages == 0 ? Way::shifted : Way::one_by_one);
+    way_ = runs == 1 || runs * least <= lanes_ ? Way::in_place : (longest_ >> max_shift_stages == 0 ? Way::shifted : Way::one_by_one);
     if (way_ != Way::in_place) runs = 1;
     memory_.runs[runs] = lanes_;
     runs_ = runs;
@@ -233,12 +238,13 @@ class DelaySteps {
     const V* const direct = place_.direct(r);
     const V* const ahead = next_read(r, memory_.whole[begin]);
     const V* const x_ahead = x == nullptr || r + 2 >= place_.time() ? nullptr : plan_.x + place_.at(r + 2);
+    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // in one piece of memory
     const bool all_have_terms = r >= longest_ && r <= place_.time() + shortest_;
     V result[block_lanes];
     for (int l = begin; l < end; l += block_lanes) {
       const int count = end - l < block_lanes ? end - l : block_lanes;
-      if (ahead != nullptr) prefetch(ahead + l, count, false);
-      if (x_ahead != nullptr) prefetch(x_ahead + l, count, false);
+      if (ahead != nullptr) prefetch(ahead + l, count, down);
+      if (x_ahead != nullptr) prefetch(x_ahead + l, count, down);
       if (to != nullptr && direct == nullptr) {
         interpolate_lanes(to + l, memory_.fraction + l, near + l, far + l, count, stream);
       } else if (to != nullptr) {
@@ -265,7 +271,7 @@ class DelaySteps {
   void add_some_terms(std::int64_t r, const V* x, const V* near, const V* far, int begin, int end) const {
     for (int l = begin; l < end; ++l) {
       const std::int64_t delayed = r - memory_.whole[l];
-      if (0 <= delayed && delayed <= place_.time()) memory_.sums[l] += lag_term(x[l], near[l], far[l]);
+      if (0 <= delayed && delayed <= place_.time()) memory_.sums[l] += static_cast<double>(lag_term(x[l], near[l], far[l]));
     }
   }
 
@@ -342,7 +348,7 @@ class DelayLines {
       to[at] = direct == nullptr ? result : result + direct[i];
     }
     if (plan_.sums == nullptr || x == nullptr || delayed < 0 || delayed > place.time()) return;
-    memory_.sums[j] += lag_term(x[at], near, far);
+    memory_.sums[j] += static_cast<double>(lag_term(x[at], near, far));
   }
 
   void run_line(const DelayPlace<V>& place, std::int64_t o, std::int64_t i) {
@@ -356,7 +362,7 @@ class DelayLines {
     for (std::int64_t r = begin; r < place.time(); ++r, at += stride) {
       const V near = plan_.from[at - delay];
       if (plan_.to != nullptr) plan_.to[at] = interpolate(fraction, near, far);
-      if (plan_.sums != nullptr) sum += lag_term(plan_.x[at], near, far);
+      if (plan_.sums != nullptr) sum += static_cast<double>(lag_term(plan_.x[at], near, far));
       far = near;
     }
     memory_.sums[j] += sum;
@@ -376,7 +382,8 @@ class DelayLines {
       if (plan_.sums != nullptr) add_terms(sums, plan_.x + at, near, near - stride, count);
       at += count;
     }
-    for (int i = 0; plan_.sums != nullptr && i < block_lanes; ++i) memory_.sums[j] += sums[i];
+    for (int width = block_lanes / 2; width > 0; width /= 2) add_doubles(sums, sums + width, width);
+    memory_.sums[j] += sums[0];
   }
 
   /// Elements from the beginning of a cache line on: the block after ends at one.

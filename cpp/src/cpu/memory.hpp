@@ -231,9 +231,14 @@ struct DelayMemory {
 
   DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t most) {
     lanes = lanes < block_lanes ? block_lanes : lanes;
-    for (std::int64_t** const piece : {&whole, &offset, &runs}) *piece = carver.take<std::int64_t>(lanes + 1);
+    whole = carver.take<std::int64_t>(lanes);
+    offset = carver.take<std::int64_t>(lanes);
+    runs = carver.take<std::int64_t>(lanes + 1);
     bits = carver.take<typename IntegerOf<V>::type>(lanes);
-    for (V** const piece : {&fraction, &near, &far, &zeros}) *piece = carver.take<V>(lanes);
+    fraction = carver.take<V>(lanes);
+    near = carver.take<V>(lanes);
+    far = carver.take<V>(lanes);
+    zeros = carver.take<V>(lanes);
     sums = carver.take<double>(lanes);
     shifted.stride = lane_stride<V>(lanes);
     shifted.first = carver.take<V>((std::int64_t{1} << shift_stages(most)) * shifted.stride);

@@ -123,7 +123,7 @@ delay_sums_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call) {
       const V near = value_at(call, own, r - own.lag.whole);
       const V x =
           r < whole_time ? element<V>(call.x, place_of(call, own, r)) : call.initial[(r - whole_time) * call.neurons.value + neuron];
-      sum += lag_term(x, near, far);
+      sum += static_cast<double>(lag_term(x, near, far));
       far = near;
     }
     call.sums[neuron] = sum;
