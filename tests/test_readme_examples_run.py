@@ -1,4 +1,4 @@
-"""The README's three examples run as written; the C++ one against the installed package alone."""
+"""The README's examples run as written; the C++ one against the installed package alone."""
 
 import subprocess
 import sys
@@ -21,11 +21,11 @@ def run(command, folder):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("name", ["numpy", "torch", "delay"])
 def test_python_example_runs(name, tmp_path):
     (tmp_path / "example.py").write_text(example(name))
     lines = run([sys.executable, "example.py"], tmp_path).splitlines()
-    assert len(lines) == {"numpy": 2, "torch": 5}[name]
+    assert len(lines) == {"numpy": 2, "torch": 5, "delay": 1}[name]
 
 
 def test_cpp_example_runs_against_the_installed_package(tmp_path):
