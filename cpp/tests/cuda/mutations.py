@@ -67,14 +67,19 @@ def changes():
 
 
 def compile_commands(build):
-    """The compiler's words for each shim object, without source and output."""
+    """For each shim object: the compiler's words without source and output, where it runs, the object."""
     words = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
         command = shlex.split(entry["command"])
         output = command[command.index("-o") + 1]
         if "cuda_shim" in output:
             target = re.search(r"(cuda_shim(_\w+)?)\.dir", output)[1]
-            words[target] = (command[: command.index("-o")], entry["directory"])
+            directory = entry["directory"]
+            words[target, Path(entry["file"]).name] = (
+                command[: command.index("-o")],
+                directory,
+                f"{directory}/{output}",
+            )
     return words
 
 
@@ -89,9 +94,12 @@ def noticed(change, build, words):
         lines[number - 1] = changed
         (copy / path.name).write_text("\n".join(lines) + "\n")
         objects = []
-        own_sources = [("cuda_shim", source) for source in ("common.cu", "delay.cu")]
-        for target, source in [*own_sources, *((f"cuda_shim_{m}", "model.cu") for m in models)]:
-            command, directory = words[target]
+        shared = [("cuda_shim", source) for source in ("common.cu", "delay.cu")]
+        for target, source in [*shared, *((f"cuda_shim_{m}", "model.cu") for m in models)]:
+            command, directory, unchanged = words[target, source]
+            if path.suffix == ".cu" and path.name != source:
+                objects.append(unchanged)
+                continue
             objects.append(f"{scratch}/{target}_{source}.o")
             compiled = [*command, "-w", "-o", objects[-1], "-c", str(copy / source)]
             if subprocess.run(compiled, cwd=directory, capture_output=True).returncode != 0:
@@ -116,7 +124,7 @@ def noticed(change, build, words):
         environment = os.environ | {"ASAN_OPTIONS": "detect_stack_use_after_return=0"}
         run = [program, f"--gtest_filter={filters}", "--gtest_fail_fast"]
         try:
-            done = subprocess.run(run, capture_output=True, text=True, timeout=600, env=environment)
+            done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=environment)
         except subprocess.TimeoutExpired:
             return "never ends"
         if done.returncode == 0:
