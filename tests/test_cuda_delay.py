@@ -11,11 +11,9 @@ import pytest
 
 import exodus_core as ec
 from device_arrays import DeviceArray, host
+from device_problems import DELAYED, LONGEST, STEPS, check_delay, delay_problem
 
 pytest.importorskip("array_api_compat")
-
-STEPS, MOST = 19, 4
-ARRAYS = [((STEPS, 5, 33), 0), ((5, STEPS, 3), 1), ((3, 5, STEPS), 2), ((3, 2), 0)]
 
 
 @pytest.fixture(autouse=True)
@@ -23,54 +21,21 @@ def _kernels(shim):
     """In every test."""
 
 
-def problem(shape, axis, dtype):
-    draw = np.random.default_rng(0)
-    x, grad = (draw.normal(size=shape).astype(dtype) for _ in range(2))
-    neurons = shape[:axis] + shape[axis + 1 :]
-    state, grad_state = (draw.normal(size=(MOST + 1, *neurons)).astype(dtype) for _ in range(2))
-    delays = [1.5, 0, MOST, draw.uniform(0, MOST, neurons[-1:]), draw.integers(0, MOST + 1, neurons)]
-    return x, grad, state, grad_state, delays
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("shape", "axis"), ARRAYS, ids=str)
+@pytest.mark.parametrize(("shape", "axis"), DELAYED, ids=str)
 def test_arrays(shape, axis, dtype):
-    x, grad, state, grad_state, delays = problem(shape, axis, dtype)
-    tolerance = 1e-5 if dtype == np.float32 else 1e-12
-    for delay in delays:
-        for carried in (None, state):
-            options = dict(most=MOST, time_axis=axis)
-            there = None if carried is None else DeviceArray(carried)
-            expected = ec.delay(x, delay, state=carried, **options)
-            for given in [delay, DeviceArray(np.asarray(delay, dtype))]:
-                found = ec.delay(DeviceArray(x), given, state=there, **options)
-                for one, other in zip(found, expected, strict=True):
-                    assert isinstance(one, DeviceArray)
-                    np.testing.assert_array_equal(host(one), other)
-                    assert host(one).dtype == dtype
-            assert host(found.output).strides == expected.output.strides
-            for last in (None, grad_state):
-                back = ec.delay_adjoint(grad, x, delay, state=carried, grad_state=last, **options)
-                found = ec.delay_adjoint(
-                    DeviceArray(grad),
-                    DeviceArray(x),
-                    delay,
-                    state=there,
-                    grad_state=None if last is None else DeviceArray(last),
-                    **options,
-                )
-                np.testing.assert_allclose(host(found.x), back.x, rtol=0, atol=tolerance)
-                np.testing.assert_allclose(host(found.state), back.state, rtol=0, atol=tolerance)
-                terms = np.abs(back.delay) + STEPS * 10
-                np.testing.assert_array_less(np.abs(host(found.delay) - back.delay), tolerance * terms)
+    found = check_delay(shape, axis, dtype, DeviceArray, host)
+    assert isinstance(found.output, DeviceArray)
+    x = delay_problem(shape, axis, dtype)[0]
+    assert host(found.output).strides == x.strides
 
 
 def test_chunks_have_the_bits_of_the_whole():
-    x, _, state, _, delays = problem((STEPS, 5, 33), 0, np.float32)
+    x, _, state, _, delays = delay_problem((STEPS, 5, 33), 0, np.float32)
     for delay in delays:
-        whole = ec.delay(DeviceArray(x), delay, most=MOST, state=DeviceArray(state))
-        first = ec.delay(DeviceArray(x[:7]), delay, most=MOST, state=DeviceArray(state))
-        second = ec.delay(DeviceArray(x[7:]), delay, most=MOST, state=first.state)
+        whole = ec.delay(DeviceArray(x), delay, most=LONGEST, state=DeviceArray(state))
+        first = ec.delay(DeviceArray(x[:7]), delay, most=LONGEST, state=DeviceArray(state))
+        second = ec.delay(DeviceArray(x[7:]), delay, most=LONGEST, state=first.state)
         found = np.concatenate([host(first.output), host(second.output)])
         np.testing.assert_array_equal(found, host(whole.output))
         np.testing.assert_array_equal(host(second.state), host(whole.state))
@@ -131,9 +96,9 @@ def run(layer, x, state):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_layers(dtype, learn, on_gpu):
     torch.manual_seed(0)
-    layer = snn.Delay(np.linspace(0, MOST, 33), most=MOST, learn=learn)
+    layer = snn.Delay(np.linspace(0, LONGEST, 33), most=LONGEST, learn=learn)
     x = torch.randn(STEPS, 2, 33).to(dtype)
-    state = torch.randn(MOST + 1, 2, 33)
+    state = torch.randn(LONGEST + 1, 2, 33)
     expected = run(layer, x.float(), state)
     on_gpu()
     output, last, grad_x, grad_state, learnt = run(layer, x, state)
