@@ -39,6 +39,14 @@ extern "C" void one_in_two_out(const float* in, float* out, float* out2, std::in
   });
 }
 
+/// A delay's bytes: one array in, one out.
+extern "C" void one_in_one_out(const float* in, float* out, std::int64_t count, int threads, int around) {
+  on_threads(count, threads, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; i += 8) store(out + i, _mm256_loadu_ps(in + i), around != 0);
+    _mm_sfence();
+  });
+}
+
 /// Backward's bytes: two arrays in, one out.
 extern "C" void two_in_one_out(const float* in, const float* in2, float* out, std::int64_t count, int threads, int around) {
   on_threads(count, threads, [=](std::int64_t begin, std::int64_t end) {

@@ -87,3 +87,45 @@ def check_both_verbs(name, layout, dtype, to_device, assert_same, chunks=1):
         for key, gradient in expected.parameters.items():
             assert_same(got.parameters[key], gradient, tolerance)
     return device, cpu
+
+
+STEPS, LONGEST = 19, 4
+DELAYED = [((STEPS, 5, 33), 0), ((5, STEPS, 3), 1), ((3, 5, STEPS), 2), ((3, 2), 0)]  # shape, time axis
+
+
+def delay_problem(shape, axis, dtype):
+    """Input, gradient of the output, state, gradient of the final state; delays."""
+    draw = np.random.default_rng(0)
+    x, grad = (draw.normal(size=shape).astype(dtype) for _ in range(2))
+    neurons = shape[:axis] + shape[axis + 1 :]
+    state, grad_state = (draw.normal(size=(LONGEST + 1, *neurons)).astype(dtype) for _ in range(2))
+    each, whole = draw.uniform(0, LONGEST, neurons[-1:]), draw.integers(0, LONGEST + 1, neurons)
+    return x, grad, state, grad_state, [1.5, 0, LONGEST, each, whole]
+
+
+def check_delay(shape, axis, dtype, to_device, host):
+    """Delay a device's arrays and NumPy's, forward and back, and compare; the last of the results."""
+    x, grad, state, grad_state, delays = delay_problem(shape, axis, dtype)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    options = dict(most=LONGEST, time_axis=axis)
+
+    def moved(array):
+        return None if array is None else to_device(array)
+
+    for delay in delays:
+        for carried, last in ((None, None), (state, None), (None, grad_state), (state, grad_state)):
+            expected = ec.delay(x, delay, state=carried, **options)
+            for given in (delay, to_device(np.asarray(delay, dtype))):
+                found = ec.delay(to_device(x), given, state=moved(carried), **options)
+                for one, other in zip(found, expected, strict=True):
+                    np.testing.assert_array_equal(host(one), other)
+                    assert host(one).dtype == dtype
+            back = ec.delay_adjoint(grad, x, delay, state=carried, grad_state=last, **options)
+            gradients = ec.delay_adjoint(
+                to_device(grad), to_device(x), delay, state=moved(carried), grad_state=moved(last), **options
+            )
+            np.testing.assert_allclose(host(gradients.x), back.x, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(host(gradients.state), back.state, rtol=0, atol=tolerance)
+            # The terms have the same bits, and their sums are in double.
+            np.testing.assert_allclose(host(gradients.delay), back.delay, rtol=tolerance, atol=tolerance)
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import exodus_core as ec
-from device_problems import NEURONS, check_both_verbs, comparison, data
+from device_problems import DELAYED, NEURONS, check_both_verbs, check_delay, comparison, data
 from exodus_core import cuda
 
 pytestmark = pytest.mark.skipif(
@@ -52,6 +52,12 @@ def test_both_verbs_and_chunks(name, layout, dtype, library):
     to_device, host = library
     kind = type(to_device(np.zeros(1)))
     check_both_verbs(name, layout, dtype, to_device, comparison(kind, host), chunks=2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "axis"), DELAYED, ids=str)
+def test_delays(shape, axis, dtype, library):
+    check_delay(shape, axis, dtype, *library)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@
 #include "cpu/memory.hpp"
 #include "cpu/plan.hpp"
 #include "cpu/threads.hpp"
+#include "cpu/work.hpp"
 #include "exodus/exodus.hpp"
 #include "floating_point.hpp"
 
@@ -18,10 +19,6 @@ static_assert(static_cast<int>(exodus::Model::count) == EXODUS_MODEL_COUNT, "CMa
 
 namespace exodus {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 constexpr std::int64_t narrow = 64;   // lanes of the narrowest row that is used in place
 
@@ -54,31 +51,6 @@ cpu::Rows partition(const Layout& layout, int threads, std::int64_t page = cpu::
   return rows;
 }
 
-/// Small work is done sooner than a thread wakes. `threads` 0: as many as set_num_threads() says.
-int threads_for(const Layout& layout, int threads) {
-  constexpr std::int64_t small = 16384;
-  if (layout.outer * layout.inner * layout.time < small) return 1;
-  return threads <= 0 ? get_num_threads() : (threads < cpu::max_threads ? threads : cpu::max_threads);
-}
-
-/// Streaming stores pay where the results would not stay in the last-level cache until somebody reads them. A constant, a core's usual
-/// share of it: what sysconf says was seen ten times too large on a virtual machine, and plain stores then take twice as long.
-bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
-  constexpr double cache = 16 << 20;
-  return static_cast<double>(layout.outer * layout.inner * layout.time) * static_cast<double>(bytes_per_element) > cache;
-}
-
-template <class V>
-const cpu::Kernels<V>* kernels_for() {
-  const cpu::KernelTable* const table = cpu::kernels();
-  if (table == nullptr) return nullptr;
-  if constexpr (std::is_same_v<V, float>) {
-    return &table->f32;
-  } else {
-    return &table->f64;
-  }
-}
-
 /// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none about as many as there are segments, in whole groups of
 /// steps of FIR kernels.
 std::int64_t segment_steps(const cpu::Rows& rows, std::int64_t time) {
@@ -100,14 +72,6 @@ struct Slots {
   std::int64_t lanes = 0;   ///< of the widest row
   std::size_t bytes = 0;    ///< of each
 };
-
-/// The bytes of the pieces that `take(carver)` takes.
-template <class Take>
-std::size_t bytes_of(Take take) {
-  cpu::Carver carver(nullptr);
-  take(carver);
-  return carver.bytes();
-}
 
 /// Lanes of a row whose FIR kernels' memory stays in the second-level cache, of whole blocks. `take(carver, rows)` takes that memory.
 template <class V, class Take>
@@ -166,12 +130,6 @@ std::size_t slots_size(const Layout& layout, const Slots& slots, int threads) {
   return static_cast<std::size_t>(rows < threads ? rows : threads) * slots.bytes;
 }
 
-/// How many threads there are slots for.
-int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
-  const std::size_t slots = bytes / slot_bytes;
-  return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
-}
-
 /// Where the parts of a backward pass's workspace begin, in bytes: sums of parameters and taps as doubles, the tapes, the slots.
 template <class N, class V = arithmetic_t<typename N::Storage>>
 struct Parts {
@@ -187,22 +145,6 @@ struct Parts {
     slots = tapes + (with_tapes ? static_cast<std::size_t>(tapes_size<N>(layout)) * sizeof(V) : 0);
   }
 };
-
-/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in order of j.
-template <class V>
-void add_reduced(double* out, const double* sums, std::int64_t neurons, const Param<V>& p, int sign) {
-  if (p.count == 1) {
-    double total = 0;
-    for (std::int64_t j = 0; j < neurons; ++j) total += sums[j];
-    out[0] += sign * total;
-    return;
-  }
-  for (std::int64_t j = 0, c = 0; j < neurons; c = c + 1 == p.count ? 0 : c + 1) {
-    double total = 0;
-    for (const std::int64_t end = j + p.repeat < neurons ? j + p.repeat : neurons; j < end; ++j) total += sums[j];
-    out[c] += sign * total;
-  }
-}
 
 /// Sets the wanted gradients to zero: sums over neurons are added to them.
 template <class N, class V>

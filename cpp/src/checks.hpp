@@ -5,6 +5,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "exodus/delay.hpp"
 #include "model.hpp"
 
 namespace exodus {
@@ -220,6 +221,16 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   take_histories<N>(call.fir, &Role::grad_final, call.grad_final);
   take_histories<N>(call.fir, &Role::grad_initial, call.grad_initial);
   return Status::ok;
+}
+
+/// What every call of a delay is given.
+template <class S>
+Status check_delay(const Layout& layout, const Delay<S>& delays) {
+  if (!valid(layout)) return Status::bad_layout;
+  std::int64_t entries, elements, bytes;
+  const bool ok = valid(delays.steps) && delays.most >= 0 && !__builtin_add_overflow(delays.most, 1, &entries) &&
+                  multiply(entries, layout.outer * layout.inner, elements) && multiply(elements, 2 * sizeof(double), bytes);
+  return ok ? Status::ok : Status::bad_parameter;
 }
 
 }   // namespace exodus

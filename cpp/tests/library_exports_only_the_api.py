@@ -9,7 +9,7 @@ import sys
 from object_code import symbols
 
 API = {
-    *("forward", "backward", "workspace", "evaluate", "decay", "rotation"),
+    *("forward", "backward", "workspace", "evaluate", "decay", "rotation", "delay", "delay_adjoint"),
     *("get_num_threads", "set_num_threads", "isa", "version"),
 }
 # A template comes with result and arguments: exodus::Status exodus::forward<exodus::Lif<float> >(...)

@@ -116,6 +116,26 @@ TYPED_TEST(Stack, WithTaps) {
   }
 }
 
+TEST(Stack, OfADelay) {
+  for (const Layout& layout : {Layout{1, 40, 3000}, Layout{40, 40, 130}, Layout{60, 40, 5}, Layout{500, 300, 1}}) {
+    std::vector<double> in(static_cast<std::size_t>(elements(layout)), 0.7), out(in.size()),
+        steps(static_cast<std::size_t>(neurons(layout)), 7.5), grads(steps.size());
+    steps[0] = 1.0;
+    const Delay<double> delays{Param<double>(steps.data(), neurons(layout)), 30};
+    const Delay<double>::Forward forwards{.x = in.data(), .output = out.data()};
+    const Delay<double>::Backward backwards{.grad_output = in.data(), .x = in.data(), .grad_x = out.data(), .grad_steps = grads.data()};
+    const CallMemory memory(workspace(layout, delays, forwards, 1)), more(workspace(layout, delays, backwards, 1));
+    const std::size_t idle = stack_used([] {});
+    Status status{};
+    const std::size_t forward_pass = stack_used([&] { status = delay(layout, delays, forwards, memory.workspace()); });
+    EXPECT_EQ(status, Status::ok);
+    EXPECT_LT(forward_pass - idle, most) << describe(layout);
+    const std::size_t backward_pass = stack_used([&] { status = delay_adjoint(layout, delays, backwards, more.workspace()); });
+    EXPECT_EQ(status, Status::ok);
+    EXPECT_LT(backward_pass - idle, most) << describe(layout);
+  }
+}
+
 TEST(Stack, OfASurrogateOnArrays) {
   std::vector<double> values(100000, 0.7), h(values.size());
   const std::size_t used = stack_used([&] {

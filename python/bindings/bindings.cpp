@@ -44,6 +44,14 @@ class OnCpu {
   exodus::Status backward(const Arguments&... arguments) const {
     return exodus::backward(arguments...);
   }
+  template <class... Arguments>
+  exodus::Status delay(const Arguments&... arguments) const {
+    return exodus::delay(arguments...);
+  }
+  template <class... Arguments>
+  exodus::Status delay_adjoint(const Arguments&... arguments) const {
+    return exodus::delay_adjoint(arguments...);
+  }
   void check(exodus::Status status) const { exodus::python::check(status); }
 
  private:
@@ -111,6 +119,8 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Kernels of exodus_core; use the package's functions, which check their arguments.";
   m.def("forward", &exodus::python::forward<OnCpu>);
   m.def("backward", &exodus::python::backward<OnCpu>);
+  m.def("delay", &exodus::python::delay<OnCpu>);
+  m.def("delay_adjoint", &exodus::python::delay_adjoint<OnCpu>);
   m.def("evaluate", &evaluate);
   m.def("decay", &decay);
   m.def("rotation", &rotation);

@@ -200,16 +200,22 @@ void with_model(const std::string& model, F&& f) {
   throw py::value_error("unknown model " + model);
 }
 
-/// The same, for arrays of a type by its name; those of two bytes if the engine has `halves`.
+/// Calls f with an element of the arrays' type, by its name; types of two bytes if the engine has `halves`.
 template <class Engine, class F>
-void with_neuron(const std::string& model, const std::string& type_name, F&& f) {
-  if (type_name == "float32") return with_model<float>(model, f);
-  if (type_name == "float64") return with_model<double>(model, f);
+void with_type(const std::string& type_name, F&& f) {
+  if (type_name == "float32") return f(float{});
+  if (type_name == "float64") return f(double{});
   if constexpr (Engine::halves) {
-    if (type_name == "float16") return with_model<float16>(model, f);
-    if (type_name == "bfloat16") return with_model<bfloat16>(model, f);
+    if (type_name == "float16") return f(float16{});
+    if (type_name == "bfloat16") return f(bfloat16{});
   }
   throw py::type_error("no kernels for arrays of " + type_name);
+}
+
+/// Calls f with a default neuron of the model for arrays of a type.
+template <class Engine, class F>
+void with_neuron(const std::string& model, const std::string& type_name, F&& f) {
+  with_type<Engine>(type_name, [&]<class S>(S) { with_model<S>(model, f); });
 }
 
 /// `Engine`, here and in backward(): where a call runs, made from the last argument. It has `memory(workspace(...))`, which keeps a
@@ -286,6 +292,66 @@ void backward(const std::string& model, const std::string& type_name, const Size
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
     engine.check(
         without_lock([&] { return engine.backward(layout, neuron, static_cast<Method>(method), bend, arrays, memory.workspace()); }));
+  });
+}
+
+template <class S>
+Delay<S> to_delay(const py::handle& steps, std::int64_t most) {
+  return {to_param<arithmetic_t<S>>(steps), most};
+}
+
+/// The size of a delay's state.
+inline std::int64_t delay_state_size(std::int64_t most, std::int64_t neurons) {
+  std::int64_t entries, size;
+  if (__builtin_add_overflow(most, 1, &entries) || !multiply(entries, neurons, size)) {
+    throw py::value_error("expected a state of a size that memory can have");
+  }
+  return size;
+}
+
+template <class Engine>
+void delay(const std::string& type_name, const Sizes& sizes, const py::object& steps, std::int64_t most, const py::object& x,
+           const py::object& initial, const py::object& output, const py::object& final, const py::object& where) {
+  const FloatingPointMode mode;   // numbers are rounded to the arrays' type
+  with_type<Engine>(type_name, [&]<class S>(S) {
+    using V = arithmetic_t<S>;
+    const Delay<S> delays = to_delay<S>(steps, most);
+    const Layout layout{sizes[0], sizes[1], sizes[2]};
+    const auto [neurons, elements] = Counts(layout);
+    const std::int64_t of_state = delay_state_size(most, neurons);
+    typename Delay<S>::Forward arrays;
+    arrays.x = pointer<const S>(x, elements);
+    arrays.initial = pointer<const V>(initial, of_state);
+    arrays.output = pointer<S>(output, elements);
+    arrays.final = pointer<V>(final, of_state);
+    const Engine engine(where);
+    const auto memory = engine.memory(engine.workspace(layout, delays, arrays));
+    engine.check(without_lock([&] { return engine.delay(layout, delays, arrays, memory.workspace()); }));
+  });
+}
+
+template <class Engine>
+void delay_adjoint(const std::string& type_name, const Sizes& sizes, const py::object& steps, std::int64_t most,
+                   const py::object& grad_output, const py::object& x, const py::object& initial, const py::object& grad_final,
+                   const py::object& grad_x, const py::object& grad_initial, const py::object& grad_steps, const py::object& where) {
+  const FloatingPointMode mode;   // numbers are rounded to the arrays' type
+  with_type<Engine>(type_name, [&]<class S>(S) {
+    using V = arithmetic_t<S>;
+    const Delay<S> delays = to_delay<S>(steps, most);
+    const Layout layout{sizes[0], sizes[1], sizes[2]};
+    const auto [neurons, elements] = Counts(layout);
+    const std::int64_t of_state = delay_state_size(most, neurons);
+    typename Delay<S>::Backward arrays;
+    arrays.grad_output = pointer<const S>(grad_output, elements);
+    arrays.x = pointer<const S>(x, elements);
+    arrays.initial = pointer<const V>(initial, of_state);
+    arrays.grad_final = pointer<const V>(grad_final, of_state);
+    arrays.grad_x = pointer<S>(grad_x, elements);
+    arrays.grad_initial = pointer<V>(grad_initial, of_state);
+    arrays.grad_steps = pointer<double>(grad_steps, delays.steps.count);
+    const Engine engine(where);
+    const auto memory = engine.memory(engine.workspace(layout, delays, arrays));
+    engine.check(without_lock([&] { return engine.delay_adjoint(layout, delays, arrays, memory.workspace()); }));
   });
 }
 

@@ -49,6 +49,14 @@ class OnStream {
   exodus::Status backward(const Arguments&... arguments) const {
     return exodus::cuda::backward(arguments..., stream_);
   }
+  template <class... Arguments>
+  exodus::Status delay(const Arguments&... arguments) const {
+    return exodus::cuda::delay(arguments..., stream_);
+  }
+  template <class... Arguments>
+  exodus::Status delay_adjoint(const Arguments&... arguments) const {
+    return exodus::cuda::delay_adjoint(arguments..., stream_);
+  }
   static void check(exodus::Status status) { exodus::python::check(status, exodus::cuda::last_error()); }
 
  private:
@@ -101,6 +109,8 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of exodus_core; use the package's functions, which check their arguments.";
   m.def("forward", &exodus::python::forward<OnStream>);
   m.def("backward", &exodus::python::backward<OnStream>);
+  m.def("delay", &exodus::python::delay<OnStream>);
+  m.def("delay_adjoint", &exodus::python::delay_adjoint<OnStream>);
   m.def("decay", &decay);
   m.def("rotation", &rotation);
   m.def("wait", &wait);

@@ -5,6 +5,7 @@ the spikes and returns `Gradients`, by EXODUS, SLAYER or BPTT. For torch see ``e
 """
 
 from . import _core, cuda, kernel, surrogate
+from ._delay import Delayed, DelayGradients, delay, delay_adjoint
 from ._run import Filtered, Gradients, Trace, backward, forward, growth, kernel_filter, kernel_filter_adjoint
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
@@ -34,6 +35,8 @@ __all__ = [
     "AdLIFState",
     "CubaLIF",
     "CubaLIFState",
+    "DelayGradients",
+    "Delayed",
     "ExpLeak",
     "ExpLeakState",
     "Filtered",
@@ -48,6 +51,8 @@ __all__ = [
     "__version__",
     "backward",
     "cuda",
+    "delay",
+    "delay_adjoint",
     "forward",
     "get_num_threads",
     "growth",

@@ -42,6 +42,31 @@ def backward(
     grad_taps: Arrays,
     threads: int,
 ) -> None: ...
+def delay(
+    type_name: str,
+    sizes: tuple[int, int, int],
+    steps: Param,
+    most: int,
+    x: Array,
+    initial: Array,
+    output: Array,
+    final: Array,
+    threads: int,
+) -> None: ...
+def delay_adjoint(
+    type_name: str,
+    sizes: tuple[int, int, int],
+    steps: Param,
+    most: int,
+    grad_output: Array,
+    x: Array,
+    initial: Array,
+    grad_final: Array,
+    grad_x: Array,
+    grad_initial: Array,
+    grad_steps: Array,
+    threads: int,
+) -> None: ...
 def evaluate(
     type_name: str,
     surrogate: Bend,

@@ -12,5 +12,6 @@
 /// alone: all else is float, and so is what a neuron computes.
 #pragma once
 
+#include "cuda_delay.hpp"
 #include "cuda_functions.hpp"
 #include "exodus.hpp"

@@ -54,11 +54,6 @@ EXODUS_SCALAR double exp_nonpositive(double x) {
   return exponential * power_of_two(exponent - rest) * power_of_two(rest);
 }
 
-/// Of element j of decay()'s arrays.
-EXODUS_SCALAR double value_of(const Param<double>& p, std::int64_t j) {
-  return p.data == nullptr ? p.value : p.data[j / p.repeat % p.count];
-}
-
 /// The decay of a step of length dt. It lies in [0, 1]; NaN where dt / tau is NaN.
 EXODUS_SCALAR double decay(double dt, double tau) {
   return exp_nonpositive(-(dt / tau));

@@ -24,6 +24,7 @@
 
 #include "alif.hpp"
 #include "cuba_lif.hpp"
+#include "delay.hpp"
 #include "exp_leak.hpp"
 #include "functions.hpp"
 #include "kernel_filter.hpp"

@@ -78,6 +78,12 @@ struct Param {
   constexpr Param(const V* values, std::int64_t n, std::int64_t each = 1) : data(values), count(n), repeat(each) {}
 };
 
+/// The value of neuron j (of decay(): of element j).
+template <class V>
+EXODUS_SCALAR V value_of(const Param<V>& p, std::int64_t j) {
+  return p.data == nullptr ? p.value : p.data[j / p.repeat % p.count];
+}
+
 /// The taps of a FIR kernel, newest input first: neuron j's tap k is data[k*count + (j / repeat) % count].
 template <class V>
 struct Taps {

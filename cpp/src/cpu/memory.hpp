@@ -201,5 +201,49 @@ struct BackwardMemory {
         fir(carver, roles, lanes, segment, bptt) {}
 };
 
+/// Of the integers as wide as V.
+template <class V>
+struct IntegerOf {
+  using type = std::int32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = std::int64_t;
+};
+
+constexpr int max_shift_stages = 10;   // of a shifter, whose delays are below 2^stages
+
+constexpr int shift_stages(std::int64_t longest) {
+  int stages = 0;
+  while (stages < max_shift_stages && longest >> stages != 0) ++stages;
+  return stages;
+}
+
+/// Of a delay, as lanes: each one's delay, its whole part also in the width of V and as a place; values of two steps, zeros, sums of
+/// terms; the first lane of each run of equal delays; what a shifter of delays up to `most` keeps.
+template <class V>
+struct DelayMemory {
+  std::int64_t *whole, *offset, *runs;
+  typename IntegerOf<V>::type* bits;
+  V *fraction, *near, *far, *zeros;
+  double* sums;
+  LaneArrays<V> shifted;
+
+  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t most) {
+    lanes = lanes < block_lanes ? block_lanes : lanes;
+    whole = carver.take<std::int64_t>(lanes);
+    offset = carver.take<std::int64_t>(lanes);
+    runs = carver.take<std::int64_t>(lanes + 1);
+    bits = carver.take<typename IntegerOf<V>::type>(lanes);
+    fraction = carver.take<V>(lanes);
+    near = carver.take<V>(lanes);
+    far = carver.take<V>(lanes);
+    zeros = carver.take<V>(lanes);
+    sums = carver.take<double>(lanes);
+    shifted.stride = lane_stride<V>(lanes);
+    shifted.first = carver.take<V>((std::int64_t{1} << shift_stages(most)) * shifted.stride);
+  }
+};
+
 }   // namespace
 }   // namespace exodus::cpu

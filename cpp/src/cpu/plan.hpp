@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../call.hpp"
+#include "exodus/delay.hpp"
 
 namespace exodus::cpu {
 
@@ -55,6 +56,29 @@ struct BackwardPlan : BackwardCall<V> {
   std::size_t slot_bytes = 0;
 };
 
+/// A delay, or its adjoint: the same with time running backwards, from the gradient of the output to that of the input.
+template <class V>
+struct DelayPlan {
+  Layout layout;
+  Param<V> steps;
+  std::int64_t most = 0;
+  bool backwards = false;
+  const V* from = nullptr;      ///< what is delayed: x, or dL/dy; null is zero
+  const V* before = nullptr;    ///< it before the first step, most + 1 entries; null is zero, and always in the adjoint
+  V* to = nullptr;              ///< y, or dL/dx
+  V* final = nullptr;           ///< forward: the last steps of x
+  const V* direct = nullptr;    ///< adjoint: dL/d(final state), which the last most + 1 steps of x get as well
+  V* grad_initial = nullptr;    ///< adjoint
+  const V* x = nullptr;         ///< adjoint, with `sums`: the input
+  const V* initial = nullptr;   ///< and before step 0
+  double* sums = nullptr;       ///< adjoint: per neuron, the gradient of its own delay
+  std::int64_t lanes = 0;       ///< of a row: neurons of an outer index, or 0: rows are whole outer indices, so many:
+  std::int64_t outers = 0;
+  bool stream = false;
+  char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (DelayMemory)
+  std::size_t slot_bytes = 0;
+};
+
 /// Whether any parameter's gradient is wanted.
 template <class V>
 static inline bool wants_terms(const BackwardPlan<V>& plan) {
@@ -69,6 +93,7 @@ struct Kernels {
   void (*forward)(const ForwardPlan<V>&, std::int64_t row, int thread);
   void (*backward)(const BackwardPlan<V>&, std::int64_t row, int thread);
   void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential, V* h);
+  void (*delay)(const DelayPlan<V>&, std::int64_t row, int thread);
 };
 
 /// What an object file compiled for one instruction set exports.

@@ -4,11 +4,10 @@
 
 #include "checks.hpp"
 #include "fir.hpp"
+#include "items.hpp"
 
 namespace exodus::cuda {
 namespace {
-
-constexpr int reduce_threads = 128;
 
 /// The sum over every `stride`-th neuron of value c, from the `begin`-th on; the values of a row come after those of the row before.
 EXODUS_DEVICE_SCALAR double sum_of(const double* sums, std::int64_t neurons, const Repeats& shape, std::int64_t c, std::int64_t begin,
@@ -28,22 +27,21 @@ EXODUS_DEVICE_SCALAR void write_sum(double* out, double total, int sign, bool ad
 }
 
 /// A thread for each value: few neurons have it.
-EXODUS_KERNEL(reduce_threads)
+EXODUS_KERNEL(item_threads)
 sum_few_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds, std::int64_t values) {
-  for (std::int64_t c = std::int64_t{blockIdx.x} * reduce_threads + threadIdx.x; c < values;
-       c += std::int64_t{gridDim.x} * reduce_threads) {
+  for (std::int64_t c = std::int64_t{blockIdx.x} * item_threads + threadIdx.x; c < values; c += std::int64_t{gridDim.x} * item_threads) {
     write_sum(out + c, sum_of(sums, neurons, shape, c, 0, 1), sign, adds);
   }
 }
 
 /// A block for each value: each of its threads takes every so many of the neurons that have it; then they add up in pairs.
-EXODUS_KERNEL(reduce_threads)
+EXODUS_KERNEL(item_threads)
 sum_many_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds, std::int64_t values) {
-  constexpr int warps = reduce_threads / warp_threads;
+  constexpr int warps = item_threads / warp_threads;
   EXODUS_SHARED(double, of_warps, warps);
   const int thread = static_cast<int>(threadIdx.x);
   for (std::int64_t c = blockIdx.x; c < values; c += gridDim.x) {
-    double total = sum_of(sums, neurons, shape, c, thread, reduce_threads);
+    double total = sum_of(sums, neurons, shape, c, thread, item_threads);
     for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
     if (thread % warp_threads == 0) of_warps[thread / warp_threads] = total;
     __syncthreads();
@@ -56,14 +54,6 @@ sum_many_kernel(const double* sums, std::int64_t neurons, const Repeats shape, d
   }
 }
 
-/// The threads of a grid take what there is in turn.
-EXODUS_DEVICE_SCALAR std::int64_t first_item() {
-  return std::int64_t{blockIdx.x} * reduce_threads + threadIdx.x;
-}
-EXODUS_DEVICE_SCALAR std::int64_t next_item() {
-  return std::int64_t{gridDim.x} * reduce_threads;
-}
-
 template <class V>
 EXODUS_DEVICE_SCALAR std::int64_t place_of(const FirAfter<V>& fir, std::int64_t neuron, std::int64_t step) {
   const std::int64_t outer = quotient(neuron, fir.inner);
@@ -72,7 +62,7 @@ EXODUS_DEVICE_SCALAR std::int64_t place_of(const FirAfter<V>& fir, std::int64_t 
 
 /// A thread for each neuron and step from `begin` on, before step 0 too.
 template <class V>
-EXODUS_KERNEL(reduce_threads)
+EXODUS_KERNEL(item_threads)
 correlate_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir, std::int64_t begin, std::int64_t end) {
   const std::int64_t neurons = fir.neurons.value;
   for (std::int64_t item = first_item(); item < (end - begin) * neurons; item += next_item()) {
@@ -93,7 +83,7 @@ correlate_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir, std::int64_t begin, std::
 
 /// A thread for each neuron and tap.
 template <class V>
-EXODUS_KERNEL(reduce_threads)
+EXODUS_KERNEL(item_threads)
 sum_taps_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir) {
   constexpr std::int64_t terms_steps = 32;   // summed in V before they go to the double
   const std::int64_t neurons = fir.neurons.value;
@@ -115,22 +105,18 @@ sum_taps_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir) {
 }
 
 /// A thread for each decay.
-EXODUS_KERNEL(reduce_threads)
+EXODUS_KERNEL(item_threads)
 decay_kernel(EXODUS_GRID_CONSTANT Param<double> dt, EXODUS_GRID_CONSTANT Param<double> tau, std::int64_t count, double* decays) {
   for (std::int64_t k = first_item(); k < count; k += next_item()) decays[k] = exodus::decay(value_of(dt, k), value_of(tau, k));
 }
 
 /// A thread for each angle.
-EXODUS_KERNEL(reduce_threads)
+EXODUS_KERNEL(item_threads)
 rotation_kernel(EXODUS_GRID_CONSTANT Param<double> angle, std::int64_t count, double* cosines, double* sines) {
   for (std::int64_t k = first_item(); k < count; k += next_item()) {
     const Rotation turned = exodus::rotation(value_of(angle, k));
     cosines[k] = turned.cosine, sines[k] = turned.sine;
   }
-}
-
-std::int64_t blocks_of(std::int64_t items) {
-  return blocks_for((items + reduce_threads - 1) / reduce_threads);
 }
 
 }   // namespace
@@ -139,8 +125,8 @@ Status reduce(const double* sums, std::int64_t neurons, Repeats shape, double* o
               std::int64_t rows) {
   const bool few = neurons / shape.count <= warp_threads;
   const std::int64_t values = shape.count * rows;
-  return launch(few ? sum_few_kernel : sum_many_kernel, {few ? blocks_of(values) : blocks_for(values), reduce_threads}, stream, sums,
-                neurons, shape, out, sign, adds, values);
+  return launch(few ? sum_few_kernel : sum_many_kernel, {few ? blocks_of(values) : blocks_for(values), item_threads}, stream, sums, neurons,
+                shape, out, sign, adds, values);
 }
 
 template <class V>
@@ -148,12 +134,12 @@ Status correlate(const FirAfter<V>& fir, cudaStream_t stream) {
   const bool of_history = fir.role.grad_initial != nullptr || fir.grad_last != nullptr;
   const std::int64_t begin = of_history ? 1 - fir.lead - fir.role.taps.length : 0, end = fir.grad_inputs != nullptr ? fir.layout.time : 0;
   if (begin == end) return Status::ok;
-  return launch(correlate_kernel<V>, {blocks_of((end - begin) * fir.neurons.value), reduce_threads}, stream, fir, begin, end);
+  return launch(correlate_kernel<V>, {blocks_of((end - begin) * fir.neurons.value), item_threads}, stream, fir, begin, end);
 }
 
 template <class V>
 Status sum_taps(const FirAfter<V>& fir, cudaStream_t stream) {
-  return launch(sum_taps_kernel<V>, {blocks_of(fir.role.taps.length * fir.neurons.value), reduce_threads}, stream, fir);
+  return launch(sum_taps_kernel<V>, {blocks_of(fir.role.taps.length * fir.neurons.value), item_threads}, stream, fir);
 }
 
 template Status correlate(const FirAfter<float>&, cudaStream_t);
@@ -168,7 +154,7 @@ Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t cou
   if (decays == nullptr) return Status::null_pointer;
   const DeviceOf device(decays);
   if (!device.ok()) return Status::cuda;
-  return launch(decay_kernel, {blocks_of(count), reduce_threads}, stream, dt, tau, count, decays);
+  return launch(decay_kernel, {blocks_of(count), item_threads}, stream, dt, tau, count, decays);
 }
 
 Status rotation(const Param<double>& angle, std::int64_t count, double* cosines, double* sines, Stream stream) noexcept {
@@ -178,7 +164,7 @@ Status rotation(const Param<double>& angle, std::int64_t count, double* cosines,
   if (cosines == nullptr || sines == nullptr) return Status::null_pointer;
   const DeviceOf device(cosines);
   if (!device.ok()) return Status::cuda;
-  return launch(rotation_kernel, {blocks_of(count), reduce_threads}, stream, angle, count, cosines, sines);
+  return launch(rotation_kernel, {blocks_of(count), item_threads}, stream, angle, count, cosines, sines);
 }
 
 Status wait(const void* memory, Stream stream) noexcept {

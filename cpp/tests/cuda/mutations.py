@@ -75,7 +75,11 @@ def compile_commands(build):
         if "cuda_shim" in output:
             target = re.search(r"(cuda_shim(_\w+)?)\.dir", output)[1]
             directory = entry["directory"]
-            words[target] = (command[: command.index("-o")], directory, f"{directory}/{output}")
+            words[target, Path(entry["file"]).name] = (
+                command[: command.index("-o")],
+                directory,
+                f"{directory}/{output}",
+            )
     return words
 
 
@@ -90,12 +94,13 @@ def noticed(change, build, words):
         lines[number - 1] = changed
         (copy / path.name).write_text("\n".join(lines) + "\n")
         objects = []
-        for target, source in [("cuda_shim", "common.cu"), *((f"cuda_shim_{m}", "model.cu") for m in models)]:
-            command, directory, unchanged = words[target]
+        shared = [("cuda_shim", source) for source in ("common.cu", "delay.cu")]
+        for target, source in [*shared, *((f"cuda_shim_{m}", "model.cu") for m in models)]:
+            command, directory, unchanged = words[target, source]
             if path.suffix == ".cu" and path.name != source:
                 objects.append(unchanged)
                 continue
-            objects.append(f"{scratch}/{target}.o")
+            objects.append(f"{scratch}/{target}_{source}.o")
             compiled = [*command, "-w", "-o", objects[-1], "-c", str(copy / source)]
             if subprocess.run(compiled, cwd=directory, capture_output=True).returncode != 0:
                 return "does not compile"
@@ -113,7 +118,9 @@ def noticed(change, build, words):
         link += ["-lexodus_core", f"-Wl,-rpath,{build}", "-lgtest", "-lpthread", "-o", program]
         subprocess.run(link, check=True)
         types = ("float", "double", "float16", "bfloat16")
-        filters = ":".join(f"*{model}_{name}.*" for model in models for name in types) + ":CudaTaps*"
+        filters = (
+            ":".join(f"*{model}_{name}.*" for model in models for name in types) + ":CudaTaps*:CudaDelay*"
+        )
         environment = os.environ | {"ASAN_OPTIONS": "detect_stack_use_after_return=0"}
         run = [program, f"--gtest_filter={filters}", "--gtest_fail_fast"]
         try:

@@ -1,8 +1,9 @@
 """Spiking layers for torch: autograd through the C++ kernels.
 
 ``spike`` is the function; ``LIF``, ``IF``, ``CubaLIF``, ``ALIF``, ``SRM``, ``ExpLeak``, ``StateSpace``,
-``AdLIF`` and ``ResonateAndFire`` are the modules; ``kernel_filter`` and ``growth`` are those of
-``exodus_core``, on tensors. The kernels get tensors by address and link nothing of torch, so any torch does.
+``AdLIF`` and ``ResonateAndFire`` are the modules; ``Delay`` delays its input; ``kernel_filter``, ``delay``
+and ``growth`` are those of ``exodus_core``, on tensors.
+The kernels get tensors by address and link nothing of torch, so any torch does.
 """
 
 try:
@@ -12,6 +13,7 @@ except ImportError as error:
 
 from .. import coupled as _coupled
 from .. import neurons as _neurons
+from ._delay import Delay, delay
 from ._function import Trace, growth, kernel_filter, spike
 from ._modules import (
     ALIF,
@@ -34,11 +36,13 @@ __all__ = [
     "SRM",
     "AdLIF",
     "CubaLIF",
+    "Delay",
     "ExpLeak",
     "Layer",
     "ResonateAndFire",
     "StateSpace",
     "Trace",
+    "delay",
     "from_neuron",
     "growth",
     "kernel_filter",

@@ -155,6 +155,15 @@ class _DifferentiatedOnce(torch.autograd.Function):
         raise RuntimeError("the gradient of a spiking layer cannot be differentiated twice")
 
 
+def differentiable_once(results: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """A backward pass's results, of which a second derivative is an error."""
+    if not torch.is_grad_enabled():
+        return results
+    # create_graph=True. torch's once_differentiable would silently leave out what depends on the inputs.
+    anchor = torch.zeros((), requires_grad=True)
+    return tuple(None if r is None else _DifferentiatedOnce.apply(anchor, r) for r in results)
+
+
 class _Spike(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -191,12 +200,7 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        results = _Spike._gradients(ctx, grads)
-        if not torch.is_grad_enabled():
-            return results
-        # create_graph=True. torch's once_differentiable would silently leave out what depends on the inputs.
-        anchor = torch.zeros((), requires_grad=True)
-        return tuple(None if r is None else _DifferentiatedOnce.apply(anchor, r) for r in results)
+        return differentiable_once(_Spike._gradients(ctx, grads))
 
     @staticmethod
     @torch.no_grad()

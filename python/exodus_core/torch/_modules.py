@@ -45,6 +45,22 @@ def _expanded(name: str, value: Tensor, shape: Any, leading: int) -> Tensor:
         ) from None
 
 
+def check_time_dim(time_dim: Any) -> None:
+    """Check a layer's dimension of time."""
+    if isinstance(time_dim, bool) or not isinstance(time_dim, int):
+        raise TypeError(f"time_dim must be an integer, got {time_dim!r}")
+
+
+def loads_finite(state_dict: Any, prefix: str, names: Iterable[str], errors: list[str]) -> bool:
+    """Whether the values that a layer is to load are finite; if not, an error is added that names one."""
+    for name in names:
+        value = state_dict.get(prefix + name)
+        if isinstance(value, Tensor) and not value.is_meta and not bool(torch.isfinite(value).all()):
+            errors.append(f"{prefix}{name} must be finite, got {value}")
+            return False
+    return True
+
+
 def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
     """A layer's ``__init__``: it takes the keywords of the descriptor and the layer, and tells ``help``."""
     layers = [p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY]
@@ -106,8 +122,7 @@ class Layer(nn.Module):
         if output not in OUTPUTS or (output == "spikes" and not neuron._fires):
             allowed = OUTPUTS if neuron._fires else OUTPUTS[1:]
             raise ValueError(f"output must be one of {', '.join(map(repr, allowed))}, got {output!r}")
-        if isinstance(time_dim, bool) or not isinstance(time_dim, int):
-            raise TypeError(f"time_dim must be an integer, got {time_dim!r}")
+        check_time_dim(time_dim)
         check_algorithm(method, surrogate)
         self.time_dim, self.output = time_dim, output
         self._method, self.surrogate = method, surrogate
@@ -319,13 +334,8 @@ class Layer(nn.Module):
         return type(arrays)(*(torch.from_numpy(array).to(place) for array in arrays))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        errors = args[-1]
-        for name in self._own_values():
-            value = state_dict.get(prefix + name)
-            if isinstance(value, Tensor) and not value.is_meta and not bool(torch.isfinite(value).all()):
-                errors.append(f"{prefix}{name} must be finite, got {value}")
-                return
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        if loads_finite(state_dict, prefix, self._own_values(), args[-1]):
+            super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _own_values(self) -> list[str]:
         """The parameters behind the learnt values; those of a surrogate are not the layer's to check."""

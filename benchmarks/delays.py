@@ -1,0 +1,78 @@
+"""Delays against memory bandwidth: the share of the time that a plain stream over the same bytes would take.
+
+As bandwidth.py: the bound is the faster of plain and streaming stores, everything is measured in turn in one
+run, best rounds and medians. The adjoint of the input alone (dx) has the bytes of the forward pass; with the
+gradient of the delay (dx, dt) it reads the input as well.
+
+    python benchmarks/delays.py [--threads 2] [--rounds 30] [--steps 250 --batch 32 --neurons 1024 --most 25]
+"""
+
+import argparse
+import ctypes
+
+import numpy as np
+from bandwidth import address, compare
+from native import build
+
+import exodus_core as ec
+from exodus_core._arrays import arrange
+from exodus_core._delay import bind_delay
+
+
+def calls(x, grad, delay, most, time_axis):
+    """The kernels' calls, into arrays that are reused, by pass; and the array that they write."""
+    array, arrangement = arrange("x", x, time_axis)
+    bound = bind_delay(arrangement, delay, most, "float32")
+    output, sums = arrangement.empty("float32"), np.empty(bound.steps.count)
+    kernels, common = arrangement.backend.kernels, ("float32", arrangement.sizes)
+    steps = bound.steps.argument(arrangement.backend)
+
+    def forward():
+        kernels.delay(*common, steps, most, array, None, output, None, 0)
+
+    def adjoint(x, grad_steps):
+        kernels.delay_adjoint(*common, steps, most, grad, x, None, None, output, None, grad_steps, 0)
+
+    passes = {
+        "forward": forward,
+        "dx": lambda: adjoint(None, None),
+        "dx, dt": lambda: adjoint(array, sums),
+    }
+    return passes, output
+
+
+def bounds(library, x, grad, output, name, threads):
+    count = ctypes.c_int64(x.size // 8 * 8)
+    if name == "dx, dt":
+        stream, arrays = library.two_in_one_out, (x, grad, output)
+    else:
+        stream, arrays = library.one_in_one_out, (x, output)
+    addresses = [address(array) for array in arrays]
+    return [lambda around=around: stream(*addresses, count, threads, around) for around in (0, 1)]
+
+
+def main():
+    """Print a line for each layout and pass."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    for name, default in dict(threads=2, rounds=30, steps=250, batch=32, neurons=1024, most=25).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    ec.set_num_threads(arguments.threads)
+    library, draw = build("stream"), np.random.default_rng(0)
+    t, b, n, most = arguments.steps, arguments.batch, arguments.neurons, arguments.most
+    each = draw.uniform(0, most, n).astype(np.float32)
+    print(f"delays up to {most}, float32, {t} steps x {b} x {n}, {arguments.threads} threads, {ec.isa()}")
+    print(f"{'layout':12s} {'delay':12s} {'pass':8s} {'best':>6s} {'median':>7s} {'median':>8s}")
+    layouts = {"time first": ((t, b, n), 0), "batch first": ((b, t, n), 1), "time last": ((b, n, t), 2)}
+    for layout, (shape, time_axis) in layouts.items():
+        x, grad = (draw.normal(size=shape).astype(np.float32) for _ in range(2))
+        for kind, delay in {"one": most * 0.3, "whole, one": most // 2, "each its own": each}.items():
+            passes, output = calls(x, grad, delay, most, time_axis)
+            for name, call in passes.items():
+                limits = bounds(library, x, grad, output, name, arguments.threads)
+                best, median, seconds = compare(limits, call, arguments.rounds)
+                print(f"{layout:12s} {kind:12s} {name:8s} {best:6.2f} {median:7.2f} {1e3 * seconds:8.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+/// @file
+/// The exported functions of delays: checks, partition of the work, the sum of the delay's gradient.
+#include "exodus/delay.hpp"
+
+#include "../checks.hpp"
+#include "../floating_point.hpp"
+#include "threads.hpp"
+#include "work.hpp"
+
+namespace exodus {
+namespace {
+
+/// Neurons of a row: a page of every array per step at most. Where each has a delay of its own, so many that what a shifter keeps stays in
+/// the first-level cache, or, if they would be too few for memory to be read at speed, in the second. 0: the inner axis is too short for
+/// that, rows are whole outer indices.
+template <class V>
+std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads) {
+  constexpr std::int64_t first_cache = 32 << 10, second_cache = 256 << 10, line = 64, enough = 256;
+  if (layout.inner < line) return 0;
+  const bool shared = delays.steps.count == 1 || delays.steps.repeat >= enough;
+  const std::int64_t kept = shared ? 1 : std::int64_t{1} << cpu::shift_stages(delays.most);
+  const auto fitting = [&](std::int64_t cache) { return cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line; };
+  std::int64_t lanes = fitting(first_cache);
+  if (lanes < enough) lanes = fitting(second_cache) < enough ? fitting(second_cache) : enough;
+  lanes = lanes < line ? line : (lanes < cpu::max_row_lanes<V> ? lanes : cpu::max_row_lanes<V>);
+  const std::int64_t share = ceil_div(ceil_div(layout.inner, ceil_div(threads, layout.outer)), line) * line;
+  return lanes < share ? lanes : share;
+}
+
+/// Whole outer indices of a row: enough work that a thread is worth asking for it.
+std::int64_t row_outers(const Layout& layout) {
+  constexpr std::int64_t elements = 16384, most = 1024;
+  const std::int64_t neurons = elements / layout.time < most ? elements / layout.time : most, outers = neurons / layout.inner;
+  return outers < 1 ? 1 : outers;
+}
+
+std::int64_t row_count(const Layout& layout, std::int64_t lanes) {
+  return lanes > 0 ? layout.outer * ceil_div(layout.inner, lanes) : ceil_div(layout.outer, row_outers(layout));
+}
+
+/// Of a slot, whatever the number of threads.
+template <class V>
+std::size_t slot_size(const Layout& layout, const Delay<V>& delays) {
+  const std::int64_t lanes = row_lanes(layout, delays, 1);
+  return bytes_of([&](cpu::Carver& carver) {
+    cpu::DelayMemory<V>(carver, lanes > 0 ? lanes : row_outers(layout) * layout.inner, lanes > 0 ? delays.most : 0);
+  });
+}
+
+template <class S>
+std::size_t bytes_for(const Layout& layout, const Delay<S>& delays, bool with_sums, int threads) {
+  if (check_delay(layout, delays) != Status::ok || empty(layout)) return 0;
+  threads = threads_for(layout, threads);
+  const std::int64_t rows = row_count(layout, row_lanes(layout, delays, threads));
+  const std::size_t slots = static_cast<std::size_t>(rows < threads ? rows : threads) * slot_size(layout, delays);
+  return slots + (with_sums ? static_cast<std::size_t>(layout.outer * layout.inner) * sizeof(double) : 0);
+}
+
+/// Whether few cache lines are written in parts, as a line is where a step's row or an outer index ends within it. Written around the
+/// caches, such a line goes to memory more than once: arrays with time last then took twice as long.
+template <class V>
+bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
+  constexpr std::int64_t line = 64 / sizeof(V), many = 1024 * line;
+  return lanes > 0 ? layout.inner % line == 0 : layout.time * layout.inner >= many;
+}
+
+/// Cuts a pass into rows and runs it in what the workspace has beyond the sums.
+template <class V>
+void run(cpu::DelayPlan<V>& plan, const cpu::Kernels<V>& kernels, const Workspace& workspace) {
+  const Delay<V> delays{plan.steps, plan.most};
+  const std::size_t slot = slot_size(plan.layout, delays);
+  const std::size_t sums = plan.sums == nullptr ? 0 : static_cast<std::size_t>(plan.layout.outer * plan.layout.inner) * sizeof(double);
+  const int threads = threads_with_slots(threads_for(plan.layout, workspace.threads), slot, workspace.bytes - sums);
+  plan.lanes = row_lanes(plan.layout, delays, threads);
+  plan.outers = row_outers(plan.layout);
+  plan.stream = writes_whole_lines<V>(plan.layout, plan.lanes) && beyond_caches(plan.layout, 2 * sizeof(V));
+  plan.slots = static_cast<char*>(workspace.data) + sums;
+  plan.slot_bytes = slot;
+  auto task = [&](std::int64_t row, int thread) { kernels.delay(plan, row, thread); };
+  cpu::parallel_for(row_count(plan.layout, plan.lanes), threads, task);
+}
+
+template <class S>
+Status check(const Workspace& workspace, const Layout& layout, const Delay<S>& delays, bool with_sums) {
+  if (workspace.bytes < bytes_for(layout, delays, with_sums, 1)) return Status::workspace_too_small;
+  return workspace.data == nullptr ? Status::null_pointer : Status::ok;
+}
+
+template <class S>
+cpu::DelayPlan<S> plan_of(const Layout& layout, const Delay<S>& delays) {
+  cpu::DelayPlan<S> plan;
+  plan.layout = layout;
+  plan.steps = delays.steps;
+  plan.most = delays.most;
+  return plan;
+}
+
+}   // namespace
+
+template <class S>
+Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays, Workspace workspace) noexcept {
+  const cpu::Kernels<S>* const kernels = kernels_for<S>();
+  if (kernels == nullptr) return Status::unsupported;
+  if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
+  if (empty(layout)) return Status::ok;
+  if (arrays.x == nullptr) return Status::null_pointer;
+  if (const Status status = check(workspace, layout, delays, false); status != Status::ok) return status;
+  const FloatingPointMode mode;
+  cpu::DelayPlan<S> plan = plan_of(layout, delays);
+  plan.from = arrays.x;
+  plan.before = arrays.initial;
+  plan.to = arrays.output;
+  plan.final = arrays.final;
+  run(plan, *kernels, workspace);
+  return Status::ok;
+}
+
+template <class S>
+Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
+                     Workspace workspace) noexcept {
+  const cpu::Kernels<S>* const kernels = kernels_for<S>();
+  if (kernels == nullptr) return Status::unsupported;
+  if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
+  const bool with_sums = arrays.grad_steps != nullptr;
+  if (!empty(layout)) {
+    if (with_sums && arrays.x == nullptr) return Status::null_pointer;
+    if (const Status status = check(workspace, layout, delays, with_sums); status != Status::ok) return status;
+  }
+  const FloatingPointMode mode;
+  for (std::int64_t c = 0; with_sums && c < delays.steps.count; ++c) arrays.grad_steps[c] = 0;
+  if (empty(layout)) return Status::ok;
+  cpu::DelayPlan<S> plan = plan_of(layout, delays);
+  plan.backwards = true;
+  plan.from = arrays.grad_output;
+  plan.to = arrays.grad_x;
+  plan.direct = arrays.grad_final;
+  plan.grad_initial = arrays.grad_initial;
+  if (with_sums) {
+    plan.x = arrays.x;
+    plan.initial = arrays.initial;
+    plan.sums = static_cast<double*>(workspace.data);
+  }
+  run(plan, *kernels, workspace);
+  if (with_sums) add_reduced(arrays.grad_steps, plan.sums, layout.outer * layout.inner, delays.steps, +1);
+  return Status::ok;
+}
+
+template <class S>
+Workspace workspace(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward&, int threads) noexcept {
+  return {nullptr, bytes_for(layout, delays, false, threads), threads};
+}
+
+template <class S>
+Workspace workspace(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays, int threads) noexcept {
+  return {nullptr, bytes_for(layout, delays, arrays.grad_steps != nullptr, threads), threads};
+}
+
+#define EXODUS_INSTANTIATE(S)                                                                                                 \
+  template EXODUS_API Status delay<S>(const Layout&, const Delay<S>&, const Delay<S>::Forward&, Workspace) noexcept;          \
+  template EXODUS_API Status delay_adjoint<S>(const Layout&, const Delay<S>&, const Delay<S>::Backward&, Workspace) noexcept; \
+  template EXODUS_API Workspace workspace<S>(const Layout&, const Delay<S>&, const Delay<S>::Forward&, int) noexcept;         \
+  template EXODUS_API Workspace workspace<S>(const Layout&, const Delay<S>&, const Delay<S>::Backward&, int) noexcept;
+EXODUS_INSTANTIATE(float)
+EXODUS_INSTANTIATE(double)
+
+}   // namespace exodus

@@ -1,0 +1,74 @@
+/// @file
+/// What the exported functions of the CPU share: kernels, threads, slots, sums over neurons.
+#pragma once
+
+#include <type_traits>
+
+#include "exodus/functions.hpp"
+#include "isa.hpp"
+#include "memory.hpp"
+
+namespace exodus {
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
+template <class V>
+const cpu::Kernels<V>* kernels_for() {
+  const cpu::KernelTable* const table = cpu::kernels();
+  if (table == nullptr) return nullptr;
+  if constexpr (std::is_same_v<V, float>) {
+    return &table->f32;
+  } else {
+    return &table->f64;
+  }
+}
+
+/// Small work is done sooner than a thread wakes. `threads` 0: as many as set_num_threads() says.
+int threads_for(const Layout& layout, int threads) {
+  constexpr std::int64_t small = 16384;
+  if (layout.outer * layout.inner * layout.time < small) return 1;
+  return threads <= 0 ? get_num_threads() : (threads < cpu::max_threads ? threads : cpu::max_threads);
+}
+
+/// Streaming stores pay where the results would not stay in the last-level cache until somebody reads them. A constant, a core's usual
+/// share of it: what sysconf says was seen ten times too large on a virtual machine, and plain stores then take twice as long.
+bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
+  constexpr double cache = 16 << 20;
+  return static_cast<double>(layout.outer * layout.inner * layout.time) * static_cast<double>(bytes_per_element) > cache;
+}
+
+/// The bytes of the pieces that `take(carver)` takes.
+template <class Take>
+std::size_t bytes_of(Take take) {
+  cpu::Carver carver(nullptr);
+  take(carver);
+  return carver.bytes();
+}
+
+/// How many threads there are slots for.
+int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
+  const std::size_t slots = bytes / slot_bytes;
+  return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
+}
+
+/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in order of j.
+template <class V>
+void add_reduced(double* out, const double* sums, std::int64_t neurons, const Param<V>& p, int sign) {
+  if (p.count == 1) {
+    double total = 0;
+    for (std::int64_t j = 0; j < neurons; ++j) total += sums[j];
+    out[0] += sign * total;
+    return;
+  }
+  for (std::int64_t j = 0, c = 0; j < neurons; c = c + 1 == p.count ? 0 : c + 1) {
+    double total = 0;
+    for (const std::int64_t end = j + p.repeat < neurons ? j + p.repeat : neurons; j < end; ++j) total += sums[j];
+    out[c] += sign * total;
+  }
+}
+
+}   // namespace
+}   // namespace exodus

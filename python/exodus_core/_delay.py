@@ -1,0 +1,254 @@
+"""Delays of arrays: ``delay`` and its adjoint."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._arrays import Arrangement, BoundParameter, arrange, bind_parameter, require
+from ._backends import Array, ieee, on_device
+from ._run import ARITHMETIC, _check_not_torch
+from ._values import number, require_that
+
+_MOST_BYTES = 2**62  # of a state
+
+
+class Delayed(NamedTuple):
+    """What a delay made of an array.
+
+    Attributes
+    ----------
+    output : array
+        In the array's shape, dtype and memory order.
+    state : array
+        The last most + 1 steps of the input, newest first, before its other axes; the next call's ``state=``.
+        float64 of float64 data, else float32.
+    """
+
+    output: Array
+    state: Array
+
+
+class DelayGradients(NamedTuple):
+    """The gradients of a loss that reads a delayed array.
+
+    Attributes
+    ----------
+    x : array
+        dL/dx[m], in the array's shape, dtype and memory order.
+    delay : array
+        dL/dt, in the delay's own shape.
+    state : array
+        dL/d(initial state): the earlier chunk's ``grad_state=``.
+    """
+
+    x: Array
+    delay: Any
+    state: Array
+
+
+class BoundDelay(NamedTuple):
+    """A call's delays as the kernels take them, and that for which they were bound."""
+
+    arrangement: Arrangement
+    type_name: str  # of the array
+    steps: BoundParameter
+    most: int
+
+    @property
+    def arithmetic(self) -> str:
+        """The type of delays and states."""
+        return ARITHMETIC[self.type_name]
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The leading axis of a state."""
+        return (self.most + 1,)
+
+    def state(self, name: str, state: Any) -> Array | None:
+        """A state, or its gradient, as it lies for the kernels."""
+        if state is None:
+            return None
+        here = self.arrangement
+        shape = self.leading + here.neuron_shape
+        return here.place_neurons(require(name, state, shape, here, self.arithmetic))
+
+    def run(self, x: Array, initial: Array | None, threads: int, *, with_state: bool = True) -> Delayed:
+        """The forward pass, of an array that lies like the arrangement; an unwanted state is None."""
+        here, backend = self.arrangement, self.arrangement.backend
+        output = here.empty(self.type_name)
+        final = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
+        backend.kernels.delay(
+            self.type_name,
+            here.sizes,
+            self.steps.argument(backend),
+            self.most,
+            *map(backend.handle, (x, initial, output, final)),
+            backend.where(output, threads),
+        )
+        backend.finish(output)
+        return Delayed(output, final)
+
+    def run_adjoint(
+        self,
+        grad: Array | None,
+        x: Array | None,
+        initial: Array | None,
+        grad_final: Array | None,
+        threads: int,
+        *,
+        with_x: bool = True,
+        with_delay: bool = True,
+        with_state: bool = True,
+    ) -> DelayGradients:
+        """The adjoint, of arrays that lie like the arrangement; x is read by the gradient of the delay alone.
+
+        Gradients that are not wanted are None.
+        """
+        here, backend = self.arrangement, self.arrangement.backend
+        grad_x = here.empty(self.type_name) if with_x else None
+        grad_initial = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
+        sums = backend.empty((self.steps.count,), (0,), "float64") if with_delay else None
+        of_delay = (x, initial) if with_delay else (None, None)
+        some = next(array for array in (grad_x, grad_initial, sums) if array is not None)
+        backend.kernels.delay_adjoint(
+            self.type_name,
+            here.sizes,
+            self.steps.argument(backend),
+            self.most,
+            *map(backend.handle, (grad, *of_delay, grad_final, grad_x, grad_initial, sums)),
+            backend.where(some, threads),
+        )
+        backend.finish(some)
+        grad_delay = None
+        if sums is not None:
+            with ieee():
+                grad_delay = backend.convert(self.steps.gradient(sums, here), self.arithmetic)[()]
+        return DelayGradients(grad_x, grad_delay, grad_initial)
+
+
+def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
+    """A delay that a user gave, and the longest that its state is kept for."""
+    if most is not None:
+        if isinstance(most, bool) or not isinstance(most, (int, np.integer)):
+            raise TypeError(f"most must be an integer, got {most!r}")
+        if most < 0:
+            raise ValueError(f"most must be at least 0, got {most}")
+    if on_device(delay):  # its values are not read: that would wait
+        if most is None:
+            raise ValueError("most must be given with delays on a device, got None")
+        return delay, int(most)
+    value = number("delay", delay)
+    require_that("delay", value, value >= 0, "at least 0")
+    if most is None:
+        return value, math.ceil(np.max(value))
+    require_that("delay", value, value <= most, f"at most {most}, the longest (most=)")
+    return value, int(most)
+
+
+def bind_delay(arrangement: Arrangement, delay: Any, most: int, type_name: str) -> BoundDelay:
+    """Delays, which were checked, for an array that lies like this."""
+    neurons = math.prod(arrangement.neuron_shape)
+    if (most + 1) * max(neurons, 1) * np.dtype(np.float64).itemsize > _MOST_BYTES:
+        raise ValueError(f"most must be such that a state of most + 1 steps fits in memory, got {most}")
+    with ieee():
+        steps = bind_parameter("delay", delay, arrangement, ARITHMETIC[type_name])
+    return BoundDelay(arrangement, type_name, steps, most)
+
+
+def _bound(
+    x: Any, delay: Any, most: Any, time_axis: int | None, with_state: bool
+) -> tuple[Array, BoundDelay]:
+    """The array as it lies for the kernels, and its delays; all of them checked."""
+    if with_state and most is None:
+        raise ValueError("most must be given with a state, of most + 1 steps, got None")
+    array, arrangement = arrange("x", x, time_axis)
+    value, most = check_delay(delay, most)
+    return array, bind_delay(arrangement, value, most, arrangement.backend.type_name(array))
+
+
+def delay(
+    x: Array, delay: Any, *, most: int | None = None, time_axis: int | None = 0, state: Any = None
+) -> Delayed:
+    """Delay every neuron's input by a number of steps, whole or not (math.md, Recurrence and delays).
+
+    With t = k + f, k = floor(t), the output is linear between steps: output[n] = (1-f) x[n-k] + f x[n-k-1].
+    A whole delay reads x[n-k] alone.
+
+    Parameters
+    ----------
+    x : array
+        float32 or float64 (on a GPU float16 and bfloat16 too), time on `time_axis`. Any dense stride order
+        runs in place.
+    delay : float or array
+        In steps, from 0 to `most`. An array broadcasts against `x` without its time axis: one value per
+        channel of (T, B, C, H, W) has shape (C, 1, 1).
+    most : int, optional
+        The longest delay that the state is kept for. None is the longest of `delay`, rounded up; with a
+        `state`, and with delays on a GPU, it has to be given.
+    time_axis : int or None, optional
+        None delays a single step without a time axis.
+    state : array, optional
+        An earlier call's `state`, to go on; None is zeros.
+
+    Returns
+    -------
+    Delayed
+        Output and final state.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it.
+    """
+    _check_not_torch("x", x, "delay")
+    array, bound = _bound(x, delay, most, time_axis, state is not None)
+    return bound.run(array, bound.state("state", state), 0)
+
+
+def delay_adjoint(
+    grad: Array,
+    x: Array,
+    delay: Any,
+    *,
+    most: int | None = None,
+    time_axis: int | None = 0,
+    state: Any = None,
+    grad_state: Any = None,
+) -> DelayGradients:
+    """Compute the gradients of a loss through ``delay`` (math.md, Recurrence and delays).
+
+    With g = dL/d(output): dL/dx[m] = (1-f) g[m+k] + f g[m+k+1], and of the delay
+    dL/dt = sum_n g[n] (x[n-k-1] - x[n-k]), summed in double. The output has a kink at a whole delay, where
+    this is the derivative from the right: it reads x[n-k-1], too. At the bounds 0 and `most` it is passed
+    straight through.
+
+    Parameters
+    ----------
+    grad : array
+        dL/d(output), in the shape and dtype of `x`.
+    x, delay, most, time_axis, state
+        As given to ``delay``.
+    grad_state : array, optional
+        dL/d(final state): a later chunk's `state` of this function. With it `most` has to be given.
+
+    Returns
+    -------
+    DelayGradients
+        Of the input, the delay and the initial state.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it.
+    """
+    _check_not_torch("x", x, "delay", ", whose backward pass is the adjoint")
+    with_state = state is not None or grad_state is not None
+    array, bound = _bound(x, delay, most, time_axis, with_state)
+    here = bound.arrangement
+    placed = here.place(require("grad", grad, here.shape, here, bound.type_name))
+    return bound.run_adjoint(
+        placed, array, bound.state("state", state), bound.state("grad_state", grad_state), 0
+    )
