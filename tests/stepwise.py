@@ -65,6 +65,13 @@ def _clamp(where, p, u, closed):
     return where(u <= p["v_min"] if closed else u < p["v_min"], p["v_min"], u)
 
 
+def lif(where, p, options, state, a, fire, closed):
+    """One step of LIF."""
+    u, s = state
+    u = _clamp(where, p, _lif(where, p, options, u, s, p["gain"] * a), closed)
+    return u, fire(u)
+
+
 def cuba(where, p, options, state, a, fire, closed):
     """One step of CubaLIF."""
     u, s, i = state
@@ -129,7 +136,7 @@ def state_space(where, p, options, state, a, fire, closed):
     return x0, fire(x0), x1
 
 
-STEPS = {"CubaLIF": cuba, "ALIF": alif, "SRM": srm, "StateSpace": state_space}
+STEPS = {"LIF": lif, "CubaLIF": cuba, "ALIF": alif, "SRM": srm, "StateSpace": state_space}
 LEADING = {"taps": 1, "A": 2, "b": 1, "r": 1}  # axes of a parameter that are not those of the neurons
 
 
@@ -160,8 +167,17 @@ def _torch_decay(dt, tau):
     return torch.exp(-dt / tau)
 
 
-def forward(model, current, state):
-    """(potential, spikes, final state) in the dtype of `current`, time first."""
+def felt(spikes, weights):
+    """s W in the order that is the contract: over the neurons that fired, ascending, from 0."""
+    total = np.zeros_like(spikes)
+    for j, row in enumerate(weights):
+        count = spikes[..., j, None]
+        total = np.where(count != 0, total + (count * row), total)
+    return total
+
+
+def forward(model, current, state, recurrent=None):
+    """(potential, spikes, final state) in the dtype of `current`, time first; neurons last if recurrent."""
     dtype = current.dtype
     p = {k: np.asarray(model.keywords[k], np.float64) for k in model.names()}
     p = _with_gain(model, _recursion(model, p, _decay_in_use), 1.0)
@@ -176,22 +192,27 @@ def forward(model, current, state):
     potential, spikes = np.empty_like(current), np.empty_like(current)
     with np.errstate(all="ignore"):
         for n, a in enumerate(current):
+            if recurrent is not None:
+                a = a + felt(state[1], recurrent)
             state = STEPS[model.name](np.where, p, model.keywords, state, a, fire, False)
             potential[n], spikes[n] = state[0], state[1]
     return potential, spikes, state
 
 
-def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
+def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, recurrent=None):
     """Gradients of sum(seeds * results) by torch autograd in float64, and their magnitudes.
 
     `seeds` is (dL/ds, dL/du, dL/d final state), with None for zero; `surrogate(x, threshold)` works
-    on NumPy arrays.
+    on NumPy arrays. The gradient of `recurrent` weights is a parameter's of that name.
     """
     # A leaf per parameter (of taps, each), step and lane: its gradient is one term of the parameter's.
     a, *state = (_leaf(x) for x in (current, *initial))
     first = list(state)
     lanes = a.shape[1:]
     leaves = {k: _leaf(_spread(k, model.keywords[k], a.shape)) for k in model.names()}
+    if recurrent is not None:  # a leaf per step, entry and weight
+        entries = (*a.shape[:-1], *recurrent.shape)
+        leaves["recurrent"] = _leaf(np.broadcast_to(recurrent, entries))
     p: dict[str, Any] = {}
     most = model.keywords.get("max_spikes", 1)
     most = torch.inf if most is None else most
@@ -210,6 +231,8 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
         p.update(_with_gain(model, p, torch.ones(lanes, dtype=torch.float64)))
         u, s, *rest = state
         before = (u, s.detach() if detach_reset else s, *rest)
+        if recurrent is not None:  # a synapse is no reset
+            x = x + torch.einsum("...j,...jk->...k", s, p.pop("recurrent"))
         state = STEPS[model.name](torch.where, p, model.keywords, before, x, fire, True)
         all_u.append(state[0])
         all_s.append(state[1])
@@ -218,12 +241,16 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False):
     loss = sum(torch.sum(torch.tensor(g) * x) for g, x in zip(wanted, results, strict=True) if g is not None)
     (loss + 0.0 * sum(x.sum() for x in results)).backward()
     terms = {k: _grad(v) for k, v in leaves.items()}
-    shapes = {k: np.shape(model.keywords[k]) for k in leaves}
+    shapes = {k: np.shape(recurrent if k == "recurrent" else model.keywords[k]) for k in leaves}
     expected = Gradients(
         _grad(a), tuple(map(_grad, first)), {k: _gather(k, v.sum(0), shapes[k]) for k, v in terms.items()}
     )
     lane = np.max([_largest(x, lanes) for x in (expected.current, *expected.state)], axis=0)
     sizes = {k: _gather(k, np.abs(v).sum(0), shapes[k]) for k, v in terms.items()}
+    if recurrent is not None:  # a weight's terms are a spike's and a current's gradient, whose sum may cancel
+        before = np.abs([first[1].detach().numpy(), *(s.detach().numpy() for s in all_s[:-1])])
+        spikes = before.sum(0).reshape(-1, len(recurrent))
+        sizes["recurrent"] = spikes.T @ lane.reshape(-1, len(recurrent))
     for name in (k for k in leaves if k.endswith(".tau")):
         # It acts through two numbers of the recursion, whose parts may cancel.
         role, tau = name.split(".")[0], np.asarray(model.keywords[name])

@@ -5,6 +5,7 @@
 #include "checks.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/memory.hpp"
+#include "cpu/operators/recurrence_plan.hpp"
 #include "cpu/plan.hpp"
 #include "cpu/threads.hpp"
 #include "cpu/work.hpp"
@@ -20,14 +21,45 @@ static_assert(static_cast<int>(exodus::Model::count) == EXODUS_MODEL_COUNT, "CMa
 namespace exodus {
 namespace {
 
-constexpr std::int64_t narrow = 64;   // lanes of the narrowest row that is used in place
+using cpu::narrow_lanes;
+
+/// Steps of a tile of arrays whose inner axis is narrow.
+std::int64_t steps_of_tile(const Layout& layout) {
+  std::int64_t steps = ceil_div(narrow_lanes, layout.inner * cpu::max_fir_steps) * cpu::max_fir_steps;
+  steps = steps < 16 ? 16 : steps;
+  return steps < layout.time ? steps : layout.time;
+}
+
+/// Rows of whole batch entries of a recurrence, some at least: the product backward reads the weights once for all of a row. They are used
+/// in place where an entry's neurons follow each other, and steps are wide enough.
+template <class V>
+cpu::Rows partition_entries(const Layout& layout, int threads, const Recurrence<V>& recurrent) {
+  constexpr std::int64_t least = 4;
+  cpu::Rows rows;
+  rows.neurons = layout.outer * layout.inner;
+  rows.features = recurrent.features;
+  rows.repeat = recurrent.repeat;
+  const std::int64_t entries = rows.neurons / rows.features, share = ceil_div(entries, threads);
+  std::int64_t in_row = cpu::max_row_lanes<V> / rows.features;
+  in_row = in_row < least ? least : in_row;
+  in_row = in_row < share ? in_row : share;
+  const bool whole = rows.repeat == 1 && layout.inner % rows.features == 0;   // entries lie within a step
+  if (!(whole && layout.inner >= narrow_lanes)) {
+    rows.tile_steps = steps_of_tile(layout);
+    if (whole) in_row = ceil_div(in_row * rows.features, layout.inner) * layout.inner / rows.features;   // whole outer indices
+  }
+  rows.lanes = in_row * rows.features;
+  rows.count = ceil_div(rows.neurons, rows.lanes);
+  return rows;
+}
 
 /// Rows of about a page per array and step (or of `page` lanes, if that is less), or of an outer index where the inner axis is shorter:
 /// such a row is contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and where a copy of a
 /// neuron's steps should fill some cache lines.
 template <class V>
-cpu::Rows partition(const Layout& layout, int threads, std::int64_t page = cpu::max_row_lanes<V>) {
-  constexpr std::int64_t tile = 4096, least = 256;
+cpu::Rows partition(const Layout& layout, int threads, const Recurrence<V>& recurrent, std::int64_t page = cpu::max_row_lanes<V>) {
+  if (recurrent.features > 0) return partition_entries(layout, threads, recurrent);
+  constexpr std::int64_t tile = 4096, least = 256, narrow = narrow_lanes;
   cpu::Rows rows;
   rows.neurons = layout.outer * layout.inner;
   if (layout.inner >= page || (layout.inner >= narrow && layout.outer == 1)) {
@@ -39,9 +71,7 @@ cpu::Rows partition(const Layout& layout, int threads, std::int64_t page = cpu::
   } else if (layout.inner >= narrow) {
     rows.lanes = layout.inner;
   } else {
-    std::int64_t steps = ceil_div(narrow, layout.inner * cpu::max_fir_steps) * cpu::max_fir_steps;
-    steps = steps < 16 ? 16 : steps;
-    steps = steps < layout.time ? steps : layout.time;
+    const std::int64_t steps = steps_of_tile(layout);
     const std::int64_t lanes = tile / steps < cpu::max_row_lanes<V> ? tile / steps : cpu::max_row_lanes<V>;
     const std::int64_t whole = lanes / layout.inner * layout.inner;
     rows.tile_steps = steps;
@@ -62,9 +92,10 @@ std::int64_t segment_steps(const cpu::Rows& rows, std::int64_t time) {
 
 /// Elements of the tapes of all rows. They do not depend on the number of threads: rows have few lanes more than there are neurons.
 template <class N, class V = arithmetic_t<typename N::Storage>>
-std::int64_t tapes_size(const Layout& layout) {
-  const cpu::Rows rows = partition<V>(layout, 1);
-  return cpu::tape_size(Traits<N>::states, rows.neurons + cpu::max_row_lanes<V>, layout.time, segment_steps(rows, layout.time));
+std::int64_t tapes_size(const Layout& layout, const Recurrence<V>& recurrent) {
+  const cpu::Rows rows = partition<V>(layout, 1, recurrent);
+  const std::int64_t lanes = rows.neurons + (rows.features > 0 ? rows.lanes : cpu::max_row_lanes<V>);
+  return cpu::tape_size(Traits<N>::states, lanes, layout.time, segment_steps(rows, layout.time));
 }
 
 /// What a thread works in.
@@ -78,24 +109,24 @@ template <class V, class Take>
 std::int64_t lanes_with_fir(Take take) {
   constexpr std::size_t cache = 384 << 10;
   cpu::Rows narrowest;
-  narrowest.lanes = narrow;
+  narrowest.lanes = narrow_lanes;
   const std::size_t bytes = bytes_of([&](cpu::Carver& carver) { take(carver, narrowest); });
-  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow / cpu::block_lanes * cpu::block_lanes;
-  return fit < narrow ? narrow : (fit < cpu::max_row_lanes<V> ? fit : cpu::max_row_lanes<V>);
+  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow_lanes / cpu::block_lanes * cpu::block_lanes;
+  return fit < narrow_lanes ? narrow_lanes : (fit < cpu::max_row_lanes<V> ? fit : cpu::max_row_lanes<V>);
 }
 
 template <class N>
 constexpr cpu::ModelSize size_of = {Traits<N>::parameters, Traits<N>::states};
 
 template <class N, class V = arithmetic_t<typename N::Storage>>
-Slots forward_slots(const Layout& layout, const FirRole<V>* roles) {
+Slots forward_slots(const Layout& layout, const FirRole<V>* roles, const Recurrence<V>& recurrent) {
   Slots slots{cpu::max_row_lanes<V>};
   if (with_fir(roles)) {
     slots.lanes = lanes_with_fir<V>([&](cpu::Carver& carver, const cpu::Rows& rows) {
       cpu::FirForwardMemory<V>(carver, roles, rows.lanes, cpu::segment_of(roles, rows, layout.time));
     });
   }
-  const cpu::Rows widest = partition<V>(layout, 1, slots.lanes);
+  const cpu::Rows widest = partition<V>(layout, 1, recurrent, slots.lanes);
   slots.bytes = bytes_of([&](cpu::Carver& carver) {
     cpu::ForwardMemory<V>(carver, size_of<N>, roles, widest, widest.lanes, cpu::segment_of(roles, widest, layout.time));
   });
@@ -109,40 +140,49 @@ std::int64_t backward_segment(const FirRole<V>* roles, const cpu::Rows& rows, st
 }
 
 template <class N, class V = arithmetic_t<typename N::Storage>>
-Slots backward_slots(const Layout& layout, const FirRole<V>* roles, bool with_terms, bool with_tapes, bool bptt) {
+Slots backward_slots(const Layout& layout, const FirRole<V>* roles, const Recurrence<V>& recurrent, bool with_terms, bool with_tapes,
+                     bool bptt) {
   const auto segment = [&](const cpu::Rows& rows) { return backward_segment(roles, rows, layout.time, with_tapes); };
   Slots slots{cpu::max_row_lanes<V>};
   if (with_fir(roles)) {
     slots.lanes = lanes_with_fir<V>(
         [&](cpu::Carver& carver, const cpu::Rows& rows) { cpu::FirBackwardMemory<V>(carver, roles, rows.lanes, segment(rows), bptt); });
   }
-  const cpu::Rows widest = partition<V>(layout, 1, slots.lanes);
+  const cpu::Rows widest = partition<V>(layout, 1, recurrent, slots.lanes);
   slots.bytes = bytes_of([&](cpu::Carver& carver) {
     cpu::BackwardMemory<V>(carver, size_of<N>, roles, widest, widest.lanes, segment(widest), with_terms, bptt);
   });
+  if (recurrent.features > 0) {   // after the pass, a tile of the weights' gradient
+    const std::size_t tile = bytes_of([](cpu::Carver& carver) { carver.take<V>(cpu::weight_tile_sources * cpu::weight_tile_targets); });
+    slots.bytes = slots.bytes < tile ? tile : slots.bytes;
+  }
   return slots;
 }
 
 /// The bytes of the slots that a call fills.
 template <class V>
-std::size_t slots_size(const Layout& layout, const Slots& slots, int threads) {
-  const std::int64_t rows = partition<V>(layout, threads, slots.lanes).count;
+std::size_t slots_size(const Layout& layout, const Slots& slots, const Recurrence<V>& recurrent, int threads) {
+  const std::int64_t rows = partition<V>(layout, threads, recurrent, slots.lanes).count;
   return static_cast<std::size_t>(rows < threads ? rows : threads) * slots.bytes;
 }
 
-/// Where the parts of a backward pass's workspace begin, in bytes: sums of parameters and taps as doubles, the tapes, the slots.
+/// Where the parts of a backward pass's workspace begin, in bytes: sums of parameters and taps as doubles, what fired before each step, the
+/// tapes, recurrent weights, the slots.
 template <class N, class V = arithmetic_t<typename N::Storage>>
 struct Parts {
-  std::size_t taps[2], tapes, slots;
+  std::size_t taps[2], fired, tapes, weights, transposed_weights, slots;
 
-  Parts(const Layout& layout, const Wanted<N>& wanted, const FirRole<V>* roles, bool with_tapes) {
+  Parts(const Layout& layout, const Wanted<N>& wanted, const FirRole<V>* roles, const Recurrence<V>& recurrent, bool with_tapes) {
     const std::int64_t neurons = layout.outer * layout.inner;
-    tapes = static_cast<std::size_t>(wanted.sums * neurons) * sizeof(double);
+    fired = static_cast<std::size_t>(wanted.sums * neurons) * sizeof(double);
     for (int k = 0; k < 2; ++k) {
-      taps[k] = tapes;
-      if (roles[k].summed) tapes += static_cast<std::size_t>(roles[k].taps.length * neurons) * sizeof(double);
+      taps[k] = fired;
+      if (roles[k].summed) fired += static_cast<std::size_t>(roles[k].taps.length * neurons) * sizeof(double);
     }
-    slots = tapes + (with_tapes ? static_cast<std::size_t>(tapes_size<N>(layout)) * sizeof(V) : 0);
+    tapes = fired + (wanted.recurrent ? static_cast<std::size_t>(fired_size(layout, recurrent)) * sizeof(std::uint64_t) : 0);
+    weights = tapes + (with_tapes ? static_cast<std::size_t>(tapes_size<N>(layout, recurrent)) * sizeof(V) : 0);
+    transposed_weights = weights + (wanted.reads_current() ? weights_size(recurrent) : 0);   // the current is what it was with them
+    slots = transposed_weights + weights_size(recurrent);
   }
 };
 
@@ -167,13 +207,15 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   cpu::ForwardPlan<V> plan;
   if (const Status status = read(layout, neuron, arrays, plan); status != Status::ok) return status;
   if (empty(layout)) return Status::ok;
-  const Slots slots = forward_slots<N>(layout, plan.fir);
-  if (workspace.bytes < slots.bytes) return Status::workspace_too_small;
+  const Slots slots = forward_slots<N>(layout, plan.fir, plan.recurrent);
+  const std::size_t weights = weights_size(plan.recurrent);
+  if (workspace.bytes < weights + slots.bytes) return Status::workspace_too_small;
   if (workspace.data == nullptr) return Status::null_pointer;
-  const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes);
-  plan.rows = partition<V>(layout, threads, slots.lanes);
+  const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes - weights);
+  plan.rows = partition<V>(layout, threads, plan.recurrent, slots.lanes);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
-  plan.slots = static_cast<char*>(workspace.data);
+  plan.weights = copy_weights(plan.recurrent, false, static_cast<char*>(workspace.data));
+  plan.slots = static_cast<char*>(workspace.data) + weights;
   plan.slot_bytes = slots.bytes;
 
   auto task = [&](std::int64_t row, int thread) { kernels->forward(plan, row, thread); };
@@ -182,12 +224,14 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
 }
 
 template <class N>
-Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward&, int threads) noexcept {
+Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads) noexcept {
   using V = typename Traits<N>::V;
   FirRole<V> roles[2];
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
-  const Slots slots = forward_slots<N>(layout, roles);
-  return {nullptr, slots_size<V>(layout, slots, threads_for(layout, threads)), threads};
+  if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
+  const Slots slots = forward_slots<N>(layout, roles, arrays.recurrent);
+  const std::size_t bytes = slots_size<V>(layout, slots, arrays.recurrent, threads_for(layout, threads));
+  return {nullptr, weights_size(arrays.recurrent) + bytes, threads};
 }
 
 template <class N>
@@ -195,6 +239,7 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::Bac
   using V = typename Traits<N>::V;
   FirRole<V> roles[2];
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
   const Wanted<N> wanted(neuron, arrays);
   for (int k = 0; k < 2; ++k) roles[k].summed = wanted.taps[k] != nullptr;
   // Whatever the method and the surrogate are: the most that any needs.
@@ -202,9 +247,9 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::Bac
   std::size_t bytes = 0;
   for (const bool with_tapes : {false, may_rebuild}) {
     for (const bool bptt : {false, true}) {
-      const Slots slots = backward_slots<N>(layout, roles, wanted.sums > 0, with_tapes, bptt);
-      const std::size_t needed =
-          Parts<N>(layout, wanted, roles, with_tapes).slots + slots_size<V>(layout, slots, threads_for(layout, threads));
+      const Slots slots = backward_slots<N>(layout, roles, arrays.recurrent, wanted.sums > 0, with_tapes, bptt);
+      const std::size_t needed = Parts<N>(layout, wanted, roles, arrays.recurrent, with_tapes).slots +
+                                 slots_size<V>(layout, slots, arrays.recurrent, threads_for(layout, threads));
       bytes = bytes < needed ? needed : bytes;
     }
   }
@@ -224,19 +269,22 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   if (const Status status = read(layout, neuron, method, surrogate, arrays, wanted, plan); status != Status::ok) return status;
   if (empty(layout)) {
     clear_gradients(wanted, plan.parameters, plan.fir);
+    clear_weights_gradient(arrays.grad_recurrent, plan.recurrent);
     return Status::ok;
   }
   const bool with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr, plan.fir);
-  const Parts<N> parts(layout, wanted, plan.fir, with_tapes);
-  const Slots slots = backward_slots<N>(layout, plan.fir, wanted.sums > 0, with_tapes, method == Method::bptt);
+  const Parts<N> parts(layout, wanted, plan.fir, plan.recurrent, with_tapes);
+  const Slots slots = backward_slots<N>(layout, plan.fir, plan.recurrent, wanted.sums > 0, with_tapes, method == Method::bptt);
   if (workspace.bytes < parts.slots + slots.bytes) return Status::workspace_too_small;
   if (workspace.data == nullptr) return Status::null_pointer;
 
   const std::int64_t neurons = layout.outer * layout.inner;
   const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes - parts.slots);
   char* const memory = static_cast<char*>(workspace.data);
-  plan.rows = partition<V>(layout, threads, slots.lanes);
+  plan.rows = partition<V>(layout, threads, plan.recurrent, slots.lanes);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
+  if (plan.current != nullptr) plan.weights = copy_weights(plan.recurrent, false, memory + parts.weights);
+  plan.transposed_weights = copy_weights(plan.recurrent, true, memory + parts.transposed_weights);
   plan.slots = memory + parts.slots;
   plan.slot_bytes = slots.bytes;
   double* next = reinterpret_cast<double*>(memory);
@@ -255,19 +303,31 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   auto task = [&](std::int64_t row, int thread) { kernels->backward(plan, row, thread); };
   cpu::parallel_for(plan.rows.count, threads, task);
 
+  if (wanted.recurrent) {
+    cpu::WeightGradientPlan<V> after{layout, plan.rows};
+    after.counts = plan.cap != V(1);
+    after.spikes = arrays.spikes;
+    after.initial_spikes = plan.initial[1];
+    after.grad_current = plan.grad_current;
+    after.fired = reinterpret_cast<std::uint64_t*>(memory + parts.fired);
+    after.sums = arrays.grad_recurrent;
+    after.slots = plan.slots;
+    after.slot_bytes = plan.slot_bytes;
+    sum_weights_gradient(*kernels, after, threads);
+  }
   clear_gradients(wanted, plan.parameters, plan.fir);
+  const auto reduce = [&](double* out, const double* sums, const Param<V>& p, int sign) { add_reduced(out, sums, plan.rows, p, sign); };
   for (int k = 0; k < T::parameters; ++k) {
-    if (wanted.grad[k] != nullptr) add_reduced(wanted.grad[k], plan.sums[k], neurons, plan.parameters[k], +1);
+    if (wanted.grad[k] != nullptr) reduce(wanted.grad[k], plan.sums[k], plan.parameters[k], +1);
   }
   for_each_tie(neuron, [&](const Tie& tie) {
     if (wanted.grad[tie.target] == nullptr) return;
-    add_reduced(wanted.grad[tie.target], plan.sums[tie.source], neurons, plan.parameters[tie.target], tie.sign);
+    reduce(wanted.grad[tie.target], plan.sums[tie.source], plan.parameters[tie.target], tie.sign);
   });
   for (int k = 0; k < T::kernels; ++k) {
     const Taps<V>& taps = plan.fir[k].taps;
     for (std::int64_t tap = 0; wanted.taps[k] != nullptr && tap < taps.length; ++tap) {
-      add_reduced(wanted.taps[k] + tap * taps.count, plan.fir[k].sums + tap * neurons, neurons,
-                  Param<V>(taps.data, taps.count, taps.repeat), +1);
+      reduce(wanted.taps[k] + tap * taps.count, plan.fir[k].sums + tap * neurons, Param<V>(taps.data, taps.count, taps.repeat), +1);
     }
   }
   return Status::ok;

@@ -41,6 +41,7 @@ struct Call {
   const Element* current = nullptr;   ///< backward null unless a wanted gradient reads it
   const V* initial[max_states] = {};
   FirRole<V> fir[2];
+  Recurrence<V> recurrent;
 };
 
 template <class V, class Element = V>

@@ -89,8 +89,10 @@ struct Wanted {
   bool summed[Traits<N>::parameters];
   bool tied_away[Traits<N>::parameters] = {};
   int sums = 0;
+  bool recurrent;   ///< the gradient of recurrent weights
 
-  Wanted(const N& neuron, const typename N::Backward& arrays) {
+  Wanted(const N& neuron, const typename N::Backward& arrays)
+      : recurrent(arrays.grad_recurrent != nullptr && arrays.recurrent.features > 0) {
     to_list<Traits<N>::parameters>(arrays.grad, grad);
     for (int k = 0; k < Traits<N>::parameters; ++k) summed[k] = grad[k] != nullptr;
     for_each_tie(neuron, [this](const Tie& tie) {
@@ -142,6 +144,20 @@ bool set_taps(const N& neuron, std::int64_t neurons, FirRole<V>* roles) {
   return true;
 }
 
+/// Whether a recurrence's neurons are whole batch entries, and their weights of a size that memory can have.
+template <class N, class V>
+Status check(const Recurrence<V>& recurrent, std::int64_t neurons) {
+  if (recurrent.features == 0 && recurrent.weights == nullptr) return Status::ok;
+  if (!N::fires) return Status::unsupported;
+  if (neurons == 0) return Status::ok;
+  std::int64_t group, elements, bytes;
+  if (recurrent.features < 1 || recurrent.repeat < 1 || !multiply(recurrent.features, recurrent.repeat, group))
+    return Status::bad_parameter;
+  if (neurons % group != 0 || !multiply(recurrent.features, recurrent.features + largest_padding, elements)) return Status::bad_parameter;
+  if (!multiply(elements, 256, bytes)) return Status::bad_parameter;
+  return recurrent.weights == nullptr ? Status::null_pointer : Status::ok;
+}
+
 /// Moves what a FIR kernel remembers, given as the array of its first state, from a list of states to the roles.
 template <class N, class V, class X>
 void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
@@ -167,9 +183,12 @@ bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given, cons
 
 /// Checks the neuron and lists what every call has, but for the current.
 template <class N, class State, class Element>
-Status read_neuron(const Layout& layout, const N& neuron, const State& initial, Call<typename Traits<N>::V, Element>& call) {
+Status read_neuron(const Layout& layout, const N& neuron, const State& initial, const Recurrence<typename Traits<N>::V>& recurrent,
+                   Call<typename Traits<N>::V, Element>& call) {
   if (const Status status = set_parameters(neuron, call.parameters); status != Status::ok) return status;
   if (!set_taps(neuron, layout.outer * layout.inner, call.fir)) return Status::bad_parameter;
+  if (const Status status = check<N>(recurrent, layout.outer * layout.inner); status != Status::ok) return status;
+  call.recurrent = recurrent;
   call.layout = layout;
   call.model = model_of(neuron);
   call.variant = variant_of(neuron);
@@ -185,7 +204,7 @@ Status read(const Layout& layout, const N& neuron, const typename N::Forward& ar
   using T = Traits<N>;
   if (!valid(layout)) return Status::bad_layout;
   if (arrays.current == nullptr && !empty(layout)) return Status::null_pointer;
-  if (const Status status = read_neuron(layout, neuron, arrays.initial, call); status != Status::ok) return status;
+  if (const Status status = read_neuron(layout, neuron, arrays.initial, arrays.recurrent, call); status != Status::ok) return status;
   call.current = arrays.current;
   call.potential = arrays.potential;
   call.spikes = N::fires ? arrays.spikes : nullptr;
@@ -202,11 +221,15 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   if (!valid(layout)) return Status::bad_layout;
   if (method < Method::exodus || method > Method::bptt || !(surrogate.values != nullptr || valid(surrogate.kind)))
     return Status::unsupported;
-  if (const Status status = read_neuron(layout, neuron, arrays.initial, call); status != Status::ok) return status;
+  if (const Status status = read_neuron(layout, neuron, arrays.initial, arrays.recurrent, call); status != Status::ok) return status;
   if (!wanted.possible(call.fir)) return Status::unsupported;
   const bool needed = !empty(layout);
   if (needed && arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
   if (needed && arrays.current == nullptr && wanted.reads_current()) return Status::null_pointer;
+  if (arrays.grad_recurrent != nullptr) {
+    if (arrays.recurrent.weights == nullptr) return Status::unsupported;
+    if (needed && (arrays.spikes == nullptr || arrays.grad_current == nullptr)) return Status::null_pointer;
+  }
   for (int k = 0; k < 2; ++k) call.fir[k].summed = wanted.taps[k] != nullptr;
   call.method = method;
   const auto& [a, b, c] = surrogate.shape;

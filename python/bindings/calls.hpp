@@ -95,6 +95,16 @@ Taps<V> to_taps(const py::handle& value) {
   return {pointer<const V>(values, elements), length, count, repeat};
 }
 
+/// None, or (weights, features, repeat).
+template <class V>
+Recurrence<V> to_recurrence(const py::object& value) {
+  if (value.is_none()) return {};
+  const auto [weights, features, repeat] = value.cast<std::tuple<py::object, std::int64_t, std::int64_t>>();
+  std::int64_t elements;
+  if (!multiply(features, features, elements)) throw py::value_error("expected recurrent weights of a size that memory can have");
+  return {pointer<const V>(weights, elements), features, repeat};
+}
+
 /// Sets the options that are given by name; enumerators are numbers in the order of their declaration.
 struct SetOptions {
   const py::dict& given;
@@ -222,8 +232,8 @@ void with_neuron(const std::string& model, const std::string& type_name, F&& f) 
 /// workspace while it is used, and the library's functions.
 template <class Engine>
 void forward(const std::string& model, const std::string& type_name, const Sizes& sizes, const py::dict& parameters,
-             const py::dict& options, const py::object& current, const py::tuple& initial, const py::object& spikes,
-             const py::object& potential, const py::tuple& final, const py::object& where) {
+             const py::dict& options, const py::object& current, const py::object& recurrent, const py::tuple& initial,
+             const py::object& spikes, const py::object& potential, const py::tuple& final, const py::object& where) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
@@ -239,6 +249,7 @@ void forward(const std::string& model, const std::string& type_name, const Sizes
     arrays.spikes = pointer<S>(spikes, elements);
     arrays.potential = pointer<V>(potential, elements);
     arrays.final = to_fields<Final, V>(final, of_states);
+    arrays.recurrent = to_recurrence<V>(recurrent);
     const Engine engine(where);
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
     engine.check(without_lock([&] { return engine.forward(layout, neuron, arrays, memory.workspace()); }));
@@ -264,9 +275,9 @@ Surrogate<S> to_surrogate(const py::object& surrogate, std::int64_t elements) {
 template <class Engine>
 void backward(const std::string& model, const std::string& type_name, const Sizes& sizes, const py::dict& parameters,
               const py::dict& options, int method, const py::object& surrogate, const py::object& potential, const py::object& current,
-              const py::tuple& initial, const py::object& grad_spikes, const py::object& grad_potential, const py::tuple& grad_final,
-              const py::object& grad_current, const py::tuple& grad_initial, const py::tuple& grad_parameters, const py::tuple& grad_taps,
-              const py::object& where) {
+              const py::object& recurrent, const py::object& spikes, const py::tuple& initial, const py::object& grad_spikes,
+              const py::object& grad_potential, const py::tuple& grad_final, const py::object& grad_current, const py::tuple& grad_initial,
+              const py::tuple& grad_parameters, const py::tuple& grad_taps, const py::object& grad_recurrent, const py::object& where) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
@@ -288,6 +299,9 @@ void backward(const std::string& model, const std::string& type_name, const Size
     arrays.grad_initial = to_fields<Grads, V>(grad_initial, of_states);
     arrays.grad = to_fields<typename N<S>::template Parameters<double*>, double>(grad_parameters, parameter_sizes(neuron));
     if constexpr (has_taps<N<S>>) arrays.grad_taps = to_fields<decltype(arrays.grad_taps), double>(grad_taps, taps_sizes(neuron));
+    arrays.recurrent = to_recurrence<V>(recurrent);
+    arrays.spikes = pointer<const S>(spikes, elements);
+    arrays.grad_recurrent = pointer<double>(grad_recurrent, arrays.recurrent.features * arrays.recurrent.features);
     const Engine engine(where);
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
     engine.check(

@@ -88,6 +88,16 @@ class Arrangement:
         inner = math.prod(self.shape[axis] for axis in self.order[place + 1 :])
         return outer, self.shape[self.time_axis], inner
 
+    @cached_property
+    def features(self) -> tuple[int, int]:
+        """The neurons of a batch entry, along the last axis that is not time, and how far apart they are.
+
+        Neuron j of the kernels' order is feature (j / apart) % count.
+        """
+        axis = max(axis for axis in range(len(self.shape)) if axis != self.time_axis)
+        inside = self.order[self.order.index(axis) + 1 :]
+        return self.shape[axis], math.prod(self.shape[k] for k in inside if k != self.time_axis)
+
     def empty(self, type_name: str) -> Array:
         """A new array that lies like this: the one place where results over time are allocated."""
         return self.backend.empty_on_line(self.shape, self.order, type_name)

@@ -3,6 +3,7 @@ from numpy import ndarray
 Array = ndarray | None
 Arrays = tuple[Array, ...]
 Param = float | tuple[ndarray, int, int] | tuple[ndarray, int, int, int]
+Recurrent = tuple[ndarray, int, int] | None
 Bend = tuple[int, float, float, float, float] | ndarray
 
 models: dict[str, tuple[list[str], list[str], list[str]]]
@@ -16,6 +17,7 @@ def forward(
     parameters: dict[str, Param],
     options: dict[str, int],
     current: Array,
+    recurrent: Recurrent,
     initial: Arrays,
     spikes: Array,
     potential: Array,
@@ -32,6 +34,8 @@ def backward(
     surrogate: Bend,
     potential: Array,
     current: Array,
+    recurrent: Recurrent,
+    spikes: Array,
     initial: Arrays,
     grad_spikes: Array,
     grad_potential: Array,
@@ -40,6 +44,7 @@ def backward(
     grad_initial: Arrays,
     grad_parameters: Arrays,
     grad_taps: Arrays,
+    grad_recurrent: Array,
     threads: int,
 ) -> None: ...
 def delay(

@@ -50,6 +50,8 @@ class Trace:
         A copy of the state passed in; None at rest.
     time_axis : int or None
         As passed to ``forward``, counted from the front.
+    recurrent : array or None
+        The recurrent weights: a reference, as `current` is.
     """
 
     spikes: Array | None
@@ -62,6 +64,7 @@ class Trace:
     _arrangement: Arrangement
     _parameters: Binding
     _type_name: str  # of current and spikes
+    recurrent: Array | None = None
 
 
 @dataclass(eq=False)
@@ -76,11 +79,14 @@ class Gradients:
         dL/d(initial state): the earlier chunk's ``grad_state=``.
     parameters : dict of str to array
         dL/d(parameter) for each parameter that the neuron was given, in the parameter's own shape.
+    recurrent : array or None
+        dL/d(recurrent weights), in their shape and dtype, where there are some and it was wanted.
     """
 
     current: Array
     state: Any
     parameters: dict[str, Any]
+    recurrent: Array | None = None
 
 
 def _state_arrays(
@@ -156,6 +162,7 @@ def forward(
     *,
     time_axis: int | None = 0,
     state: Any = None,
+    recurrent: Array | None = None,
     out: Trace | None = None,
 ) -> Trace:
     """Run neurons over time.
@@ -174,6 +181,10 @@ def forward(
     state : named tuple of array, optional
         State before the first step (an earlier ``trace.state``, or ``neuron.initial_state``), shaped like
         `current` without its time axis. None starts at rest. It is not modified.
+    recurrent : array, optional
+        Weights W of shape (N, N) between the N neurons along the last axis that is not time, in the dtype of
+        states: a[n] + s[n-1] W is the current (math.md, Recurrence). The sum goes over the neurons that
+        fired, in order. Not for neurons without spikes.
     out : Trace, optional
         An earlier result of the same shape, dtype and layout, whose `spikes` and `potential` are reused.
 
@@ -189,7 +200,7 @@ def forward(
     RuntimeError
         If `current` is on a GPU and the CUDA kernels are not installed or cannot run; the message says which.
     """
-    return run_forward(neuron, current, time_axis, state, out)
+    return run_forward(neuron, current, time_axis, state, recurrent, out)
 
 
 def run_forward(
@@ -197,6 +208,7 @@ def run_forward(
     current: Any,
     time_axis: int | None,
     state: Any,
+    recurrent: Any = None,
     out: Trace | None = None,
     *,
     learnt: Collection[str] = (),
@@ -224,6 +236,8 @@ def run_forward(
     arithmetic = ARITHMETIC[type_name]
     binding = bind(neuron, arrangement, type_name, arithmetic, learnt, origin)
     fields = neuron._state._fields
+    if recurrent is not None:
+        recurrent = _recurrent_weights("recurrent", recurrent, neuron, arrangement, arithmetic)
     initial = None
     if state is not None:
         fields_given = _state_arrays("state", state, neuron, arrangement, arithmetic, optional=False)
@@ -243,7 +257,7 @@ def run_forward(
         _check_apart(
             backend,
             {"out.spikes": spikes, "out.potential": potential},
-            {"current": given, **_named("state", fields, state)},
+            {"current": given, "recurrent": recurrent, **_named("state", fields, state)},
         )
     final = _empty_state(neuron, arrangement, arithmetic)
     handle = backend.handle
@@ -254,6 +268,7 @@ def run_forward(
         binding.arguments(),
         binding.options,
         handle(current),
+        _recurrent_argument(recurrent, arrangement),
         tuple(map(handle, initial or ())),
         handle(spikes),
         handle(potential),
@@ -262,11 +277,36 @@ def run_forward(
     )
     backend.finish(current)
     axis = arrangement.time_axis
-    trace = Trace(spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name)
+    trace = Trace(
+        spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name, recurrent
+    )
     if out is None:
         return trace
     vars(out).update(vars(trace))
     return out
+
+
+def _recurrent_weights(
+    name: str, weights: Any, neuron: Neuron, arrangement: Arrangement, arithmetic: str
+) -> Array:
+    """Recurrent weights as the kernels take them."""
+    if not neuron._fires:
+        raise ValueError(
+            f"{name} must be None for {type(neuron).__name__}, which has no spikes, got an array"
+        )
+    if not arrangement.neuron_shape:
+        raise ValueError(
+            f"{name} needs an axis of neurons besides time, got a current of {arrangement.shape}"
+        )
+    count, _ = arrangement.features
+    backend = arrangement.backend
+    if backend is not NUMPY:
+        raise TypeError(f"{name} must be None on a GPU, which has no recurrent kernels yet, got an array")
+    return backend.contiguous(require(name, weights, (count, count), arrangement, arithmetic))
+
+
+def _recurrent_argument(weights: Array | None, arrangement: Arrangement) -> Any:
+    return None if weights is None else (arrangement.backend.handle(weights), *arrangement.features)
 
 
 def _recorded(trace: Any, *, reads_spikes: bool = False) -> Trace:
@@ -299,14 +339,24 @@ def _recorded(trace: Any, *, reads_spikes: bool = False) -> Trace:
     spikes = trace.spikes
     if reads_spikes:
         spikes = placed("spikes", spikes, type_name) if neuron._fires else None
+    recurrent = trace.recurrent
+    if recurrent is not None:
+        recurrent = _recurrent_weights("trace.recurrent", recurrent, neuron, arrangement, arithmetic)
     initial = trace.initial_state
     if initial is not None:
         fields = _state_arrays("trace.initial_state", initial, neuron, arrangement, arithmetic, False)
         initial = neuron._state(*map(arrangement.place_neurons, fields))
-    elif potential is trace.potential and current is trace.current and spikes is trace.spikes:
+    elif (
+        potential is trace.potential
+        and current is trace.current
+        and spikes is trace.spikes
+        and recurrent is trace.recurrent
+    ):
         return trace  # as it nearly always is
     axis, final = arrangement.time_axis, trace.state
-    return Trace(spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name)
+    return Trace(
+        spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name, recurrent
+    )
 
 
 def _require_equal(trace: Trace, binding: Binding) -> None:
@@ -423,6 +473,14 @@ def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> tuple[fro
     return wanted, neuron._wanted(set(wanted))
 
 
+def _take_recurrent(parameters: Iterable[str] | None) -> tuple[bool, Iterable[str] | None]:
+    """Whether the gradient of recurrent weights is wanted, and the neuron's own parameters."""
+    if parameters is None or isinstance(parameters, str):
+        return parameters is None, parameters
+    names = frozenset(parameters)
+    return "recurrent" in names, names - {"recurrent"}
+
+
 def backward(
     trace: Trace,
     grad_spikes: Array | None = None,
@@ -453,7 +511,8 @@ def backward(
     grad_state : tuple of (array or None), optional
         dL/d(final state): a later chunk's ``gradients.state``.
     parameters : collection of str, optional
-        Which parameters' gradients to compute; None is all of them, () is none and the fastest.
+        Which parameters' gradients to compute, "recurrent" among them where there are such weights; None is
+        all of them, () is none and the fastest.
     out : Gradients, optional
         An earlier result of the same shape, dtype and layout, whose `current` is reused.
 
@@ -485,7 +544,10 @@ def run_backward(
 ) -> Gradients:
     """What ``backward`` does; other front ends bring their threads, and have checked method and surrogate."""
     has_spikes = getattr(trace, "spikes", None) is not None
-    given_trace, trace = trace, _recorded(trace, reads_spikes=out is not None and has_spikes)
+    has_recurrent = getattr(trace, "recurrent", None) is not None
+    wants_recurrent, parameters = _take_recurrent(parameters) if has_recurrent else (False, parameters)
+    reads_spikes = wants_recurrent or (out is not None and has_spikes)
+    given_trace, trace = trace, _recorded(trace, reads_spikes=reads_spikes)
     neuron, arrangement, type_name, bound, _ = trace._parameters
     backend, shape, arithmetic = arrangement.backend, arrangement.shape, ARITHMETIC[type_name]
     wanted, own = _wanted_names(neuron, parameters)
@@ -522,6 +584,7 @@ def run_backward(
             "current": given_trace.current,
             "trace.spikes": trace.spikes,
             "trace.potential": given_trace.potential,
+            "trace.recurrent": given_trace.recurrent,
         }
         others |= _named("trace.initial_state", fields, given_trace.initial_state)
         others |= _named("grad_state", fields, grad_state)
@@ -538,6 +601,8 @@ def run_backward(
     sums = {
         name: backend.empty((bound[name].count,), (0,), "float64") for name in names + taps if name in own
     }
+    weights = trace.recurrent
+    grad_weights = backend.empty(weights.shape, (0, 1), "float64") if wants_recurrent else None
     handle = backend.handle
     backend.kernels.backward(
         neuron._model,
@@ -549,6 +614,8 @@ def run_backward(
         bend,
         handle(trace.potential),
         handle(trace.current),
+        _recurrent_argument(weights, arrangement),
+        handle(trace.spikes if wants_recurrent else None),
         tuple(map(handle, trace.initial_state or ())),
         handle(placed["grad_spikes"]),
         handle(placed["grad_potential"]),
@@ -557,13 +624,16 @@ def run_backward(
         tuple(map(handle, grad_initial)),
         tuple(handle(sums.get(name)) for name in names),
         tuple(handle(sums.get(name)) for name in taps),
+        handle(grad_weights),
         backend.where(grad_current, threads),
     )
     backend.finish(grad_current)
     grads = _parameter_gradients(trace, sums, wanted) if sums else {}
+    if grad_weights is not None:
+        grad_weights = backend.convert(grad_weights, arithmetic)
     if out is None:
-        return Gradients(grad_current, grad_initial, grads)
-    out.state, out.parameters = grad_initial, grads
+        return Gradients(grad_current, grad_initial, grads, grad_weights)
+    out.state, out.parameters, out.recurrent = grad_initial, grads, grad_weights
     return out
 
 

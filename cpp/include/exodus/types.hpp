@@ -22,11 +22,13 @@ struct Layout {
 
 enum class [[nodiscard]] Status {
   ok,
-  bad_layout,            ///< no time, a negative size, or a product of sizes beyond int64
-  bad_parameter,         ///< a Param with count or repeat below 1, or max_spikes < 0, or an enumerator out of range
-  null_pointer,          ///< an array that this call needs is null
+  bad_layout,      ///< no time, a negative size, or a product of sizes beyond int64
+  bad_parameter,   ///< a Param with count or repeat below 1, or max_spikes < 0, or an enumerator out of range, or neurons that are not
+                   ///< whole batch entries of the recurrence
+  null_pointer,    ///< an array that this call needs is null
   workspace_too_small,   ///< ask workspace() for the size
-  unsupported,           ///< unknown method, surrogate or EXODUS_ISA; the gradient of a parameter that is tied to another or has no effect
+  unsupported,           ///< unknown method, surrogate or EXODUS_ISA; the gradient of a parameter that is tied to another or has no effect;
+                         ///< recurrent weights of a neuron that does not fire
   cuda,                  ///< the CUDA runtime reported an error
 };
 
@@ -38,14 +40,15 @@ constexpr const char* message(Status status) noexcept {
     case Status::bad_layout:
       return "the layout has no time or a negative size, or the product of its sizes is beyond 64 bits";
     case Status::bad_parameter:
-      return "a parameter's count or repeat is below 1, its data is null, or an option is out of range";
+      return "a parameter's count or repeat is below 1, its data is null, an option is out of range, or the neurons are not whole batch "
+             "entries of the recurrence";
     case Status::null_pointer:
       return "an array that this call needs is null";
     case Status::workspace_too_small:
       return "the workspace is smaller than workspace() says";
     case Status::unsupported:
-      return "unsupported: unknown method, surrogate or EXODUS_ISA, or the gradient of a parameter that is tied to another or has no "
-             "effect";
+      return "unsupported: unknown method, surrogate or EXODUS_ISA, the gradient of a parameter that is tied to another or has no effect, "
+             "or recurrent weights of a neuron that does not fire";
     case Status::cuda:
       return "the CUDA runtime reported an error";
   }
@@ -97,6 +100,15 @@ struct Taps {
 template <class X>
 struct NoKernels {};
 
+/// Recurrent weights: a'[n] = a[n] + s[n-1] W in place of a[n] (math.md, Recurrence). Neuron j is feature (j / repeat) % features of its
+/// batch entry, which has one neuron of each feature; weights[f * features + g] is what a spike of feature f adds to feature g.
+template <class V>
+struct Recurrence {
+  const V* weights = nullptr;   ///< null: none
+  std::int64_t features = 0;
+  std::int64_t repeat = 1;
+};
+
 /// Memory that a call works in. `workspace()` says how many bytes a call needs; the caller provides `data`, aligned to 8 bytes.
 struct Workspace {
   void* data = nullptr;
@@ -124,6 +136,7 @@ struct ForwardArrays {
   S* spikes = nullptr;          ///< s[n], out; null if not wanted
   V* potential = nullptr;       ///< u[n], before the reset, out; null if not wanted
   State<V*> final{};            ///< state after the last step, out; null fields are not wanted
+  Recurrence<V> recurrent{};    ///< of a neuron that fires
 };
 
 /// What backward() reads and writes; doubles for the parameters, in each Param's own `count`, and for taps in their own order. `Kernels` is
@@ -141,6 +154,9 @@ struct BackwardArrays {
   State<V*> grad_initial{};            ///< dL/d(initial state), out; null fields are not wanted
   Parameters<double*> grad{};          ///< dL/d(parameter), out; null fields are not wanted
   Kernels<double*> grad_taps{};        ///< dL/d(taps), out; null fields are not wanted
+  Recurrence<V> recurrent{};           ///< as given to forward
+  const S* spikes = nullptr;           ///< s[n] of the forward pass, in; needed for grad_recurrent alone
+  double* grad_recurrent = nullptr;    ///< dL/d(weights), features x features, out; null if not wanted, and then grad_current may be null
 };
 
 }   // namespace exodus

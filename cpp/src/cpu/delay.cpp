@@ -141,7 +141,7 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
     plan.sums = static_cast<double*>(workspace.data);
   }
   run(plan, *kernels, workspace);
-  if (with_sums) add_reduced(arrays.grad_steps, plan.sums, layout.outer * layout.inner, delays.steps, +1);
+  if (with_sums) add_reduced(arrays.grad_steps, plan.sums, cpu::Rows{.neurons = layout.outer * layout.inner}, delays.steps, +1);
   return Status::ok;
 }
 

@@ -8,6 +8,7 @@
 
 #include "fir.hpp"
 #include "models.hpp"
+#include "operators/recurrence.hpp"
 #include "rows.hpp"
 
 namespace exodus::cpu {
@@ -17,14 +18,14 @@ template <class V>
 void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   const ModelStages<V>& model = stages_of<V>(plan.model);
   const Layout& layout = plan.layout;
-  const Row row = make_row(layout, plan.rows, index);
   const std::int64_t segment = segment_of(plan.fir, plan.rows, layout.time);
   Carver carver(plan.slots + thread * plan.slot_bytes);
-  const ForwardMemory<V> memory(carver, {model.parameters, model.states}, plan.fir, plan.rows, row.lanes, segment);
+  const ForwardMemory<V> memory(carver, {model.parameters, model.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), segment);
+  const Row row = make_row(layout, plan.rows, index, memory.cut.blocks);
   const LaneArrays<V>& state = memory.state;
 
   StepRow<V> work;
-  set_parameters(work.parameters, memory.parameters, plan.parameters, model.parameters, row);
+  set_parameters(work.parameters, memory.parameters, plan.parameters, model.parameters, plan.rows, row);
   const StepStage<V> step_of_model = model.forward[plan.variant][work.parameters.all_scalar ? 1 : 0];
   work.cap = plan.cap;
   for (int k = 0; k < model.states; ++k) {
@@ -36,9 +37,10 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   Output<V> history[2] = {{plan.potential, memory.tiles[1]}, {plan.spikes, memory.tiles[2]}};   // the first two states
   const bool with_fir_kernels = with_fir(plan.fir);
   ForwardFir<V> fir(plan, row, memory.fir);
+  const RecurrentRow<V> recurrence(plan.weights, {}, plan.rows, row, memory.recurrent);
   if (fir.of_spikes()) clear(state[1] + row.lanes, state.stride - row.lanes);   // spikes are read in whole bands
   const bool stream = plan.stream && !row.tiled;
-  Ahead ahead[max_blocks];
+  Ahead* const ahead = memory.cut.ahead;
   set_ahead<V>(ahead, row, +1, false);
   for (int b = 0; fir.of_current() && b < row.block_count; ++b) {
     // Two groups on: the next one is copied before its sums, which then leave memory to the one after it.
@@ -47,50 +49,64 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
 
   for (std::int64_t begin = 0; begin < layout.time; begin += segment) {
     const std::int64_t end = smaller(begin + segment, layout.time);
-    current.seek(layout, row, begin, end, begin, nullptr);
+    current.seek(layout, plan.rows, row, begin, end, begin, nullptr);
     for (Output<V>& output : history) output.begin = row.tiled ? begin : 0;
     fir.enter(begin);
     for (std::int64_t step = begin; step < end; ++step, current.now += current.stride) {
       const std::int64_t steps_left = row.tiled ? -1 : layout.time - 1 - step;
-      if (with_fir_kernels && (step - begin) % fir_steps == 0) fir.before_group(current, step, smaller(step + fir_steps, end));
+      const V* lanes = nullptr;   // the current where an operator changed it
+      if (recurrence.given()) {
+        recurrence.feel_spikes(state[1]);
+        for (int b = 0; b < row.block_count; ++b) recurrence.current(row.blocks[b], current[row.blocks[b]]);
+        lanes = recurrence.currents();
+      }
+      if (fir.of_current()) {
+        if (recurrence.given()) {
+          fir.filter_step(lanes, step);
+        } else if ((step - begin) % fir_steps == 0) {
+          fir.before_group(current, step, smaller(step + fir_steps, end));
+        }
+        lanes = fir.filtered(step);
+      }
       if (with_fir_kernels) fir.before_step(step, state, model.hidden);
       V* const results[2] = {history[0].at(row, step), history[1].at(row, step)};
       for (int b = 0; b < row.block_count; ++b) {
         const Block& block = row.blocks[b];
         if (ahead[b].steps <= steps_left) prefetch(current.now + ahead[b].offset, ahead[b].lanes, false);
-        step_of_model(work, block.lane, block.lanes, fir.of_current() ? fir.filtered(step) + block.lane : current[block]);
+        step_of_model(work, block.lane, block.lanes, lanes != nullptr ? lanes + block.lane : current[block]);
         for (int k = 0; k < 2; ++k) {
           if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
         }
       }
     }
-    for (const Output<V>& output : history) output.flush(layout, row, begin, end);
+    for (const Output<V>& output : history) output.flush(layout, plan.rows, row, begin, end);
   }
   if (stream) finish_streaming();
 
   for (int k = 0; k < model.states; ++k) {
-    if (plan.final[k] != nullptr) copy_lanes(plan.final[k] + row.begin, state[k], row.lanes);
+    if (plan.final[k] != nullptr) store_entry(plan.final[k], 0, state[k], plan.rows, row);
   }
   fir.finish();
 }
 
 /// dL/d(final state) is a direct gradient of the last step: the sum of both, or the one that is there.
 template <class V>
-const V* with_final(const V* direct, const V* final, std::int64_t neuron, V* sum, int lanes) {
+const V* with_final(const V* direct, const V* final, const Rows& rows, const Row& row, const Block& block, V* sum) {
   if (final == nullptr) return direct;
+  load_neurons(sum, final, rows, row, block.lane, block.lanes);
   EXODUS_LANES
-  for (int i = 0; i < lanes; ++i) sum[i] = direct[i] + final[neuron + i];
+  for (int i = 0; i < block.lanes; ++i) sum[i] = direct[i] + sum[i];
   return sum;
 }
 
 /// A block of the initial state, zeros where it was not given.
 template <class V>
-void load_initial(const LaneArrays<V>& state, const V* const* initial, int states, std::int64_t neuron, int lanes) {
+void load_initial(const LaneArrays<V>& state, const V* const* initial, int states, const Rows& rows, const Row& row, const Block& block) {
   for (int k = 0; k < states; ++k) {
     if (initial[k] == nullptr) {
       clear(state[k], block_lanes);
     } else {
-      copy_lanes(state[k], initial[k] + neuron, lanes);
+      load_neurons(state[k], initial[k], rows, row, block.lane, block.lanes);
     }
   }
 }
@@ -107,12 +123,13 @@ class BackwardRow {
         layout_(plan.layout),
         model_(stages_of<V>(plan.model)),
         stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]),
-        row_(make_row(layout_, plan.rows, index)),
         with_terms_(wants_terms(plan)),
         carver_(plan.slots + thread * plan.slot_bytes),
-        memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, row_.lanes, plan.segment, with_terms_,
+        memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), plan.segment, with_terms_,
                 plan.method == Method::bptt),
-        fir_(plan, row_, memory_.fir) {
+        row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
+        fir_(plan, row_, memory_.fir),
+        recurrence_(plan.weights, plan.transposed_weights, plan.rows, row_, memory_.recurrent) {
     if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
     with_before_ = with_terms_ || plan.method == Method::bptt;
     if (!with_terms_ && !fir_.with_terms(0)) current_.array = nullptr;
@@ -141,12 +158,13 @@ class BackwardRow {
       if (with_fir_) fir_.enter(begin);
       for (std::int64_t step = end - 1; step > begin; --step, step_back()) run_step(step);
       run_step(begin);
-      grad_current_.flush(layout_, row_, begin, end);
+      grad_current_.flush(layout_, plan_.rows, row_, begin, end);
     }
     if (stream_) finish_streaming();
     for (int k = 0; k < model_.parameters; ++k) {
       if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, memory_.sums[k], row_.lanes);
     }
+    if (recurrence_.given()) recurrence_.gather();
     if (with_fir_) {
       fir_.finish(memory_.carry[spikes_carry()]);
       for (int k = 0; k < model_.states; ++k) work_.carry[k] = memory_.carry[k];
@@ -162,7 +180,7 @@ class BackwardRow {
   };
 
   void set_work() {
-    set_parameters(work_.parameters, memory_.parameters, plan_.parameters, model_.parameters, row_);
+    set_parameters(work_.parameters, memory_.parameters, plan_.parameters, model_.parameters, plan_.rows, row_);
     work_.cap = plan_.cap;
     work_.grad_current = memory_.grad;
     for (int k = 0; k < model_.states; ++k) {
@@ -200,7 +218,7 @@ class BackwardRow {
   void seek_input(Input<V>& input, std::int64_t begin, std::int64_t end) const {
     // One step more of the potential, for the state before the tile's first step.
     const bool earlier = &input == &potential_ && begin > 0 && (with_before_ || tape_ != nullptr);
-    input.seek(layout_, row_, earlier ? begin - 1 : begin, end, end - 1, memory_.zeros);
+    input.seek(layout_, plan_.rows, row_, earlier ? begin - 1 : begin, end, end - 1, memory_.zeros);
   }
 
   /// Where the state after a step of the present segment (-1: before its first) begins in the tape's array of a state.
@@ -215,16 +233,19 @@ class BackwardRow {
   /// The hidden states after a step, which is `back` steps before the inputs' present one, from those before it; these are `from` and `to`
   /// in the tape.
   void rebuild_step(std::int64_t step, std::int64_t from, std::int64_t to, std::int64_t back) const {
+    const bool recurrent = recurrence_.given() && current_.array != nullptr;
+    if (recurrent) recurrence_.feel_spikes(work_.before[1] + from);
     for (int b = 0; b < row_.block_count; ++b) {
       const Block& block = row_.blocks[b];
       const V* const potential = potential_[block] - back * potential_.stride;
       const V* before = potential - potential_.stride;
       if (step == 0) {
-        load_initial(memory_.before, plan_.initial, 1, row_.begin + block.lane, block.lanes);
+        load_initial(memory_.before, plan_.initial, 1, plan_.rows, row_, block);
         before = memory_.before[0];
       }
-      stages_.rebuild(work_, block.lane, block.lanes, potential, before, current_[block] - back * current_.stride, from + block.lane,
-                      to + block.lane);
+      const V* current = current_[block] - back * current_.stride;
+      if (recurrent) current = recurrence_.current(block, current);
+      stages_.rebuild(work_, block.lane, block.lanes, potential, before, current, from + block.lane, to + block.lane);
     }
   }
 
@@ -259,6 +280,7 @@ class BackwardRow {
 
   void run_step(std::int64_t n) {
     const Step step{n, n == 0, n == layout_.time - 1, fir_.given(0) ? nullptr : grad_current_.at(row_, n)};
+    if (recurrence_.given()) before_recurrent_step(step);
     if (with_fir_) before_fir_step(n);
     // Where the next step lies in other pages, two lines of each at once: the second-level cache's prefetcher then follows, which was
     // faster by a twentieth.
@@ -270,6 +292,7 @@ class BackwardRow {
       run_block(row_.blocks[down_ ? row_.block_count - 1 - b : b], step, ahead_[b], inputs);
     }
     if (with_fir_) after_fir_step(n);
+    if (recurrence_.given() && fir_.given(0)) copy_lanes(recurrence_.gradient(), fir_.gathered(0, n), row_.lanes);
     if (step.last) {
       for (int k = 0; k < model_.states; ++k) work_.direct[k] = memory_.zeros;
     }
@@ -288,11 +311,12 @@ class BackwardRow {
     const V* e = grad_spikes_[block];
     const V* q = grad_potential_[block];
     if (step.last) {
-      q = with_final(q, plan_.grad_final[0], row_.begin + block.lane, memory_.q_sum, block.lanes);
-      if (model_.fires) e = with_final(e, plan_.grad_final[1], row_.begin + block.lane, memory_.e_sum, block.lanes);
-      for (int k = model_.hidden; k < model_.states; ++k) {
-        work_.direct[k] = plan_.grad_final[k] == nullptr ? memory_.zeros : plan_.grad_final[k] + row_.begin + block.lane;
-      }
+      q = with_final(q, plan_.grad_final[0], plan_.rows, row_, block, memory_.q_sum);
+      if (model_.fires) e = with_final(e, plan_.grad_final[1], plan_.rows, row_, block, memory_.e_sum);
+      load_initial(memory_.direct, plan_.grad_final, model_.states, plan_.rows, row_, block);
+      for (int k = model_.hidden; k < model_.states; ++k) work_.direct[k] = memory_.direct[k];
+    } else if (recurrence_.given()) {
+      e = recurrence_.grad_spikes(block, e);
     }
     const V* h = memory_.h;
     if (surrogate_stage_ != nullptr) {
@@ -308,12 +332,14 @@ class BackwardRow {
       u_before = u - potential_.stride;
       if (tape_ == nullptr) stages_.record(work_, block.lane, block.lanes, u_before, memory_.before[1]);
     } else if (with_before_) {
-      load_initial(memory_.before, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
+      load_initial(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
       u_before = memory_.before[0];
     }
     if (tape_ != nullptr) from = slot(step.n - 1) + block.lane;
-    adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, current_[block]);
-    if (with_fir_) note_fir_block(block, step.n, u);
+    const V* const a = felt_ ? recurrence_.currents() + block.lane : current_[block];
+    adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, a);
+    if (with_fir_) note_fir_block(block, step.n, u, a);
+    if (recurrence_.given() && !fir_.given(0)) note_gradient(block);
     if (step.result == nullptr) return;
     if (from_carry_) {
       store_scaled(step.result + block.offset, memory_.carry[0] + block.lane, gain_, block.lanes, stream_);
@@ -342,21 +368,29 @@ class BackwardRow {
   }
 
   /// Keeps a block's lam, where it is not in its place, and the inputs of kernels.
-  void note_fir_block(const Block& block, std::int64_t n, const V* u) {
+  void note_fir_block(const Block& block, std::int64_t n, const V* u, const V* a) {
     if (bptt_) {
       const V* const of_current = from_carry_ ? memory_.carry[0] + block.lane : memory_.grad;
       copy_lanes(fir_.lam(n) + block.lane, fir_.given(1) ? work_.carry[1] + block.lane : of_current, block.lanes);
     }
-    if (fir_.with_terms(0)) copy_lanes(fir_.input(0, n) + block.lane, current_[block], block.lanes);
+    if (fir_.with_terms(0)) copy_lanes(fir_.input(0, n) + block.lane, a, block.lanes);
     if (fir_.with_terms(1)) stages_.record(work_, block.lane, block.lanes, u, fir_.input(1, n) + block.lane);
   }
 
   void after_fir_step(std::int64_t n) {
     fir_.after_step(n);
+    if (recurrence_.given()) gather_current(n, n);
     if (n % fir_steps != 0) return;
     const std::int64_t last = smaller(n + fir_steps, layout_.time) - 1;
+    if (!recurrence_.given()) gather_current(n, last);
     fir_.after_group(n, last);
-    for (std::int64_t step = n; fir_.given(0) && plan_.grad_current != nullptr && step <= last; ++step) {
+  }
+
+  /// What the current of some steps gets through its kernel with taps.
+  void gather_current(std::int64_t first, std::int64_t last) {
+    if (!fir_.given(0)) return;
+    fir_.gather_current(first, last);
+    for (std::int64_t step = first; plan_.grad_current != nullptr && step <= last; ++step) {
       V* const result = grad_current_.at(row_, step);
       for (int b = 0; b < row_.block_count; ++b) {
         const Block& block = row_.blocks[b];
@@ -365,13 +399,49 @@ class BackwardRow {
     }
   }
 
+  /// What a step gets from the step after it through the recurrence, and what it felt of the spikes before it.
+  void before_recurrent_step(const Step& step) {
+    felt_ = current_.array != nullptr;
+    if (felt_) {
+      recurrence_.feel_spikes(tape_ != nullptr ? work_.before[1] + slot(step.n - 1) : spikes_before(step));
+      for (int b = 0; b < row_.block_count; ++b) recurrence_.current(row_.blocks[b], current_[row_.blocks[b]]);
+    }
+    if (!step.last) recurrence_.gather();
+  }
+
+  /// The spikes before a step, of a model whose potential tells them.
+  V* spikes_before(const Step& step) {
+    V* const spikes = recurrence_.spikes();
+    if (step.first) {
+      copy_entry(spikes, plan_.initial[1], 0, plan_.rows, row_);
+      return spikes;
+    }
+    for (int b = 0; b < row_.block_count; ++b) {
+      const Block& block = row_.blocks[b];
+      stages_.record(work_, block.lane, block.lanes, potential_[block] - potential_.stride, spikes + block.lane);
+    }
+    return spikes;
+  }
+
+  /// Keeps a block's gradient of the current for the step before.
+  void note_gradient(const Block& block) {
+    V* const gradient = recurrence_.gradient() + block.lane;
+    if (from_carry_) {
+      store_scaled(gradient, memory_.carry[0] + block.lane, gain_, block.lanes, false);
+    } else {
+      copy_lanes(gradient, memory_.grad, block.lanes);
+    }
+  }
+
   /// dL/d(initial state).
   void finish_block(const Block& block) {
-    load_initial(memory_.before, plan_.initial, model_.states, row_.begin + block.lane, block.lanes);
+    load_initial(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
     stages_.initial(work_, block.lane, block.lanes);
+    if (recurrence_.given()) recurrence_.add_to(block, memory_.grad_initial[1]);
     for (int k = 0; k < model_.states; ++k) {
-      if (plan_.grad_initial[k] != nullptr)
-        copy_lanes(plan_.grad_initial[k] + row_.begin + block.lane, memory_.grad_initial[k], block.lanes);
+      if (plan_.grad_initial[k] != nullptr) {
+        store_neurons(plan_.grad_initial[k], memory_.grad_initial[k], plan_.rows, row_, block.lane, block.lanes);
+      }
     }
   }
 
@@ -379,11 +449,12 @@ class BackwardRow {
   const Layout& layout_;
   const ModelStages<V>& model_;
   const BackwardStages<V>& stages_;
-  const Row row_;
   const bool with_terms_;   ///< gradients of parameters are wanted
   Carver carver_;
   const BackwardMemory<V> memory_;
+  const Row row_;
   BackwardFir<V> fir_;
+  const RecurrentRow<V> recurrence_;
   const bool with_fir_ = with_fir(plan_.fir);
   const bool bptt_ = plan_.method == Method::bptt;
   V* tape_ = nullptr;   ///< null: no hidden states are needed
@@ -396,7 +467,7 @@ class BackwardRow {
   Input<V>* const inputs_[5] = {&potential_, &grad_spikes_, &grad_potential_, &current_, &surrogate_};
   Input<V>* in_place_[5];
   int in_place_count_ = 0;
-  Ahead ahead_[max_blocks];
+  Ahead* const ahead_ = memory_.cut.ahead;
   Output<V> grad_current_{plan_.grad_current, memory_.tiles[5]};
   AdjointRow<V> work_;
   SurrogateRow<V> bend_{};
@@ -405,6 +476,7 @@ class BackwardRow {
   V gain_ = V(1);
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_before_ = false;   ///< the state before each step is needed
+  bool felt_ = false;          ///< the recurrence holds the present step's current with what it felt
   const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
   const bool down_ = plan_.rows.lanes == layout_.inner;   ///< the row is one piece of memory through all of time
 };

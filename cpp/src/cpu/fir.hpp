@@ -20,7 +20,7 @@ struct TapLanes {
 };
 
 template <class V>
-TapLanes<V> tap_lanes(const Taps<V>& taps, V* memory, const Row& row, std::int64_t stride) {
+TapLanes<V> tap_lanes(const Taps<V>& taps, V* memory, const Rows& rows, const Row& row, std::int64_t stride) {
   if (taps.count == 1) {
     for (std::int64_t k = 0; k < taps.length; ++k) memory[k] = taps.data[k];
     return {memory, 1, taps.length, true};
@@ -28,7 +28,7 @@ TapLanes<V> tap_lanes(const Taps<V>& taps, V* memory, const Row& row, std::int64
   for (std::int64_t k = 0; k < taps.length; ++k) {
     const V* const values = taps.data + k * taps.count;
     V* const lanes = memory + k * stride;
-    expand(lanes, values, taps.count, taps.repeat, row);
+    expand(lanes, values, taps.count, taps.repeat, rows, row);
     clear(lanes + row.lanes, stride - row.lanes);
   }
   return {memory, stride, taps.length, false};
@@ -161,7 +161,7 @@ class ForwardFir {
         row_(row),
         stride_(lane_stride<V>(row.lanes)),
         memory_(memory),
-        taps_(tap_lanes(plan.fir[0].taps, memory_.taps, row, stride_)),
+        taps_(tap_lanes(plan.fir[0].taps, memory_.taps, plan.rows, row, stride_)),
         spikes_(plan, row, memory_) {
     if (of_current()) start_current();
   }
@@ -182,12 +182,14 @@ class ForwardFir {
   /// sums, and these for memory.)
   void before_group(Input<V> current, std::int64_t first, std::int64_t end) {
     if (!of_current()) return;
-    const int outputs = static_cast<int>(end - first);
     for (std::int64_t n = first; n < end; ++n, current.now += current.stride) copy_step(input(n), current, row_);
-    // Before step 0 there may be nothing.
-    const std::int64_t felt = plan_.fir[0].initial == nullptr ? end : taps_.count;
-    sum_taps<true, false>(first_taps(taps_, felt), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
-    end_ = end;
+    filter(first, end);
+  }
+
+  /// The same for one step, whose current, given as lanes, depends on the spikes before it.
+  void filter_step(const V* current, std::int64_t step) {
+    copy_lanes(input(step), current, row_.lanes);
+    filter(step, step + 1);
   }
 
   V* filtered(std::int64_t step) const { return memory_.filtered + (step - begin_) % fir_steps * stride_; }
@@ -206,12 +208,19 @@ class ForwardFir {
   /// The earlier inputs that the current's kernel remembers.
   void finish() const {
     for (std::int64_t k = 0; plan_.fir[0].final != nullptr && k < taps_.count - 1; ++k) {
-      copy_lanes(plan_.fir[0].final + k * plan_.rows.neurons + row_.begin, input(end_ - 1 - k), row_.lanes);
+      store_entry(plan_.fir[0].final, k, input(end_ - 1 - k), plan_.rows, row_);
     }
   }
 
  private:
   V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_.count - 1) * stride_; }
+
+  void filter(std::int64_t first, std::int64_t end) {
+    const std::int64_t felt = plan_.fir[0].initial == nullptr ? end : taps_.count;   // before step 0 there may be nothing
+    const int outputs = static_cast<int>(end - first);
+    sum_taps<true, false>(first_taps(taps_, felt), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
+    end_ = end;
+  }
 
   void start_current() {
     clear(memory_.inputs, memory_.inputs_size);
@@ -276,7 +285,7 @@ class BackwardFir {
     base_ = (plan.layout.time - 1) / plan.segment * plan.segment;
     for (int k = 0; k < 2; ++k) {
       const std::int64_t count = plan.fir[k].taps.length;
-      taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], row, stride_);
+      taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], plan.rows, row, stride_);
       if (count > 0) clear(memory_.gathered[k], max_fir_steps * stride_);
       if (memory_.scattered[k] != nullptr) clear(memory_.scattered[k], memory_.scattered_size[k]);
       if (memory_.partial[k] == nullptr) continue;
@@ -329,16 +338,17 @@ class BackwardFir {
     }
   }
 
-  /// After the steps [first, last] of a group: what their current gets, and what they add to the taps' gradients.
-  void after_group(std::int64_t first, std::int64_t last) {
-    if (given(0)) {
-      const int steps = static_cast<int>(last - first + 1);
-      if (!bptt_) {
-        const TapLanes<V> felt = first_taps(taps_[0], plan_.layout.time - first);
-        sum_taps<true, true>(felt, lam(first), stride_, memory_.gathered[0], stride_, steps, row_.lanes);
-      }
-      for (std::int64_t n = first; n <= last; ++n) add_direct(0, n);
+  /// After some steps [first, last] of a group: what their current gets.
+  void gather_current(std::int64_t first, std::int64_t last) {
+    if (!bptt_) {
+      const TapLanes<V> felt = first_taps(taps_[0], plan_.layout.time - first);
+      sum_taps<true, true>(felt, lam(first), stride_, gathered(0, first), stride_, static_cast<int>(last - first + 1), row_.lanes);
     }
+    for (std::int64_t n = first; n <= last; ++n) add_direct(0, n);
+  }
+
+  /// After the steps [first, last] of a group: what they add to the taps' gradients.
+  void after_group(std::int64_t first, std::int64_t last) {
     add_terms(first, static_cast<int>(last - first + 1));
     if (first % terms_steps == 0) move_terms();
   }
@@ -392,7 +402,9 @@ class BackwardFir {
     const std::int64_t entry = plan_.layout.time - 1 - role - step;
     const V* const direct = plan_.fir[role].grad_final;
     if (direct == nullptr || entry < 0 || entry >= taps_[role].count - 1) return;
-    add_lanes(gathered(role, step), direct + entry * plan_.rows.neurons + row_.begin, row_.lanes);
+    V* const lanes = gathered(role, step);
+    if (!row_.interleaved) return add_lanes(lanes, direct + entry * plan_.rows.neurons + row_.begin, row_.lanes);
+    for (int i = 0; i < row_.lanes; ++i) lanes[i] += direct[entry * plan_.rows.neurons + neuron_at(plan_.rows, row_.begin + i)];
   }
 
   void add_terms(std::int64_t first, int steps) {
@@ -420,7 +432,7 @@ class BackwardFir {
       copy_lanes(spikes, gathered(role, step), row_.lanes);
     } else if (plan_.fir[role].grad_initial != nullptr) {
       const std::int64_t entry = -1 - role - step;
-      copy_lanes(plan_.fir[role].grad_initial + entry * plan_.rows.neurons + row_.begin, gathered(role, step), row_.lanes);
+      store_entry(plan_.fir[role].grad_initial, entry, gathered(role, step), plan_.rows, row_);
     }
   }
 

@@ -70,14 +70,14 @@ class ComingSpikes {
     tap_step_ = taps.count == 1 ? 0 : next;
     clear(memory_.newest_tap, stride_);
     clear(memory_.spike_taps, next * (taps.count == 1 ? 1 : row_.lanes));
-    expand(memory_.newest_tap, taps.data, taps.count, taps.repeat, row_);
+    expand(memory_.newest_tap, taps.data, taps.count, taps.repeat, rows_, row_);
     V* const values = memory_.scratch;
     for (std::int64_t k = 0; k < taps.length; ++k) {
       if (taps.count == 1) {
         memory_.spike_taps[k] = taps.data[k];
         continue;
       }
-      expand(values, taps.data + k * taps.count, taps.count, taps.repeat, row_);
+      expand(values, taps.data + k * taps.count, taps.count, taps.repeat, rows_, row_);
       for (int i = 0; i < row_.lanes; ++i) memory_.spike_taps[i * next + k] = values[i];
     }
   }
@@ -86,7 +86,7 @@ class ComingSpikes {
   void keep(std::int64_t step, const V* spikes) const {
     const std::int64_t entry = time_ - 2 - step;
     if (role_.final == nullptr || entry < 0 || entry >= taps() - 1) return;
-    copy_lanes(role_.final + entry * rows_.neurons + row_.begin, spikes, row_.lanes);
+    store_entry(role_.final, entry, spikes, rows_, row_);
   }
 
   /// Adds the spikes before a step but for their first tap: before step `turned` to the sums, from it on to what comes.

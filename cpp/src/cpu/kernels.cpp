@@ -7,7 +7,8 @@
 namespace exodus::cpu::EXODUS_ISA {
 
 extern const KernelTable kernels;
-constinit const KernelTable kernels = {{forward_row<float>, backward_row<float>, evaluate_range<float>, delay_row<float>},
-                                       {forward_row<double>, backward_row<double>, evaluate_range<double>, delay_row<double>}};
+template <class V>
+constexpr Kernels<V> all = {forward_row<V>, backward_row<V>, pack_spikes<V>, weight_gradient<V>, evaluate_range<V>, delay_row<V>};
+constinit const KernelTable kernels = {all<float>, all<double>};
 
 }   // namespace exodus::cpu::EXODUS_ISA

@@ -29,6 +29,31 @@ class Carver {
   std::size_t used_;
 };
 
+/// Contiguous neurons of a row, at most `block_lanes`, that a stage takes at a time.
+struct Block {
+  std::int64_t offset;   ///< of its first element at step 0, in the array or tile
+  int lane, lanes;
+};
+
+/// Which part of an input to prefetch while a block is worked on: a block of the same step or of a later one (in the order of work).
+struct Ahead {
+  std::int64_t offset;   ///< of the block, from the present step's beginning, in an array used in place
+  int steps, lanes;
+};
+
+/// How a row is cut.
+struct BlockMemory {
+  Block* blocks;
+  Ahead* ahead;
+
+  /// A row's pieces of memory are of `narrow_lanes` at least, but for the first and the last.
+  BlockMemory(Carver& carver, std::int64_t lanes) {
+    const std::int64_t most = lanes / block_lanes + lanes / narrow_lanes + 3;
+    blocks = carver.take<Block>(most);
+    ahead = carver.take<Ahead>(most);
+  }
+};
+
 constexpr int max_fir_steps = 8;       // outputs that are summed at once
 constexpr int max_turned_steps = 16;   // steps whose sums of spikes are turned to lanes together
 constexpr int band_vectors = 4;        // vectors of lanes whose spikes are looked for together
@@ -157,38 +182,66 @@ struct ModelSize {
   int parameters, states;
 };
 
-/// Of a forward pass: parameters and states as lanes, tiles of current, potential and spikes.
+/// Of a recurrence: sums of weights; the current with them; and backward dL/d(current) of the step after, the direct gradient of the spikes
+/// with what they get from it, and the spikes before a step.
+template <class V>
+struct RecurrentMemory {
+  V *sums = nullptr, *current = nullptr, *grad_current = nullptr, *grad_spikes = nullptr, *spikes = nullptr;
+  std::int64_t* fired = nullptr;   ///< the features of an entry that fired
+
+  RecurrentMemory(Carver& carver, const Rows& rows, std::int64_t lanes, bool backward) {
+    if (rows.features == 0) return;
+    const std::int64_t stride = lane_stride<V>(lanes);
+    sums = carver.take<V>(stride);
+    current = carver.take<V>(stride);
+    fired = carver.take<std::int64_t>(rows.features);
+    if (!backward) return;
+    grad_current = carver.take<V>(stride);
+    grad_spikes = carver.take<V>(stride);
+    spikes = carver.take<V>(stride);
+  }
+};
+
+/// Of a forward pass: how the row is cut, parameters and states as lanes, tiles of current, potential and spikes.
 template <class V>
 struct ForwardMemory {
+  BlockMemory cut;
   LaneArrays<V> parameters, state;
   Tiles<V> tiles;
   FirForwardMemory<V> fir;
+  RecurrentMemory<V> recurrent;
 
   ForwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes, std::int64_t segment)
-      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
+      : cut(carver, lanes),
+        parameters(take_lanes<V>(carver, model.parameters, lanes)),
         state(take_lanes<V>(carver, model.states, lanes)),
         tiles(carver, 3, rows, lanes),
-        fir(carver, roles, lanes, segment) {}
+        fir(carver, roles, lanes, segment),
+        recurrent(carver, rows, lanes, false) {}
 };
 
-/// Of a backward pass: parameters, what is carried, and the sums of parameters' gradients as lanes; arrays of a block of lanes; tiles of
-/// the five inputs and the result.
+/// Of a backward pass: how the row is cut; parameters, what is carried, and the sums of parameters' gradients as lanes; arrays of a block
+/// of lanes; tiles of the five inputs and the result.
 template <class V>
 struct BackwardMemory {
+  BlockMemory cut;
   LaneArrays<V> parameters, carry, partial;
   LaneArrays<double> sums;
-  LaneArrays<V> before, grad_initial;
+  LaneArrays<V> before, direct, grad_initial;
   V *h, *e_sum, *q_sum, *grad, *unwanted_terms, *zeros, *drive;
   Tiles<V> tiles;
   FirBackwardMemory<V> fir;
+  RecurrentMemory<V> recurrent;
 
   BackwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
                  std::int64_t segment, bool with_terms, bool bptt)
-      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
+      : cut(carver, lanes),
+        parameters(take_lanes<V>(carver, model.parameters, lanes)),
         carry(take_lanes<V>(carver, model.states, lanes)),
         partial(take_lanes<V>(carver, with_terms ? model.parameters : 0, lanes)),
         sums(take_lanes<V, double>(carver, with_terms ? model.parameters : 0, lanes)),
         before(take_lanes<V>(carver, model.states, block_lanes)),
+        direct(take_lanes<V>(carver, model.states, block_lanes)),
         grad_initial(take_lanes<V>(carver, model.states, block_lanes)),
         h(carver.take<V>(block_lanes)),
         e_sum(carver.take<V>(block_lanes)),
@@ -198,7 +251,8 @@ struct BackwardMemory {
         zeros(carver.take<V>(block_lanes)),
         drive(carver.take<V>(block_lanes)),
         tiles(carver, 6, rows, lanes),
-        fir(carver, roles, lanes, segment, bptt) {}
+        fir(carver, roles, lanes, segment, bptt),
+        recurrent(carver, rows, lanes, true) {}
 };
 
 /// Of the integers as wide as V.

@@ -10,6 +10,7 @@
 namespace exodus::cpu {
 
 inline constexpr int block_lanes = 128;   // that a stage takes at a time, at most
+inline constexpr int narrow_lanes = 64;   // of the narrowest row that is used in place
 
 template <class V>
 inline constexpr int max_row_lanes = 4096 / sizeof(V);   // a page of every array per step
@@ -20,6 +21,22 @@ struct Rows {
   std::int64_t lanes = 0;        ///< neurons in a row; the last may have fewer
   std::int64_t count = 0;        ///< rows
   std::int64_t tile_steps = 0;   ///< 0: arrays are used in place; else steps that are transposed at a time
+  std::int64_t features = 0;     ///< with a recurrence, a row has whole batch entries, one after another, of so many neurons each
+  std::int64_t repeat = 1;       ///< how far apart the neurons of an entry are
+};
+
+/// Where in the order of memory the neuron is that comes at a place in the order of rows: the same, but for entries that interleave.
+static inline std::int64_t neuron_at(const Rows& rows, std::int64_t place) {
+  if (rows.repeat == 1) return place;
+  const std::int64_t entry = place / rows.features, feature = place % rows.features;
+  return (entry / rows.repeat * rows.features + feature) * rows.repeat + entry % rows.repeat;
+}
+
+/// Recurrent weights, or their transpose, as rows that begin on a vector.
+template <class V>
+struct WeightRows {
+  V* first = nullptr;   ///< null: no recurrence
+  std::int64_t stride = 0;
 };
 
 /// A row's tape, in elements: for every state but the potential, (a segment's steps + 1) x lanes for what is rebuilt, and as much per
@@ -40,6 +57,7 @@ static inline std::int64_t segment_of(const FirRole<V>* fir, const Rows& rows, s
 template <class V>
 struct ForwardPlan : ForwardCall<V> {
   Rows rows;
+  WeightRows<V> weights;
   bool stream = false;     ///< results are larger than the caches: write around them
   char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (memory.hpp)
   std::size_t slot_bytes = 0;
@@ -48,6 +66,7 @@ struct ForwardPlan : ForwardCall<V> {
 template <class V>
 struct BackwardPlan : BackwardCall<V> {
   Rows rows;
+  WeightRows<V> weights, transposed_weights;
   bool stream = false;
   std::int64_t segment = 0;   ///< steps whose hidden states are rebuilt at a time
   V* tape = nullptr;          ///< for hidden states: `tape_elements` for each row; null: not needed
@@ -88,10 +107,34 @@ static inline bool wants_terms(const BackwardPlan<V>& plan) {
   return false;
 }
 
+inline constexpr std::int64_t weight_tile_sources = 256, weight_tile_targets = 64;   // features; it stays in the second-level cache
+
+/// The gradient of recurrent weights, after the pass: the sum over steps and entries of s[n-1]^T g[n], tile by tile.
+template <class V>
+struct WeightGradientPlan {
+  Layout layout;
+  Rows rows;
+  bool counts = false;                 ///< a spike may be more than one
+  const V* spikes = nullptr;           ///< s[n]
+  const V* initial_spikes = nullptr;   ///< s[-1]; null: none
+  const V* grad_current = nullptr;     ///< g[n]
+  std::uint64_t* fired = nullptr;      ///< packed: a bit for each feature of each entry of each step, of the spikes before it
+  double* sums = nullptr;              ///< features x features
+  char* slots = nullptr;               ///< `slot_bytes` for each thread's tile
+  std::size_t slot_bytes = 0;
+};
+
+/// Words of 64 bits for the features of an entry.
+static inline std::int64_t words_of(const Rows& rows) {
+  return (rows.features + 63) / 64;
+}
+
 template <class V>
 struct Kernels {
   void (*forward)(const ForwardPlan<V>&, std::int64_t row, int thread);
   void (*backward)(const BackwardPlan<V>&, std::int64_t row, int thread);
+  void (*pack_spikes)(const WeightGradientPlan<V>&, std::int64_t step);
+  void (*weight_gradient)(const WeightGradientPlan<V>&, std::int64_t tile, int thread);
   void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential, V* h);
   void (*delay)(const DelayPlan<V>&, std::int64_t row, int thread);
 };

@@ -12,22 +12,16 @@ namespace {
 
 template <class V>
 constexpr int line_lanes = 64 / sizeof(V);   // a cache line
-// A row spans two segments at most, each of which may end with a partial block.
-constexpr int max_blocks = max_row_lanes<float> / block_lanes + 2;
 
-/// Neurons [begin, begin + lanes) cut into blocks, each contiguous in memory.
-struct Block {
-  std::int64_t offset;   ///< of its first element at step 0, in the array or tile
-  int lane, lanes;
-};
-
+/// The neurons at places [begin, begin + lanes), cut into blocks.
 struct Row {
   std::int64_t begin;
   int lanes;
+  bool interleaved;   ///< places are not the order of memory (neuron_at)
   bool tiled;
   std::int64_t step_stride;   ///< from a step to the next, in elements
   int block_count;
-  Block blocks[max_blocks];
+  Block* blocks;
 };
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) {
@@ -44,11 +38,17 @@ void add_segment(Row& row, std::int64_t offset, int lane, int lanes) {
   }
 }
 
-Row make_row(const Layout& layout, const Rows& rows, std::int64_t index) {
+std::int64_t lanes_of(const Rows& rows, std::int64_t index) {
+  return smaller(rows.lanes, rows.neurons - index * rows.lanes);
+}
+
+Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* blocks) {
   Row row;
   row.begin = index * rows.lanes;
-  row.lanes = static_cast<int>(smaller(rows.lanes, rows.neurons - row.begin));
+  row.lanes = static_cast<int>(lanes_of(rows, index));
+  row.interleaved = rows.repeat > 1;
   row.tiled = rows.tile_steps > 0;
+  row.blocks = blocks;
   row.step_stride = row.tiled ? row.lanes : layout.inner;
   row.block_count = 0;
   if (row.tiled) {
@@ -79,9 +79,23 @@ EXODUS_SCALAR Array* tile_source(Array* array, const Layout& layout, const Row& 
   return array + (row.begin / layout.inner * layout.time + step) * layout.inner;
 }
 
+/// The same for each element, of a row whose entries interleave.
+template <class Array, class Tile, class Copy>
+void for_elements(Array* array, Tile* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end,
+                  Copy copy) {
+  for (std::int64_t lane = 0; lane < row.lanes; ++lane) {
+    const std::int64_t neuron = neuron_at(rows, row.begin + lane);
+    Array* const element = array + neuron / layout.inner * layout.time * layout.inner + neuron % layout.inner;
+    for (std::int64_t n = begin; n < end; ++n) copy(element + n * layout.inner, tile + (n - begin) * row.lanes + lane);
+  }
+}
+
 /// Steps [begin, end) of a tiled row from an array to a tile.
 template <class V>
-void load_tile(const V* array, V* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end) {
+void load_tile(const V* array, V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
+  if (row.interleaved) {
+    return for_elements(array, tile, layout, rows, row, begin, end, [](const V* element, V* place) { *place = *element; });
+  }
   const V* const source = tile_source(array, layout, row, begin);
   if (layout.inner == 1) {
     transpose(source, layout.time, tile, row.lanes, row.lanes, end - begin);
@@ -94,7 +108,10 @@ void load_tile(const V* array, V* tile, const Layout& layout, const Row& row, st
 
 /// The way back.
 template <class V>
-void store_tile(V* array, const V* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end) {
+void store_tile(V* array, const V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
+  if (row.interleaved) {
+    return for_elements(array, tile, layout, rows, row, begin, end, [](V* element, const V* place) { *element = *place; });
+  }
   V* const target = tile_source(array, layout, row, begin);
   if (layout.inner == 1) {
     transpose(tile, row.lanes, target, layout.time, end - begin, row.lanes);
@@ -117,7 +134,8 @@ struct Input {
   bool in_place(const Row& row) const { return array != nullptr && !row.tiled; }
 
   /// Makes steps [begin, end) readable and goes to one of them.
-  void seek(const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end, std::int64_t step, const V* zeros) {
+  void seek(const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end, std::int64_t step,
+            const V* zeros) {
     if (array == nullptr) {
       now = zeros;
       return;
@@ -126,7 +144,7 @@ struct Input {
     stride = row.step_stride;
     now = array + step * stride;
     if (!row.tiled) return;
-    load_tile(array, tile, layout, row, begin, end);
+    load_tile(array, tile, layout, rows, row, begin, end);
     now = tile + (step - begin) * stride;
   }
 
@@ -155,8 +173,8 @@ struct Output {
     return (row.tiled ? tile : array) + (step - begin) * row.step_stride;
   }
 
-  void flush(const Layout& layout, const Row& row, std::int64_t from, std::int64_t to) const {
-    if (row.tiled && array != nullptr) store_tile(array, tile, layout, row, from, to);
+  void flush(const Layout& layout, const Rows& rows, const Row& row, std::int64_t from, std::int64_t to) const {
+    if (row.tiled && array != nullptr) store_tile(array, tile, layout, rows, row, from, to);
   }
 };
 
@@ -165,19 +183,43 @@ EXODUS_SCALAR void clear(V* lanes, std::int64_t count) {
   __builtin_memset(lanes, 0, static_cast<std::size_t>(count) * sizeof(V));
 }
 
+/// Lanes of a row, from `lane` on, of an array with a value for each neuron.
+template <class V>
+void load_neurons(V* to, const V* array, const Rows& rows, const Row& row, int lane, int lanes) {
+  if (!row.interleaved) return copy_lanes(to, array + row.begin + lane, lanes);
+  for (int i = 0; i < lanes; ++i) to[i] = array[neuron_at(rows, row.begin + lane + i)];
+}
+
+/// The way back.
+template <class V>
+void store_neurons(V* array, const V* from, const Rows& rows, const Row& row, int lane, int lanes) {
+  if (!row.interleaved) return copy_lanes(array + row.begin + lane, from, lanes);
+  for (int i = 0; i < lanes; ++i) array[neuron_at(rows, row.begin + lane + i)] = from[i];
+}
+
 /// A row's entry k of an array of a state, which has one for each neuron or of FIR kernels several; zeros where there is no array.
 template <class V>
 void copy_entry(V* to, const V* array, std::int64_t k, const Rows& rows, const Row& row) {
   if (array == nullptr) {
     clear(to, row.lanes);
   } else {
-    copy_lanes(to, array + k * rows.neurons + row.begin, row.lanes);
+    load_neurons(to, array + k * rows.neurons, rows, row, 0, row.lanes);
   }
+}
+
+/// The way back.
+template <class V>
+void store_entry(V* array, std::int64_t k, const V* from, const Rows& rows, const Row& row) {
+  store_neurons(array + k * rows.neurons, from, rows, row, 0, row.lanes);
 }
 
 /// What the neurons of a row find in an array of `count` values, each for `repeat` neurons in turn.
 template <class V>
-void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, const Row& row) {
+void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, const Rows& rows, const Row& row) {
+  if (row.interleaved) {
+    for (int i = 0; i < row.lanes; ++i) lanes[i] = values[neuron_at(rows, row.begin + i) / repeat % count];
+    return;
+  }
   std::int64_t index = row.begin / repeat % count, used = row.begin % repeat;
   for (int i = 0; i < row.lanes; ++i) {
     lanes[i] = values[index];
@@ -187,7 +229,8 @@ void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, 
 
 /// Sets the parameters of a row; an array is read in place where neurons follow each other, else expanded into `storage`.
 template <class V>
-void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage, const Param<V>* params, int count, const Row& row) {
+void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage, const Param<V>* params, int count, const Rows& rows,
+                    const Row& row) {
   parameters.all_scalar = true;
   for (int k = 0; k < count; ++k) {
     const Param<V>& p = params[k];
@@ -199,19 +242,13 @@ void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage,
     if (scalar) {
       const V value = p.data == nullptr ? p.value : p.data[0];
       for (int i = 0; i < block_lanes; ++i) storage[k][i] = value;
-    } else if (p.repeat == 1 && row.begin % period + row.lanes <= period) {
+    } else if (p.repeat == 1 && !row.interleaved && row.begin % period + row.lanes <= period) {
       parameters.lanes[k] = p.data + row.begin % period;
     } else {
-      expand(storage[k], p.data, p.count, p.repeat, row);
+      expand(storage[k], p.data, p.count, p.repeat, rows, row);
     }
   }
 }
-
-/// Which part of an input to prefetch while a block is worked on: a block of the same step or of a later one (in the order of work).
-struct Ahead {
-  std::int64_t offset;   ///< of the block, from the present step's beginning, in an array used in place
-  int steps, lanes;
-};
 
 /// For each block, in the order of work: the one two kilobytes further on. (Twice as far was a twentieth slower.) `direction` is -1
 /// where work goes from the last step to the first, `reversed` where it also begins with the last block.

@@ -54,9 +54,15 @@ int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
   return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
 }
 
-/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in order of j.
+/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in the order of rows, which is that of j but for entries that
+/// interleave.
 template <class V>
-void add_reduced(double* out, const double* sums, std::int64_t neurons, const Param<V>& p, int sign) {
+void add_reduced(double* out, const double* sums, const cpu::Rows& rows, const Param<V>& p, int sign) {
+  const std::int64_t neurons = rows.neurons;
+  if (rows.repeat > 1) {
+    for (std::int64_t place = 0; place < neurons; ++place) out[cpu::neuron_at(rows, place) / p.repeat % p.count] += sign * sums[place];
+    return;
+  }
   if (p.count == 1) {
     double total = 0;
     for (std::int64_t j = 0; j < neurons; ++j) total += sums[j];

@@ -215,6 +215,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   Formatted<ForwardCall, V> call;
   call.format = format_of<typename N::Storage>;
   if (const Status status = read(layout, neuron, arrays, call); status != Status::ok) return status;
+  if (call.recurrent.features > 0) return Status::unsupported;
   if (empty(layout)) return Status::ok;
   const ForwardParts<V> parts(layout, call.fir, workspace.data);
   if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;
@@ -247,6 +248,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   call.format = format_of<typename N::Storage>;
   const Wanted<N> wanted(neuron, arrays);
   if (Status status = read(layout, neuron, method, surrogate, arrays, wanted, call); status != Status::ok) return status;
+  if (call.recurrent.features > 0) return Status::unsupported;
   if (empty(layout)) return clear_gradients(wanted, call, stream);
   const bool with_tape = rebuilds<N>(method, wanted, surrogate.values != nullptr, call.fir);
   const BackwardParts<N> parts(layout, wanted, call.fir, with_tape, workspace.data);

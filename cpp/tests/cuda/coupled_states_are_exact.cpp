@@ -15,8 +15,9 @@ namespace exodus {
 
 namespace cpu {
 const KernelTable* kernels() noexcept {
-  static constexpr KernelTable table = {{forward_row<float>, backward_row<float>, evaluate_range<float>},
-                                        {forward_row<double>, backward_row<double>, evaluate_range<double>}};
+  static constexpr KernelTable table = {
+      {forward_row<float>, backward_row<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr},
+      {forward_row<double>, backward_row<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr}};
   return &table;
 }
 }   // namespace cpu

@@ -28,6 +28,7 @@ from ._modules import (
     StateSpace,
     from_neuron,
 )
+from ._recurrent import Recurrent
 
 __all__ = [
     "ALIF",
@@ -39,6 +40,7 @@ __all__ = [
     "Delay",
     "ExpLeak",
     "Layer",
+    "Recurrent",
     "ResonateAndFire",
     "StateSpace",
     "Trace",

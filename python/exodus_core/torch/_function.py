@@ -58,6 +58,7 @@ class _Record:
         potential: Array | None = None,
         current: Array | None = None,
         initial: Any = None,
+        recurrent: Array | None = None,
     ) -> ArrayTrace:
         """The pass with what is there of its arrays."""
         return ArrayTrace(
@@ -71,6 +72,7 @@ class _Record:
             self.arrangement,
             self.parameters,
             self.type_name,
+            recurrent,
         )
 
 
@@ -167,16 +169,19 @@ def differentiable_once(results: tuple[Tensor | None, ...]) -> tuple[Tensor | No
 class _Spike(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, call: Call, records: list[Any], current: Tensor, *rest: Tensor
+        ctx: Any, call: Call, records: list[Any], current: Tensor, recurrent: Tensor | None, *rest: Tensor
     ) -> tuple[Tensor | None, ...]:
         neuron, count = call.neuron, len(call.learnt)
         state = rest[count:] or None
         check_tensor(call.given_name, current, f"for arrays use {call.array_function}")
+        if recurrent is not None:
+            check_tensor("recurrent", recurrent)
         trace = run_forward(
             neuron,
             _memory(current),
             call.time_dim,
             _state_memory(neuron, state),
+            None if recurrent is None else _memory(recurrent),
             learnt=call.learnt,
             origin=call.origin,
             axis_name="time_dim",
@@ -194,8 +199,18 @@ class _Spike(torch.autograd.Function):
         wanted = [name for name, tensor in zip(call.learnt, rest, strict=False) if tensor.requires_grad]
         ctx.reads_recording = neuron._reads_recording(wanted)
         ctx.reads_current = neuron._reads_current(wanted)
-        saved = (tensors[0], *(state or ())) if ctx.reads_recording else ()
-        ctx.save_for_backward(*saved, *((current,) if ctx.reads_current else ()))
+        saved: dict[str, Tensor | None] = {}
+        if ctx.reads_recording:
+            saved |= {f"state {k}": tensor for k, tensor in enumerate(state or ())}
+            saved["potential"] = tensors[0]
+        if recurrent is not None:
+            saved["recurrent"] = recurrent
+            if recurrent.requires_grad:
+                saved["spikes"] = tensors[1]
+        if ctx.reads_current:
+            saved["current"] = current
+        ctx.saved_names = tuple(saved)
+        ctx.save_for_backward(*saved.values())
         return tensors
 
     @staticmethod
@@ -209,7 +224,8 @@ class _Spike(torch.autograd.Function):
         if all(grad is None for grad in grads):
             return (None,) * len(ctx.needs_input_grad)
         grad_potential, grad_spikes, *grad_state = (None if g is None else _memory(g) for g in grads)
-        wanted = [name for name, needed in zip(call.learnt, ctx.needs_input_grad[3:], strict=False) if needed]
+        _, _, _, needs_recurrent, *needs = ctx.needs_input_grad
+        wanted = [name for name, needed in zip(call.learnt, needs, strict=False) if needed]
         result = run_backward(
             _Spike._recorded(ctx),
             grad_spikes,
@@ -217,28 +233,34 @@ class _Spike(torch.autograd.Function):
             None if all(g is None for g in grad_state) else grad_state,
             call.method,
             _array_surrogate(call.surrogate),
-            wanted,
+            [*wanted, "recurrent"] if needs_recurrent else wanted,
             threads=_thread_count(),
         )
         parameters = [_tensor(result.parameters[name]) if name in wanted else None for name in call.learnt]
         states = map(_tensor, result.state) if ctx.has_state else ()
-        return (None, None, _tensor(result.current), *parameters, *states)
+        recurrent = _tensor(result.recurrent) if needs_recurrent else None
+        return (None, None, _tensor(result.current), recurrent, *parameters, *states)
 
     @staticmethod
     def _recorded(ctx: Any) -> ArrayTrace:
         """The forward pass, from what was saved of it."""
         record: _Record = ctx.record
-        saved = list(map(_memory, ctx.saved_tensors))
-        current = record.arrangement.place(saved.pop()) if ctx.reads_current else None
-        if not ctx.reads_recording:
-            return record.trace()
-        potential, *state = saved
-        initial = record.neuron._state(*state) if ctx.has_state else None
-        return record.trace(None, potential, current, initial)
+        saved = dict(zip(ctx.saved_names, map(_memory, ctx.saved_tensors), strict=True))
+        state = [array for name, array in saved.items() if name.startswith("state ")]
+        current = saved.get("current")
+        return record.trace(
+            saved.get("spikes"),
+            saved.get("potential"),
+            None if current is None else record.arrangement.place(current),
+            record.neuron._state(*state) if state else None,
+            saved.get("recurrent"),
+        )
 
 
-def run(call: Call, current: Any, learnt: Mapping[str, Tensor], state: Any) -> Trace:
-    """Run neurons over time, with gradients for current, state and learnt parameters.
+def run(
+    call: Call, current: Any, learnt: Mapping[str, Tensor], state: Any, recurrent: Tensor | None = None
+) -> Trace:
+    """Run neurons over time, with gradients for current, state, recurrent weights and learnt parameters.
 
     The neuron of the call has the learnt parameters' values already.
     """
@@ -247,7 +269,7 @@ def run(call: Call, current: Any, learnt: Mapping[str, Tensor], state: Any) -> T
         raise TypeError(
             f"state must be a tuple of {len(fields)} tensors ({', '.join(fields)}), got {state!r:.80}"
         )
-    inputs = (current, *learnt.values(), *(state or ()))
+    inputs = (current, recurrent, *learnt.values(), *(state or ()))
     if not call.with_potential and torch.is_grad_enabled():  # a backward pass may read it
         call.with_potential = any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
     records: list[Any] = []
@@ -264,6 +286,7 @@ def spike(
     time_dim: int | None = 0,
     state: Any = None,
     parameters: Mapping[str, Tensor] | None = None,
+    recurrent: Tensor | None = None,
 ) -> Trace:
     """Run neurons over time, with gradients for current, state and the parameters that are tensors.
 
@@ -287,6 +310,9 @@ def spike(
         "epsilon.alpha"): results of any computation, tied, generated or parametrised, to which gradients
         flow. Shapes as of the neuron's own; a decay is used clamped into [0, 1], a threshold or tau above
         0, with the gradient passed straight through.
+    recurrent : Tensor, optional
+        Weights W of shape (N, N) between the N neurons along the last dimension that is not time:
+        a[n] + s[n-1] W is the current. With a gradient.
 
     Returns
     -------
@@ -306,7 +332,7 @@ def spike(
         check_tensor("current", current)
     used = with_tensors(neuron, current, given, "move it with .to()")
     call = Call(used, neuron, tuple(given), surrogate, method, time_dim)
-    return run(call, current, given, state)
+    return run(call, current, given, state, recurrent)
 
 
 def kernel_filter(kernel: Kernel, x: Tensor, *, time_dim: int | None = 0, state: Any = None) -> Filtered:

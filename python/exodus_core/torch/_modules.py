@@ -248,7 +248,9 @@ class Layer(nn.Module):
         if "_surrogate" in self._modules:
             self._modules["surrogate"] = self._modules.pop("_surrogate")
 
-    def _run(self, current: Tensor, state: Any, time_dim: int | None) -> Trace:
+    def _run(
+        self, current: Tensor, state: Any, time_dim: int | None, recurrent: Tensor | None = None
+    ) -> Trace:
         check_tensor("current", current)
         learnt = self._learnt()  # once: a parametrisation may be costly, or random
         call = Call(
@@ -260,7 +262,7 @@ class Layer(nn.Module):
             time_dim,
             with_potential=self.output != "spikes",
         )
-        return run(call, current, learnt, state)
+        return run(call, current, learnt, state, recurrent)
 
     def _select(self, trace: Trace) -> Any:
         return trace if self.output == "trace" else getattr(trace, self.output)

@@ -1,0 +1,290 @@
+/// @file
+/// Recurrent weights on the CPU (math.md, Recurrence): an operator between a row and memory, of which the models know nothing.
+///
+///     a'[n] = a[n] + s[n-1] W        e'[n] = e[n] + W g[n+1]        dL/dW = sum over steps and entries of s[n-1]^T g[n]
+///
+/// with g[n] = dL/da'[n]. It couples only the neurons of one batch entry, and a row has whole entries, so that threads do not wait for each
+/// other. Forward adds the rows of W of the features that fired: their order, ascending, is part of the interface, and nothing is fused.
+/// Backward is a matrix product for the entries of a row: W stays in the second-level cache.
+#pragma once
+
+#include "../rows.hpp"
+#include "../vectors.hpp"
+
+namespace exodus::cpu {
+namespace {
+
+/// Vectors that a product of spikes adds at once, and a product backward: all sums stay in registers.
+constexpr int spike_vectors = 8;
+constexpr int dense_vectors = vector_bytes == 64 ? 4 : 2, dense_entries = 4;
+
+/// Stores the vectors of sums that begin at `first` of `count`; the last one may be cut short.
+template <int Vectors, class V>
+EXODUS_SCALAR void store_sums(V* to, const Vector<V> (&sums)[Vectors], std::int64_t first, std::int64_t count) {
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) {
+    const std::int64_t at = first + v * group_lanes<V>;
+    if (at + group_lanes<V> <= count) {
+      store(to + at, sums[v]);
+    } else if (at < count) {
+      __builtin_memcpy(to + at, &sums[v], static_cast<std::size_t>(count - at) * sizeof(V));
+    }
+  }
+}
+
+/// The features of an entry that fired, ascending; how many. NaN and negative counts are spikes like any.
+template <class V>
+std::int64_t list_fired(const V* spikes, std::int64_t features, std::int64_t* fired) {
+  std::int64_t count = 0, first = 0;
+  for (; first + group_lanes<V> <= features; first += group_lanes<V>) {
+    for (std::uint64_t bits = nonzero(spikes + first); bits != 0; bits &= bits - 1) fired[count++] = first + __builtin_ctzll(bits);
+  }
+  for (; first < features; ++first) {
+    if (spikes[first] != V(0)) fired[count++] = first;
+  }
+  return count;
+}
+
+/// Columns [first, first + Vectors) of s W, of the features that fired.
+template <int Vectors, class V>
+EXODUS_SCALAR void add_weight_rows(const WeightRows<V>& weights, const V* spikes, const std::int64_t* fired, std::int64_t count,
+                                   std::int64_t first, std::int64_t features, V* out) {
+  Vector<V> sums[Vectors] = {};
+  for (std::int64_t k = 0; k < count; ++k) {
+    const V* const row = weights.first + fired[k] * weights.stride + first;
+    const Vector<V> spike = spikes[fired[k]] - Vector<V>{};
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) sums[v] = sums[v] + spike * load(row + v * group_lanes<V>);
+  }
+  store_sums<Vectors, V>(out, sums, first, features);
+}
+
+/// s W of an entry.
+template <class V>
+void product_with_spikes(const WeightRows<V>& weights, const V* spikes, std::int64_t* fired, std::int64_t features, V* out) {
+  const std::int64_t count = list_fired(spikes, features, fired);
+  std::int64_t first = 0;
+  for (; first + (spike_vectors - 1) * group_lanes<V> < features; first += spike_vectors * group_lanes<V>) {
+    add_weight_rows<spike_vectors>(weights, spikes, fired, count, first, features, out);
+  }
+  for (; first < features; first += group_lanes<V>) add_weight_rows<1>(weights, spikes, fired, count, first, features, out);
+}
+
+/// Columns [first, first + Vectors) of W g of some entries, `weights` transposed.
+template <int Entries, int Vectors, class V>
+EXODUS_SCALAR void multiply_columns(const WeightRows<V>& weights, const V* g, std::int64_t features, std::int64_t first, V* out) {
+  Vector<V> sums[Entries][Vectors] = {};
+  for (std::int64_t j = 0; j < features; ++j) {
+    const V* const row = weights.first + j * weights.stride + first;
+    Vector<V> weight[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) weight[v] = load(row + v * group_lanes<V>);
+#pragma GCC unroll 4
+    for (int r = 0; r < Entries; ++r) {
+      const Vector<V> value = g[r * features + j] - Vector<V>{};
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) sums[r][v] = add_product<true, V>(value, weight[v], sums[r][v]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < Entries; ++r) store_sums<Vectors, V>(out + r * features, sums[r], first, features);
+}
+
+template <int Entries, class V>
+void dense_product(const WeightRows<V>& weights, const V* g, std::int64_t features, V* out) {
+  std::int64_t first = 0;
+  for (; first + (dense_vectors - 1) * group_lanes<V> < features; first += dense_vectors * group_lanes<V>) {
+    multiply_columns<Entries, dense_vectors>(weights, g, features, first, out);
+  }
+  for (; first < features; first += group_lanes<V>) multiply_columns<Entries, 1>(weights, g, features, first, out);
+}
+
+/// The recurrence of a row.
+template <class V>
+class RecurrentRow {
+ public:
+  RecurrentRow(const WeightRows<V>& weights, const WeightRows<V>& transposed, const Rows& rows, const Row& row,
+               const RecurrentMemory<V>& memory)
+      : weights_(weights), transposed_(transposed), features_(rows.features), row_(row), memory_(memory) {
+    if (given() && memory_.grad_current != nullptr) clear(memory_.grad_current, row.lanes);
+  }
+
+  bool given() const { return features_ > 0; }
+
+  /// s W, of the spikes before a step.
+  void feel_spikes(const V* spikes) const {
+    for (std::int64_t at = 0; at < row_.lanes; at += features_) {
+      product_with_spikes(weights_, spikes + at, memory_.fired, features_, memory_.sums + at);
+    }
+  }
+
+  /// W g, of the step after one.
+  void gather() const {
+    std::int64_t at = 0;
+    for (; at + dense_entries * features_ <= row_.lanes; at += dense_entries * features_) {
+      dense_product<dense_entries>(transposed_, memory_.grad_current + at, features_, memory_.sums + at);
+    }
+    for (; at < row_.lanes; at += features_) dense_product<1>(transposed_, memory_.grad_current + at, features_, memory_.sums + at);
+  }
+
+  /// A block of the current with what feel_spikes() found.
+  const V* current(const Block& block, const V* current) const { return add_sums(block, current, memory_.current); }
+  /// A block of the direct gradient of the spikes with what gather() found.
+  const V* grad_spikes(const Block& block, const V* direct) const { return add_sums(block, direct, memory_.grad_spikes); }
+
+  /// What gather() found, added to other lanes of a block.
+  void add_to(const Block& block, V* lanes) const {
+    const V* const sums = memory_.sums + block.lane;
+    EXODUS_LANES
+    for (int i = 0; i < block.lanes; ++i) lanes[i] += sums[i];
+  }
+
+  V* currents() const { return memory_.current; }        ///< of the whole row
+  V* gradient() const { return memory_.grad_current; }   ///< g of the step before, to be written
+  V* spikes() const { return memory_.spikes; }           ///< for the spikes before a step
+
+ private:
+  const V* add_sums(const Block& block, const V* lanes, V* results) const {
+    const V* const sums = memory_.sums + block.lane;
+    V* const result = results + block.lane;
+    EXODUS_LANES
+    for (int i = 0; i < block.lanes; ++i) result[i] = lanes[i] + sums[i];
+    return result;
+  }
+
+  const WeightRows<V> weights_, transposed_;
+  const std::int64_t features_;
+  const Row& row_;
+  const RecurrentMemory<V> memory_;
+};
+
+/// Where element (step, place) of an array is.
+template <class V>
+const V* element_of(const V* array, const Layout& layout, const Rows& rows, std::int64_t step, std::int64_t place) {
+  const std::int64_t neuron = neuron_at(rows, place);
+  return array + (neuron / layout.inner * layout.time + step) * layout.inner + neuron % layout.inner;
+}
+
+/// From a feature of an entry to the next one's in memory; 0 where there is only one.
+EXODUS_SCALAR std::int64_t feature_stride(const Layout& layout, const Rows& rows) {
+  if (rows.features == 1) return 0;
+  const std::int64_t neuron = rows.repeat;
+  return neuron / layout.inner * layout.time * layout.inner + neuron % layout.inner;
+}
+
+/// The spikes before a step: element k is at first[k * stride].
+template <class V>
+struct EarlierSpikes {
+  const V* first;
+  std::int64_t stride;
+};
+
+template <class V>
+EarlierSpikes<V> earlier_spikes(const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_t entry) {
+  const std::int64_t place = entry * plan.rows.features;
+  if (step > 0) return {element_of(plan.spikes, plan.layout, plan.rows, step - 1, place), feature_stride(plan.layout, plan.rows)};
+  return {plan.initial_spikes + neuron_at(plan.rows, place), plan.rows.repeat};
+}
+
+/// Marks who fired before a step.
+template <class V>
+void pack_spikes(const WeightGradientPlan<V>& plan, std::int64_t step) {
+  const std::int64_t entries = plan.rows.neurons / plan.rows.features, words = words_of(plan.rows);
+  for (std::int64_t entry = 0; entry < entries; ++entry) {
+    std::uint64_t* const fired = plan.fired + (step * entries + entry) * words;
+    for (std::int64_t word = 0; word < words; ++word) fired[word] = 0;
+    if (step == 0 && plan.initial_spikes == nullptr) continue;
+    const auto [spikes, stride] = earlier_spikes(plan, step, entry);
+    std::int64_t feature = 0;
+    for (; stride == 1 && feature + group_lanes<V> <= plan.rows.features; feature += group_lanes<V>) {
+      fired[feature / 64] |= nonzero(spikes + feature) << (feature % 64);
+    }
+    for (; feature < plan.rows.features; ++feature) {
+      fired[feature / 64] |= std::uint64_t{spikes[feature * stride] != V(0)} << (feature % 64);
+    }
+  }
+}
+
+/// One tile of the gradient of the weights. Its sums over some entries are in the arithmetic type before they go to the doubles.
+template <class V>
+class WeightGradientTile {
+ public:
+  WeightGradientTile(const WeightGradientPlan<V>& plan, std::int64_t tile, V* partial)
+      : plan_(plan), features_(plan.rows.features), partial_(partial) {
+    const std::int64_t columns = (features_ + targets - 1) / targets;
+    source_ = tile / columns * sources, target_ = tile % columns * targets;
+    source_count_ = smaller(sources, features_ - source_), target_count_ = smaller(targets, features_ - target_);
+  }
+
+  void run() {
+    const std::int64_t entries = plan_.rows.neurons / features_, time = plan_.layout.time;
+    clear(partial_, source_count_ * targets);
+    // In the order of memory.
+    const bool by_step = plan_.layout.outer == 1;
+    const std::int64_t slow = by_step ? time : entries, fast = by_step ? entries : time;
+    std::int64_t added = 0;
+    for (std::int64_t i = 0; i < slow; ++i) {
+      for (std::int64_t k = 0; k < fast; ++k) {
+        add(by_step ? i : k, by_step ? k : i);
+        if (++added % partial_entries == 0) move();
+      }
+    }
+    move();
+  }
+
+ private:
+  static constexpr std::int64_t sources = weight_tile_sources, targets = weight_tile_targets;
+  static constexpr std::int64_t partial_entries = 512;
+
+  void add(std::int64_t step, std::int64_t entry) const {
+    const std::int64_t entries = plan_.rows.neurons / features_;
+    const std::uint64_t* const fired = plan_.fired + (step * entries + entry) * words_of(plan_.rows) + source_ / 64;
+    std::uint64_t any = 0;
+    for (std::int64_t word = 0; word * 64 < source_count_; ++word) any |= fired[word];
+    if (any == 0) return;
+    alignas(64) V g[targets] = {};
+    load_gradient(step, entry, g);
+    const bool counts = plan_.counts || step == 0;
+    const auto [spikes, stride] = earlier_spikes(plan_, step, entry);
+    for (std::int64_t word = 0; word * 64 < source_count_; ++word) {
+      for (std::uint64_t bits = fired[word]; bits != 0; bits &= bits - 1) {
+        const std::int64_t source = word * 64 + __builtin_ctzll(bits);
+        add_product_of(counts ? spikes[(source_ + source) * stride] : V(1), g, partial_ + source * targets);
+      }
+    }
+  }
+
+  void load_gradient(std::int64_t step, std::int64_t entry, V* g) const {
+    const V* const from = element_of(plan_.grad_current, plan_.layout, plan_.rows, step, entry * features_ + target_);
+    const std::int64_t stride = feature_stride(plan_.layout, plan_.rows);
+    if (stride == 1) return copy_lanes(g, from, static_cast<int>(target_count_));
+    for (std::int64_t k = 0; k < target_count_; ++k) g[k] = from[k * stride];
+  }
+
+  static void add_product_of(V count, const V* g, V* sums) {
+    const Vector<V> factor = count - Vector<V>{};
+#pragma GCC unroll 4
+    for (std::int64_t k = 0; k < targets; k += group_lanes<V>) store(sums + k, add_product<true, V>(factor, load(g + k), load(sums + k)));
+  }
+
+  void move() const {
+    for (std::int64_t source = 0; source < source_count_; ++source) {
+      move_sums(plan_.sums + (source_ + source) * features_ + target_, partial_ + source * targets, static_cast<int>(target_count_));
+      clear(partial_ + source * targets, targets);
+    }
+  }
+
+  const WeightGradientPlan<V>& plan_;
+  const std::int64_t features_;
+  V* const partial_;
+  std::int64_t source_, target_, source_count_, target_count_;
+};
+
+template <class V>
+void weight_gradient(const WeightGradientPlan<V>& plan, std::int64_t tile, int thread) {
+  Carver carver(plan.slots + thread * plan.slot_bytes);
+  WeightGradientTile<V>(plan, tile, carver.take<V>(weight_tile_sources * weight_tile_targets)).run();
+}
+
+}   // namespace
+}   // namespace exodus::cpu

@@ -1,0 +1,99 @@
+"""Recurrent weights around a spiking layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._modules import Layer, _no_state
+
+
+class Recurrent(nn.Module):
+    """A layer whose neurons feel each other's spikes of the step before: a[n] + s[n-1] W is its current.
+
+    Parameters
+    ----------
+    layer : Layer
+        Such as ``snn.LIF(alpha=0.9)``; it must fire.
+    features : int
+        N, the number of neurons along the last dimension that is not time.
+    mask : array_like, optional
+        Of shape (N, N): where it is 0 or False there is no weight. Row j is for the spikes of neuron j.
+    device, dtype : optional
+        Of the weights, as ``nn.Linear`` takes them.
+
+    Attributes
+    ----------
+    weight : nn.Parameter
+        W, of shape (N, N). It begins orthogonal, times 0.5.
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        layer: Layer,
+        features: int,
+        *,
+        mask: Any = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer must be a spiking layer such as LIF, got {type(layer).__name__}")
+        if not layer.neuron._fires:
+            raise ValueError(f"layer must be one that fires, got {type(layer).__name__}")
+        if isinstance(features, bool) or not isinstance(features, int):
+            raise TypeError(f"features must be an integer, got {features!r}")
+        if features < 1:
+            raise ValueError(f"features must be at least 1, got {features}")
+        self.layer, self.features = layer, features
+        self.weight = nn.Parameter(torch.empty(features, features, device=device, dtype=dtype))
+        self.register_buffer("mask", self._checked(mask))
+        self.reset_parameters()
+
+    def _checked(self, mask: Any) -> Tensor | None:
+        if mask is None:
+            return None
+        values = torch.as_tensor(mask, device=self.weight.device)
+        if tuple(values.shape) != (self.features, self.features):
+            wanted, got = (self.features, self.features), tuple(values.shape)
+            raise ValueError(f"mask must have shape {wanted}, got {got}")
+        if not bool(((values == 0) | (values == 1)).all()):
+            raise ValueError("mask must have values that are 0 or 1")
+        return values.to(torch.bool)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew; those that the mask leaves out are 0."""
+        nn.init.orthogonal_(self.weight, gain=0.5)
+        if self.mask is not None:
+            self.weight.mul_(self.mask)
+
+    def _weights(self) -> Tensor:
+        weight: Tensor = self.weight
+        return weight if self.mask is None else weight * self.mask
+
+    def forward(self, current: Tensor, state: Any = _no_state) -> Any:
+        """Run the layer over time: arguments and results are those of the layer."""
+        given = None if state is _no_state else state
+        trace = self.layer._run(current, given, self.layer.time_dim, self._weights())
+        result = self.layer._select(trace)
+        return result if state is _no_state else (result, trace.state)
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Any, Any]:
+        """Run one step: arguments and results are those of the layer."""
+        trace = self.layer._run(frame, state, None, self._weights())
+        return self.layer._select(trace), trace.state
+
+    def initial_state(self, *args: Any, **keywords: Any) -> Any:
+        """Build a state: the layer's ``initial_state``."""
+        return self.layer.initial_state(*args, **keywords)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows besides the layer."""
+        masked = "" if self.mask is None else f", {int(self.mask.sum())} weights"
+        return f"features={self.features}{masked}"
