@@ -140,6 +140,17 @@ def replacements(trace, name):
             binding._replace(arrangement=turned._arrangement),
         ],
         "_type_name": [None, "float32", "float16", "int64", 5],
+        "recurrent": [
+            0.5,
+            "text",
+            [[1.0]],
+            np.ones(600),
+            np.ones((600, 599)),
+            np.ones((4, 4)),
+            np.ones((600, 600), other_type),
+            np.ones((600, 600), object),
+            np.ma.masked_array(np.ones((600, 600), whole.dtype)),
+        ],
     }
 
 

@@ -124,7 +124,7 @@ def noticed(change, build, words):
         environment = os.environ | {"ASAN_OPTIONS": "detect_stack_use_after_return=0"}
         run = [program, f"--gtest_filter={filters}", "--gtest_fail_fast"]
         try:
-            done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=environment)
+            done = subprocess.run(run, capture_output=True, text=True, timeout=600, env=environment)
         except subprocess.TimeoutExpired:
             return "never ends"
         if done.returncode == 0:
