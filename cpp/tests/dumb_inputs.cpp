@@ -55,7 +55,7 @@ class DumbInputs : public testing::Test {
   Input<V> current_{24}, potential_{24}, gradient_{24};
   Output<V> spikes_{24}, out_{24}, final_u_{6}, final_s_{6};
   double grads_[4] = {-7, -7, -7, -7};
-  double memory_[1 << 13] = {};
+  double memory_[1 << 14] = {};
   Workspace workspace_{memory_, sizeof memory_, 1};
 };
 using Types = testing::Types<float, double>;
