@@ -17,7 +17,9 @@ set(configure ${CMAKE_COMMAND} -G ${GENERATOR} -S ${SCRATCH}/source -D CMAKE_CXX
               -D CMAKE_PREFIX_PATH=${SCRATCH}/prefix "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Wpedantic -Werror ${FLAGS}")
 run("configure" ${configure} -B ${SCRATCH}/build)
 run("build" ${CMAKE_COMMAND} --build ${SCRATCH}/build)
-run("example" ${SCRATCH}/build/train_lif)
+foreach(example IN ITEMS train_lif train_recurrent)
+  run("${example}" ${SCRATCH}/build/${example})
+endforeach()
 
 # The package says its version, and refuses one that it is not.
 foreach(wanted IN ITEMS ${VERSION} 999.0)

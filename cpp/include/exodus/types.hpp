@@ -156,7 +156,7 @@ struct BackwardArrays {
   Kernels<double*> grad_taps{};        ///< dL/d(taps), out; null fields are not wanted
   Recurrence<V> recurrent{};           ///< as given to forward
   const S* spikes = nullptr;           ///< s[n] of the forward pass, in; needed for grad_recurrent alone
-  double* grad_recurrent = nullptr;    ///< dL/d(weights), features x features, out; null if not wanted, and then grad_current may be null
+  double* grad_recurrent = nullptr;    ///< dL/d(weights), features x features, out; needs grad_current too; null if not wanted
 };
 
 }   // namespace exodus
