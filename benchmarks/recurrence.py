@@ -57,6 +57,7 @@ def ours(current, weight):
 
 
 SIDES = (ours, loop)
+PARTS = ("forward", "backward", "weight gradient", "all")
 
 
 def problem(steps, batch, neurons, dtype):
@@ -101,47 +102,35 @@ def check(shape):
 
 
 def measure(inputs, rounds):
-    """Seconds of each pass, for each side a list over the rounds."""
-    times = {layer: {what: [] for what in ("forward", "backward", "with weights", "all")} for layer in SIDES}
+    """Seconds of each part, for each side a list over the rounds; "all" has the gradient of the weights."""
+    times = {layer: {part: [] for part in PARTS} for layer in SIDES}
     for k in tqdm(range(rounds + 1), desc="rounds", leave=False, disable=None):
         for layer in SIDES:
             _, (forward, learning) = run(layer, *inputs)
             _, (_, backward) = run(layer, *inputs, learn_weight=False)
             if k > 0:  # the first round warms up
-                seconds = (forward, backward, learning, forward + learning)
-                for one, second in zip(times[layer].values(), seconds, strict=True):
-                    one.append(second)
+                seconds = (forward, backward, learning - backward, forward + learning)
+                for part, second in zip(PARTS, seconds, strict=True):
+                    times[layer][part].append(second)
     return times
 
 
-def parts(times, summary):
-    """Seconds of a side's parts, of its best or its median rounds."""
-    value = {what: summary(seconds) for what, seconds in times.items()}
-    learning = value["with weights"] - value["backward"]
-    return {
-        "forward": value["forward"],
-        "backward": value["backward"],
-        "weight gradient": learning,
-        "all": value["all"],
-    }
-
-
 def report(times):
-    """Print the parts of each side, their shares and the loop's time over ours."""
-    for title, summary in (("median", statistics.median), ("best", min)):
-        mine, other = (parts(times[layer], summary) for layer in SIDES)
-        print(f"{title:16s}{'ours':>10s}{'share':>8s}{'loop':>13s}{'share':>8s}{'ratio':>8s}")
-        for part in mine:
-            shares = (100 * side[part] / side["all"] for side in (mine, other))
-            cells = [
-                f"{1e3 * side[part]:10.1f} ms{share:6.0f} %"
-                for side, share in zip((mine, other), shares, strict=True)
-            ]
-            print(f"{part:16s}{''.join(cells)}{other[part] / mine[part]:8.2f}")
-    pairs = zip(*(times[layer]["all"] for layer in SIDES), strict=True)
-    print(
-        f"the loop's time over ours, median of the rounds: {statistics.median(b / a for a, b in pairs):.2f}"
-    )
+    """Print the median of each part, its share of its side and the loop's time over ours."""
+    middle = {
+        layer: {part: statistics.median(seconds) for part, seconds in times[layer].items()} for layer in SIDES
+    }
+    print(f"{'median':16s}{'ours':>13s}{'share':>8s}{'loop':>13s}{'share':>8s}{'ratio':>8s}")
+    for part in PARTS:
+        cells = ""
+        for layer in SIDES:
+            seconds, share = middle[layer][part], middle[layer][part] / middle[layer]["all"]
+            cells += f"{1e3 * seconds:10.1f} ms{100 * share:6.0f} %"
+        print(f"{part:16s}{cells}{middle[loop][part] / middle[ours][part]:8.2f}")
+    mine, other = (times[layer]["all"] for layer in SIDES)
+    best = min(other) / min(mine)
+    median = statistics.median(b / a for a, b in zip(mine, other, strict=True))
+    print(f"the loop's time over ours: best rounds {best:.2f}, median of the rounds {median:.2f}")
 
 
 def main():

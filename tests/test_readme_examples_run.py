@@ -21,11 +21,14 @@ def run(command, folder):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "coupled", "delay"])
+PRINTED = {"numpy": 2, "torch": 5, "coupled": 2, "delay": 1, "recurrent": 1, "recurrent-torch": 5}  # lines
+
+
+@pytest.mark.parametrize("name", PRINTED)
 def test_python_example_runs(name, tmp_path):
     (tmp_path / "example.py").write_text(example(name))
     lines = run([sys.executable, "example.py"], tmp_path).splitlines()
-    assert len(lines) == {"numpy": 2, "torch": 5, "coupled": 2, "delay": 1}[name]
+    assert len(lines) == PRINTED[name]
 
 
 def test_cpp_example_runs_against_the_installed_package(tmp_path):
