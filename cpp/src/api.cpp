@@ -1,12 +1,11 @@
 /// @file
-/// The exported functions: from a model's named fields to the plan of a call, checks, partition of the work, sums of parameter gradients.
+/// The exported functions: from a model's named fields to the plan of a call, checks, sums of parameter gradients.
 #include <type_traits>
 
 #include "checks.hpp"
 #include "cpu/isa.hpp"
-#include "cpu/memory.hpp"
 #include "cpu/operators/recurrence_plan.hpp"
-#include "cpu/plan.hpp"
+#include "cpu/partition.hpp"
 #include "cpu/threads.hpp"
 #include "cpu/work.hpp"
 #include "exodus/exodus.hpp"
@@ -21,170 +20,19 @@ static_assert(static_cast<int>(exodus::Model::count) == EXODUS_MODEL_COUNT, "CMa
 namespace exodus {
 namespace {
 
-using cpu::narrow_lanes;
-
-/// Steps of a tile of arrays whose inner axis is narrow.
-std::int64_t steps_of_tile(const Layout& layout) {
-  std::int64_t steps = ceil_div(narrow_lanes, layout.inner * cpu::max_fir_steps) * cpu::max_fir_steps;
-  steps = steps < 16 ? 16 : steps;
-  return steps < layout.time ? steps : layout.time;
-}
-
-/// Rows of whole batch entries of a recurrence, some at least: the product backward reads the weights once for all of a row. They are used
-/// in place where an entry's neurons follow each other, and steps are wide enough.
-template <class V>
-cpu::Rows partition_entries(const Layout& layout, int threads, const Recurrence<V>& recurrent) {
-  constexpr std::int64_t least = 4;
-  cpu::Rows rows;
-  rows.neurons = layout.outer * layout.inner;
-  rows.features = recurrent.features;
-  rows.repeat = recurrent.repeat;
-  const std::int64_t entries = rows.neurons / rows.features, share = ceil_div(entries, threads);
-  std::int64_t in_row = cpu::max_row_lanes<V> / rows.features;
-  in_row = in_row < least ? least : in_row;
-  in_row = in_row < share ? in_row : share;
-  const bool whole = rows.repeat == 1 && layout.inner % rows.features == 0;   // entries lie within a step
-  if (!(whole && layout.inner >= narrow_lanes)) {
-    rows.tile_steps = steps_of_tile(layout);
-    if (whole) in_row = ceil_div(in_row * rows.features, layout.inner) * layout.inner / rows.features;   // whole outer indices
-  }
-  rows.lanes = in_row * rows.features;
-  rows.count = ceil_div(rows.neurons, rows.lanes);
-  return rows;
-}
-
-/// Rows of about a page per array and step (or of `page` lanes, if that is less), or of an outer index where the inner axis is shorter:
-/// such a row is contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and where a copy of a
-/// neuron's steps should fill some cache lines.
-template <class V>
-cpu::Rows partition(const Layout& layout, int threads, const Recurrence<V>& recurrent, std::int64_t page = cpu::max_row_lanes<V>) {
-  if (recurrent.features > 0) return partition_entries(layout, threads, recurrent);
-  constexpr std::int64_t tile = 4096, least = 256, narrow = narrow_lanes;
-  cpu::Rows rows;
-  rows.neurons = layout.outer * layout.inner;
-  if (layout.inner >= page || (layout.inner >= narrow && layout.outer == 1)) {
-    const std::int64_t busy = rows.neurons / least < threads ? rows.neurons / least : threads;
-    std::int64_t count = ceil_div(rows.neurons, page);
-    count = count < busy ? busy : count;
-    rows.lanes = ceil_div(ceil_div(rows.neurons, count), narrow) * narrow;
-    rows.lanes = rows.lanes < page ? rows.lanes : page;
-  } else if (layout.inner >= narrow) {
-    rows.lanes = layout.inner;
-  } else {
-    const std::int64_t steps = steps_of_tile(layout);
-    const std::int64_t lanes = tile / steps < cpu::max_row_lanes<V> ? tile / steps : cpu::max_row_lanes<V>;
-    const std::int64_t whole = lanes / layout.inner * layout.inner;
-    rows.tile_steps = steps;
-    rows.lanes = whole < rows.neurons ? whole : rows.neurons;
-  }
-  rows.count = ceil_div(rows.neurons, rows.lanes);
-  return rows;
-}
-
-/// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none about as many as there are segments, in whole groups of
-/// steps of FIR kernels.
-std::int64_t segment_steps(const cpu::Rows& rows, std::int64_t time) {
-  if (rows.tile_steps > 0) return rows.tile_steps;
-  std::int64_t steps = cpu::max_fir_steps;
-  while (steps * steps < time) steps += cpu::max_fir_steps;
-  return steps;
-}
-
-/// Elements of the tapes of all rows. They do not depend on the number of threads: rows have few lanes more than there are neurons.
 template <class N, class V = arithmetic_t<typename N::Storage>>
-std::int64_t tapes_size(const Layout& layout, const Recurrence<V>& recurrent) {
-  const cpu::Rows rows = partition<V>(layout, 1, recurrent);
-  const std::int64_t lanes = rows.neurons + (rows.features > 0 ? rows.lanes : cpu::max_row_lanes<V>);
-  return cpu::tape_size(Traits<N>::states, lanes, layout.time, segment_steps(rows, layout.time));
-}
-
-/// What a thread works in.
-struct Slots {
-  std::int64_t lanes = 0;   ///< of the widest row
-  std::size_t bytes = 0;    ///< of each
-};
-
-/// Lanes of a row whose FIR kernels' memory stays in the second-level cache, of whole blocks. `take(carver, rows)` takes that memory.
-template <class V, class Take>
-std::int64_t lanes_with_fir(Take take) {
-  constexpr std::size_t cache = 384 << 10;
-  cpu::Rows narrowest;
-  narrowest.lanes = narrow_lanes;
-  const std::size_t bytes = bytes_of([&](cpu::Carver& carver) { take(carver, narrowest); });
-  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow_lanes / cpu::block_lanes * cpu::block_lanes;
-  return fit < narrow_lanes ? narrow_lanes : (fit < cpu::max_row_lanes<V> ? fit : cpu::max_row_lanes<V>);
-}
-
-template <class N>
-constexpr cpu::ModelSize size_of = {Traits<N>::parameters, Traits<N>::states};
-
-template <class N, class V = arithmetic_t<typename N::Storage>>
-Slots forward_slots(const Layout& layout, const FirRole<V>* roles, const Recurrence<V>& recurrent) {
-  Slots slots{cpu::max_row_lanes<V>};
-  if (with_fir(roles)) {
-    slots.lanes = lanes_with_fir<V>([&](cpu::Carver& carver, const cpu::Rows& rows) {
-      cpu::FirForwardMemory<V>(carver, roles, rows.lanes, cpu::segment_of(roles, rows, layout.time));
-    });
-  }
-  const cpu::Rows widest = partition<V>(layout, 1, recurrent, slots.lanes);
-  slots.bytes = bytes_of([&](cpu::Carver& carver) {
-    cpu::ForwardMemory<V>(carver, size_of<N>, roles, widest, widest.lanes, cpu::segment_of(roles, widest, layout.time));
-  });
-  return slots;
-}
-
-/// Steps that a backward pass goes at a time.
-template <class V>
-std::int64_t backward_segment(const FirRole<V>* roles, const cpu::Rows& rows, std::int64_t time, bool with_tapes) {
-  return with_tapes ? segment_steps(rows, time) : cpu::segment_of(roles, rows, time);
+cpu::Pass<V> forward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent) {
+  return {layout, Traits<N>::parameters, Traits<N>::states, fir, recurrent};
 }
 
 template <class N, class V = arithmetic_t<typename N::Storage>>
-Slots backward_slots(const Layout& layout, const FirRole<V>* roles, const Recurrence<V>& recurrent, bool with_terms, bool with_tapes,
-                     bool bptt) {
-  const auto segment = [&](const cpu::Rows& rows) { return backward_segment(roles, rows, layout.time, with_tapes); };
-  Slots slots{cpu::max_row_lanes<V>};
-  if (with_fir(roles)) {
-    slots.lanes = lanes_with_fir<V>(
-        [&](cpu::Carver& carver, const cpu::Rows& rows) { cpu::FirBackwardMemory<V>(carver, roles, rows.lanes, segment(rows), bptt); });
-  }
-  const cpu::Rows widest = partition<V>(layout, 1, recurrent, slots.lanes);
-  slots.bytes = bytes_of([&](cpu::Carver& carver) {
-    cpu::BackwardMemory<V>(carver, size_of<N>, roles, widest, widest.lanes, segment(widest), with_terms, bptt);
-  });
-  if (recurrent.features > 0) {   // after the pass, a tile of the weights' gradient
-    const std::size_t tile = bytes_of([](cpu::Carver& carver) { carver.take<V>(cpu::weight_tile_sources * cpu::weight_tile_targets); });
-    slots.bytes = slots.bytes < tile ? tile : slots.bytes;
-  }
-  return slots;
+cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent, const Wanted<N>& wanted) {
+  cpu::BackwardPass<V> pass{forward_pass<N>(layout, fir, recurrent)};
+  pass.sums = wanted.sums;
+  pass.reads_current = wanted.reads_current();
+  pass.weights_gradient = wanted.recurrent;
+  return pass;
 }
-
-/// The bytes of the slots that a call fills.
-template <class V>
-std::size_t slots_size(const Layout& layout, const Slots& slots, const Recurrence<V>& recurrent, int threads) {
-  const std::int64_t rows = partition<V>(layout, threads, recurrent, slots.lanes).count;
-  return static_cast<std::size_t>(rows < threads ? rows : threads) * slots.bytes;
-}
-
-/// Where the parts of a backward pass's workspace begin, in bytes: sums of parameters and taps as doubles, what fired before each step, the
-/// tapes, recurrent weights, the slots.
-template <class N, class V = arithmetic_t<typename N::Storage>>
-struct Parts {
-  std::size_t taps[2], fired, tapes, weights, transposed_weights, slots;
-
-  Parts(const Layout& layout, const Wanted<N>& wanted, const FirRole<V>* roles, const Recurrence<V>& recurrent, bool with_tapes) {
-    const std::int64_t neurons = layout.outer * layout.inner;
-    fired = static_cast<std::size_t>(wanted.sums * neurons) * sizeof(double);
-    for (int k = 0; k < 2; ++k) {
-      taps[k] = fired;
-      if (roles[k].summed) fired += static_cast<std::size_t>(roles[k].taps.length * neurons) * sizeof(double);
-    }
-    tapes = fired + (wanted.recurrent ? static_cast<std::size_t>(fired_size(layout, recurrent)) * sizeof(std::uint64_t) : 0);
-    weights = tapes + (with_tapes ? static_cast<std::size_t>(tapes_size<N>(layout, recurrent)) * sizeof(V) : 0);
-    transposed_weights = weights + (wanted.reads_current() ? weights_size(recurrent) : 0);   // the current is what it was with them
-    slots = transposed_weights + weights_size(recurrent);
-  }
-};
 
 /// Sets the wanted gradients to zero: sums over neurons are added to them.
 template <class N, class V>
@@ -207,12 +55,13 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   cpu::ForwardPlan<V> plan;
   if (const Status status = read(layout, neuron, arrays, plan); status != Status::ok) return status;
   if (empty(layout)) return Status::ok;
-  const Slots slots = forward_slots<N>(layout, plan.fir, plan.recurrent);
+  const cpu::Pass<V> pass = forward_pass<N>(layout, plan.fir, plan.recurrent);
+  const cpu::Slots slots = slots_of(pass);
   const std::size_t weights = weights_size(plan.recurrent);
   if (workspace.bytes < weights + slots.bytes) return Status::workspace_too_small;
   if (workspace.data == nullptr) return Status::null_pointer;
   const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes - weights);
-  plan.rows = partition<V>(layout, threads, plan.recurrent, slots.lanes);
+  plan.rows = partition(pass, slots, threads);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
   plan.weights = copy_weights(plan.recurrent, false, static_cast<char*>(workspace.data));
   plan.slots = static_cast<char*>(workspace.data) + weights;
@@ -229,9 +78,8 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::For
   FirRole<V> roles[2];
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
-  const Slots slots = forward_slots<N>(layout, roles, arrays.recurrent);
-  const std::size_t bytes = slots_size<V>(layout, slots, arrays.recurrent, threads_for(layout, threads));
-  return {nullptr, weights_size(arrays.recurrent) + bytes, threads};
+  const cpu::Pass<V> pass = forward_pass<N>(layout, roles, arrays.recurrent);
+  return {nullptr, weights_size(arrays.recurrent) + slots_size(pass, slots_of(pass), threads_for(layout, threads)), threads};
 }
 
 template <class N>
@@ -245,11 +93,11 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::Bac
   // Whatever the method and the surrogate are: the most that any needs.
   const bool may_rebuild = rebuilds<N>(Method::bptt, wanted, false, roles);
   std::size_t bytes = 0;
+  cpu::BackwardPass<V> pass = backward_pass(layout, roles, arrays.recurrent, wanted);
   for (const bool with_tapes : {false, may_rebuild}) {
     for (const bool bptt : {false, true}) {
-      const Slots slots = backward_slots<N>(layout, roles, arrays.recurrent, wanted.sums > 0, with_tapes, bptt);
-      const std::size_t needed = Parts<N>(layout, wanted, roles, arrays.recurrent, with_tapes).slots +
-                                 slots_size<V>(layout, slots, arrays.recurrent, threads_for(layout, threads));
+      pass.with_tapes = with_tapes, pass.bptt = bptt;
+      const std::size_t needed = parts_of(pass).slots + slots_size<V>(pass, slots_of(pass), threads_for(layout, threads));
       bytes = bytes < needed ? needed : bytes;
     }
   }
@@ -272,16 +120,18 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
     clear_weights_gradient(arrays.grad_recurrent, plan.recurrent);
     return Status::ok;
   }
-  const bool with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr, plan.fir);
-  const Parts<N> parts(layout, wanted, plan.fir, plan.recurrent, with_tapes);
-  const Slots slots = backward_slots<N>(layout, plan.fir, plan.recurrent, wanted.sums > 0, with_tapes, method == Method::bptt);
+  cpu::BackwardPass<V> pass = backward_pass(layout, plan.fir, plan.recurrent, wanted);
+  pass.with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr, plan.fir);
+  pass.bptt = method == Method::bptt;
+  const cpu::BackwardParts parts = parts_of(pass);
+  const cpu::Slots slots = slots_of(pass);
   if (workspace.bytes < parts.slots + slots.bytes) return Status::workspace_too_small;
   if (workspace.data == nullptr) return Status::null_pointer;
 
   const std::int64_t neurons = layout.outer * layout.inner;
   const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes - parts.slots);
   char* const memory = static_cast<char*>(workspace.data);
-  plan.rows = partition<V>(layout, threads, plan.recurrent, slots.lanes);
+  plan.rows = partition<V>(pass, slots, threads);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
   if (plan.current != nullptr) plan.weights = copy_weights(plan.recurrent, false, memory + parts.weights);
   plan.transposed_weights = copy_weights(plan.recurrent, true, memory + parts.transposed_weights);
@@ -294,8 +144,8 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   for (FirRole<V>& role : plan.fir) {
     if (role.summed) role.sums = reinterpret_cast<double*>(memory + parts.taps[&role - plan.fir]);
   }
-  plan.segment = backward_segment(plan.fir, plan.rows, layout.time, with_tapes);
-  if (with_tapes) {
+  plan.segment = segment_of(pass, plan.rows);
+  if (pass.with_tapes) {
     plan.tape = reinterpret_cast<V*>(memory + parts.tapes);
     plan.tape_elements = cpu::tape_size(T::states, plan.rows.lanes, layout.time, plan.segment);
   }

@@ -11,7 +11,7 @@
 namespace exodus {
 namespace {
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 
@@ -27,7 +27,7 @@ const cpu::Kernels<V>* kernels_for() {
 }
 
 /// Small work is done sooner than a thread wakes. `threads` 0: as many as set_num_threads() says.
-int threads_for(const Layout& layout, int threads) {
+inline int threads_for(const Layout& layout, int threads) {
   constexpr std::int64_t small = 16384;
   if (layout.outer * layout.inner * layout.time < small) return 1;
   return threads <= 0 ? get_num_threads() : (threads < cpu::max_threads ? threads : cpu::max_threads);
@@ -35,7 +35,7 @@ int threads_for(const Layout& layout, int threads) {
 
 /// Streaming stores pay where the results would not stay in the last-level cache until somebody reads them. A constant, a core's usual
 /// share of it: what sysconf says was seen ten times too large on a virtual machine, and plain stores then take twice as long.
-bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
+inline bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
   constexpr double cache = 16 << 20;
   return static_cast<double>(layout.outer * layout.inner * layout.time) * static_cast<double>(bytes_per_element) > cache;
 }
@@ -49,7 +49,7 @@ std::size_t bytes_of(Take take) {
 }
 
 /// How many threads there are slots for.
-int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
+inline int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
   const std::size_t slots = bytes / slot_bytes;
   return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
 }
