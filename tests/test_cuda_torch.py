@@ -207,15 +207,15 @@ def test_values_on_the_device_are_those_of_the_layer_that_asks(on_gpu):
 def test_nothing_is_remembered_of_a_neuron_that_is_gone(on_gpu):
     current = inputs("LIF", torch.float32)[0].detach()
     on_gpu()
-    before = [len(cache) for cache in (_binding._known, _binding._uploads, _device._constants)]
+    before = [len(cache) for cache in (_binding._known, _binding._bound, _device._constants)]
     for name in LAYERS:
         layer = LAYERS[name]()
         layer(current)
         ec.forward(layer.neuron, current)
-    assert len(_binding._uploads) > before[1]
+    assert len(_binding._bound) > before[1]
     del layer
     gc.collect()
-    assert [len(cache) for cache in (_binding._known, _binding._uploads, _device._constants)] == before
+    assert [len(cache) for cache in (_binding._known, _binding._bound, _device._constants)] == before
 
 
 def test_a_layer_that_was_not_moved(monkeypatch):

@@ -18,11 +18,11 @@ from .neurons import Neuron, check_rounded
 
 Bound = dict[str, BoundParameter]
 
-_MOST_UPLOADS = 64  # shapes of data
+_MOST_REMEMBERED = 64  # shapes of data
 
 # Of a neuron: by type the parameters if all are numbers, else None; its options and names.
 _known = IdentityCache()
-_uploads = IdentityCache()  # of a neuron: by arrangement and type those that a device has already
+_bound = IdentityCache()  # of a neuron: by arrangement and type its own values as they were bound
 
 
 class Binding(NamedTuple):
@@ -57,7 +57,11 @@ def bind(
     device of the data: all other values are the same from call to call.
     """
     if learnt:
-        bound, options = _bind_arrays(neuron, arrangement, arithmetic, learnt, origin), neuron._options()
+        # What lies on the host is learnt too: it is another array in each call.
+        before = (
+            {} if arrangement.backend is NUMPY else _remembered(origin or neuron, arrangement, arithmetic)
+        )
+        bound, options = _bind_arrays(neuron, arrangement, arithmetic, before, learnt), neuron._options()
         return Binding(neuron, arrangement, type_name, bound, options)
     known = _known.of(neuron)
     if arithmetic not in known:
@@ -65,7 +69,7 @@ def bind(
             known[arithmetic] = _bind_scalars(neuron._parameters(), arithmetic)
         known["options"] = neuron._options()
     scalars: Bound | None = known[arithmetic]
-    bound = _bind_arrays(neuron, arrangement, arithmetic) if scalars is None else scalars
+    bound = _bind_fixed(neuron, arrangement, arithmetic) if scalars is None else scalars
     return Binding(neuron, arrangement, type_name, bound, known["options"])
 
 
@@ -79,13 +83,21 @@ def all_names(neuron: Neuron) -> tuple[frozenset[str], frozenset[str]]:
     return result
 
 
+def _bind_fixed(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Bound:
+    before = _remembered(neuron, arrangement, arithmetic)
+    if before and arrangement.backend is NUMPY:
+        return before
+    return _bind_arrays(neuron, arrangement, arithmetic, before)
+
+
 def _bind_arrays(
     neuron: Neuron,
     arrangement: Arrangement,
     arithmetic: str,
+    before: Bound,
     learnt: Collection[str] = (),
-    origin: Neuron | None = None,
 ) -> Bound:
+    """Bind what was not bound `before`, and add it there if it is not on a device."""
     for name in neuron._names():  # as the user knows them; the kernel's are made of them
         value = neuron._value_of(name)
         if not isinstance(value, (float, tuple)):
@@ -96,14 +108,13 @@ def _bind_arrays(
         rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
         unchecked = neuron._wanted(set(learnt)) if learnt else ()
         check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
-    uploads = _uploads_of(neuron if origin is None else origin, arrangement, arithmetic)
     taps = _core.models[neuron._model][2]
     bound = {
-        name: (uploads.get(name) if name in here else None)
+        name: (before.get(name) if name in here else None)
         or bind_parameter(name, rounded.get(name, value), arrangement, arithmetic, taps=name in taps)
         for name, value in given.items()
     }
-    uploads.update({name: bound[name] for name in here})
+    before.update({name: bound[name] for name in here})
     return bound
 
 
@@ -115,12 +126,13 @@ def _bind_scalars(values: dict[str, object], arithmetic: str) -> Bound | None:
     return {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
 
 
-def _uploads_of(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Bound:
-    """Parameters that a device has already: a copy to it would wait, and cannot be in a CUDA graph."""
-    if arrangement.backend is NUMPY:
-        return {}
-    known = _uploads.of(neuron)
-    if len(known) >= _MOST_UPLOADS:
+def _remembered(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Bound:
+    """A neuron's own values as they were bound.
+
+    To bind them anew takes time; a copy to a device would wait for it, and cannot be in a CUDA graph.
+    """
+    known = _bound.of(neuron)
+    if len(known) >= _MOST_REMEMBERED:
         known.clear()
     result: Bound = known.setdefault((arrangement, arithmetic), {})
     return result

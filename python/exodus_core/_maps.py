@@ -206,5 +206,7 @@ def sources(maps: Iterable[Map], names: set[str]) -> set[str]:
 
 def _sum_to(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
     """Undo the broadcasting of a gradient."""
+    if tuple(array.shape) == shape:
+        return array
     array = xp.sum(array, axis=tuple(range(array.ndim - len(shape))))
     return xp.sum(array, axis=tuple(k for k, size in enumerate(shape) if size == 1), keepdims=True)

@@ -268,7 +268,7 @@ def run_forward(
         binding.arguments(),
         binding.options,
         handle(current),
-        _recurrent_argument(recurrent, arrangement),
+        None if recurrent is None else (handle(recurrent), *arrangement.features),
         tuple(map(handle, initial or ())),
         handle(spikes),
         handle(potential),
@@ -303,10 +303,6 @@ def _recurrent_weights(
     if backend is not NUMPY:
         raise TypeError(f"{name} must be None on a GPU, which has no recurrent kernels yet, got an array")
     return backend.contiguous(require(name, weights, (count, count), arrangement, arithmetic))
-
-
-def _recurrent_argument(weights: Array | None, arrangement: Arrangement) -> Any:
-    return None if weights is None else (arrangement.backend.handle(weights), *arrangement.features)
 
 
 def _recorded(trace: Any, *, reads_spikes: bool = False) -> Trace:
@@ -544,8 +540,9 @@ def run_backward(
 ) -> Gradients:
     """What ``backward`` does; other front ends bring their threads, and have checked method and surrogate."""
     has_spikes = getattr(trace, "spikes", None) is not None
-    has_recurrent = getattr(trace, "recurrent", None) is not None
-    wants_recurrent, parameters = _take_recurrent(parameters) if has_recurrent else (False, parameters)
+    wants_recurrent = False
+    if getattr(trace, "recurrent", None) is not None:
+        wants_recurrent, parameters = _take_recurrent(parameters)
     reads_spikes = wants_recurrent or (out is not None and has_spikes)
     given_trace, trace = trace, _recorded(trace, reads_spikes=reads_spikes)
     neuron, arrangement, type_name, bound, _ = trace._parameters
@@ -614,7 +611,7 @@ def run_backward(
         bend,
         handle(trace.potential),
         handle(trace.current),
-        _recurrent_argument(weights, arrangement),
+        None if weights is None else (handle(weights), *arrangement.features),
         handle(trace.spikes if wants_recurrent else None),
         tuple(map(handle, trace.initial_state or ())),
         handle(placed["grad_spikes"]),
