@@ -202,29 +202,28 @@ struct RecurrentMemory {
   }
 };
 
-/// Of a forward pass: how the row is cut, parameters and states as lanes, tiles of current, potential and spikes.
+/// Of a forward pass: parameters and states as lanes, tiles of current, potential and spikes, how the row is cut.
 template <class V>
 struct ForwardMemory {
-  BlockMemory cut;
   LaneArrays<V> parameters, state;
   Tiles<V> tiles;
   FirForwardMemory<V> fir;
   RecurrentMemory<V> recurrent;
+  BlockMemory cut;
 
   ForwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes, std::int64_t segment)
-      : cut(carver, lanes),
-        parameters(take_lanes<V>(carver, model.parameters, lanes)),
+      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
         state(take_lanes<V>(carver, model.states, lanes)),
         tiles(carver, 3, rows, lanes),
         fir(carver, roles, lanes, segment),
-        recurrent(carver, rows, lanes, false) {}
+        recurrent(carver, rows, lanes, false),
+        cut(carver, lanes) {}
 };
 
-/// Of a backward pass: how the row is cut; parameters, what is carried, and the sums of parameters' gradients as lanes; arrays of a block
+/// Of a backward pass: parameters, what is carried, and the sums of parameters' gradients as lanes; arrays of a block
 /// of lanes; tiles of the five inputs and the result.
 template <class V>
 struct BackwardMemory {
-  BlockMemory cut;
   LaneArrays<V> parameters, carry, partial;
   LaneArrays<double> sums;
   LaneArrays<V> before, direct, grad_initial;
@@ -232,11 +231,11 @@ struct BackwardMemory {
   Tiles<V> tiles;
   FirBackwardMemory<V> fir;
   RecurrentMemory<V> recurrent;
+  BlockMemory cut;
 
   BackwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
                  std::int64_t segment, bool with_terms, bool bptt)
-      : cut(carver, lanes),
-        parameters(take_lanes<V>(carver, model.parameters, lanes)),
+      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
         carry(take_lanes<V>(carver, model.states, lanes)),
         partial(take_lanes<V>(carver, with_terms ? model.parameters : 0, lanes)),
         sums(take_lanes<V, double>(carver, with_terms ? model.parameters : 0, lanes)),
@@ -252,7 +251,8 @@ struct BackwardMemory {
         drive(carver.take<V>(block_lanes)),
         tiles(carver, 6, rows, lanes),
         fir(carver, roles, lanes, segment, bptt),
-        recurrent(carver, rows, lanes, true) {}
+        recurrent(carver, rows, lanes, true),
+        cut(carver, lanes) {}
 };
 
 /// Of the integers as wide as V.
