@@ -62,6 +62,17 @@ LAYERS = {
         learn=("epsilon.taps", "nu.taps", "threshold"),
     ),
 }
+# Around some of them, weights between the neurons of the last axis.
+RECURRENT_LAYERS = {
+    f"recurrent {name}": lambda name=name: snn.Recurrent(LAYERS[name](), WIDTH, mask=1 - np.eye(WIDTH))
+    for name in ("LIF", "CubaLIF", "ALIF", "AdLIF", "SRM", "SRM of taps")
+}
+
+
+def make(name):
+    """A layer by its name; its weights are the same each time."""
+    torch.manual_seed(2)
+    return (LAYERS | RECURRENT_LAYERS)[name]()
 
 
 def inputs(name, dtype):
@@ -73,14 +84,15 @@ def inputs(name, dtype):
 
 def results(name, dtype, with_state, device="cpu"):
     """Output, final state, and the gradients of the current, the state and the learnt values."""
-    layer = LAYERS[name]().to(dtype).to(device)
+    layer = make(name).to(dtype).to(device)
+    neurons = getattr(layer, "layer", layer)
     current, weights = (tensor.detach().to(device) for tensor in inputs(name, dtype))
     current.requires_grad_()
     state = None
     if with_state:
-        rest = layer.neuron.initial_state(weights.shape[1:], np.float64)
+        rest = neurons.neuron.initial_state(weights.shape[1:], np.float64)
         values = (torch.full(part.shape, 0.1 * k, dtype=dtype, device=device) for k, part in enumerate(rest))
-        state = layer._given._state(*(value.requires_grad_() for value in values))
+        state = neurons._given._state(*(value.requires_grad_() for value in values))
     output, final = layer(current, state)
     loss = (output * weights).sum() + sum((part * part).sum() for part in final)
     loss.backward()

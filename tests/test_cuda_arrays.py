@@ -12,7 +12,7 @@ import pytest
 
 import exodus_core as ec
 from device_arrays import DeviceArray, DlpackArray, StreamlessArray, host
-from device_problems import LAYOUTS, NEURONS, check_both_verbs, comparison, data
+from device_problems import LAYOUTS, NEURONS, RECURRENT, check_both_verbs, comparison, data, weights
 from exodus_core import cuda, kernel
 
 pytest.importorskip("array_api_compat")
@@ -32,6 +32,66 @@ assert_same = comparison(DeviceArray, host)
 def test_both_verbs(name, layout, dtype):
     device, cpu = check_both_verbs(name, layout, dtype, DeviceArray, assert_same)
     assert host(device.potential).strides == cpu.potential.strides
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_weights(name, layout, dtype):
+    device, cpu = check_both_verbs(name, layout, dtype, DeviceArray, assert_same, 2, weights(dtype))
+    assert cpu.spikes.any()
+    assert device.recurrent.shape == (3, 3)
+
+
+@pytest.mark.parametrize("count", [40, 512, 513])
+def test_recurrent_weights_of_wide_entries(count):
+    """Within a warp's width, the widest that a block takes whole, and wider ones."""
+    rng = np.random.default_rng(6)
+    current, w = rng.normal(0.3, 0.8, (4, 2, count)), weights(np.float64, count)
+    neuron = ec.CubaLIF(alpha=0.9, alpha_syn=0.7, threshold=0.6)
+    cpu = ec.forward(neuron, current, recurrent=w)
+    device = ec.forward(neuron, DeviceArray(current), recurrent=DeviceArray(w))
+    assert_same(device.potential, cpu.potential)
+    expected, got = ec.backward(cpu, current), ec.backward(device, DeviceArray(current))
+    assert_same(got.current, expected.current, 1e-12)
+    assert_same(got.recurrent, expected.recurrent, 1e-12)
+    assert_same(got.parameters["alpha_syn"], expected.parameters["alpha_syn"], 1e-12)
+
+
+def test_recurrent_weights_of_halves():
+    """Weights and their gradient are float32, as states are."""
+    rng = np.random.default_rng(7)
+    current, w = rng.normal(0.3, 0.8, (20, 3, 6)).astype(np.float16), weights(np.float32, 6)
+    cpu = ec.forward(ec.LIF(alpha=0.9), current.astype(np.float32), recurrent=w)
+    device = ec.forward(ec.LIF(alpha=0.9), DeviceArray(current), recurrent=DeviceArray(w))
+    assert cpu.spikes.any()
+    assert_same(device.potential, cpu.potential)
+    expected = ec.backward(cpu, current.astype(np.float32))
+    got = ec.backward(device, DeviceArray(current))
+    assert host(got.recurrent).dtype == np.float32
+    np.testing.assert_allclose(host(got.recurrent), expected.recurrent, rtol=2e-3, atol=2e-3)
+    with pytest.raises(TypeError, match="recurrent must have dtype float32, got float16"):
+        ec.forward(ec.LIF(alpha=0.9), DeviceArray(current), recurrent=DeviceArray(w.astype(np.float16)))
+
+
+def test_recurrent_weights_are_read_where_they_lie():
+    current, w = data(np.float32, "time first"), weights(np.float32)
+    cpu = ec.forward(ec.LIF(alpha=0.9), current, recurrent=w)
+    turned = DeviceArray(np.ascontiguousarray(w.T).T)
+    assert_same(
+        ec.forward(ec.LIF(alpha=0.9), DeviceArray(current), recurrent=turned).potential, cpu.potential
+    )
+    with pytest.raises(TypeError, match="recurrent must be an array of device on gpu:0, got ndarray"):
+        ec.forward(ec.LIF(alpha=0.9), DeviceArray(current), recurrent=w)
+    with pytest.raises(ValueError, match=r"recurrent must have shape \(3, 3\), got \(2, 3\)"):
+        ec.forward(ec.LIF(alpha=0.9), DeviceArray(current), recurrent=DeviceArray(w[:2]))
+
+
+def test_recurrent_weights_between_no_neurons():
+    for shape in ((3, 0, 4), (3, 4, 0)):
+        current, w = np.zeros(shape, np.float32), np.ones((shape[-1],) * 2, np.float32)
+        trace = ec.forward(ec.LIF(alpha=0.9), DeviceArray(current), recurrent=DeviceArray(w))
+        assert_same(ec.backward(trace, DeviceArray(current)).recurrent, np.zeros_like(w))
 
 
 @pytest.mark.parametrize("name", NEURONS)

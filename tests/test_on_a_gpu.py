@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 import exodus_core as ec
-from device_problems import DELAYED, NEURONS, check_both_verbs, check_delay, comparison, data
+from device_problems import (
+    DELAYED,
+    NEURONS,
+    RECURRENT,
+    check_both_verbs,
+    check_delay,
+    comparison,
+    data,
+    weights,
+)
 from exodus_core import cuda
 
 pytestmark = pytest.mark.skipif(
@@ -60,6 +69,14 @@ def test_delays(shape, axis, dtype, library):
     check_delay(shape, axis, dtype, *library)
 
 
+@pytest.mark.parametrize("layout", ["time first", "time last"])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_weights(name, layout, library):
+    to_device, host = library
+    kind, w = type(to_device(np.zeros(1))), weights(np.float64)
+    check_both_verbs(name, layout, np.float64, to_device, comparison(kind, host), 2, w)
+
+
 @pytest.fixture
 def torch():
     """The module, where it sees a GPU."""
@@ -69,7 +86,8 @@ def torch():
     return module
 
 
-LAYERS = importlib.import_module("device_layers").LAYERS if importlib.util.find_spec("torch") else {}
+_layers = importlib.import_module("device_layers") if importlib.util.find_spec("torch") else None
+LAYERS = [] if _layers is None else [*_layers.LAYERS, *_layers.RECURRENT_LAYERS]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -90,6 +108,23 @@ def test_the_same_bits_on_every_run(torch):
     first, second = (ec.backward(trace, torch.ones_like(current)) for trace in traces)
     assert torch.equal(first.current, second.current)
     assert all(torch.equal(first.parameters[key], second.parameters[key]) for key in first.parameters)
+
+
+@pytest.mark.parametrize("count", [20, 128, 512, 700])
+def test_recurrent_weights_of_many_entries(count, torch):
+    """Forward the CPU's bits, in a block or step by step; backward the same on every run."""
+    rng = np.random.default_rng(8)
+    current = rng.normal(0.2, 0.7, (50, 16, count)).astype(np.float32)
+    w = weights(np.float32, count)
+    cpu = ec.forward(ec.CubaLIF(alpha=0.9, alpha_syn=0.7), current, recurrent=w)
+    given = torch.from_numpy(current).cuda()
+    trace = ec.forward(ec.CubaLIF(alpha=0.9, alpha_syn=0.7), given, recurrent=torch.from_numpy(w).cuda())
+    np.testing.assert_array_equal(trace.potential.cpu().numpy(), cpu.potential)
+    first, second = (ec.backward(trace, given) for _ in range(2))
+    assert torch.equal(first.recurrent, second.recurrent)
+    expected = ec.backward(cpu, current).recurrent
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(first.recurrent.cpu().numpy(), expected, rtol=1e-4, atol=1e-4 * scale)
 
 
 def test_layers_on_a_stream_of_their_own(torch):

@@ -300,8 +300,6 @@ def _recurrent_weights(
         )
     count, _ = arrangement.features
     backend = arrangement.backend
-    if backend is not NUMPY:
-        raise TypeError(f"{name} must be None on a GPU, which has no recurrent kernels yet, got an array")
     return backend.contiguous(require(name, weights, (count, count), arrangement, arithmetic))
 
 

@@ -11,7 +11,7 @@ namespace exodus::cuda {
 /// cudaStream_t; null is the default stream.
 using Stream = CUstream_st*;
 
-/// As exodus::forward, on the device. Only kernels with taps need a workspace.
+/// As exodus::forward, on the device. Only kernels with taps, and recurrent weights between many features, need a workspace.
 /// @return Status::cuda if a launch failed, or there is no usable device; last_error() says why.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {},
@@ -22,7 +22,8 @@ template <class N>
 EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                            const typename N::Backward& arrays, Workspace workspace = {}, Stream stream = nullptr) noexcept;
 
-/// The workspace, in bytes of device memory, that forward() needs: where the spikes' kernel has taps, what is to come of them.
+/// The workspace, in bytes of device memory, that forward() needs: where kernels have taps, what is to come of spikes, and where recurrent
+/// weights are between more features than a block has threads, what the neurons keep from step to step.
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays) noexcept;
 

@@ -73,10 +73,8 @@ correlate_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir, std::int64_t begin, std::
     if (step >= 0) {
       encode(fir.inputs.format, sum);
       put_bits(fir.grad_inputs, fir.inputs.format, place_of(fir, neuron, step), sum[0]);
-    } else if (of_initial >= 0) {
-      if (fir.role.grad_initial != nullptr) fir.role.grad_initial[of_initial * neurons + neuron] = sum[0];
-    } else if (fir.grad_last != nullptr) {
-      fir.grad_last[neuron] = sum[0];
+    } else if (of_initial >= 0) {   // the pass has what the spikes of step -1 get
+      fir.role.grad_initial[of_initial * neurons + neuron] = sum[0];
     }
   }
 }
@@ -95,7 +93,7 @@ sum_taps_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir) {
       V partial = V(0);
       for (std::int64_t n = begin; n < begin + terms_steps && n < fir.layout.time; ++n) {
         const std::int64_t step = n - fir.lead - tap;
-        const std::int64_t at = fir.lead == 1 ? step * neurons + neuron : place_of(fir, neuron, step);
+        const std::int64_t at = fir.inputs_lie ? place_of(fir, neuron, step) : step * neurons + neuron;
         partial = multiply_add(fir.lam[n * neurons + neuron], step < 0 ? before[step] : element<V>(fir.inputs, at), partial);
       }
       total += static_cast<double>(partial);
@@ -131,8 +129,8 @@ Status reduce(const double* sums, std::int64_t neurons, Repeats shape, double* o
 
 template <class V>
 Status correlate(const FirAfter<V>& fir, cudaStream_t stream) {
-  const bool of_history = fir.role.grad_initial != nullptr || fir.grad_last != nullptr;
-  const std::int64_t begin = of_history ? 1 - fir.lead - fir.role.taps.length : 0, end = fir.grad_inputs != nullptr ? fir.layout.time : 0;
+  const std::int64_t begin = fir.role.grad_initial != nullptr ? 1 - fir.lead - fir.role.taps.length : 0;
+  const std::int64_t end = fir.grad_inputs != nullptr ? fir.layout.time : 0;
   if (begin == end) return Status::ok;
   return launch(correlate_kernel<V>, {blocks_of((end - begin) * fir.neurons.value), item_threads}, stream, fir, begin, end);
 }

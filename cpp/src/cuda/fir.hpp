@@ -12,11 +12,13 @@ namespace exodus::cuda {
 /// Where a pass keeps what kernels with taps need, in arrays over the neurons, one for each of some steps; null: not needed.
 template <class V>
 struct FirMemory {
-  V* coming = nullptr;   ///< forward: a ring of as many steps as the spikes' kernel has taps
-  V* past = nullptr;     ///< forward: a ring of one step less, of the last spikes
-  V* lam = nullptr;      ///< backward: of all steps
-  V* spikes = nullptr;   ///< backward: likewise
-  V* pending[2] = {};    ///< BPTT: a ring of as many steps as the kernel has taps
+  V* coming = nullptr;       ///< forward: a ring of as many steps as the spikes' kernel has taps
+  V* past = nullptr;         ///< forward: a ring of one step less, of the last spikes
+  V* inputs = nullptr;       ///< forward: a ring of as many steps as the current's kernel has taps, where the current is not its input
+  const V* last = nullptr;   ///< forward: the spikes before step 0
+  V* lam = nullptr;          ///< backward: of all steps
+  V* spikes = nullptr;       ///< backward: likewise
+  V* pending[2] = {};        ///< BPTT: a ring of as many steps as the kernel has taps
 };
 
 /// The taps of a neuron: tap k is at[k * stride].
@@ -67,9 +69,12 @@ struct Before {
 template <class V, int Kernels, int FirstHidden>
 class FirForward {
  public:
-  EXODUS_DEVICE FirForward(const Formatted<ForwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory)
+  /// Goes on from a step.
+  EXODUS_DEVICE FirForward(const Formatted<ForwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory,
+                           std::int64_t begin)
       : call_(call), groups_(groups), place_(place), memory_(memory) {
-    if (of_spikes()) start_spikes();
+    if (of_spikes()) now_ = begin % taps(1).count;
+    if (of_spikes() && begin == 0) start_spikes();
   }
 
   /// Sets what a step's recursions take, and gives its input: nothing from before, in place of the current its sum, and in place of the
@@ -77,6 +82,7 @@ class FirForward {
   template <class State>
   EXODUS_DEVICE V before_step(std::int64_t step, State& state, V current) {
     if (!place_.active) return current;
+    if (memory_.inputs != nullptr) at(memory_.inputs, step % taps(0).count) = current;
     if constexpr (Kernels > 1) {   // but for those of the last step, which are a state of their own
       if (memory_.past != nullptr && step > 0) at(memory_.past, (step - 1) % (taps(1).count - 1)) = state.spikes;
     }
@@ -119,10 +125,11 @@ class FirForward {
   }
   EXODUS_DEVICE V& at(V* arrays, std::int64_t slot) const { return arrays[slot * groups_.neurons + place_.neuron]; }
   EXODUS_DEVICE V input(std::int64_t step) const {
+    if (memory_.inputs != nullptr) return at(memory_.inputs, step % taps(0).count);
     return element<V>({call_.current, call_.format}, place_.offset + step * call_.layout.inner);
   }
   EXODUS_DEVICE Before<V> before(int role) const {
-    return {call_.fir[role].initial, role == 1 ? call_.initial[1] : nullptr, groups_.neurons, place_.neuron, role == 1};
+    return {call_.fir[role].initial, role == 1 ? memory_.last : nullptr, groups_.neurons, place_.neuron, role == 1};
   }
 
   /// From the newest to the oldest.
@@ -180,9 +187,11 @@ class FirBackward {
  public:
   static constexpr bool scatters = M == Method::bptt;
 
-  EXODUS_DEVICE FirBackward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory)
+  /// Goes back from a step's beginning.
+  EXODUS_DEVICE FirBackward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory,
+                            std::int64_t end)
       : call_(call), groups_(groups), place_(place), memory_(memory) {
-    for (int role = 0; scatters && place_.active && role < Kernels; ++role) {
+    for (int role = 0; scatters && place_.active && end == call.layout.time && role < Kernels; ++role) {
       for (std::int64_t slot = 0; slot < length(role); ++slot) pending(role, slot) = V(0);
     }
   }
@@ -197,10 +206,10 @@ class FirBackward {
     set_spikes(carry, scatters ? take(1, step) : gathered(step));
   }
 
-  /// Keeps lam, and the spikes of the step; `grad`, what the adjoint gave, becomes the gradient of the step's current.
+  /// Keeps lam, and the spikes of the step; `grad`, what the adjoint gave, becomes the gradient of the step's input if the pass needs it.
   template <class Carry>
   EXODUS_DEVICE void after_step(std::int64_t step, Carry& carry, V& grad, V spikes) const {
-    if (!place_.active) return;
+    if (!place_.active || memory_.lam == nullptr) return;
     V lam = grad;
     for_each_field<hidden + kernel_states * Kernels>(carry, [&](V& value, int k) {
       if (of_spikes() && k == lam_carry) lam = value;
@@ -208,7 +217,12 @@ class FirBackward {
     memory_.lam[step * groups_.neurons + place_.neuron] = lam;
     if (memory_.spikes != nullptr) memory_.spikes[step * groups_.neurons + place_.neuron] = spikes;
     for (int role = 0; scatters && role < Kernels; ++role) scatter(role, step - role, lam);
-    if (scatters && given(0)) grad = take(0, step);
+    if (!given(0)) return;
+    if (scatters) {
+      grad = take(0, step);
+    } else if (call_.recurrent.features > 0) {
+      grad = correlation(taps(0), memory_.lam, call_.fir[0].grad_final, groups_.neurons, place_.neuron, step, call_.layout.time);
+    }
   }
 
   /// After step 0: what came before it gets.
@@ -224,8 +238,11 @@ class FirBackward {
     }
   }
 
+  /// What the spikes of step -1 get; `own`, if it is not through taps that are correlated with lam.
+  EXODUS_DEVICE V of_last_spikes(V own) const { return M == Method::exodus && of_spikes() && place_.active ? gathered(-1) : own; }
+
   /// Whether the gradient of the current is left to correlate().
-  EXODUS_DEVICE bool leaves_current() const { return !scatters && given(0); }
+  EXODUS_DEVICE bool leaves_current() const { return !scatters && given(0) && call_.recurrent.features == 0; }
 
  private:
   // For BPTT what is carried is the gradient of the state; else of the kernels alone, X and Y, of which Y is lam.
@@ -293,10 +310,10 @@ struct FirAfter {
   Divisor neurons, inner, repeat, count;
   int lead = 0;                  ///< steps from an input to where it is first felt: 0 of the current, 1 of spikes
   const V* lam = nullptr;        ///< of all steps, an array over the neurons each
-  Source inputs;                 ///< likewise of the spikes; the current as it lies
+  Source inputs;                 ///< likewise, or the current as it lies
+  bool inputs_lie = false;       ///< that
   const V* last = nullptr;       ///< the spikes of step -1
   void* grad_inputs = nullptr;   ///< of the current
-  V* grad_last = nullptr;        ///< of the spikes of step -1
 
   FirAfter(const Layout& of, const FirRole<V>& kernel, int which)
       : layout(of),

@@ -5,6 +5,7 @@
 
 #include "fir.hpp"
 #include "model.hpp"
+#include "recurrence.hpp"
 
 namespace exodus::cuda {
 
@@ -43,32 +44,54 @@ EXODUS_DEVICE_SCALAR int steps_from(std::int64_t first, std::int64_t end, int mo
   return static_cast<int>(end - first < most ? end - first : most);
 }
 
-/// With kernels that have taps, `Fir`, steps are taken one by one: what they cost is elsewhere.
-template <template <class> class N, int Variant, class V, bool Fir>
-EXODUS_KERNEL(block_threads)
-forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> memory) {
+/// The neurons that a block takes at a time.
+template <bool Stepped>
+EXODUS_DEVICE_SCALAR Place taken_place(const Layout& layout, const Groups& groups, std::int64_t group) {
+  if constexpr (Stepped) {
+    if (groups.features > 0) return place_of_entries(layout, groups, group);
+  }
+  return place_of(layout, groups, group);
+}
+
+/// Blocks have so many threads at most.
+template <bool Stepped>
+constexpr int most_threads = Stepped ? entry_threads : block_threads;
+
+/// With kernels that have taps, or recurrent weights, steps are taken one by one, `Stepped`: what they cost is elsewhere.
+template <template <class> class N, int Variant, class V, bool Stepped>
+EXODUS_KERNEL(most_threads<Stepped>)
+forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> memory,
+               EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
-  constexpr int chunk = Fir ? 1 : forward_steps<V>;
+  constexpr int chunk = Stepped ? 1 : forward_steps<V>;
+  constexpr bool with_taps = Stepped && C::kernels > 0;
   EXODUS_SHARED(V, tile, chunk * tile_pitch);
+  EXODUS_DYNAMIC_SHARED(V, exchanged);
+  Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
+  const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : call.layout.time;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-    const Place place = place_of(call.layout, groups, group);
+    const Place place = taken_place<Stepped>(call.layout, groups, group);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
-    FirForward<V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory);
+    FirForward<V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory, begin);
+    exchange.enter(place);
     const Sources<1> inputs{{{call.current, call.format}}};
     V current[chunk] = {}, next[1][chunk], potential[chunk], spikes[chunk];
-    for (std::int64_t first = -chunk; first < call.layout.time; first += chunk) {
+    for (std::int64_t first = begin - chunk; first < end; first += chunk) {
       const std::int64_t later = first + chunk;
       // Under way while this chunk is worked on; at first there is none.
-      if (later < call.layout.time) load_steps(inputs, call.layout, place, later, steps_from(later, call.layout.time, chunk), next, tile);
-      if (first >= 0) {
-        const int steps = steps_from(first, call.layout.time, chunk);
+      if (later < end) load_steps(inputs, call.layout, place, later, steps_from(later, end, chunk), next, tile);
+      if (first >= begin) {
+        const int steps = steps_from(first, end, chunk);
         decode(call.format, current);
         EXODUS_UNROLL
         for (int d = 0; d < chunk; ++d) {
-          if constexpr (Fir) current[d] = fir.before_step(first, state, current[d]);
+          if constexpr (Stepped && N<V>::fires) {
+            if (exchange.given()) current[d] = current[d] + exchange.felt(state.spikes);
+          }
+          if constexpr (with_taps) current[d] = fir.before_step(first, state, current[d]);
           if (d < steps) step<Variant>(parameters, call.cap, state, current[d]);
-          if constexpr (Fir && N<V>::fires) fir.after_step(state.spikes);
+          if constexpr (with_taps && N<V>::fires) fir.after_step(state.spikes);
           potential[d] = state.potential;
           if constexpr (N<V>::fires) spikes[d] = state.spikes;
         }
@@ -79,7 +102,9 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
       for (int d = 0; d < chunk; ++d) current[d] = next[0][d];
     }
     store_entries<C::states>(call.final, place, state);
-    if constexpr (Fir) fir.finish();
+    if constexpr (with_taps) {
+      if (end == call.layout.time) fir.finish();
+    }
   }
 }
 
@@ -111,9 +136,21 @@ class Rebuilt {
   using C = Traits<N<V>>;
   using State = typename C::State;
 
+  /// `felt`: what the current was with the recurrence, if there is one.
   EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
-                        const typename C::Parameters& parameters)
-      : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap) {}
+                        const typename C::Parameters& parameters, const V* felt)
+      : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap), felt_(felt) {}
+
+  /// Sums what the neurons feel at steps [begin, end), from the state before the first of them, which becomes the state after the last.
+  EXODUS_DEVICE void feel(const Formatted<BackwardCall, V>& call, const Place& place, Exchange<V>& exchange, V* felt, std::int64_t begin,
+                          std::int64_t end, State& state) const {
+    for (std::int64_t n = begin; n < end; ++n) {
+      const V sum = exchange.felt(state.spikes);
+      if (!place.active) continue;
+      felt[n * neurons_ + neuron_] = element<V>({call.current, call.format}, place.offset + n * call.layout.inner) + sum;
+      state = after(call, place, n, state);
+    }
+  }
 
   /// Runs the states forward through all of time and keeps the ones before each segment.
   EXODUS_DEVICE void mark(const Formatted<BackwardCall, V>& call, const Place& place, State state) {
@@ -142,9 +179,13 @@ class Rebuilt {
 
  private:
   EXODUS_DEVICE State after(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n, const State& before) const {
-    const std::int64_t k = place.offset + n * call.layout.inner;
-    return recorded_state<N, Form>(call.variant, parameters_, cap_, before, potential_at(call, place, n),
-                                   call.current == nullptr ? V(0) : element<V>({call.current, call.format}, k));
+    V current = V(0);
+    if (felt_ != nullptr) {
+      current = felt_[n * neurons_ + neuron_];
+    } else if (call.current != nullptr) {
+      current = element<V>({call.current, call.format}, place.offset + n * call.layout.inner);
+    }
+    return recorded_state<N, Form>(call.variant, parameters_, cap_, before, potential_at(call, place, n), current);
   }
 
   EXODUS_DEVICE V potential_at(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n) const {
@@ -169,6 +210,7 @@ class Rebuilt {
   const std::int64_t neuron_, neurons_;
   const typename C::Parameters& parameters_;
   const V cap_;
+  const V* const felt_;
 };
 
 /// h[d] = f'(x[d]) for the steps of a chunk.
@@ -218,42 +260,75 @@ EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<V>& surrogate, Parameters& 
   }
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms, bool Fir>
-EXODUS_KERNEL(block_threads)
+/// What an adjoint carries, in the workspace between two launches.
+template <int Count, class V, class Carry>
+EXODUS_DEVICE_SCALAR void load_carry(const V* from, std::int64_t neurons, const Place& place, Carry& carry) {
+  for_each_field<Count>(carry, [&](V& value, int k) { value = place.active ? from[k * neurons + place.neuron] : V(0); });
+}
+template <int Count, class V, class Carry>
+EXODUS_DEVICE_SCALAR void store_carry(V* to, std::int64_t neurons, const Place& place, Carry& carry) {
+  for_each_field<Count>(carry, [&](V& value, int k) {
+    if (place.active) to[k * neurons + place.neuron] = value;
+  });
+}
+
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Stepped>
+EXODUS_KERNEL(most_threads<Stepped>)
 backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes,
-                const FirMemory<V> memory) {
+                const FirMemory<V> memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   using State = typename C::State;
   using Carry = typename N<V>::template Carry<M, V>;
   constexpr bool hidden = C::states > first_hidden<N<V>>;
-  constexpr int inputs = Terms ? 5 : 4, chunk = Fir ? 1 : backward_steps<V>;
+  constexpr bool with_taps = Stepped && C::kernels > 0, recurs = Stepped && N<V>::fires;
+  constexpr int inputs = Terms ? 5 : 4, chunk = Stepped ? 1 : backward_steps<V>, carries = field_count<Carry, V>;
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
+  EXODUS_DYNAMIC_SHARED(V, exchanged);
   const Layout& layout = call.layout;
+  Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
+  const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : layout.time;
+  const V* const felt = recurs ? recurrent.felt : nullptr;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-    const Place place = place_of(layout, groups, group);
+    const Place place = taken_place<Stepped>(layout, groups, group);
+    exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const State initial = entries_of<State, C::states>(call.initial, place);
     State final = entries_of<State, C::states>(call.grad_final, place);   // of the loss by the state after the last step
-    Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters);
+    Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters, felt);
+    if constexpr (recurs) {
+      if (felt != nullptr && recurrent.feels) {
+        State state = begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);
+        rebuilt.feel(call, place, exchange, recurrent.felt, begin, end, state);
+        store_entries<C::states>(recurrent.state, place, state);
+        if (!recurrent.adjoins) continue;
+      }
+    }
     const bool rebuilds = hidden && tapes.steps != nullptr && place.active;
-    if (rebuilds) rebuilt.mark(call, place, initial);
+    if (rebuilds && end == layout.time) rebuilt.mark(call, place, initial);
 
-    const FirBackward<M, V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory);
+    const FirBackward<M, V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory, end);
     Carry carry{};
     double sums[C::parameters] = {};
+    if constexpr (recurs) {
+      if (end < layout.time) {
+        load_carry<carries>(recurrent.carry, groups.neurons, place, carry);
+        for (int k = 0; k < C::parameters; ++k) sums[k] = call.sums[k] != nullptr && place.active ? call.sums[k][place.neuron] : 0.0;
+      }
+    }
     V grad[chunk] = {};
-    std::int64_t mark = tapes.segments, segment = tapes.segments * tapes.segment;   // the first step on the tape
-    for (std::int64_t first = (layout.time - 1) / chunk * chunk; first >= 0; first -= chunk) {
-      const int steps = steps_from(first, layout.time, chunk);
+    // The first step on the tape, and which segment's it is.
+    std::int64_t mark = end == layout.time ? tapes.segments : end / tapes.segment, segment = mark * tapes.segment;
+    for (std::int64_t first = (end - 1) / chunk * chunk; first >= begin; first -= chunk) {
+      const int steps = steps_from(first, end, chunk);
       V values[inputs][chunk];
       Sources<inputs> arrays{{{call.potential}, {call.grad_spikes, call.format}, {call.grad_potential}, {call.surrogate.values}}};
       if constexpr (Terms) arrays.at[4] = {call.current, call.format};
       load_steps(arrays, layout, place, first, steps, values, tile);
       auto& [u, e, q, h] = reinterpret_cast<V(&)[4][chunk]>(values);
       if (rebuilds && first < segment) {
-        const std::int64_t end = segment < layout.time ? segment : layout.time;
+        const std::int64_t last = segment < layout.time ? segment : layout.time;
         segment -= tapes.segment;
-        rebuilt.rebuild(call, place, initial.potential, --mark, segment, end);
+        rebuilt.rebuild(call, place, initial.potential, --mark, segment, last);
       }
       if constexpr (N<V>::fires) {
         if (call.surrogate.values == nullptr) {
@@ -262,6 +337,10 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       }
       decode(call.format, e);
       if constexpr (Terms) decode(call.format, values[4]);
+      if constexpr (recurs) {
+        if (Terms && felt != nullptr) values[inputs - 1][0] = place.active ? felt[first * groups.neurons + place.neuron] : V(0);
+        if (exchange.given() && first < layout.time - 1) e[0] += exchange.gathered();
+      }
       V earlier = V(0);   // the potential before the chunk
       if (first > 0 && place.active && call.potential != nullptr) earlier = call.potential[place.offset + (first - 1) * layout.inner];
       V partial[C::parameters] = {};
@@ -286,12 +365,15 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
           }
           const Moment<V, typename C::State> at{u[d], before, direct, h[d], e[d], q[d], Terms ? values[inputs - 1][d] : V(0)};
           typename C::Parameters terms;
-          if constexpr (Fir) fir.before_step(n, carry);
+          if constexpr (with_taps) fir.before_step(n, carry);
           grad[d] = adjoint<M, Form>(parameters, at, carry, terms);
-          if constexpr (Fir && N<V>::fires) {
+          if constexpr (with_taps && recurs) {
             fir.after_step(n, carry, grad[d], recorded_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes);
-          } else if constexpr (Fir) {
+          } else if constexpr (with_taps) {
             fir.after_step(n, carry, grad[d], V(0));
+          }
+          if constexpr (recurs) {
+            if (exchange.given()) exchange.give(grad[d]);
           }
           if constexpr (Terms) {
             for_each_field<C::parameters>(terms, [&](V& term, int k) { partial[k] += term; });
@@ -302,12 +384,21 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         EXODUS_UNROLL
         for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
       }
-      void* const result = Fir && fir.leaves_current() ? nullptr : call.grad_current;
+      void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
       store_steps(result, call.format, layout, place, first, steps, grad, tile);
     }
-    if constexpr (Fir) fir.finish(carry);
-    State grad_initial = initial_gradient<M, Form>(parameters, initial, carry);
-    store_entries<C::states>(call.grad_initial, place, grad_initial);
+    if constexpr (recurs) {
+      if (recurrent.carry != nullptr) store_carry<carries>(recurrent.carry, groups.neurons, place, carry);
+    }
+    if (begin == 0) {
+      if constexpr (with_taps) fir.finish(carry);
+      State grad_initial = initial_gradient<M, Form>(parameters, initial, carry);
+      if constexpr (recurs) {
+        if constexpr (with_taps) grad_initial.spikes = fir.of_last_spikes(grad_initial.spikes);
+        if (groups.features > 0) grad_initial.spikes += exchange.gathered();
+      }
+      store_entries<C::states>(call.grad_initial, place, grad_initial);
+    }
     if constexpr (Terms) {
       EXODUS_UNROLL
       for (int k = 0; k < C::parameters; ++k) {

@@ -122,6 +122,15 @@ inline std::int64_t blocks_for(std::int64_t work) {
   return work < max_blocks ? work : max_blocks;
 }
 
+/// Which is the lowest bit that is set, of a word that is not 0.
+EXODUS_DEVICE_SCALAR int lowest_bit(std::uint32_t word) {
+#if defined(__CUDACC__)
+  return __ffs(static_cast<int>(word)) - 1;
+#else
+  return __builtin_ctz(word);
+#endif
+}
+
 /// Reads what nobody reads again soon.
 template <class T>
 EXODUS_DEVICE_SCALAR T load_once(const T* at) {

@@ -3,72 +3,143 @@
 /// gradients. Compiled once for each model, with EXODUS_MODEL_HEADER its header.
 #include EXODUS_MODEL_HEADER
 
+#include <algorithm>
+
 #include "exodus/cuda_functions.hpp"
 
 #include "checks.hpp"
 #include "kernels.hpp"
+#include "recurrence.hpp"
 #include "reduce.hpp"
 
 namespace exodus::cuda {
 namespace {
 
-/// A pass's kernels are numbered by the model's variants; with kernels that have taps they are others. Those that no call can ask for are
+/// Whether a model has kernels that take steps one by one: for kernels with taps, and for recurrent weights.
+template <template <class> class N, class V>
+constexpr bool has_stepped = Traits<N<V>>::kernels > 0 || N<V>::fires;
+
+template <class Call>
+bool steps_one_by_one(const Call& call) {
+  return with_fir(call.fir) || call.recurrent.features > 0;
+}
+
+/// A pass's kernels are numbered by the model's variants; those that take steps one by one are others. Those that no call can ask for are
 /// null, and not compiled.
 template <class V>
-using ForwardKernel = void (*)(Formatted<ForwardCall, V>, Groups, FirMemory<V>);
+using ForwardKernel = void (*)(Formatted<ForwardCall, V>, Groups, FirMemory<V>, RecurrentMemory<V>);
 template <class V>
-using BackwardKernel = void (*)(Formatted<BackwardCall, V>, Groups, Tape<V>, FirMemory<V>);
+using BackwardKernel = void (*)(Formatted<BackwardCall, V>, Groups, Tape<V>, FirMemory<V>, RecurrentMemory<V>);
 
-template <template <class> class N, int Variant, class V, bool Fir>
+template <template <class> class N, int Variant, class V, bool Stepped>
 constexpr ForwardKernel<V> forward_kernel_or_null() {
-  if constexpr (Fir || !needs_taps<N, Variant>) return forward_kernel<N, Variant, V, Fir>;
+  if constexpr (Stepped || !needs_taps<N, Variant>) return forward_kernel<N, Variant, V, Stepped>;
   return nullptr;
 }
 
-template <template <class> class N, bool Fir, class V, int... Variant>
+template <template <class> class N, bool Stepped, class V, int... Variant>
 ForwardKernel<V> forward_kernel_of(int variant, std::integer_sequence<int, Variant...>) {
-  constexpr ForwardKernel<V> kernels[] = {forward_kernel_or_null<N, Variant, V, Fir>()...};
+  constexpr ForwardKernel<V> kernels[] = {forward_kernel_or_null<N, Variant, V, Stepped>()...};
   return kernels[variant];
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms, bool Fir>
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Stepped>
 constexpr BackwardKernel<V> backward_kernel_or_null() {
-  if constexpr (Fir || !needs_taps<N, Form>) return backward_kernel<N, M, Form, V, Terms, Fir>;
+  if constexpr (Stepped || !needs_taps<N, Form>) return backward_kernel<N, M, Form, V, Terms, Stepped>;
   return nullptr;
 }
 
-template <template <class> class N, bool Terms, bool Fir, class V, int... Form>
+template <template <class> class N, bool Terms, bool Stepped, class V, int... Form>
 BackwardKernel<V> backward_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
   constexpr int forms = sizeof...(Form);
-  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Fir>()...},
-                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Fir>()...},
-                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Fir>()...}};
+  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Stepped>()...},
+                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Stepped>()...},
+                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Stepped>()...}};
   return kernels[static_cast<int>(method)][variant % forms];
 }
 
-template <template <class> class N, class V>
-Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, Stream stream) {
-  constexpr std::make_integer_sequence<int, N<V>::variants> variants;
-  auto kernel = forward_kernel_of<N, false, V>(call.variant, variants);
-  if constexpr (Traits<N<V>>::kernels > 0) {
-    if (with_fir(call.fir)) kernel = forward_kernel_of<N, true, V>(call.variant, variants);
-  }
-  const Groups groups(call.layout, call.parameters, call.fir);
-  return launch(kernel, {blocks_for(groups.count), block_threads}, stream, call, groups, memory);
+/// Whether a block takes too few neurons for an entry of a recurrence: a launch is then a step.
+template <class V>
+bool step_by_step(const Groups& groups, const Recurrence<V>& recurrent) {
+  return recurrent.features > 0 && groups.features == 0;
+}
+
+template <class V>
+Grid grid_of(const Groups& groups) {
+  return {blocks_for(groups.count), groups.threads, exchange_bytes<V>(groups)};
 }
 
 template <template <class> class N, class V>
-Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const FirMemory<V>& memory, bool terms, Stream stream) {
+Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, RecurrentMemory<V> recurrent, Stream stream) {
+  constexpr std::make_integer_sequence<int, N<V>::variants> variants;
+  auto kernel = forward_kernel_of<N, false, V>(call.variant, variants);
+  if constexpr (has_stepped<N, V>) {
+    if (steps_one_by_one(call)) kernel = forward_kernel_of<N, true, V>(call.variant, variants);
+  }
+  const Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
+  recurrent.end = call.layout.time;
+  if (!step_by_step(groups, call.recurrent)) return launch(kernel, grid_of<V>(groups), stream, call, groups, memory, recurrent);
+
+  const Entries entries(call.layout, call.recurrent);
+  Formatted<ForwardCall, V> one = call;
+  Status status = Status::ok;
+  for (std::int64_t n = 0; status == Status::ok && n < call.layout.time; ++n) {
+    recurrent.begin = n, recurrent.end = n + 1;
+    for (int k = 0; k < Traits<N<V>>::states; ++k) {
+      one.initial[k] = n == 0 ? call.initial[k] : recurrent.state[k];
+      one.final[k] = n + 1 == call.layout.time ? call.final[k] : recurrent.state[k];
+    }
+    status = multiply(entries, one.initial[1], call.recurrent.weights, recurrent.sums, false, stream);
+    if (status == Status::ok) status = launch(kernel, grid_of<V>(groups), stream, one, groups, memory, recurrent);
+  }
+  return status;
+}
+
+/// Backward step by step: a' of all steps forward, where something reads it, then back.
+template <class V>
+Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V>& call, const Groups& groups, const Tape<V>& tape,
+                       const FirMemory<V>& memory, RecurrentMemory<V> recurrent, Stream stream) {
+  const Entries entries(call.layout, call.recurrent);
+  const std::int64_t time = call.layout.time;
+  const auto run = [&](std::int64_t n) {
+    recurrent.begin = n, recurrent.end = n + 1;
+    return launch(kernel, grid_of<V>(groups), stream, call, groups, tape, memory, recurrent);
+  };
+  Status status = Status::ok;
+  recurrent.adjoins = false;
+  for (std::int64_t n = 0; status == Status::ok && recurrent.felt != nullptr && n < time; ++n) {
+    const V* const spikes = n == 0 ? call.initial[1] : recurrent.state[1];
+    status = multiply(entries, spikes, call.recurrent.weights, recurrent.sums, false, stream);
+    if (status == Status::ok) status = run(n);
+  }
+  recurrent.adjoins = true, recurrent.feels = false;
+  const auto gather = [&](V* out, bool adds) { return multiply<V>(entries, recurrent.gradient, recurrent.transposed, out, adds, stream); };
+  for (std::int64_t n = time - 1; status == Status::ok && n >= 0; --n) {
+    if (n < time - 1) status = gather(recurrent.sums, false);
+    if (status == Status::ok) status = run(n);
+  }
+  return status == Status::ok && call.grad_initial[1] != nullptr ? gather(call.grad_initial[1], true) : status;
+}
+
+template <template <class> class N, class V>
+Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const FirMemory<V>& memory,
+                       RecurrentMemory<V> recurrent, bool terms, Stream stream) {
   constexpr std::make_integer_sequence<int, N<V>::adjoint_variants> forms;
   auto kernel = backward_kernel_of<N, true, false, V>(call.method, call.variant, forms);
   if constexpr (std::is_same_v<V, float>) {   // of double, which is for checks, not worth the time to compile them
     if (!terms) kernel = backward_kernel_of<N, false, false, V>(call.method, call.variant, forms);
   }
-  if constexpr (Traits<N<V>>::kernels > 0) {
-    if (with_fir(call.fir)) kernel = backward_kernel_of<N, true, true, V>(call.method, call.variant, forms);
+  if constexpr (has_stepped<N, V>) {
+    if (steps_one_by_one(call)) kernel = backward_kernel_of<N, true, true, V>(call.method, call.variant, forms);
   }
-  const Groups groups(call.layout, call.parameters, call.fir);
-  return launch(kernel, {blocks_for(groups.count), block_threads}, stream, call, groups, tape, memory);
+  const Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
+  recurrent.end = call.layout.time;
+  if (call.recurrent.features > 0) {
+    const Status status = transpose(call.recurrent.weights, call.recurrent.features, recurrent.transposed, stream);
+    if (status != Status::ok) return status;
+  }
+  if (step_by_step(groups, call.recurrent)) return go_step_by_step(kernel, call, groups, tape, memory, recurrent, stream);
+  return launch(kernel, grid_of<V>(groups), stream, call, groups, tape, memory, recurrent);
 }
 
 template <class V>
@@ -101,17 +172,36 @@ class Carver {
   std::size_t bytes_ = 0;
 };
 
-/// A forward pass's workspace.
+/// The most that an adjoint carries.
+template <class N, class V = typename Traits<N>::V, Method... M>
+constexpr int most_carried_by() {
+  return std::max({field_count<typename N::template Carry<M, V>, V>...});
+}
+template <class N>
+constexpr int most_carried = most_carried_by<N, typename Traits<N>::V, Method::exodus, Method::slayer, Method::bptt>();
+
+/// What a recurrence needs step by step, of a model with so many states.
 template <class V>
+void take_steps(Carver& carver, const Layout& layout, const Recurrence<V>& recurrent, int states, RecurrentMemory<V>& memory) {
+  const std::int64_t neurons = recurrent.features > entry_threads ? layout.outer * layout.inner : 0;
+  memory.sums = carver.take<V>(neurons);
+  for (int k = 0; k < states; ++k) memory.state[k] = carver.take<V>(neurons);
+}
+
+/// A forward pass's workspace.
+template <class N, class V = typename Traits<N>::V>
 struct ForwardParts {
   FirMemory<V> fir;
+  RecurrentMemory<V> recurrent;
   std::size_t bytes;
 
-  ForwardParts(const Layout& layout, const FirRole<V> (&roles)[2], void* memory) {
+  ForwardParts(const Layout& layout, const FirRole<V> (&roles)[2], const Recurrence<V>& weights, void* memory) {
     Carver carver(memory);
     const std::int64_t taps = roles[1].taps.length, neurons = layout.outer * layout.inner;
     fir.coming = carver.take<V>(taps * neurons);
     fir.past = carver.take<V>(taps > 1 ? (taps - 1) * neurons : 0);
+    fir.inputs = carver.take<V>(weights.features > 0 ? roles[0].taps.length * neurons : 0);
+    take_steps(carver, layout, weights, Traits<N>::states, recurrent);
     bytes = carver.bytes();
   }
 };
@@ -121,15 +211,20 @@ template <class N, class V = typename Traits<N>::V>
 struct BackwardParts {
   double* sums[max_parameters] = {};
   double* taps[2];
+  double* weights;
   Tape<V> tape;
   FirMemory<V> fir;
+  RecurrentMemory<V> recurrent;
   std::size_t bytes;
 
-  BackwardParts(const Layout& layout, const Wanted<N>& wanted, const FirRole<V> (&roles)[2], bool with_tape, void* memory) {
+  BackwardParts(const Layout& layout, const Wanted<N>& wanted, const FirRole<V> (&roles)[2], const Recurrence<V>& given, bool with_tape,
+                void* memory) {
     Carver carver(memory);
     const std::int64_t neurons = layout.outer * layout.inner, slot = with_tape ? (Traits<N>::states - 1) * neurons : 0;
     for (int k = 0; k < Traits<N>::parameters; ++k) sums[k] = carver.take<double>(wanted.summed[k] ? neurons : 0);
     for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(wanted.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
+    const std::int64_t square = given.features * given.features;
+    weights = carver.take<double>(wanted.recurrent ? weight_parts(layout, given.features) * square : 0);
     tape.segment = segment_steps<V>(layout.time);
     tape.segments = (layout.time + tape.segment - 1) / tape.segment;
     tape.steps = carver.take<V>((tape.segment + 1) * slot);
@@ -137,6 +232,12 @@ struct BackwardParts {
     fir.lam = carver.take<V>(with_fir(roles) ? layout.time * neurons : 0);
     fir.spikes = carver.take<V>(wanted.taps[1] != nullptr ? layout.time * neurons : 0);
     for (int k = 0; k < 2; ++k) fir.pending[k] = carver.take<V>(roles[k].taps.length * neurons);
+    recurrent.transposed = carver.take<V>(square);
+    recurrent.felt = carver.take<V>(given.features > 0 && wanted.reads_current() ? layout.time * neurons : 0);
+    take_steps(carver, layout, given, Traits<N>::states, recurrent);
+    const std::int64_t step = given.features > entry_threads ? neurons : 0;
+    recurrent.gradient = carver.take<V>(step);
+    recurrent.carry = carver.take<V>(most_carried<N> * step);
     bytes = carver.bytes();
   }
 };
@@ -160,7 +261,7 @@ const void* some_result(const Formatted<BackwardCall, typename Traits<N>::V>& ca
 
 /// Sets the wanted gradients of parameters and taps to zero: sums over no neurons.
 template <class N, class V>
-Status clear_gradients(const Wanted<N>& wanted, const Formatted<BackwardCall, V>& call, Stream stream) {
+Status clear_gradients(const Wanted<N>& wanted, const Formatted<BackwardCall, V>& call, double* weights, Stream stream) {
   const auto clear = [&](double* grad, const Repeats& shape, std::int64_t rows) {
     if (grad == nullptr) return Status::ok;
     const DeviceOf device(grad);
@@ -174,7 +275,8 @@ Status clear_gradients(const Wanted<N>& wanted, const Formatted<BackwardCall, V>
     const Taps<V>& taps = call.fir[k].taps;
     status = clear(wanted.taps[k], {taps.count, taps.repeat}, taps.length);
   }
-  return status;
+  const std::int64_t features = call.recurrent.features;
+  return status == Status::ok && wanted.recurrent ? clear(weights, {features * features, 1}, 1) : status;
 }
 
 /// What kernels with taps do after the pass over time: what came into them gets its gradients, which BPTT has given already, and so do the
@@ -188,12 +290,15 @@ Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N
     fir.lam = parts.fir.lam;
     fir.role.sums = parts.taps[k];
     if (k == 0) {
-      fir.inputs = {call.current, call.format};
+      fir.inputs = {call.current, call.format}, fir.inputs_lie = true;
       fir.grad_inputs = call.grad_current;
+      if (call.recurrent.features > 0) {   // the pass gave its gradient
+        fir.inputs = {parts.recurrent.felt, Format::arithmetic}, fir.inputs_lie = false;
+        fir.grad_inputs = nullptr;
+      }
     } else {
       fir.inputs = {parts.fir.spikes, Format::arithmetic};
       fir.last = call.initial[1];
-      fir.grad_last = call.method == Method::slayer ? nullptr : call.grad_initial[1];   // SLAYER's is zero
     }
     if (call.method != Method::bptt) {
       if (const Status status = correlate(fir, stream); status != Status::ok) return status;
@@ -215,28 +320,33 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   Formatted<ForwardCall, V> call;
   call.format = format_of<typename N::Storage>;
   if (const Status status = read(layout, neuron, arrays, call); status != Status::ok) return status;
-  if (call.recurrent.features > 0) return Status::unsupported;
   if (empty(layout)) return Status::ok;
-  const ForwardParts<V> parts(layout, call.fir, workspace.data);
+  ForwardParts<N> parts(layout, call.fir, call.recurrent, workspace.data);
+  parts.fir.last = call.initial[1];
   if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;
   const DeviceOf device(arrays.current);
   if (!device.ok()) return Status::cuda;
-  return [&]<template <class> class M>(const M<typename N::Storage>&) { return launch_forward<M, V>(call, parts.fir, stream); }(neuron);
+  return [&]<template <class> class M>(const M<typename N::Storage>&) {
+    return launch_forward<M, V>(call, parts.fir, parts.recurrent, stream);
+  }(neuron);
 }
 
 template <class N>
-Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward&) noexcept {
+Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays) noexcept {
   FirRole<typename Traits<N>::V> roles[2];
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
-  return {nullptr, ForwardParts(layout, roles, nullptr).bytes};
+  if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
+  return {nullptr, ForwardParts<N>(layout, roles, arrays.recurrent, nullptr).bytes};
 }
 
 template <class N>
 Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays) noexcept {
   FirRole<typename Traits<N>::V> roles[2];
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
+  if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
   const Wanted<N> wanted(neuron, arrays);
-  return {nullptr, BackwardParts<N>(layout, wanted, roles, rebuilds<N>(Method::bptt, wanted, false, roles), nullptr).bytes};
+  const bool with_tape = rebuilds<N>(Method::bptt, wanted, false, roles);
+  return {nullptr, BackwardParts<N>(layout, wanted, roles, arrays.recurrent, with_tape, nullptr).bytes};
 }
 
 template <class N>
@@ -248,10 +358,9 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   call.format = format_of<typename N::Storage>;
   const Wanted<N> wanted(neuron, arrays);
   if (Status status = read(layout, neuron, method, surrogate, arrays, wanted, call); status != Status::ok) return status;
-  if (call.recurrent.features > 0) return Status::unsupported;
-  if (empty(layout)) return clear_gradients(wanted, call, stream);
+  if (empty(layout)) return clear_gradients(wanted, call, arrays.grad_recurrent, stream);
   const bool with_tape = rebuilds<N>(method, wanted, surrogate.values != nullptr, call.fir);
-  const BackwardParts<N> parts(layout, wanted, call.fir, with_tape, workspace.data);
+  const BackwardParts<N> parts(layout, wanted, call.fir, call.recurrent, with_tape, workspace.data);
   if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;
   const void* const result = some_result(call, wanted);
   if (result == nullptr) return Status::ok;
@@ -260,7 +369,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
 
   for (int k = 0; k < T::parameters; ++k) call.sums[k] = parts.sums[k];
   Status status = [&]<template <class> class M>(const M<typename N::Storage>&) {
-    return launch_backward<M, V>(call, parts.tape, parts.fir, wanted.sums > 0, stream);
+    return launch_backward<M, V>(call, parts.tape, parts.fir, parts.recurrent, wanted.sums > 0, stream);
   }(neuron);
   const std::int64_t neurons = layout.outer * layout.inner;
   for (int k = 0; status == Status::ok && k < T::parameters; ++k) {
@@ -270,7 +379,12 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
     if (wanted.grad[tie.target] == nullptr || status != Status::ok) return;
     status = reduce(call.sums[tie.source], neurons, shape_of(call.parameters[tie.target]), wanted.grad[tie.target], tie.sign, true, stream);
   });
-  return status == Status::ok ? finish_taps(call, parts, wanted, stream) : status;
+  if (status == Status::ok) status = finish_taps(call, parts, wanted, stream);
+  if (status != Status::ok || !wanted.recurrent) return status;
+  const WeightGradient<V> gradient{
+      layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],
+      parts.weights};
+  return sum_weights(gradient, arrays.grad_recurrent, stream);
 }
 
 #define EXODUS_INSTANTIATE(N)                                                                                                          \

@@ -10,6 +10,8 @@
 namespace exodus::cuda {
 
 constexpr int block_threads = 128;
+/// The widest batch entry of a recurrence that a block takes whole: with more threads, a thread has not enough registers.
+constexpr int entry_threads = 512;
 /// Steps that a thread reads at once: so many loads of each array are under way. Backward reads several arrays.
 template <class V>
 constexpr int forward_steps = 64 / sizeof(V);
@@ -36,16 +38,23 @@ EXODUS_DEVICE_SCALAR std::int64_t quotient(std::int64_t a, const Divisor& b) {
 /// How neurons are shared out over blocks, and which of a parameter's values they have.
 struct Groups {
   std::int64_t neurons, count;
-  int lanes;    ///< neurons of a block at a time
-  bool tiled;   ///< these are whole outer indices
-  Divisor inner;
+  int threads = block_threads;   ///< of a block
+  int lanes;                     ///< neurons of a block at a time
+  int features = 0;              ///< of a recurrence, where these are whole batch entries, feature by feature; else 0
+  bool tiled;                    ///< they are whole outer indices, in the order of memory
+  Divisor inner, apart;          ///< apart: from a neuron of an entry to that of its next feature
   Divisor repeats[max_parameters], counts[max_parameters];
   Divisor taps_repeats[2], taps_counts[2];
 
   template <class V>
-  Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2])
+  Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent)
       : neurons(layout.outer * layout.inner), lanes(block_threads), tiled(layout.inner < warp_threads), inner(layout.inner) {
     if (tiled) lanes = static_cast<int>(block_threads / layout.inner * layout.inner);
+    if (0 < recurrent.features && recurrent.features <= entry_threads) {   // as many entries as a warp has room for, or a wide one
+      features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat), tiled = false;
+      lanes = features < warp_threads ? warp_threads / features * features : features;
+      threads = (lanes + warp_threads - 1) / warp_threads * warp_threads;
+    }
     count = (neurons + lanes - 1) / lanes;
     for (int k = 0; k < max_parameters; ++k) {
       if (parameters[k].count > 0) repeats[k] = Divisor(parameters[k].repeat), counts[k] = Divisor(parameters[k].count);
@@ -74,6 +83,22 @@ EXODUS_DEVICE_SCALAR Place place_of(const Layout& layout, const Groups& groups, 
   const std::int64_t outer = quotient(place.neuron, groups.inner);
   place.offset = outer * layout.time * layout.inner + (place.neuron - outer * layout.inner);
   place.begin = quotient(first, groups.inner) * layout.time * layout.inner;
+  return place;
+}
+
+/// The same where a block takes whole entries of a recurrence.
+EXODUS_DEVICE_SCALAR Place place_of_entries(const Layout& layout, const Groups& groups, std::int64_t group) {
+  const std::int64_t left = groups.neurons - group * groups.lanes;
+  const int thread = static_cast<int>(threadIdx.x), within = thread / groups.features;
+  Place place{};
+  place.lanes = static_cast<int>(left < groups.lanes ? left : groups.lanes);
+  place.active = thread < place.lanes;
+  const std::int64_t entry = group * (groups.lanes / groups.features) + within, turn = quotient(entry, groups.apart);
+  // Turn by turn, as many entries as the neurons of one are apart lie between each other.
+  place.neuron = turn * groups.features * groups.apart.value + (entry - turn * groups.apart.value) +
+                 (thread - within * groups.features) * groups.apart.value;
+  const std::int64_t outer = quotient(place.neuron, groups.inner);
+  place.offset = outer * layout.time * layout.inner + (place.neuron - outer * layout.inner);
   return place;
 }
 

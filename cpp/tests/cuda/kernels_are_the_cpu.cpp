@@ -58,6 +58,40 @@ TYPED_TEST(Cuda, IsTheCpu) {
   }
 }
 
+/// Entries of a recurrence: in the inner axis, in the outer one, interleaved, several in a warp, as wide as some warps and not, with more
+/// neurons than a block has threads.
+struct Recurrent {
+  Layout layout;
+  std::int64_t features, repeat = 1;
+};
+constexpr Recurrent recurrent[] = {
+    {{1, 9, 3 * 40}, 40},    {{4, 17, 12}, 3},   {{1, 7, 200}, 200},        {{3, 9, 130}, 130}, {{30, 18, 1}, 6}, {{7, 18, 1}, 7},
+    {{1, 9, 5 * 33}, 33, 5}, {{8, 9, 6}, 4, 12}, {{10, 31, 1}, 5, 2},       {{2, 7, 96}, 32},   {{3, 40, 5}, 1},  {{128, 17, 1}, 64},
+    {{1, 2, 512}, 512},      {{1, 1, 64}, 64},   {{1, 4, 2 * 513}, 513, 2}, {{520, 3, 1}, 520},
+};
+
+TYPED_TEST(Cuda, IsTheCpuWithRecurrentWeights) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  if (!TypeParam::fires) GTEST_SKIP() << "it has no spikes";
+  Random random(sizeof(typename TypeParam::Storage) + 10);
+  constexpr int rounds = sizeof(typename TypeParam::Storage) == 2 ? 1 : 3;
+  for (int turn = 0; turn < rounds * static_cast<int>(std::size(recurrent)); ++turn) {
+    const auto& [layout, features, repeat] = recurrent[static_cast<std::size_t>(turn) % std::size(recurrent)];
+    if (features > 150 && turn >= static_cast<int>(std::size(recurrent))) continue;   // they take a while under the shim
+    const Problem<TypeParam> problem(layout, random, {nullptr, features, repeat});
+    const int method = (turn + turn / static_cast<int>(std::size(recurrent))) % 3;
+    std::string what = describe(layout) + " features " + std::to_string(features) + " method " + std::to_string(method);
+    for (const auto& taps : problem.taps) what += " taps " + std::to_string(taps.length);
+    OnCpu cpu;
+    const auto expected = solve<Witness<TypeParam>>(problem, static_cast<Method>(method), cpu);
+    for (unsigned seed = 0; seed < (features > 200 ? 1 : orders_of_threads); ++seed) {
+      OnDevice device(static_cast<unsigned>(turn) * 10 + seed);
+      const auto results = solve<TypeParam>(problem, static_cast<Method>(method), device);
+      ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, what));
+    }
+  }
+}
+
 /// Nothing is written but the gradients of parameters, and every other array may be null.
 TYPED_TEST(Cuda, TakesNoNeurons) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();

@@ -94,7 +94,7 @@ def noticed(change, build, words):
         lines[number - 1] = changed
         (copy / path.name).write_text("\n".join(lines) + "\n")
         objects = []
-        shared = [("cuda_shim", source) for source in ("common.cu", "delay.cu")]
+        shared = [("cuda_shim", source) for source in ("common.cu", "delay.cu", "recurrence.cu")]
         for target, source in [*shared, *((f"cuda_shim_{m}", "model.cu") for m in models)]:
             command, directory, unchanged = words[target, source]
             if path.suffix == ".cu" and path.name != source:

@@ -70,24 +70,33 @@ struct Problem {
   Input<V> current, grad_spikes, grad_potential, surrogate_values;   // the first two are numbers that S has
   std::vector<Input<V>> initial, grad_final;
   Surrogate<S> surrogate;
+  Recurrence<V> recurrent;   ///< of 0 features: none; else its weights are those below
+  Input<V> weights;
   std::vector<SomeTaps<V>> taps;   ///< of each kernel that may have them; of length 0: it has none
   bool wanted[parameters] = {}, wanted_taps[2];
   bool with_initial, with_final, with_grad_spikes, with_grad_potential, with_surrogate_values;
+  bool with_grad_weights;
 
-  Problem(const Layout& of, Random& random)
+  Problem(const Layout& of, Random& random, const Recurrence<V>& with = {})
       : layout(of),
         options(random.bits()),
         current(elements(of)),
         grad_spikes(elements(of)),
         grad_potential(elements(of)),
         surrogate_values(elements(of)),
+        recurrent(with),
+        weights(with.features * with.features),
         with_initial(random.coin()),
         with_final(random.coin()),
         with_grad_spikes(random.below(4) > 0),
         with_grad_potential(random.coin()),
-        with_surrogate_values(random.below(6) == 0) {
+        with_surrogate_values(random.below(6) == 0),
+        with_grad_weights(with.features > 0 && random.below(4) > 0) {
     current.fill(random, -0.8, 1.2), grad_spikes.fill(random, -1, 1), grad_potential.fill(random, -1, 1);
     surrogate_values.fill(random, 0, 0.5);
+    const double strength = 1 / std::sqrt(static_cast<double>(with.features) + 1);
+    weights.fill(random, -strength, strength);
+    recurrent.weights = nullptr;   // they are copied to where a call runs
     for (std::int64_t k = 0; k < elements(of); ++k) {
       current[k] = number(stored<S>(current[k])), grad_spikes[k] = number(stored<S>(grad_spikes[k]));
     }
@@ -134,6 +143,7 @@ struct Results {
   std::vector<V> spikes, potential, grad_current;
   std::vector<std::vector<V>> final, grad_initial;
   std::vector<std::vector<double>> grads, grad_taps;
+  std::vector<double> grad_weights;
   Status status = Status::ok;
 };
 
@@ -183,6 +193,8 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
     if (problem.with_initial) field = run.in(problem.initial[static_cast<std::size_t>(s)].data(), problem.size_of(s));
   });
   for_each_field<P::states>(to.final, [&](V*& field, int s) { field = run.template out<V>(problem.size_of(s)); });
+  to.recurrent = problem.recurrent;
+  if (to.recurrent.features > 0) to.recurrent.weights = run.in(problem.weights.data(), to.recurrent.features * to.recurrent.features);
   Results<V> results;
   results.sharing.assign(sharing, sharing + P::parameters);
   results.status = run.forward(layout, neuron, to);
@@ -205,6 +217,9 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
   for_each_field<P::parameters>(back.grad, [&](double*& field, int k) {
     if (wanted[k]) field = run.template out<double>(sharing[k].count);
   });
+  back.recurrent = to.recurrent;
+  const std::int64_t weights = problem.with_grad_weights ? to.recurrent.features * to.recurrent.features : 0;
+  if (weights > 0) back.spikes = to.spikes, back.grad_recurrent = run.template out<double>(weights);
   Surrogate<S> surrogate{problem.surrogate.kind, problem.surrogate.scale};
   std::copy(problem.surrogate.shape, problem.surrogate.shape + 3, surrogate.shape);
   if (problem.with_surrogate_values) surrogate.values = run.in(problem.surrogate_values.data(), size);
@@ -214,6 +229,7 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
   if (N::fires) results.spikes = numbers(run.fetch(to.spikes, size));
   results.potential = run.fetch(to.potential, size);
   results.grad_current = numbers(run.fetch(back.grad_current, size));
+  if (weights > 0) results.grad_weights = run.fetch(back.grad_recurrent, weights);
   for_each_field<P::states>(to.final, [&](V*& field, int s) { results.final.push_back(run.fetch(field, problem.size_of(s))); });
   for_each_field<P::states>(back.grad_initial,
                             [&](V*& field, int s) { results.grad_initial.push_back(run.fetch(field, problem.size_of(s))); });
@@ -277,6 +293,48 @@ class TermSizes {
   std::vector<double> of_neurons_;
 };
 
+/// The largest gradient of each neuron, or with recurrent weights of its entry, which its rounding errors go through. What cancels is exact
+/// relative to its terms.
+template <class N, class V>
+std::vector<double> largest_gradients(const Problem<N>& problem, const Results<V>& cpu) {
+  const Layout& layout = problem.layout;
+  std::vector<double> largest(static_cast<std::size_t>(neurons(layout)), 0.05);
+  for (std::size_t j = 0; j < largest.size(); ++j) {
+    for (std::int64_t n = 0; n < layout.time; ++n) {
+      const auto k = static_cast<std::size_t>(at(layout, static_cast<std::int64_t>(j), n));
+      largest[j] = std::max(largest[j], std::abs(double(cpu.grad_current[k])));
+    }
+    for (const auto& state : cpu.grad_initial) {   // of a kernel with taps, several of a neuron
+      for (std::size_t k = j; k < state.size(); k += largest.size()) largest[j] = std::max(largest[j], std::abs(double(state[k])));
+    }
+  }
+  if (problem.recurrent.features == 0) return largest;
+  const auto repeat = static_cast<std::size_t>(problem.recurrent.repeat),
+             group = static_cast<std::size_t>(problem.recurrent.features) * repeat;
+  std::vector<double> of_entries(largest.size());
+  for (std::size_t j = 0; j < largest.size(); ++j) {
+    for (std::size_t k = j / group * group + j % repeat; k < (j / group + 1) * group; k += repeat)
+      of_entries[j] = std::max(of_entries[j], largest[k]);
+  }
+  return of_entries;
+}
+
+/// How large the terms are whose sum is the gradient of a weight: as many as there are spikes of its row, each as large as the gradients of
+/// the entry.
+template <class N, class V>
+std::vector<double> weight_sizes(const Problem<N>& problem, const Results<V>& cpu, const std::vector<double>& largest) {
+  const Layout& layout = problem.layout;
+  const std::int64_t features = problem.recurrent.features;
+  std::vector<double> sizes(cpu.grad_weights.size());
+  for (std::int64_t j = 0; !sizes.empty() && j < neurons(layout); ++j) {
+    double spikes = problem.with_initial ? std::abs(double(problem.initial[1][j])) : 0;
+    for (std::int64_t n = 0; n + 1 < layout.time; ++n) spikes += std::abs(double(cpu.spikes[static_cast<std::size_t>(at(layout, j, n))]));
+    const std::int64_t row = j / problem.recurrent.repeat % features * features;
+    for (std::int64_t k = row; k < row + features; ++k) sizes[static_cast<std::size_t>(k)] += spikes * largest[static_cast<std::size_t>(j)];
+  }
+  return sizes;
+}
+
 template <class N, class V>
 void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results<V>& cuda, const std::string& what) {
   using S = typename N::Storage;
@@ -289,16 +347,10 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
   ASSERT_TRUE(same_bits(cpu.potential, cuda.potential)) << what << " potential";
   const Layout& layout = problem.layout;
   for (std::size_t s = 0; s < cpu.final.size(); ++s) ASSERT_TRUE(same_bits(cpu.final[s], cuda.final[s])) << what << " final state " << s;
+  const std::vector<double> largest_of = largest_gradients(problem, cpu);
   for (std::int64_t j = 0; j < neurons(layout); ++j) {
     const auto neuron = static_cast<std::size_t>(j);
-    double largest = 0.05;   // what cancels is exact relative to its terms
-    for (std::int64_t n = 0; n < layout.time; ++n) {
-      largest = std::max(largest, std::abs(double(cpu.grad_current[static_cast<std::size_t>(at(layout, j, n))])));
-    }
-    for (const auto& state : cpu.grad_initial) {   // of a kernel with taps, several of a neuron
-      for (std::size_t k = neuron; k < state.size(); k += static_cast<std::size_t>(neurons(layout)))
-        largest = std::max(largest, std::abs(double(state[k])));
-    }
+    const double largest = largest_of[neuron];
     for (std::int64_t n = 0; n < layout.time; ++n) {
       const auto k = static_cast<std::size_t>(at(layout, j, n));
       const double expected = within<S>(cpu.grad_current[k]), got = within<S>(cuda.grad_current[k]), off = tolerance * largest;
@@ -318,6 +370,11 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
     for (std::size_t c = 0; c < cpu.grads[k].size(); ++c) {
       ASSERT_NEAR(cpu.grads[k][c], cuda.grads[k][c], tolerance * of_values[c]) << what << " " << N::parameter_names[k] << " " << c;
     }
+  }
+  const std::vector<double> sizes_of_weights = weight_sizes(problem, cpu, largest_of);
+  ASSERT_EQ(cpu.grad_weights.size(), cuda.grad_weights.size());
+  for (std::size_t k = 0; k < cpu.grad_weights.size(); ++k) {
+    ASSERT_NEAR(cpu.grad_weights[k], cuda.grad_weights[k], sizes_of_weights[k] * (tolerance + 2 * rounding<S>)) << what << " weight " << k;
   }
   for (std::size_t k = 0; k < cpu.grad_taps.size(); ++k) {
     const Taps<V> taps = problem.taps[k].taps();

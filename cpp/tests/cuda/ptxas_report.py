@@ -24,12 +24,12 @@ def title(symbol):
     which, model, rest = found.groups()
     method = re.search(r"LNS_6MethodE(\d)E", rest)
     variant = re.search(r"Li(\d+)E([fd])", rest)
-    flags = re.findall(r"Lb([01])E", rest + "E")  # (backward) parameters; kernels with taps
+    flags = re.findall(r"Lb([01])E", rest + "E")  # (backward) parameters; steps one by one
     name = f"{which} {model} {variant[1]}"
     if method is not None:
         name += f" {METHODS[int(method[1])]}"
     if flags[-1] == "1":
-        name += " with taps"
+        name += ", single steps"  # taps, recurrent weights
     elif flags[0] == "1":
         name += " with parameters"
     return name, variant[2]

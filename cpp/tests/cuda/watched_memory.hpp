@@ -51,7 +51,8 @@ class Shared {
     T value;
     std::uint64_t block = 0;
     Use written, read;
-    std::vector<Use> also_read;   ///< by others, none of them before another
+    std::vector<Use> also_read;   ///< by others of its warp, none of them before another
+    std::uint32_t crowded = 0;    ///< in which epoch several warps read it: no thread may write it then
   };
 
  public:
@@ -64,16 +65,15 @@ class Shared {
     operator T() const {
       if (cell_.block != present_block) fail("shared memory is read before it was written");
       if (!cell_.written.comes_before_me()) fail("shared memory is read without a barrier after another's write");
-      std::erase_if(cell_.also_read, [](const Use& use) { return use.comes_before_me(); });
-      if (!cell_.read.comes_before_me()) cell_.also_read.push_back(cell_.read);
-      cell_.read = Use::now();
+      if (cell_.crowded != epoch) note_read();
       return cell_.value;
     }
     void operator=(T value) const {
-      if (cell_.block != present_block) cell_.block = present_block, cell_.written = cell_.read = {}, cell_.also_read.clear();
+      if (cell_.block != present_block)
+        cell_.block = present_block, cell_.written = cell_.read = {}, cell_.also_read.clear(), cell_.crowded = 0;
       if (!cell_.written.comes_before_me()) fail("shared memory is written by two threads without a barrier");
       const auto before = [](const Use& use) { return use.comes_before_me(); };
-      if (!before(cell_.read) || !std::all_of(cell_.also_read.begin(), cell_.also_read.end(), before))
+      if (cell_.crowded == epoch || !before(cell_.read) || !std::all_of(cell_.also_read.begin(), cell_.also_read.end(), before))
         fail("shared memory is written without a barrier after another's read");
       cell_.value = value, cell_.written = Use::now();
     }
@@ -81,6 +81,15 @@ class Shared {
     void operator=(const Reference& other) const { *this = static_cast<T>(other); }
 
    private:
+    void note_read() const {
+      std::erase_if(cell_.also_read, [](const Use& use) { return use.comes_before_me(); });
+      if (!cell_.read.comes_before_me()) {
+        if (cell_.read.thread / 32 != threadIdx.x / 32) cell_.crowded = epoch;
+        cell_.also_read.push_back(cell_.read);
+      }
+      cell_.read = Use::now();
+    }
+
     Shared& array_;
     std::int64_t k_;
     Cell& cell_;
