@@ -165,25 +165,44 @@ const V* element_of(const V* array, const Layout& layout, const Rows& rows, std:
   return array + (neuron / layout.inner * layout.time + step) * layout.inner + neuron % layout.inner;
 }
 
-/// From a feature of an entry to the next one's in memory; 0 where there is only one.
+/// From a feature of an entry to the next one's in an array over time; 0 where the entry goes irregularly over outer indices.
 EXODUS_SCALAR std::int64_t feature_stride(const Layout& layout, const Rows& rows) {
-  if (rows.features == 1) return 0;
-  const std::int64_t neuron = rows.repeat;
-  return neuron / layout.inner * layout.time * layout.inner + neuron % layout.inner;
+  if (layout.inner % (rows.features * rows.repeat) == 0) return rows.repeat;
+  return rows.repeat % layout.inner == 0 ? rows.repeat * layout.time : 0;
 }
 
-/// The spikes before a step: element k is at first[k * stride].
+/// Values of an entry's features at a step.
 template <class V>
-struct EarlierSpikes {
-  const V* first;
-  std::int64_t stride;
+class EntryValues {
+ public:
+  /// Of an array over time.
+  EntryValues(const V* array, const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_t entry)
+      : plan_(plan),
+        array_(array),
+        step_(step),
+        place_(entry * plan.rows.features),
+        first_(element_of(array, plan.layout, plan.rows, step, place_)),
+        stride_(feature_stride(plan.layout, plan.rows)) {}
+
+  bool contiguous() const { return stride_ == 1; }
+  const V* data() const { return first_; }
+  V operator[](std::int64_t feature) const {
+    return stride_ > 0 ? first_[feature * stride_] : *element_of(array_, plan_.layout, plan_.rows, step_, place_ + feature);
+  }
+
+ private:
+  const WeightGradientPlan<V>& plan_;
+  const V* const array_;
+  const std::int64_t step_, place_;
+  const V* const first_;
+  const std::int64_t stride_;
 };
 
+/// A spike before a step, the first of which has those of the initial state before it.
 template <class V>
-EarlierSpikes<V> earlier_spikes(const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_t entry) {
-  const std::int64_t place = entry * plan.rows.features;
-  if (step > 0) return {element_of(plan.spikes, plan.layout, plan.rows, step - 1, place), feature_stride(plan.layout, plan.rows)};
-  return {plan.initial_spikes + neuron_at(plan.rows, place), plan.rows.repeat};
+V spike_before(const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_t entry, std::int64_t feature) {
+  if (step == 0) return plan.initial_spikes[neuron_at(plan.rows, entry * plan.rows.features + feature)];
+  return EntryValues<V>(plan.spikes, plan, step - 1, entry)[feature];
 }
 
 /// Marks who fired before a step.
@@ -194,13 +213,15 @@ void pack_spikes(const WeightGradientPlan<V>& plan, std::int64_t step) {
     std::uint64_t* const fired = plan.fired + (step * entries + entry) * words;
     for (std::int64_t word = 0; word < words; ++word) fired[word] = 0;
     if (step == 0 && plan.initial_spikes == nullptr) continue;
-    const auto [spikes, stride] = earlier_spikes(plan, step, entry);
     std::int64_t feature = 0;
-    for (; stride == 1 && feature + group_lanes<V> <= plan.rows.features; feature += group_lanes<V>) {
-      fired[feature / 64] |= nonzero(spikes + feature) << (feature % 64);
+    if (step > 0) {
+      const EntryValues<V> spikes(plan.spikes, plan, step - 1, entry);
+      for (; spikes.contiguous() && feature + group_lanes<V> <= plan.rows.features; feature += group_lanes<V>) {
+        fired[feature / 64] |= nonzero(spikes.data() + feature) << (feature % 64);
+      }
     }
     for (; feature < plan.rows.features; ++feature) {
-      fired[feature / 64] |= std::uint64_t{spikes[feature * stride] != V(0)} << (feature % 64);
+      fired[feature / 64] |= std::uint64_t{spike_before(plan, step, entry, feature) != V(0)} << (feature % 64);
     }
   }
 }
@@ -245,20 +266,18 @@ class WeightGradientTile {
     alignas(64) V g[targets] = {};
     load_gradient(step, entry, g);
     const bool counts = plan_.counts || step == 0;
-    const auto [spikes, stride] = earlier_spikes(plan_, step, entry);
     for (std::int64_t word = 0; word * 64 < source_count_; ++word) {
       for (std::uint64_t bits = fired[word]; bits != 0; bits &= bits - 1) {
         const std::int64_t source = word * 64 + __builtin_ctzll(bits);
-        add_product_of(counts ? spikes[(source_ + source) * stride] : V(1), g, partial_ + source * targets);
+        add_product_of(counts ? spike_before(plan_, step, entry, source_ + source) : V(1), g, partial_ + source * targets);
       }
     }
   }
 
   void load_gradient(std::int64_t step, std::int64_t entry, V* g) const {
-    const V* const from = element_of(plan_.grad_current, plan_.layout, plan_.rows, step, entry * features_ + target_);
-    const std::int64_t stride = feature_stride(plan_.layout, plan_.rows);
-    if (stride == 1) return copy_lanes(g, from, static_cast<int>(target_count_));
-    for (std::int64_t k = 0; k < target_count_; ++k) g[k] = from[k * stride];
+    const EntryValues<V> gradient(plan_.grad_current, plan_, step, entry);
+    if (gradient.contiguous()) return copy_lanes(g, gradient.data() + target_, static_cast<int>(target_count_));
+    for (std::int64_t k = 0; k < target_count_; ++k) g[k] = gradient[target_ + k];
   }
 
   static void add_product_of(V count, const V* g, V* sums) {
