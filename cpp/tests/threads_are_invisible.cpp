@@ -32,7 +32,8 @@ TEST(ThreadsAreInvisible, WhenManyCallAtOnce) {
   std::vector<Results> alone;
   for (int k = 0; k < callers; ++k) {
     const Layout layouts[] = {{1, 20, 3000}, {40, 20, 70}, {3000, 20, 1}, {200, 20, 13}};
-    work.emplace_back(layouts[k % 4], static_cast<std::uint64_t>(k));
+    const std::int64_t features[] = {0, 70, 30, 0, 100, 0, 0, 13};
+    work.emplace_back(layouts[k % 4], static_cast<std::uint64_t>(k), features[k]);
     alone.push_back(work.back().results());
     ASSERT_TRUE(work.back().run(alone.back(), methods[k % 3], 1));
   }

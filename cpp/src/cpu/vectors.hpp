@@ -69,18 +69,25 @@ template <class V>
 EXODUS_SCALAR std::uint64_t nonzero(const V* lanes) {
   const Vector<V> vector = load(lanes);
 #if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 4) return _mm512_cmp_ps_mask(vector, Vector<V>{}, _CMP_NEQ_UQ);
-  if constexpr (sizeof(V) == 8) return _mm512_cmp_pd_mask(vector, Vector<V>{}, _CMP_NEQ_UQ);
+  // By an instruction, since GCC 12 may store the 16 or 8 bits of a mask to the stack and read 64 back (seen at -O1).
+  std::uint32_t bits;
+  if constexpr (sizeof(V) == 4) {
+    asm("kmovw %1, %0" : "=r"(bits) : "k"(_mm512_cmp_ps_mask(vector, Vector<V>{}, _CMP_NEQ_UQ)));
+  } else {
+    asm("kmovb %1, %0" : "=r"(bits) : "k"(_mm512_cmp_pd_mask(vector, Vector<V>{}, _CMP_NEQ_UQ)));
+  }
+  return bits;
 #elif defined(__AVX__)
   if constexpr (sizeof(V) == 4) return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(vector, Vector<V>{}, _CMP_NEQ_UQ)));
   if constexpr (sizeof(V) == 8) return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(vector, Vector<V>{}, _CMP_NEQ_UQ)));
 #elif defined(__SSE2__)
   if constexpr (sizeof(V) == 4) return static_cast<unsigned>(_mm_movemask_ps(_mm_cmpneq_ps(vector, Vector<V>{})));
   if constexpr (sizeof(V) == 8) return static_cast<unsigned>(_mm_movemask_pd(_mm_cmpneq_pd(vector, Vector<V>{})));
-#endif
+#else
   std::uint64_t bits = 0;
   for (int i = 0; i < group_lanes<V>; ++i) bits |= std::uint64_t{vector[i] != 0} << i;
   return bits;
+#endif
 }
 
 }   // namespace
