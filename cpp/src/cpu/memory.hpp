@@ -226,11 +226,12 @@ template <class V>
 struct BackwardMemory {
   LaneArrays<V> parameters, carry, partial;
   LaneArrays<double> sums;
-  LaneArrays<V> before, direct, grad_initial;
+  LaneArrays<V> before, grad_initial;
   V *h, *e_sum, *q_sum, *grad, *unwanted_terms, *zeros, *drive;
   Tiles<V> tiles;
   FirBackwardMemory<V> fir;
   RecurrentMemory<V> recurrent;
+  LaneArrays<V> direct;
   BlockMemory cut;
 
   BackwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
@@ -240,7 +241,6 @@ struct BackwardMemory {
         partial(take_lanes<V>(carver, with_terms ? model.parameters : 0, lanes)),
         sums(take_lanes<V, double>(carver, with_terms ? model.parameters : 0, lanes)),
         before(take_lanes<V>(carver, model.states, block_lanes)),
-        direct(take_lanes<V>(carver, model.states, block_lanes)),
         grad_initial(take_lanes<V>(carver, model.states, block_lanes)),
         h(carver.take<V>(block_lanes)),
         e_sum(carver.take<V>(block_lanes)),
@@ -252,6 +252,7 @@ struct BackwardMemory {
         tiles(carver, 6, rows, lanes),
         fir(carver, roles, lanes, segment, bptt),
         recurrent(carver, rows, lanes, true),
+        direct(take_lanes<V>(carver, model.states, block_lanes)),
         cut(carver, lanes) {}
 };
 
