@@ -154,6 +154,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   cpu::parallel_for(plan.rows.count, threads, task);
 
   if (wanted.recurrent) {
+    clear_weights_gradient(arrays.grad_recurrent, plan.recurrent);
     cpu::WeightGradientPlan<V> after{layout, plan.rows};
     after.counts = plan.cap != V(1);
     after.spikes = arrays.spikes;

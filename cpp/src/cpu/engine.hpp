@@ -99,14 +99,14 @@ const V* with_final(const V* direct, const V* final, const Rows& rows, const Row
   return sum;
 }
 
-/// A block of the initial state, zeros where it was not given.
+/// A block of a state, or of its gradient; zeros for arrays that were not given.
 template <class V>
-void load_initial(const LaneArrays<V>& state, const V* const* initial, int states, const Rows& rows, const Row& row, const Block& block) {
+void load_state(const LaneArrays<V>& state, const V* const* arrays, int states, const Rows& rows, const Row& row, const Block& block) {
   for (int k = 0; k < states; ++k) {
-    if (initial[k] == nullptr) {
+    if (arrays[k] == nullptr) {
       clear(state[k], block_lanes);
     } else {
-      load_neurons(state[k], initial[k], rows, row, block.lane, block.lanes);
+      load_neurons(state[k], arrays[k], rows, row, block.lane, block.lanes);
     }
   }
 }
@@ -240,7 +240,7 @@ class BackwardRow {
       const V* const potential = potential_[block] - back * potential_.stride;
       const V* before = potential - potential_.stride;
       if (step == 0) {
-        load_initial(memory_.before, plan_.initial, 1, plan_.rows, row_, block);
+        load_state(memory_.before, plan_.initial, 1, plan_.rows, row_, block);
         before = memory_.before[0];
       }
       const V* current = current_[block] - back * current_.stride;
@@ -313,7 +313,7 @@ class BackwardRow {
     if (step.last) {
       q = with_final(q, plan_.grad_final[0], plan_.rows, row_, block, memory_.q_sum);
       if (model_.fires) e = with_final(e, plan_.grad_final[1], plan_.rows, row_, block, memory_.e_sum);
-      load_initial(memory_.direct, plan_.grad_final, model_.states, plan_.rows, row_, block);
+      load_state(memory_.direct, plan_.grad_final, model_.states, plan_.rows, row_, block);
       for (int k = model_.hidden; k < model_.states; ++k) work_.direct[k] = memory_.direct[k];
     } else if (recurrence_.given()) {
       e = recurrence_.grad_spikes(block, e);
@@ -332,7 +332,7 @@ class BackwardRow {
       u_before = u - potential_.stride;
       if (tape_ == nullptr) stages_.record(work_, block.lane, block.lanes, u_before, memory_.before[1]);
     } else if (with_before_) {
-      load_initial(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
+      load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
       u_before = memory_.before[0];
     }
     if (tape_ != nullptr) from = slot(step.n - 1) + block.lane;
@@ -435,7 +435,7 @@ class BackwardRow {
 
   /// dL/d(initial state).
   void finish_block(const Block& block) {
-    load_initial(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
+    load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
     stages_.initial(work_, block.lane, block.lanes);
     if (recurrence_.given()) recurrence_.add_to(block, memory_.grad_initial[1]);
     for (int k = 0; k < model_.states; ++k) {

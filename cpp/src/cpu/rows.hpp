@@ -64,6 +64,13 @@ Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* 
   return row;
 }
 
+/// The element of an array at a step and at a place in the order of rows.
+template <class Array>
+EXODUS_SCALAR Array* element_of(Array* array, const Layout& layout, const Rows& rows, std::int64_t step, std::int64_t place) {
+  const std::int64_t neuron = neuron_at(rows, place);
+  return array + (neuron / layout.inner * layout.time + step) * layout.inner + neuron % layout.inner;
+}
+
 /// Calls copy(array, tile) for each contiguous piece, `layout.inner` elements, of steps [begin, end) of the row, in the array's order. A
 /// tile has the shape (steps, lanes); a tiled row has whole outer indices.
 template <class Array, class Tile, class Copy>
@@ -84,9 +91,8 @@ template <class Array, class Tile, class Copy>
 void for_elements(Array* array, Tile* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end,
                   Copy copy) {
   for (std::int64_t lane = 0; lane < row.lanes; ++lane) {
-    const std::int64_t neuron = neuron_at(rows, row.begin + lane);
-    Array* const element = array + neuron / layout.inner * layout.time * layout.inner + neuron % layout.inner;
-    for (std::int64_t n = begin; n < end; ++n) copy(element + n * layout.inner, tile + (n - begin) * row.lanes + lane);
+    Array* const first = element_of(array, layout, rows, begin, row.begin + lane);
+    for (std::int64_t n = 0; n < end - begin; ++n) copy(first + n * layout.inner, tile + n * row.lanes + lane);
   }
 }
 

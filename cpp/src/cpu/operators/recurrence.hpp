@@ -127,12 +127,12 @@ class RecurrentRow {
     for (; at < row_.lanes; at += features_) dense_product<1>(transposed_, memory_.grad_current + at, features_, memory_.sums + at);
   }
 
-  /// A block of the current with what feel_spikes() found.
+  /// A block of the current plus the sums of feel_spikes().
   const V* current(const Block& block, const V* current) const { return add_sums(block, current, memory_.current); }
-  /// A block of the direct gradient of the spikes with what gather() found.
+  /// A block of the direct gradient of the spikes plus the sums of gather().
   const V* grad_spikes(const Block& block, const V* direct) const { return add_sums(block, direct, memory_.grad_spikes); }
 
-  /// What gather() found, added to other lanes of a block.
+  /// Adds the sums of gather() to other lanes of a block.
   void add_to(const Block& block, V* lanes) const {
     const V* const sums = memory_.sums + block.lane;
     EXODUS_LANES
@@ -140,7 +140,7 @@ class RecurrentRow {
   }
 
   V* currents() const { return memory_.current; }        ///< of the whole row
-  V* gradient() const { return memory_.grad_current; }   ///< g of the step before, to be written
+  V* gradient() const { return memory_.grad_current; }   ///< g of a step, which gather() reads at the step before it
   V* spikes() const { return memory_.spikes; }           ///< for the spikes before a step
 
  private:
@@ -157,13 +157,6 @@ class RecurrentRow {
   const Row& row_;
   const RecurrentMemory<V> memory_;
 };
-
-/// Where element (step, place) of an array is.
-template <class V>
-const V* element_of(const V* array, const Layout& layout, const Rows& rows, std::int64_t step, std::int64_t place) {
-  const std::int64_t neuron = neuron_at(rows, place);
-  return array + (neuron / layout.inner * layout.time + step) * layout.inner + neuron % layout.inner;
-}
 
 /// From a feature of an entry to the next one's in an array over time; 0 where the entry goes irregularly over outer indices.
 EXODUS_SCALAR std::int64_t feature_stride(const Layout& layout, const Rows& rows) {

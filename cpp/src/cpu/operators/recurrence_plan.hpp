@@ -42,7 +42,7 @@ std::int64_t fired_size(const Layout& layout, const Recurrence<V>& recurrent) {
 }
 
 template <class V>
-void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {
+void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   // tiles are added to it
   for (std::int64_t k = 0; grad != nullptr && k < recurrent.features * recurrent.features; ++k) grad[k] = 0;
 }
 
@@ -50,7 +50,6 @@ void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {
 template <class V>
 void sum_weights_gradient(const cpu::Kernels<V>& kernels, const cpu::WeightGradientPlan<V>& plan, int threads) {
   const std::int64_t features = plan.rows.features;
-  for (std::int64_t k = 0; k < features * features; ++k) plan.sums[k] = 0;
   auto pack = [&](std::int64_t step, int /*thread*/) { kernels.pack_spikes(plan, step); };
   cpu::parallel_for(plan.layout.time, threads, pack);
   auto tile = [&](std::int64_t k, int thread) { kernels.weight_gradient(plan, k, thread); };
