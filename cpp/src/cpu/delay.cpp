@@ -141,7 +141,10 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
     plan.sums = static_cast<double*>(workspace.data);
   }
   run(plan, *kernels, workspace);
-  if (with_sums) add_reduced(arrays.grad_steps, plan.sums, cpu::Rows{.neurons = layout.outer * layout.inner}, delays.steps, +1);
+  if (with_sums) {
+    const cpu::Rows rows{.neurons = layout.outer * layout.inner};
+    add_reduced(arrays.grad_steps, plan.sums, rows, delays.steps.count, delays.steps.repeat, +1);
+  }
   return Status::ok;
 }
 

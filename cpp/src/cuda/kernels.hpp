@@ -64,7 +64,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   constexpr int chunk = Stepped ? 1 : forward_steps<V>;
-  constexpr bool with_taps = Stepped && C::kernels > 0;
+  constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1);
   EXODUS_SHARED(V, tile, chunk * tile_pitch);
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
@@ -73,7 +73,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
     const Place place = taken_place<Stepped>(call.layout, groups, group);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
-    FirForward<V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory, begin);
+    FirForward<V, of_current, of_spikes> fir(call, groups, place, memory, begin);
     exchange.enter(place);
     const Sources<1> inputs{{{call.current, call.format}}};
     V current[chunk] = {}, next[1][chunk], potential[chunk], spikes[chunk];
@@ -89,11 +89,13 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
           if constexpr (Stepped && N<V>::fires) {
             if (exchange.given()) current[d] = current[d] + exchange.felt(state.spikes);
           }
-          if constexpr (with_taps) current[d] = fir.before_step(first, state, current[d]);
-          if (d < steps) step<Variant>(parameters, call.cap, state, current[d]);
-          if constexpr (with_taps && N<V>::fires) fir.after_step(state.spikes);
+          V spikes_before = V(0);
+          if constexpr (of_spikes) spikes_before = state.spikes;
+          const auto in = fir.inputs(first, current[d], spikes_before);
+          if (d < steps) step<Variant>(parameters, call.cap, state, in);
           potential[d] = state.potential;
           if constexpr (N<V>::fires) spikes[d] = state.spikes;
+          if constexpr (of_spikes) fir.add_spikes(state.spikes);
         }
         store_steps(call.potential, Format::arithmetic, call.layout, place, first, steps, potential, tile);
         if constexpr (N<V>::fires) store_steps(call.spikes, call.format, call.layout, place, first, steps, spikes, tile);
@@ -102,7 +104,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
       for (int d = 0; d < chunk; ++d) current[d] = next[0][d];
     }
     store_entries<C::states>(call.final, place, state);
-    if constexpr (with_taps) {
+    if constexpr (of_current || of_spikes) {
       if (end == call.layout.time) fir.finish();
     }
   }
@@ -280,7 +282,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   using State = typename C::State;
   using Carry = typename N<V>::template Carry<M, V>;
   constexpr bool hidden = C::states > first_hidden<N<V>>;
-  constexpr bool with_taps = Stepped && C::kernels > 0, recurs = Stepped && N<V>::fires;
+  constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
+  constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && N<V>::fires;
   constexpr int inputs = Terms ? 5 : 4, chunk = Stepped ? 1 : backward_steps<V>, carries = field_count<Carry, V>;
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
   EXODUS_DYNAMIC_SHARED(V, exchanged);
@@ -306,7 +309,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     const bool rebuilds = hidden && tapes.steps != nullptr && place.active;
     if (rebuilds && end == layout.time) rebuilt.mark(call, place, initial);
 
-    const FirBackward<M, V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory, end);
+    const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, memory, end);
     Carry carry{};
     double sums[C::parameters] = {};
     if constexpr (recurs) {
@@ -363,15 +366,18 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
             q[d] += final.potential;
             if constexpr (N<V>::fires) e[d] += final.spikes;
           }
+          if constexpr (of_spikes) e[d] += fir.of_spikes(n);
           const Moment<V, typename C::State> at{u[d], before, direct, h[d], e[d], q[d], Terms ? values[inputs - 1][d] : V(0)};
           typename C::Parameters terms;
-          if constexpr (with_taps) fir.before_step(n, carry);
-          grad[d] = adjoint<M, Form>(parameters, at, carry, terms);
-          if constexpr (with_taps && recurs) {
-            fir.after_step(n, carry, grad[d], recorded_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes);
-          } else if constexpr (with_taps) {
-            fir.after_step(n, carry, grad[d], V(0));
+          auto gradient = adjoint<M, Form>(parameters, at, carry, terms);
+          if constexpr (with_taps) {
+            V spikes = V(0);
+            if constexpr (of_spikes) {
+              spikes = recorded_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes;
+            }
+            fir.after_step(n, gradient, spikes);
           }
+          grad[d] = gradient.current;
           if constexpr (recurs) {
             if (exchange.given()) exchange.give(grad[d]);
           }
@@ -391,10 +397,10 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       if (recurrent.carry != nullptr) store_carry<carries>(recurrent.carry, groups.neurons, place, carry);
     }
     if (begin == 0) {
-      if constexpr (with_taps) fir.finish(carry);
+      if constexpr (with_taps) fir.finish();
       State grad_initial = initial_gradient<M, Form>(parameters, initial, carry);
+      if constexpr (of_spikes) grad_initial.spikes += fir.of_spikes(-1);
       if constexpr (recurs) {
-        if constexpr (with_taps) grad_initial.spikes = fir.of_last_spikes(grad_initial.spikes);
         if (groups.features > 0) grad_initial.spikes += exchange.gathered();
       }
       store_entries<C::states>(call.grad_initial, place, grad_initial);
