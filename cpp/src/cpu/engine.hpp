@@ -68,12 +68,20 @@ class ForwardRow {
     const std::int64_t steps_left = row_.tiled ? -1 : layout_.time - 1 - step;
     const V* const lanes = with_operators_ ? operators_.gather(step, current_) : nullptr;
     V* const results[2] = {history_[0].at(row_, step), history_[1].at(row_, step)};
-    for (int b = 0; b < row_.block_count; ++b) {
-      const Block& block = row_.blocks[b];
-      if (ahead_[b].steps <= steps_left) prefetch(current_.now + ahead_[b].offset, ahead_[b].lanes, false);
-      step_of_model_(work_, block.lane, block.lanes, lanes != nullptr ? lanes + block.lane : current_[block]);
+    // Copies: the compiler takes a stored vector for one that may change members.
+    const StepStage<V> step_of_model = step_of_model_;
+    const Input<V> current = current_;
+    const Row row = row_;
+    const Ahead* const ahead = ahead_;
+    const V* const state[2] = {work_.state[0], work_.state[1]};
+    const bool stream = stream_;
+    for (int b = 0; b < row.block_count; ++b) {
+      const Block& block = row.blocks[b];
+      if (ahead[b].steps <= steps_left) prefetch(current.now + ahead[b].offset, ahead[b].lanes, false);
+      step_of_model(work_, block.lane, block.lanes, lanes != nullptr ? lanes + block.lane : current[block]);
+#pragma GCC unroll 2
       for (int k = 0; k < 2; ++k) {
-        if (results[k] != nullptr) store_lanes(results[k] + block.offset, work_.state[k] + block.lane, block.lanes, stream_);
+        if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
       }
     }
   }

@@ -76,7 +76,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
     FirForward<V, of_current, of_spikes> fir(call, groups, place, memory, begin);
     exchange.enter(place);
     const Sources<1> inputs{{{call.current, call.format}}};
-    V current[chunk] = {}, next[1][chunk], potential[chunk], spikes[chunk];
+    V current[chunk] = {}, next[1][chunk] = {}, potential[chunk], spikes[chunk];
     for (std::int64_t first = begin - chunk; first < end; first += chunk) {
       const std::int64_t later = first + chunk;
       // Under way while this chunk is worked on; at first there is none.
