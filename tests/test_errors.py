@@ -507,6 +507,18 @@ def test_out_that_overlaps_an_input_with_gaps(trace):
         ec.backward(trace, grads.current[::-1], out=grads)
 
 
+def test_out_that_overlaps_what_is_copied_for_the_kernels(trace):
+    # The copy makes the result right; what the user holds would be overwritten.
+    weights = trace.potential[:4, 0].T
+    with raises(ValueError, "out", "recurrent", "overlap"):
+        ec.forward(NEURON, CURRENT, recurrent=weights, out=trace)
+    grads = ec.backward(trace, np.ones_like(CURRENT))
+    for name in ("spikes", "potential", "current"):
+        backwards = dataclasses.replace(trace, **{name: grads.current[::-1]})
+        with raises(ValueError, "out", name, "overlap"):
+            ec.backward(backwards, np.ones_like(CURRENT), out=grads)
+
+
 def test_out_that_overlaps_the_state(trace):
     state = trace.state._replace(potential=trace.potential[-1])
     with raises(ValueError, "out", "state", "overlap"):

@@ -242,8 +242,9 @@ def run_forward(
     arithmetic = ARITHMETIC[type_name]
     binding = bind(neuron, arrangement, type_name, arithmetic, learnt, origin)
     fields = neuron._state._fields
+    weights = recurrent
     if recurrent is not None:
-        recurrent = _recurrent_weights("recurrent", recurrent, neuron, arrangement, arithmetic)
+        weights = _recurrent_weights("recurrent", recurrent, neuron, arrangement, arithmetic)
     initial = None
     if state is not None:
         fields_given = _state_arrays("state", state, neuron, arrangement, arithmetic, optional=False)
@@ -274,7 +275,7 @@ def run_forward(
         binding.arguments(),
         binding.options,
         handle(current),
-        None if recurrent is None else (handle(recurrent), *arrangement.features),
+        None if weights is None else (handle(weights), *arrangement.features),
         tuple(map(handle, initial or ())),
         handle(spikes),
         handle(potential),
@@ -284,7 +285,7 @@ def run_forward(
     backend.finish(current)
     axis = arrangement.time_axis
     trace = Trace(
-        spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name, recurrent
+        spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name, weights
     )
     if out is None:
         return trace
@@ -579,7 +580,7 @@ def run_backward(
             "grad_spikes": given_spikes,
             "grad_potential": given_potential,
             "current": given_trace.current,
-            "trace.spikes": trace.spikes,
+            "trace.spikes": given_trace.spikes if neuron._fires else None,
             "trace.potential": given_trace.potential,
             "trace.recurrent": given_trace.recurrent,
             **_named("trace.initial_state", fields, given_trace.initial_state),
