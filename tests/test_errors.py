@@ -361,6 +361,15 @@ def test_parameters_that_the_neuron_was_not_given(trace):
             ec.backward(trace, np.ones_like(CURRENT), parameters=names)
 
 
+def test_recurrent_is_a_parameter_where_there_are_weights(trace):
+    with raises(ValueError, "parameters", "['alpha', 'gain', 'threshold'], got 'recurrent'"):
+        ec.backward(trace, np.ones_like(CURRENT), parameters=("recurrent",))
+    recurrent = ec.forward(NEURON, CURRENT, recurrent=np.zeros((4, 4), np.float32))
+    for names in (("nonsense",), {"recurrent", "nonsense"}):
+        with raises(ValueError, "parameters", "'alpha'", "'threshold', 'recurrent'], got 'nonsense'"):
+            ec.backward(recurrent, np.ones_like(CURRENT), parameters=names)
+
+
 @pytest.mark.parametrize("name", ["grad_spikes", "grad_potential"])
 def test_gradient_of_another_shape_or_dtype(trace, name):
     given = {"grad_spikes": np.ones_like(CURRENT)}

@@ -455,8 +455,13 @@ def _signature(function: Any) -> inspect.Signature | None:
         return None
 
 
-def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> tuple[frozenset[str], Collection[str]]:
-    """The parameters whose gradients are wanted, and the kernel's names behind them."""
+def _wanted_names(
+    neuron: Neuron, parameters: Iterable[str] | None, beside: tuple[str, ...] = ()
+) -> tuple[frozenset[str], Collection[str]]:
+    """The parameters whose gradients are wanted, and the kernel's names behind them.
+
+    `beside` are those that may be wanted, too, but are not the neuron's.
+    """
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
     if parameters is None:
@@ -467,7 +472,7 @@ def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> tuple[fro
     names = neuron._names()
     if not wanted.issubset(names):
         listed = ", ".join(sorted(map(repr, wanted.difference(names))))
-        raise ValueError(f"parameters must be among {names}, got {listed}")
+        raise ValueError(f"parameters must be among {[*names, *beside]}, got {listed}")
     return wanted, neuron._wanted(set(wanted))
 
 
@@ -549,7 +554,7 @@ def run_backward(
     given_trace, trace = trace, _recorded(trace, reads_spikes=reads_spikes)
     neuron, arrangement, type_name, bound, _ = trace._parameters
     backend, arithmetic = arrangement.backend, ARITHMETIC[type_name]
-    wanted, own = _wanted_names(neuron, parameters)
+    wanted, own = _wanted_names(neuron, parameters, () if trace.recurrent is None else ("recurrent",))
     if trace.potential is None and neuron._reads_recording(wanted):
         raise TypeError("trace.potential must be an array, which a parameter's gradient needs, got None")
     if trace.current is None and neuron._reads_current(wanted):
