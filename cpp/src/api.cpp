@@ -66,7 +66,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes - weights);
   plan.rows = partition(pass, slots, threads);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
-  plan.weights = copy_weights(plan.recurrent, false, static_cast<char*>(workspace.data));
+  plan.weights = copy_weights(plan.recurrent, false, static_cast<char*>(workspace.data), threads);
   plan.slots = static_cast<char*>(workspace.data) + weights;
   plan.slot_bytes = slots.bytes;
 
@@ -136,8 +136,8 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   char* const memory = static_cast<char*>(workspace.data);
   plan.rows = partition<V>(pass, slots, threads);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
-  if (plan.current != nullptr) plan.weights = copy_weights(plan.recurrent, false, memory + parts.weights);
-  plan.transposed_weights = copy_weights(plan.recurrent, true, memory + parts.transposed_weights);
+  if (plan.current != nullptr) plan.weights = copy_weights(plan.recurrent, false, memory + parts.weights, threads);
+  plan.transposed_weights = copy_weights(plan.recurrent, true, memory + parts.transposed_weights, threads);
   plan.slots = memory + parts.slots;
   plan.slot_bytes = slots.bytes;
   double* next = reinterpret_cast<double*>(memory);

@@ -207,6 +207,7 @@ TYPED_TEST(RecurrenceIsTheSum, InEveryLayout) {
 TYPED_TEST(RecurrenceIsTheSum, OnSomeThreads) {
   this->check({{1, 40, 64 * 10}, 64, 1}, Method::exodus, 3);
   this->check({{20, 40, 30}, 30, 1}, Method::bptt, 4);
+  this->check({{1, 8, 2 * 1100}, 1100, 1}, Method::exodus, 3);   // threads share the copies of the weights, too
 }
 
 TEST(Recurrence, ImpossibleWeightsAreRefused) {
