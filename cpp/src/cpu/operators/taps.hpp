@@ -140,6 +140,19 @@ void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::i
   }
 }
 
+/// to[-k * next + i] += tap k of lane i * from[i], for all taps.
+template <class V>
+void scatter_taps(const TapLanes<V>& taps, const V* from, V* to, std::int64_t next, std::int64_t lanes) {
+  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+    const Vector<V> value = load(from + i);
+    V* sum = to + i;
+    for (std::int64_t k = 0; k < taps.count; ++k, sum -= next) {
+      const V* const at = taps.at + k * taps.step;
+      store(sum, add_product<true, V>(taps.shared ? tap<true>(at) : tap<false>(at + i), value, load(sum)));
+    }
+  }
+}
+
 template <class V>
 EXODUS_SCALAR void add_lanes(V* to, const V* from, int lanes) {
   EXODUS_LANES
@@ -328,9 +341,7 @@ class BackwardTaps {
   /// After a step, whose lam is there: for BPTT what earlier inputs get from it.
   void after_step(std::int64_t step) {
     for (int role = 0; bptt_ && role < 2; ++role) {
-      for (std::int64_t k = 0; k < taps_[role].count; ++k) {
-        add_taps(later_taps(taps_[role], k), 1, lam(step), stride_, scattered(role, step - role - k), row_.lanes);
-      }
+      scatter_taps(taps_[role], lam(step), scattered(role, step - role), stride_, row_.lanes);
     }
   }
 
