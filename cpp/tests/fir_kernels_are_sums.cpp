@@ -17,7 +17,7 @@ struct Pass {
   SomeTaps<V> epsilon, nu;
   Input<V> current, grad_spikes, initial_spikes, inputs, earlier, final_inputs, final_earlier, final_spikes;
   Output<V> spikes, potential, grad_current, last_spikes, last_inputs, last_earlier, grad_initial_spikes, grad_inputs, grad_earlier;
-  Output<double> grad_epsilon, grad_nu;
+  Output<double> grad_epsilon, grad_nu, grad_threshold;
 
   static constexpr V threshold = V(0.8);
 
@@ -43,7 +43,8 @@ struct Pass {
         grad_inputs((long_one - 1) * neurons(of)),
         grad_earlier((long_two - 1) * neurons(of)),
         grad_epsilon(long_one * count),
-        grad_nu(long_two * count) {
+        grad_nu(long_two * count),
+        grad_threshold(1) {
     Random random(3);
     current.fill(random, -1, 1.2), grad_spikes.fill(random, -1, 1), inputs.fill(random, -1, 1);
     for (Input<V>* const fired : {&initial_spikes, &earlier}) {
@@ -62,7 +63,7 @@ struct Pass {
   }
 
   /// `slots` is for how many threads there is memory.
-  Status run(Method method, int threads, int slots, bool with_taps = true) {
+  Status run(Method method, int threads, int slots) {
     const Srm<V> srm = neuron();
     typename Srm<V>::Forward to{.current = current.data(), .spikes = spikes.data(), .potential = potential.data()};
     to.initial = {nullptr, initial_spikes.data(), inputs.data(), nullptr, earlier.data(), nullptr};
@@ -74,7 +75,7 @@ struct Pass {
                                    .grad_current = grad_current.data()};
     back.grad_final = {nullptr, final_spikes.data(), final_inputs.data(), nullptr, final_earlier.data(), nullptr};
     back.grad_initial = {nullptr, grad_initial_spikes.data(), grad_inputs.data(), nullptr, grad_earlier.data(), nullptr};
-    if (with_taps) back.grad_taps = {grad_epsilon.data(), grad_nu.data()};
+    back.grad_taps = {grad_epsilon.data(), grad_nu.data()}, back.grad.threshold = grad_threshold.data();
 
     Workspace forwards = workspace(layout, srm, to, slots), backwards = workspace(layout, srm, back, slots);
     Output<char> memory(static_cast<std::int64_t>(std::max(forwards.bytes, backwards.bytes)));
@@ -132,6 +133,7 @@ struct Pass {
     const std::int64_t T = layout.time, N = neurons(layout);
     std::vector<Sum> of_epsilon(static_cast<std::size_t>(epsilon.length * epsilon.count)),
         of_nu(static_cast<std::size_t>(nu.length * nu.count));
+    Sum of_threshold;
     const auto index = [](std::int64_t k) { return static_cast<std::size_t>(k); };
     for (std::int64_t j = 0; j < N; ++j) {
       std::vector<Sum> lam(index(T));
@@ -155,7 +157,7 @@ struct Pass {
           S.add(direct(final_earlier, T - 2 - n, nu.length));
           for (std::int64_t k = 0; k < nu.length; ++k) S.add(double(nu.at(j, k)) * lam_at(n + 1 + k));
         }
-        lam[index(n)].add(S, h);
+        lam[index(n)].add(S, h), of_threshold.add(S, -h);
         largest = std::max(largest, std::abs(lam[index(n)].value));
       }
       const double allowed = tolerance * (1 + largest) * (1 + static_cast<double>(epsilon.length + nu.length));
@@ -181,6 +183,7 @@ struct Pass {
     }
     for (std::size_t k = 0; k < of_epsilon.size(); ++k) of_epsilon[k].expect(grad_epsilon[k], tolerance, what + " tap of the current");
     for (std::size_t k = 0; k < of_nu.size(); ++k) of_nu[k].expect(grad_nu[k], tolerance, what + " tap of the spikes");
+    of_threshold.expect(grad_threshold[0], tolerance, what + " threshold");
   }
 
   static constexpr double shape[3] = {0.5, 0, 0};
@@ -236,6 +239,7 @@ TYPED_TEST(Fir, HasTheSameBitsForAnyThreadsLayoutAndMemory) {
       for (const Pass<TypeParam>* const another : {&other, &little}) {
         EXPECT_TRUE(one.potential.same_bits(another->potential) && one.grad_current.same_bits(another->grad_current)) << describe(layout);
         EXPECT_TRUE(one.grad_epsilon.same_bits(another->grad_epsilon) && one.grad_nu.same_bits(another->grad_nu)) << describe(layout);
+        EXPECT_TRUE(one.grad_threshold.same_bits(another->grad_threshold)) << describe(layout);
       }
       EXPECT_TRUE(one.grad_epsilon.same_bits(plain.grad_epsilon) && one.grad_nu.same_bits(plain.grad_nu)) << describe(layout);
       EXPECT_TRUE(one.grad_inputs.same_bits(plain.grad_inputs) && one.grad_earlier.same_bits(plain.grad_earlier)) << describe(layout);

@@ -110,11 +110,11 @@ struct Problem {
       initial.emplace_back(size_of(s)), grad_final.emplace_back(size_of(s));
       initial.back().fill(random, 0, 0.5), grad_final.back().fill(random, -1, 1);
     }
-    const bool no_parameters = random.coin();
+    const bool no_parameters = random.below(4) == 0;
     for (int k = 0; k < parameters; ++k) {
       const auto [low, high] = range_of(N::parameter_names[k]);
       values.emplace_back(random, static_cast<Shape>(random.below(static_cast<std::int64_t>(Shape::count))), of, low, high);
-      wanted[k] = !no_parameters && random.coin();
+      wanted[k] = !no_parameters && random.below(4) > 0;   // each in every form of the neuron, in few turns
       if (k < kernel_parameters * kernels && taps[static_cast<std::size_t>(k / kernel_parameters)].length > 0) wanted[k] = false;
     }
     surrogate.kind = static_cast<SurrogateKind>(random.below(static_cast<std::int64_t>(SurrogateKind::count)));
