@@ -52,65 +52,56 @@ EXODUS_SCALAR void add_terms(double* sums, const V* x, const V* near, const V* f
   for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(lag_term(x[i], near[i], far[i]));
 }
 
-/// Delays lanes that follow each other, each by a number of steps of its own: a barrel shifter. Stage j keeps the last 2^j steps that came
-/// to it, and delays the lanes whose delay has bit j. It takes whole vectors, where a gather would take the lanes one by one.
+/// The terms of a block of steps, whose x are at `x` and whose delayed steps, with the one before the block, are vectors at `delayed`.
+template <class V, std::size_t... S>
+EXODUS_SCALAR void add_terms_of_block(double* sums, const LaneList<const V*, sizeof...(S)>& x, const V* delayed, int lanes, std::index_sequence<S...>) {
+  constexpr int width = group_lanes<V>;
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) {
+    double sum = sums[i];
+    ((sum += static_cast<double>(lag_term(x.at[S][i], delayed[(S + 1) * width + i], delayed[S * width + i]))), ...);
+    sums[i] = sum;
+  }
+}
+
+
+/// Delays the chosen lanes of a block by `Distance` steps, fewer than the block has. `kept` are the last steps of the block before.
+template <int Distance, class V, class Lanes>
+EXODUS_SCALAR void shift_within(Vector<V>* block, Vector<V>* kept, const Lanes& chosen) {
+  Vector<V> earlier[Distance];
+  for (int s = 0; s < Distance; ++s) earlier[s] = kept[s], kept[s] = block[block_steps - Distance + s];
+  for (int s = block_steps - 1; s >= Distance; --s) block[s] = chosen ? block[s - Distance] : block[s];
+  for (int s = 0; s < Distance; ++s) block[s] = chosen ? earlier[s] : block[s];
+}
+
+/// Delays the chosen lanes by some blocks. `kept` is the block that came so many before, or nothing yet: then it was zero.
+template <class V, class Lanes>
+EXODUS_SCALAR void shift_blocks(Vector<V>* block, Vector<V>* kept, bool filled, const Lanes& chosen) {
+  for (int s = 0; s < block_steps; ++s) {
+    const Vector<V> earlier = filled ? kept[s] : Vector<V>{};
+    kept[s] = block[s];
+    block[s] = chosen ? earlier : block[s];
+  }
+}
+
+/// Delays a vector of lanes, each by a number of steps of its own: a barrel shifter. Stage j delays the lanes whose delay has bit j by 2^j
+/// steps. It takes whole vectors, where a gather would take the lanes one by one, and a block of steps at once, which stays in registers:
+/// only what the stages keep for the next block goes through memory. `kept` begins with a block, of which the stages leave the last step.
 template <class V>
-class LaneShifter {
-  using Integer = typename IntegerOf<V>::type;
-
- public:
-  LaneShifter() = default;
-  LaneShifter(const LaneArrays<V>& steps, const Integer* delays, std::int64_t longest, int lanes)
-      : delays_(delays), lanes_(lanes), stages_(shift_stages(longest)) {
-    const int all = (1 << stages_) - 1;
-    for (int j = 0; j < stages_; ++j) stage_[j] = {steps[(1 << j) - 1], steps.stride, 0};
-    for (std::int64_t k = 0; k < all * steps.stride; ++k) steps.first[k] = V(0);
+EXODUS_SCALAR void shift_lanes(Vector<V>* block, Vector<V>* kept, int stages, std::int64_t number,
+                               const Vector<typename IntegerOf<V>::type>& delays) {
+  constexpr int within = 3;
+  static_assert(block_steps == 1 << within);
+  Vector<V>* longer = kept + block_steps;
+  for (int j = within; j < stages; ++j) {
+    const std::int64_t blocks = std::int64_t{1} << (j - within);
+    shift_blocks<V>(block, longer + (number & (blocks - 1)) * block_steps, number >= blocks, (delays & 1 << j) != 0);
+    longer += blocks * block_steps;
   }
-
-  /// Takes a step's values and gives the delayed ones.
-  void shift(V* to, const V* from) {
-    V* kept[max_shift_stages];
-    for (int j = 0; j < stages_; ++j) kept[j] = stage_[j].next(1 << j);
-    int l = 0;
-    for (; l + group_lanes<V> <= lanes_; l += group_lanes<V>) {
-      Vector<V> value = load(from + l);
-      const Vector<Integer> delay = load(delays_ + l);
-      for (int j = 0; j < stages_; ++j) {
-        const Vector<V> earlier = load(kept[j] + l);
-        store(kept[j] + l, value);
-        value = (delay & (Integer{1} << j)) != 0 ? earlier : value;
-      }
-      store(to + l, value);
-    }
-    for (; l < lanes_; ++l) {
-      V value = from[l];
-      for (int j = 0; j < stages_; ++j) {
-        const V earlier = kept[j][l];
-        kept[j][l] = value;
-        value = (delays_[l] & (Integer{1} << j)) != 0 ? earlier : value;
-      }
-      to[l] = value;
-    }
-  }
-
- private:
-  /// A ring of 2^j steps.
-  struct Stage {
-    V* first;
-    std::int64_t stride;
-    int at;
-
-    V* next(int steps) {
-      V* const oldest = first + at * stride;
-      at = at + 1 == steps ? 0 : at + 1;
-      return oldest;
-    }
-  };
-
-  const Integer* delays_ = nullptr;
-  int lanes_ = 0, stages_ = 0;
-  Stage stage_[max_shift_stages];
-};
+  if (stages > 2) shift_within<4, V>(block, kept + 3, (delays & 4) != 0);
+  if (stages > 1) shift_within<2, V>(block, kept + 1, (delays & 2) != 0);
+  if (stages > 0) shift_within<1, V>(block, kept, (delays & 1) != 0);
+}
 
 /// Which neurons a pass is at, and what it reads of them.
 template <class V>
@@ -129,7 +120,7 @@ struct DelayPlace {
 
   /// The values of step r, which may be before the first and after the last.
   const V* row(std::int64_t r, const V* zeros) const {
-    if (r < 0) return plan.before == nullptr ? zeros : plan.before + entry(-1 - r);
+    if (r < 0) return plan.before == nullptr || -1 - r > plan.most ? zeros : plan.before + entry(-1 - r);
     return r >= time() || plan.from == nullptr ? zeros : plan.from + at(r);
   }
   V value(std::int64_t r, std::int64_t lane) const {
@@ -140,11 +131,28 @@ struct DelayPlace {
   /// What the final state tells step r directly.
   const V* direct(std::int64_t r) const { return plan.direct == nullptr || r > plan.most ? nullptr : plan.direct + entry(r); }
   bool has_tail() const { return plan.grad_initial != nullptr || (plan.sums != nullptr && plan.initial != nullptr); }
+  /// The steps, and in the adjoint those of the initial state.
+  std::int64_t end() const { return time() + (has_tail() ? plan.most + 1 : 0); }
+  /// Where the result of step r goes; null if it is not wanted.
+  V* target(std::int64_t r) const {
+    if (r < 0 || r >= end()) return nullptr;
+    if (r < time()) return plan.to == nullptr ? nullptr : plan.to + at(r);
+    return plan.grad_initial == nullptr ? nullptr : plan.grad_initial + entry(r - time());
+  }
+  /// The input that the term of step r reads; null without one.
+  const V* input(std::int64_t r) const {
+    if (plan.sums == nullptr || r < 0 || r >= end()) return nullptr;
+    if (r < time()) return plan.x + at(r);
+    return plan.initial == nullptr ? nullptr : plan.initial + entry(r - time());
+  }
 };
 
-/// Neurons that lie together, step by step.
+/// Neurons that lie together, step by step or, delayed by a shifter, block by block.
 template <class V>
 class DelaySteps {
+  using Integer = typename IntegerOf<V>::type;
+  static constexpr int width = group_lanes<V>;
+
  public:
   DelaySteps(const DelayPlan<V>& plan, const DelayMemory<V>& memory, std::int64_t row) : plan_(plan), memory_(memory), place_{plan} {
     const std::int64_t inner = plan.layout.inner, rows = (inner + plan.lanes - 1) / plan.lanes;
@@ -157,20 +165,15 @@ class DelaySteps {
   }
 
   void run() {
-    const std::int64_t time = place_.time();
-    begin();
-    for (std::int64_t r = 0; r < time; ++r) {
-      const std::int64_t at = place_.at(r);
-      step(r, plan_.to == nullptr ? nullptr : plan_.to + at, plan_.sums == nullptr ? nullptr : plan_.x + at, plan_.stream);
+    if (way_ == Way::shifted) {
+      run_blocks();
+    } else {
+      if (way_ == Way::one_by_one) fetch(memory_.far, -1);
+      for (std::int64_t r = 0; r < place_.end(); ++r) step(r, place_.target(r), place_.input(r), plan_.stream && r < place_.time());
     }
     finish_streaming();
-    for (std::int64_t k = 0; place_.has_tail() && k <= plan_.most; ++k) {
-      const std::int64_t entry = place_.entry(k);
-      step(time + k, plan_.grad_initial == nullptr ? nullptr : plan_.grad_initial + entry,
-           plan_.sums == nullptr || plan_.initial == nullptr ? nullptr : plan_.initial + entry, false);
-    }
     for (std::int64_t k = 0; plan_.final != nullptr && k <= plan_.most; ++k) {
-      copy_lanes(plan_.final + place_.entry(k), place_.row(time - 1 - k, memory_.zeros), lanes_);
+      copy_lanes(plan_.final + place_.entry(k), place_.row(place_.time() - 1 - k, memory_.zeros), lanes_);
     }
     if (plan_.sums != nullptr) copy_lanes(plan_.sums + place_.neuron, memory_.sums, lanes_);
   }
@@ -179,14 +182,29 @@ class DelaySteps {
   /// How the delayed values of a step are found: where runs of equal delays are long enough, in place.
   enum class Way { in_place, shifted, one_by_one };
 
+  /// The steps of a block: what is delayed, now and next, where it goes, what it gets from the final state, and what its terms read.
+  struct BlockRows {
+    std::int64_t first;
+    const V* from[block_steps];
+    const V* next[block_steps];
+    V* to[block_steps];
+    const V* direct[block_steps];
+    const V* x[block_steps];
+    const V* next_x[block_steps];
+    bool stream, with_terms, all_have_terms;
+  };
+
   void set_lags() {
     constexpr int least = 256;
+    const Param<V>& steps = plan_.steps;
     int runs = 0;
     shortest_ = plan_.most, longest_ = 0;
+    std::int64_t index = place_.neuron / steps.repeat % steps.count, used = place_.neuron % steps.repeat;
     for (int l = 0; l < lanes_; ++l) {
-      const Lag<V> lag = lag_of(value_of(plan_.steps, place_.neuron + l), plan_.most);
+      const Lag<V> lag = lag_of(steps.data == nullptr ? steps.value : steps.data[index], plan_.most);
+      if (++used == steps.repeat) used = 0, index = index + 1 == steps.count ? 0 : index + 1;
       memory_.whole[l] = lag.whole;
-      memory_.bits[l] = static_cast<typename IntegerOf<V>::type>(lag.whole);
+      memory_.bits[l] = static_cast<Integer>(lag.whole);
       memory_.fraction[l] = lag.fraction;
       memory_.offset[l] = l - lag.whole * place_.stride();
       if (l == 0 || lag.whole != memory_.whole[l - 1]) memory_.runs[runs++] = l;
@@ -199,20 +217,98 @@ class DelaySteps {
     runs_ = runs;
   }
 
-  /// Before step 0: `far` is what step -1 would have read.
-  void begin() {
-    if (way_ == Way::one_by_one) fetch(memory_.far, -1);
-    if (way_ != Way::shifted) return;
-    shifter_ = LaneShifter<V>(memory_.shifted, memory_.bits, longest_, lanes_);
-    for (int l = 0; l < lanes_; ++l) memory_.far[l] = V(0);
-    for (std::int64_t r = -1 - longest_; plan_.before != nullptr && r < 0; ++r) fetch(memory_.far, r);
+  /// A vector of lanes through a block of steps, then the next; where results go around the caches, a vector begins on a cache line.
+  void run_blocks() {
+    stages_ = shift_stages(longest_);
+    const int past = plan_.stream ? static_cast<int>(reinterpret_cast<std::uintptr_t>(plan_.to + place_.base) % vector_bytes / sizeof(V)) : 0;
+    const int columns = (past + lanes_ + width - 1) / width;
+    for (int c = 0; c < columns; ++c) clear(memory_.shifted + c * kept_steps(stages_) * width, block_steps * width);
+    const std::int64_t before = plan_.before == nullptr ? 0 : (longest_ + block_steps) / block_steps;
+    for (std::int64_t number = 0; (number - before) * block_steps < place_.end(); ++number) {
+      const BlockRows rows = rows_of((number - before) * block_steps);
+      for (int c = 0; c < columns; ++c) {
+        const int begin = c == 0 ? 0 : c * width - past, after = (c + 1) * width - past, end = after < lanes_ ? after : lanes_;
+        if (end - begin == width) {
+          column<true>(rows, number, kept_of(c), begin, width);
+        } else {
+          column<false>(rows, number, kept_of(c), begin, end - begin);
+        }
+      }
+    }
   }
 
-  /// The delayed values of step r; shifted, of one step after the other.
-  void fetch(V* to, std::int64_t r) {
-    if (way_ == Way::shifted) {
-      shifter_.shift(to, place_.row(r, memory_.zeros));
-    } else if (plan_.from != nullptr && r >= longest_ && r < place_.time()) {
+  Vector<V>* kept_of(int column) const { return reinterpret_cast<Vector<V>*>(memory_.shifted) + column * kept_steps(stages_); }
+
+  BlockRows rows_of(std::int64_t first) const {
+    BlockRows rows;
+    rows.first = first;
+    rows.stream = plan_.stream && first + block_steps <= place_.time();
+    rows.with_terms = false;
+    rows.all_have_terms = first >= longest_ && first + block_steps - 1 <= place_.time() + shortest_;
+    for (int s = 0; s < block_steps; ++s) {
+      const std::int64_t r = first + s;
+      rows.from[s] = place_.row(r, memory_.zeros);
+      rows.next[s] = place_.row(r + block_steps, memory_.zeros);
+      rows.to[s] = place_.target(r);
+      rows.direct[s] = r < 0 ? nullptr : place_.direct(r);
+      rows.x[s] = place_.input(r);
+      rows.next_x[s] = place_.input(r + block_steps);
+      rows.with_terms = rows.with_terms || rows.x[s] != nullptr;
+      rows.all_have_terms = rows.all_have_terms && rows.x[s] != nullptr;
+    }
+    return rows;
+  }
+
+  /// Fetches what is worked on four vectors later, in these rows or the next.
+  EXODUS_SCALAR void prefetch_ahead(const V* const* rows, const V* const* next, int begin, int lanes) {
+    const int ahead = begin + 4 * width;
+    for (int s = 0; s < block_steps; ++s) __builtin_prefetch(ahead < lanes ? rows[s] + ahead : next[s] + (ahead - lanes), 0, 2);
+  }
+
+  /// With `Whole`, `count` is the width of a vector.
+  template <bool Whole>
+  void column(const BlockRows& rows, std::int64_t number, Vector<V>* kept, int begin, int count) {
+    const auto take = [&](const auto* lanes) __attribute__((always_inline)) { return Whole ? load(lanes) : load_some(lanes, count); };
+    const auto give = [&](V* lanes, const Vector<V>& values) __attribute__((always_inline)) {
+      if (!Whole) return store_some(lanes, values, count);
+      store_vector(lanes, values, rows.stream);
+    };
+    prefetch_ahead(rows.from, rows.next, begin, lanes_);
+    if (rows.all_have_terms) prefetch_ahead(rows.x, rows.next_x, begin, lanes_);
+    Vector<V> block[block_steps];
+    for (int s = 0; s < block_steps; ++s) block[s] = take(rows.from[s] + begin);
+    Vector<V>* const last = kept + block_steps - 1;
+    const Vector<V> far = *last, fraction = take(memory_.fraction + begin);
+    shift_lanes<V>(block, kept, stages_, number, take(memory_.bits + begin));
+    *last = block[block_steps - 1];
+    if (rows.with_terms) {
+      store(memory_.delayed, far);
+      for (int s = 0; s < block_steps; ++s) store(memory_.delayed + (s + 1) * width, block[s]);
+      add_block_terms(rows, begin, count);
+    }
+    for (int s = block_steps - 1; s > 0; --s) block[s] = interpolate(fraction, block[s], block[s - 1]);
+    block[0] = interpolate(fraction, block[0], far);
+    for (int s = 0; s < block_steps; ++s) {
+      if (rows.direct[s] != nullptr) block[s] += take(rows.direct[s] + begin);
+      if (rows.to[s] != nullptr) give(rows.to[s] + begin, block[s]);
+    }
+  }
+
+  /// memory_.delayed are the vectors of the step before the block and of its steps.
+  void add_block_terms(const BlockRows& rows, int begin, int count) {
+    if (rows.all_have_terms) {
+      const auto x = list<block_steps>(rows.x, begin);
+      return add_terms_of_block(memory_.sums + begin, x, memory_.delayed, count, std::make_index_sequence<block_steps>{});
+    }
+    for (int s = 0; s < block_steps; ++s) {
+      const V* const far = memory_.delayed + s * width - begin;
+      if (rows.x[s] != nullptr) add_some_terms(rows.first + s, rows.x[s], far + width, far, begin, begin + count);
+    }
+  }
+
+  /// The delayed values of step r.
+  void fetch(V* to, std::int64_t r) const {
+    if (plan_.from != nullptr && r >= longest_ && r < place_.time()) {
       const V* const from = plan_.from + place_.at(r);
       for (int l = 0; l < lanes_; ++l) to[l] = from[memory_.offset[l]];
     } else {
@@ -236,9 +332,9 @@ class DelaySteps {
 
   void lanes(std::int64_t r, V* to, const V* x, const V* near, const V* far, int begin, int end, bool stream) const {
     const V* const direct = place_.direct(r);
+    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // in one piece of memory
     const V* const ahead = next_read(r, memory_.whole[begin]);
     const V* const x_ahead = x == nullptr || r + 2 >= place_.time() ? nullptr : plan_.x + place_.at(r + 2);
-    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // in one piece of memory
     const bool all_have_terms = r >= longest_ && r <= place_.time() + shortest_;
     V result[block_lanes];
     for (int l = begin; l < end; l += block_lanes) {
@@ -263,7 +359,7 @@ class DelaySteps {
 
   /// What is to be fetched from memory: the input of a step that comes soon.
   const V* next_read(std::int64_t r, std::int64_t delay) const {
-    const std::int64_t next = r + 2 - (way_ == Way::shifted ? 0 : (way_ == Way::in_place ? delay : shortest_));
+    const std::int64_t next = r + 2 - (way_ == Way::in_place ? delay : shortest_);
     return plan_.from == nullptr || next < 0 || next >= place_.time() ? nullptr : plan_.from + place_.at(next);
   }
 
@@ -278,9 +374,8 @@ class DelaySteps {
   const DelayPlan<V>& plan_;
   DelayMemory<V> memory_;
   DelayPlace<V> place_;
-  LaneShifter<V> shifter_;
   Way way_ = Way::in_place;
-  int lanes_ = 0, runs_ = 0;
+  int lanes_ = 0, runs_ = 0, stages_ = 0;
   std::int64_t shortest_ = 0, longest_ = 0;
 };
 

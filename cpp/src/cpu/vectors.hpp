@@ -23,6 +23,28 @@ EXODUS_SCALAR void store(V* lanes, const X& vector) {
   __builtin_memcpy(lanes, &vector, sizeof vector);
 }
 
+/// Fewer lanes than a vector has; the others are zero.
+template <class V>
+EXODUS_SCALAR Vector<V> load_some(const V* lanes, int count) {
+  Vector<V> vector{};
+  __builtin_memcpy(&vector, lanes, static_cast<std::size_t>(count) * sizeof(V));
+  return vector;
+}
+
+template <class V, class X>
+EXODUS_SCALAR void store_some(V* lanes, const X& vector, int count) {
+  __builtin_memcpy(lanes, &vector, static_cast<std::size_t>(count) * sizeof(V));
+}
+
+/// With `around_caches` by a streaming store, of lanes that begin on a vector.
+template <class V, class X>
+EXODUS_SCALAR void store_vector(V* lanes, const X& vector, bool around_caches) {
+#if defined(__SSE2__)
+  if (around_caches) return stream_vector(lanes, vector);
+#endif
+  store(lanes, vector);
+}
+
 /// a*b + c; fused, as far as the instruction set can, for backward passes alone. (Written as a loop over the elements of a vector, GCC 12
 /// took it apart and four times as long.)
 template <bool Fused, class V>
