@@ -35,15 +35,17 @@ EXODUS_SCALAR void interpolate_lanes(V* to, const V* fraction, const V* near, co
   for (int i = 0; i < lanes; ++i) to[i] = interpolate(fraction[i], near[i], far[i]);
 }
 
+/// Elements that share a delay.
+template <class V>
+EXODUS_SCALAR void interpolate_shared(V* to, V fraction, const V* near, const V* far, std::int64_t count) {
+  EXODUS_LANES
+  for (std::int64_t i = 0; i < count; ++i) to[i] = interpolate(fraction, near[i], far[i]);
+}
+
 template <class V>
 EXODUS_SCALAR void add_direct(V* to, const V* direct, int lanes) {
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) to[i] += direct[i];
-}
-
-EXODUS_SCALAR void add_doubles(double* to, const double* from, int count) {
-  EXODUS_LANES
-  for (int i = 0; i < count; ++i) to[i] += from[i];
 }
 
 template <class V>
@@ -54,7 +56,8 @@ EXODUS_SCALAR void add_terms(double* sums, const V* x, const V* near, const V* f
 
 /// The terms of a block of steps, whose x are at `x` and whose delayed steps, with the one before the block, are vectors at `delayed`.
 template <class V, std::size_t... S>
-EXODUS_SCALAR void add_terms_of_block(double* sums, const LaneList<const V*, sizeof...(S)>& x, const V* delayed, int lanes, std::index_sequence<S...>) {
+EXODUS_SCALAR void add_terms_of_block(double* sums, const LaneList<const V*, sizeof...(S)>& x, const V* delayed, int lanes,
+                                      std::index_sequence<S...>) {
   constexpr int width = group_lanes<V>;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
@@ -63,7 +66,6 @@ EXODUS_SCALAR void add_terms_of_block(double* sums, const LaneList<const V*, siz
     sums[i] = sum;
   }
 }
-
 
 /// Delays the chosen lanes of a block by `Distance` steps, fewer than the block has. `kept` are the last steps of the block before.
 template <int Distance, class V, class Lanes>
@@ -102,6 +104,60 @@ EXODUS_SCALAR void shift_lanes(Vector<V>* block, Vector<V>* kept, int stages, st
   if (stages > 1) shift_within<2, V>(block, kept + 1, (delays & 2) != 0);
   if (stages > 0) shift_within<1, V>(block, kept, (delays & 1) != 0);
 }
+
+/// Calls give(index, lag) for the neurons from `first` on.
+template <class V, class Give>
+EXODUS_SCALAR void for_lags(const DelayPlan<V>& plan, std::int64_t first, std::int64_t count, Give give) {
+  const Param<V>& steps = plan.steps;
+  std::int64_t index = first / steps.repeat % steps.count, used = first % steps.repeat;
+  for (std::int64_t j = 0; j < count; ++j) {
+    give(j, lag_of(steps.data == nullptr ? steps.value : steps.data[index], plan.most));
+    if (++used == steps.repeat) used = 0, index = index + 1 == steps.count ? 0 : index + 1;
+  }
+}
+
+/// Results that follow each other in memory, piece by piece, by streaming stores of whole vectors: one in which a piece ends waits for the
+/// next.
+template <class V>
+class VectorStream {
+  static constexpr int width = group_lanes<V>;
+
+ public:
+  explicit VectorStream(V* waiting) : waiting_(waiting) {}
+
+  /// `vector(i, n)` are n results from i on, of a whole vector or fewer.
+  template <class Vectors>
+  void put(V* to, std::int64_t count, Vectors vector) {
+    const auto past = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % vector_bytes / sizeof(V));
+    std::int64_t done = 0;
+    if (past > 0) {
+      if (filled_ == 0) lead_ = past;
+      done = count < width - past ? count : width - past;
+      store(waiting_ + past, vector(0, static_cast<int>(done)));
+      filled_ = past + static_cast<int>(done);
+      if (filled_ < width) return;
+      flush(to + done);
+    }
+    for (; done + width <= count; done += width) store_vector(to + done, vector(done, width), true);
+    if (done == count) return;
+    store(waiting_, vector(done, static_cast<int>(count - done)));
+    filled_ = static_cast<int>(count - done);
+  }
+
+  /// Writes what waits, which ends at `end`.
+  void flush(V* end) {
+    if (filled_ == width && lead_ == 0) {
+      store_vector(end - width, load(waiting_), true);
+    } else {
+      for (int i = lead_; i < filled_; ++i) end[i - filled_] = waiting_[i];
+    }
+    lead_ = filled_ = 0;
+  }
+
+ private:
+  V* waiting_;   ///< two vectors
+  int lead_ = 0, filled_ = 0;
+};
 
 /// Which neurons a pass is at, and what it reads of them.
 template <class V>
@@ -196,13 +252,9 @@ class DelaySteps {
 
   void set_lags() {
     constexpr int least = 256;
-    const Param<V>& steps = plan_.steps;
     int runs = 0;
     shortest_ = plan_.most, longest_ = 0;
-    std::int64_t index = place_.neuron / steps.repeat % steps.count, used = place_.neuron % steps.repeat;
-    for (int l = 0; l < lanes_; ++l) {
-      const Lag<V> lag = lag_of(steps.data == nullptr ? steps.value : steps.data[index], plan_.most);
-      if (++used == steps.repeat) used = 0, index = index + 1 == steps.count ? 0 : index + 1;
+    for_lags(plan_, place_.neuron, lanes_, [&](std::int64_t l, const Lag<V>& lag) {
       memory_.whole[l] = lag.whole;
       memory_.bits[l] = static_cast<Integer>(lag.whole);
       memory_.fraction[l] = lag.fraction;
@@ -210,7 +262,7 @@ class DelaySteps {
       if (l == 0 || lag.whole != memory_.whole[l - 1]) memory_.runs[runs++] = l;
       shortest_ = lag.whole < shortest_ ? lag.whole : shortest_;
       longest_ = lag.whole > longest_ ? lag.whole : longest_;
-    }
+    });
     way_ = runs == 1 || runs * least <= lanes_ ? Way::in_place : (longest_ >> max_shift_stages == 0 ? Way::shifted : Way::one_by_one);
     if (way_ != Way::in_place) runs = 1;
     memory_.runs[runs] = lanes_;
@@ -220,7 +272,8 @@ class DelaySteps {
   /// A vector of lanes through a block of steps, then the next; where results go around the caches, a vector begins on a cache line.
   void run_blocks() {
     stages_ = shift_stages(longest_);
-    const int past = plan_.stream ? static_cast<int>(reinterpret_cast<std::uintptr_t>(plan_.to + place_.base) % vector_bytes / sizeof(V)) : 0;
+    const int past =
+        plan_.stream ? static_cast<int>(reinterpret_cast<std::uintptr_t>(plan_.to + place_.base) % vector_bytes / sizeof(V)) : 0;
     const int columns = (past + lanes_ + width - 1) / width;
     for (int c = 0; c < columns; ++c) clear(memory_.shifted + c * kept_steps(stages_) * width, block_steps * width);
     const std::int64_t before = plan_.before == nullptr ? 0 : (longest_ + block_steps) / block_steps;
@@ -252,7 +305,8 @@ class DelaySteps {
       rows.to[s] = place_.target(r);
       rows.direct[s] = r < 0 ? nullptr : place_.direct(r);
       rows.x[s] = place_.input(r);
-      rows.next_x[s] = place_.input(r + block_steps);
+      const V* const next_x = place_.input(r + block_steps);
+      rows.next_x[s] = next_x == nullptr ? memory_.zeros : next_x;
       rows.with_terms = rows.with_terms || rows.x[s] != nullptr;
       rows.all_have_terms = rows.all_have_terms && rows.x[s] != nullptr;
     }
@@ -389,24 +443,24 @@ class DelayLines {
     outers_ = last - first_;
     // By its place, not by its value, since each value has a gradient of its own.
     together_ = inner_ == 1 || plan.steps.count == 1 || plan.steps.repeat % inner_ == 0;
-    for (std::int64_t j = 0; j < outers_ * inner_; ++j) {
-      const Lag<V> lag = lag_of(value_of(plan.steps, first_ * inner_ + j), plan.most);
+    for_lags(plan, first_ * inner_, outers_ * inner_, [&](std::int64_t j, const Lag<V>& lag) {
       memory_.whole[j] = lag.whole;
       memory_.fraction[j] = lag.fraction;
       memory_.sums[j] = 0;
-    }
+    });
   }
 
   void run() {
+    VectorStream<V> stream(memory_.waiting);
     for (std::int64_t o = 0; o < outers_; ++o) {
       const DelayPlace<V> place = place_of(o);
-      for (std::int64_t i = 0; i < inner_; ++i) edge(place, o, i);
       if (together_) {
-        run_together(place, o);
+        run_together(place, o, stream);
       } else {
-        for (std::int64_t i = 0; i < inner_; ++i) run_line(place, o, i);
+        for (std::int64_t i = 0; i < inner_; ++i) edge(place, o, i), run_line(place, o, i);
       }
     }
+    if (plan_.to != nullptr) stream.flush(plan_.to + place_of(outers_).base);
     finish_streaming();
     run_states();
     if (plan_.sums != nullptr) copy_lanes(plan_.sums + first_ * inner_, memory_.sums, static_cast<int>(outers_ * inner_));
@@ -463,26 +517,59 @@ class DelayLines {
     memory_.sums[j] += sum;
   }
 
-  /// All neurons of an outer index: a step is as many elements away as there are of them. What their delay gets is in the first one's sum.
-  void run_together(const DelayPlace<V>& place, std::int64_t o) {
-    const std::int64_t j = o * inner_, first = first_inside(j), stride = place.stride(), delay = memory_.whole[j] * stride;
-    const std::int64_t begin = plan_.backwards ? place.base : place.base + first * inner_, end = begin + (place.time() - first) * inner_;
-    double sums[block_lanes];
-    for (int i = 0; i < block_lanes; ++i) memory_.near[i] = memory_.fraction[j], sums[i] = 0;
-    for (std::int64_t at = begin; at < end;) {
-      const std::int64_t whole = block_lanes - (plan_.to == nullptr ? 0 : past_line(plan_.to + at));
-      const int count = static_cast<int>(end - at < whole ? end - at : whole);
-      const V* const near = plan_.from + at - delay;
-      if (plan_.to != nullptr) interpolate_lanes(plan_.to + at, memory_.near, near, near - stride, count, plan_.stream);
-      if (plan_.sums != nullptr) add_terms(sums, plan_.x + at, near, near - stride, count);
-      at += count;
+  /// All neurons of an outer index, in the order of memory, piece by piece. What their delay gets is in the first one's sum.
+  void run_together(const DelayPlace<V>& place, std::int64_t o, VectorStream<V>& stream) {
+    const std::int64_t j = o * inner_, size = place.time() * inner_, with_terms = (place.time() - memory_.whole[j]) * inner_;
+    const V fraction = memory_.fraction[j];
+    const bool around = plan_.stream && plan_.direct == nullptr;
+    double sums[sum_lanes] = {};
+    for (std::int64_t begin = 0, count; begin < size; begin += count) {
+      const std::int64_t first = begin + (plan_.backwards ? memory_.whole[j] : -memory_.whole[j] - 1) * inner_;
+      const bool inside = plan_.from != nullptr && 0 <= first && first + inner_ < size;
+      count = smaller(size - begin, inside ? size - inner_ - first : smaller(first < 0 ? -first : size, delay_piece));
+      const V* const delayed = inside ? plan_.from + place.base + first : take_delayed(place, first, count + inner_);
+      const V* const near = delayed + (plan_.backwards ? 0 : inner_);
+      const V* const far = delayed + (plan_.backwards ? inner_ : 0);
+      V* const to = plan_.to == nullptr ? nullptr : plan_.to + place.base + begin;
+      if (to != nullptr && around) {
+        const Vector<V> fractions = fraction + Vector<V>{};
+        stream.put(to, count, [&](std::int64_t i, int n) __attribute__((always_inline)) {
+          return interpolate(fractions, load_some(near + i, n), load_some(far + i, n));
+        });
+      } else if (to != nullptr) {
+        interpolate_shared(to, fraction, near, far, count);
+      }
+      if (plan_.sums == nullptr) continue;
+      const std::int64_t terms = with_terms - begin < count ? with_terms - begin : count;
+      for (std::int64_t i = 0; i < terms; i += sum_lanes) {
+        const V* const x = plan_.x + place.base + begin;
+        add_terms(sums, x + i, near + i, far + i, static_cast<int>(terms - i < sum_lanes ? terms - i : sum_lanes));
+      }
     }
-    for (int width = block_lanes / 2; width > 0; width /= 2) add_doubles(sums, sums + width, width);
+    for (int half = plan_.sums == nullptr ? 0 : sum_lanes / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+    }
     memory_.sums[j] += sums[0];
+    for (std::int64_t r = 0; plan_.to != nullptr && plan_.direct != nullptr && r < place.time() && r <= plan_.most; ++r) {
+      add_direct(plan_.to + place.at(r), place.direct(r), static_cast<int>(inner_));
+    }
   }
 
-  /// Elements from the beginning of a cache line on: the block after ends at one.
-  static int past_line(const V* to) { return static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % 64 / sizeof(V)); }
+  /// Elements [first, first + count) of an outer index, with those before it and zeros after.
+  const V* take_delayed(const DelayPlace<V>& place, std::int64_t first, std::int64_t count) {
+    const std::int64_t size = plan_.from == nullptr ? 0 : place.time() * inner_;
+    V* const to = memory_.delayed;
+    const std::int64_t before = smaller(first < 0 ? -first : 0, count),
+                       after = smaller(size - first < before ? before : size - first, count);
+    for (std::int64_t i = 0; i < before; ++i) to[i] = V(0);
+    for (std::int64_t i = 0; plan_.before != nullptr && i < before; ++i) {
+      const std::int64_t back = -1 - first - i;
+      to[i] = plan_.before[place.entry(back / inner_) + inner_ - 1 - back % inner_];
+    }
+    for (std::int64_t i = before; i < after; ++i) to[i] = plan_.from[place.base + first + i];
+    for (std::int64_t i = after; i < count; ++i) to[i] = V(0);
+    return to;
+  }
 
   /// Entry by entry: the neurons of one lie together.
   void run_states() {
@@ -515,6 +602,8 @@ class DelayLines {
     }
   }
 
+  static constexpr int sum_lanes = 32;
+
   const DelayPlan<V>& plan_;
   DelayMemory<V> memory_;
   std::int64_t inner_, first_, outers_ = 0;
@@ -525,7 +614,7 @@ template <class V>
 void delay_row(const DelayPlan<V>& plan, std::int64_t row, int thread) {
   Carver carver(plan.slots + static_cast<std::size_t>(thread) * plan.slot_bytes);
   if (plan.lanes > 0) {
-    DelaySteps<V>(plan, DelayMemory<V>(carver, plan.lanes, plan.most), row).run();
+    DelaySteps<V>(plan, DelayMemory<V>(carver, plan.lanes, kept_steps(shift_stages(plan.most))), row).run();
   } else {
     DelayLines<V>(plan, DelayMemory<V>(carver, plan.outers * plan.layout.inner, 0), row).run();
   }

@@ -268,7 +268,8 @@ struct IntegerOf<double> {
 
 constexpr int max_shift_stages = 10;   // of a shifter, whose delays are below 2^stages
 
-constexpr int block_steps = 8;         // that a shifter takes at a time
+constexpr int block_steps = 8;      // that a shifter takes at a time
+constexpr int delay_piece = 1024;   // elements that are delayed at a time where neurons share a delay
 
 constexpr int shift_stages(std::int64_t longest) {
   int stages = 0;
@@ -283,17 +284,17 @@ constexpr std::int64_t kept_steps(int stages) {
 }
 
 /// Of a delay, as lanes: each one's delay, its whole part also in the width of V and as a place; values of two steps, zeros, sums of
-/// terms; the first lane of each run of equal delays; a vector of lanes in the steps of a block; what a shifter of delays up to `most` keeps,
-/// whose first and last vector may have fewer lanes.
+/// terms; the first lane of each run of equal delays; delayed values, of a vector of lanes in a block of steps or of a piece; vectors of a
+/// VectorStream; `kept` steps of a shifter, whose first and last vector may have fewer lanes.
 template <class V>
 struct DelayMemory {
   std::int64_t *whole, *offset, *runs;
   typename IntegerOf<V>::type* bits;
   V *fraction, *near, *far, *zeros;
   double* sums;
-  V *delayed, *shifted;
+  V *delayed, *waiting, *shifted;
 
-  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t most) {
+  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t kept) {
     constexpr std::int64_t line = 64 / sizeof(V);   // and the widest vector
     lanes = lanes < block_lanes ? block_lanes : lanes;
     whole = carver.take<std::int64_t>(lanes);
@@ -305,8 +306,9 @@ struct DelayMemory {
     far = carver.take<V>(lanes);
     zeros = carver.take<V>(lanes);
     sums = carver.take<double>(lanes);
-    delayed = carver.take<V>((block_steps + 1) * line);
-    shifted = carver.take<V>((lanes + 2 * line) * kept_steps(shift_stages(most)));
+    delayed = carver.take<V>(delay_piece + 64 + line);
+    waiting = carver.take<V>(2 * line);
+    shifted = carver.take<V>((lanes + 2 * line) * kept);
   }
 };
 

@@ -23,12 +23,19 @@ EXODUS_SCALAR void store(V* lanes, const X& vector) {
   __builtin_memcpy(lanes, &vector, sizeof vector);
 }
 
-/// Fewer lanes than a vector has; the others are zero.
+/// At most as many lanes as a vector has; the others are zero, and their memory is not read.
 template <class V>
 EXODUS_SCALAR Vector<V> load_some(const V* lanes, int count) {
+  if (count == group_lanes<V>) return load(lanes);
+#if defined(__AVX512F__)
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(V) == 4) return (Vector<V>)_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), lanes);
+  if constexpr (sizeof(V) == 8) return (Vector<V>)_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), lanes);
+#else
   Vector<V> vector{};
   __builtin_memcpy(&vector, lanes, static_cast<std::size_t>(count) * sizeof(V));
   return vector;
+#endif
 }
 
 template <class V, class X>
