@@ -256,23 +256,34 @@ struct IntegerOf<double> {
 
 constexpr int max_shift_stages = 10;   // of a shifter, whose delays are below 2^stages
 
+constexpr int block_steps = 8;      // that a shifter takes at a time
+constexpr int delay_piece = 1024;   // elements that are delayed at a time where neurons share a delay
+
 constexpr int shift_stages(std::int64_t longest) {
   int stages = 0;
   while (stages < max_shift_stages && longest >> stages != 0) ++stages;
   return stages;
 }
 
+/// Steps that so many stages keep, and the last delayed one.
+constexpr std::int64_t kept_steps(int stages) {
+  const std::int64_t steps = std::int64_t{1} << stages;
+  return steps < block_steps ? block_steps : steps;
+}
+
 /// Of a delay, as lanes: each one's delay, its whole part also in the width of V and as a place; values of two steps, zeros, sums of
-/// terms; the first lane of each run of equal delays; what a shifter of delays up to `most` keeps.
+/// terms; the first lane of each run of equal delays; delayed values, of a vector of lanes in a block of steps or of a piece; vectors of a
+/// VectorStream; `kept` steps of a shifter, whose first and last vector may have fewer lanes.
 template <class V>
 struct DelayMemory {
   std::int64_t *whole, *offset, *runs;
   typename IntegerOf<V>::type* bits;
   V *fraction, *near, *far, *zeros;
   double* sums;
-  LaneArrays<V> shifted;
+  V *delayed, *waiting, *shifted;
 
-  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t most) {
+  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t kept) {
+    constexpr std::int64_t line = 64 / sizeof(V);   // and the widest vector
     lanes = lanes < block_lanes ? block_lanes : lanes;
     whole = carver.take<std::int64_t>(lanes);
     offset = carver.take<std::int64_t>(lanes);
@@ -283,8 +294,9 @@ struct DelayMemory {
     far = carver.take<V>(lanes);
     zeros = carver.take<V>(lanes);
     sums = carver.take<double>(lanes);
-    shifted.stride = lane_stride<V>(lanes);
-    shifted.first = carver.take<V>((std::int64_t{1} << shift_stages(most)) * shifted.stride);
+    delayed = carver.take<V>(delay_piece + 64 + line);
+    waiting = carver.take<V>(2 * line);
+    shifted = carver.take<V>((lanes + 2 * line) * kept);
   }
 };
 
