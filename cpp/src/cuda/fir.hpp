@@ -35,7 +35,7 @@ EXODUS_DEVICE_SCALAR OwnTaps<V> taps_of(const Taps<V>& taps, const Divisor& repe
   return {taps.data + (turn - quotient(turn, count) * taps.count), taps.count, taps.length};
 }
 
-/// What an input gets that is first felt at step `first`: the correlation of lam with the taps, and its direct gradient as one of those
+/// What an input gets that is first used at step `first`: the correlation of lam with the taps, and its direct gradient as one of those
 /// that are remembered at the end, newest first.
 template <class V>
 EXODUS_DEVICE_SCALAR V correlation(const OwnTaps<V>& taps, const V* lam, const V* direct, std::int64_t neurons, std::int64_t neuron,
@@ -286,7 +286,7 @@ struct FirAfter {
   Layout layout;
   FirRole<V> role;
   Divisor neurons, inner, repeat, count;
-  int lead = 0;                  ///< steps from an input to where it is first felt: 0 of the current, 1 of spikes
+  int lead = 0;                  ///< steps from an input to where it is first used: 0 of the current, 1 of spikes
   const V* lam = nullptr;        ///< of all steps, an array over the neurons each
   Source inputs;                 ///< likewise, or the current as it lies
   bool inputs_lie = false;       ///< that

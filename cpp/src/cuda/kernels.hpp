@@ -87,7 +87,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
         EXODUS_UNROLL
         for (int d = 0; d < chunk; ++d) {
           if constexpr (Stepped && N<V>::fires) {
-            if (exchange.given()) current[d] = current[d] + exchange.felt(state.spikes);
+            if (exchange.given()) current[d] = current[d] + exchange.from_spikes(state.spikes);
           }
           V spikes_before = V(0);
           if constexpr (of_spikes) spikes_before = state.spikes;
@@ -138,18 +138,18 @@ class Rebuilt {
   using C = Traits<N<V>>;
   using State = typename C::State;
 
-  /// `felt`: what the current was with the recurrence, if there is one.
+  /// `total_current`: what the current was with the recurrence, if there is one.
   EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
-                        const typename C::Parameters& parameters, const V* felt)
-      : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap), felt_(felt) {}
+                        const typename C::Parameters& parameters, const V* total_current)
+      : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap), total_current_(total_current) {}
 
-  /// Sums what the neurons feel at steps [begin, end), from the state before the first of them, which becomes the state after the last.
-  EXODUS_DEVICE void feel(const Formatted<BackwardCall, V>& call, const Place& place, Exchange<V>& exchange, V* felt, std::int64_t begin,
-                          std::int64_t end, State& state) const {
+  /// Sums the total current of steps [begin, end), from the state before the first of them, which becomes the state after the last.
+  EXODUS_DEVICE void sum_current(const Formatted<BackwardCall, V>& call, const Place& place, Exchange<V>& exchange, V* total_current,
+                                 std::int64_t begin, std::int64_t end, State& state) const {
     for (std::int64_t n = begin; n < end; ++n) {
-      const V sum = exchange.felt(state.spikes);
+      const V sum = exchange.from_spikes(state.spikes);
       if (!place.active) continue;
-      felt[n * neurons_ + neuron_] = element<V>({call.current, call.format}, place.offset + n * call.layout.inner) + sum;
+      total_current[n * neurons_ + neuron_] = element<V>({call.current, call.format}, place.offset + n * call.layout.inner) + sum;
       state = after(call, place, n, state);
     }
   }
@@ -182,8 +182,8 @@ class Rebuilt {
  private:
   EXODUS_DEVICE State after(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n, const State& before) const {
     V current = V(0);
-    if (felt_ != nullptr) {
-      current = felt_[n * neurons_ + neuron_];
+    if (total_current_ != nullptr) {
+      current = total_current_[n * neurons_ + neuron_];
     } else if (call.current != nullptr) {
       current = element<V>({call.current, call.format}, place.offset + n * call.layout.inner);
     }
@@ -212,7 +212,7 @@ class Rebuilt {
   const std::int64_t neuron_, neurons_;
   const typename C::Parameters& parameters_;
   const V cap_;
-  const V* const felt_;
+  const V* const total_current_;
 };
 
 /// h[d] = f'(x[d]) for the steps of a chunk.
@@ -290,18 +290,18 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   const Layout& layout = call.layout;
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
   const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : layout.time;
-  const V* const felt = recurs ? recurrent.felt : nullptr;
+  const V* const total_current = recurs ? recurrent.total_current : nullptr;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
     const Place place = taken_place<Stepped>(layout, groups, group);
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const State initial = entries_of<State, C::states>(call.initial, place);
     State final = entries_of<State, C::states>(call.grad_final, place);   // of the loss by the state after the last step
-    Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters, felt);
+    Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters, total_current);
     if constexpr (recurs) {
-      if (felt != nullptr && recurrent.feels) {
+      if (total_current != nullptr && recurrent.sums_current) {
         State state = begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);
-        rebuilt.feel(call, place, exchange, recurrent.felt, begin, end, state);
+        rebuilt.sum_current(call, place, exchange, recurrent.total_current, begin, end, state);
         store_entries<C::states>(recurrent.state, place, state);
         if (!recurrent.adjoins) continue;
       }
@@ -341,7 +341,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       decode(call.format, e);
       if constexpr (Terms) decode(call.format, values[4]);
       if constexpr (recurs) {
-        if (Terms && felt != nullptr) values[inputs - 1][0] = place.active ? felt[first * groups.neurons + place.neuron] : V(0);
+        if (Terms && total_current != nullptr)
+          values[inputs - 1][0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
         if (exchange.given() && first < layout.time - 1) e[0] += exchange.gathered();
       }
       V earlier = V(0);   // the potential before the chunk

@@ -112,12 +112,12 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
   };
   Status status = Status::ok;
   recurrent.adjoins = false;
-  for (std::int64_t n = 0; status == Status::ok && recurrent.felt != nullptr && n < time; ++n) {
+  for (std::int64_t n = 0; status == Status::ok && recurrent.total_current != nullptr && n < time; ++n) {
     const V* const spikes = n == 0 ? call.initial[1] : recurrent.state[1];
     status = multiply(entries, spikes, call.recurrent.weights, recurrent.sums, false, stream);
     if (status == Status::ok) status = run(n);
   }
-  recurrent.adjoins = true, recurrent.feels = false;
+  recurrent.adjoins = true, recurrent.sums_current = false;
   const auto gather = [&](V* out, bool adds) { return multiply<V>(entries, recurrent.gradient, recurrent.transposed, out, adds, stream); };
   for (std::int64_t n = time - 1; status == Status::ok && n >= 0; --n) {
     if (n < time - 1) status = gather(recurrent.sums, false);
@@ -210,7 +210,7 @@ struct BackwardParts {
     fir.spikes = carver.take<V>(requested.taps[1] != nullptr ? layout.time * neurons : 0);
     for (int k = 0; k < 2; ++k) fir.scattered[k] = carver.take<V>(roles[k].taps.length * neurons);
     recurrent.transposed = carver.take<V>(square);
-    recurrent.felt = carver.take<V>(given.features > 0 && requested.reads_current() ? layout.time * neurons : 0);
+    recurrent.total_current = carver.take<V>(given.features > 0 && requested.reads_current() ? layout.time * neurons : 0);
     take_steps(carver, layout, given, Traits<N>::states, recurrent);
     const std::int64_t step = given.features > entry_threads ? neurons : 0;
     recurrent.gradient = carver.take<V>(step);
@@ -273,7 +273,7 @@ Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N
       fir.inputs = {call.current, call.format}, fir.inputs_lie = true;
       fir.grad_inputs = call.grad_current;
       if (call.recurrent.features > 0) {   // the pass gave its gradient
-        fir.inputs = {parts.recurrent.felt, Format::arithmetic}, fir.inputs_lie = false;
+        fir.inputs = {parts.recurrent.total_current, Format::arithmetic}, fir.inputs_lie = false;
         fir.grad_inputs = nullptr;
       }
     } else {

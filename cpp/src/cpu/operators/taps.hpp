@@ -222,9 +222,9 @@ class ForwardTaps {
   V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_.count - 1) * stride_; }
 
   void filter(std::int64_t first, std::int64_t end) {
-    const std::int64_t felt = plan_.fir[0].initial == nullptr ? end : taps_.count;   // before step 0 there may be nothing
+    const std::int64_t used = plan_.fir[0].initial == nullptr ? end : taps_.count;   // before step 0 there may be nothing
     const int outputs = static_cast<int>(end - first);
-    sum_taps<true, false>(first_taps(taps_, felt), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
+    sum_taps<true, false>(first_taps(taps_, used), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
     end_ = end;
   }
 
@@ -324,8 +324,8 @@ class BackwardTaps {
     if (!gives_spikes()) return;
     const int steps = static_cast<int>(last - first + 1);
     if (!bptt_) {
-      const TapLanes<V> felt = first_taps(taps_[1], plan_.layout.time - 1 - first);   // beyond the last step there is no lam
-      sum_taps<false, true>(felt, lam(last + 1), stride_, memory_.gathered[1], stride_, steps, row_.lanes);
+      const TapLanes<V> used = first_taps(taps_[1], plan_.layout.time - 1 - first);   // beyond the last step there is no lam
+      sum_taps<false, true>(used, lam(last + 1), stride_, memory_.gathered[1], stride_, steps, row_.lanes);
     }
     for (std::int64_t n = first; n <= last; ++n) add_direct(1, n);
   }
@@ -348,8 +348,8 @@ class BackwardTaps {
   /// After some steps [first, last] of a group: what their current gets.
   void gather_current(std::int64_t first, std::int64_t last) {
     if (!bptt_) {
-      const TapLanes<V> felt = first_taps(taps_[0], plan_.layout.time - first);
-      sum_taps<true, true>(felt, lam(first), stride_, gathered(0, first), stride_, static_cast<int>(last - first + 1), row_.lanes);
+      const TapLanes<V> used = first_taps(taps_[0], plan_.layout.time - first);
+      sum_taps<true, true>(used, lam(first), stride_, gathered(0, first), stride_, static_cast<int>(last - first + 1), row_.lanes);
     }
     for (std::int64_t n = first; n <= last; ++n) add_direct(0, n);
   }
