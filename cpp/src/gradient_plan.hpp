@@ -31,7 +31,7 @@ struct RequestedGradients {
 
   bool reads_current() const {
     for (int k = 0; k < Traits<N>::parameters; ++k) {
-      if (summed[k] && N::reads_current(k)) return true;
+      if (summed[k] && N::parameter_table[k].reads_current) return true;
     }
     return taps[0] != nullptr;
   }

@@ -35,43 +35,22 @@ struct CoupledCarry {
 };
 
 template <class S>
-struct Coupled : CoupledParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct Coupled : NeuronModel<S, CoupledParameters, CoupledState> {
   template <class X>
-  using Parameters = CoupledParameters<X>;
-  template <class X>
-  using State = CoupledState<X>;
-  template <Method M, class X>
-  using Carry = std::conditional_t<M == Method::bptt, CoupledState<X>, CoupledCarry<X>>;
-  using Forward = ForwardArrays<S, CoupledState>;
-  using Backward = BackwardArrays<S, CoupledState, CoupledParameters>;
+  using Carry = CoupledCarry<X>;
 
-  static constexpr bool fires = true;
   static constexpr int variants = 1, adjoint_variants = 1, threshold_index = 6, gain_index = -1;
-  template <Method M>
-  static constexpr bool carries_gradient = false;
-  static constexpr bool reads_current(int parameter) { return parameter != threshold_index; }
-  static constexpr const char* parameter_names[] = {"a00", "a01", "a10", "a11", "gain", "spike_weight", "threshold"};
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "a00", .otherwise = 1, .reads_current = true},
+      {.name = "a01", .reads_current = true},
+      {.name = "a10", .reads_current = true},
+      {.name = "a11", .otherwise = 1, .reads_current = true},
+      {.name = "gain", .otherwise = 1, .reads_current = true},
+      {.name = "spike_weight", .otherwise = -1, .reads_current = true},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+  };
   static constexpr const char* state_names[] = {"potential", "spikes", "second"};
 };
-
-template <class S, class F>
-static inline void for_each_option(Coupled<S>&, F&&) {}
-
-template <class S>
-static inline int variant_of(const Coupled<S>&) {
-  return 0;
-}
-
-template <class S>
-static inline CoupledParameters<Param<arithmetic_t<S>>> resolved(const Coupled<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  return {given(neuron.a00, P(1)),  given(neuron.a01, P(0)),           given(neuron.a10, P(0)),      given(neuron.a11, P(1)),
-          given(neuron.gain, P(1)), given(neuron.spike_weight, P(-1)), given(neuron.threshold, P(1))};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const Coupled<S>&, F&&) {}
 
 template <int Variant, class V>
 EXODUS_SCALAR CoupledState<V> recorded(const CoupledParameters<V>& p, V cap, const CoupledState<V>& before, V u, V a) {
@@ -123,11 +102,6 @@ EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const Moment<
   terms = coupled_terms(at, grad_u, grad_v, fired);
   carry = {grad_u * p.a00 + grad_v * p.a10, grad_u * p.spike_weight, grad_u * p.a01 + grad_v * p.a11};
   return {p.gain * (grad_u + grad_v)};
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR CoupledState<V> initial_gradient(const CoupledParameters<V>&, const CoupledState<V>&, const CoupledState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

@@ -64,7 +64,7 @@ constexpr Layout layouts[] = {{1, 70, 200}, {3, 70, 100}, {4, 70, 5}, {20, 70, 1
 template <class N>
 struct Results {
   using V = typename N::Storage;
-  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_names));
+  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_table));
 
   std::vector<V> spikes, potential, grad_current;
   std::vector<std::vector<V>> final, grad_initial;

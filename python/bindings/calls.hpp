@@ -128,8 +128,8 @@ N to_neuron(const py::dict& parameters, const py::dict& options) {
   using V = arithmetic_t<typename N::Storage>;
   N neuron;
   typename N::template Parameters<Param<V>>& fields = neuron;
-  for_each_field<std::size(N::parameter_names)>(fields, [&](Param<V>& field, int k) {
-    if (parameters.contains(N::parameter_names[k])) field = to_param<V>(parameters[N::parameter_names[k]]);
+  for_each_field<std::size(N::parameter_table)>(fields, [&](Param<V>& field, int k) {
+    if (parameters.contains(N::parameter_table[k].name)) field = to_param<V>(parameters[N::parameter_table[k].name]);
   });
   if constexpr (has_taps<N>) {
     for_each_field<std::size(N::taps_names)>(neuron.taps, [&](Taps<V>& field, int k) {
@@ -169,8 +169,11 @@ std::array<std::int64_t, Traits<N>::states> state_sizes(const N& neuron, std::in
 /// The sizes of the arrays of parameters' gradients.
 template <class N>
 std::array<std::int64_t, Traits<N>::parameters> parameter_sizes(const N& neuron) {
-  Param<typename Traits<N>::V> parameters[Traits<N>::parameters];
-  check(set_parameters(neuron, parameters));
+  using V = typename Traits<N>::V;
+  FirRole<V> roles[2];
+  if (!set_taps(neuron, 0, roles)) throw py::value_error(message(Status::bad_parameter));
+  Param<V> parameters[Traits<N>::parameters];
+  check(set_parameters(neuron, roles, parameters));
   std::array<std::int64_t, Traits<N>::parameters> sizes;
   for (std::size_t k = 0; k < sizes.size(); ++k) sizes[k] = parameters[k].count;
   return sizes;

@@ -33,31 +33,26 @@ struct CubaLifCarry {
 /// CubaLIF for data of type S. Not given: alpha and alpha_syn 1, threshold 1, gain 1, reset_amount the threshold (whose gradient then
 /// counts both roles), v_min none.
 template <class S>
-struct CubaLif : CubaLifParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct CubaLif : NeuronModel<S, CubaLifParameters, CubaLifState> {
   template <class X>
-  using Parameters = CubaLifParameters<X>;
-  template <class X>
-  using State = CubaLifState<X>;
-  template <Method M, class X>   // BPTT carries dL/d(state)
-  using Carry = std::conditional_t<M == Method::bptt, CubaLifState<X>, CubaLifCarry<X>>;
-  using Forward = ForwardArrays<S, CubaLifState>;
-  using Backward = BackwardArrays<S, CubaLifState, CubaLifParameters>;
+  using Carry = CubaLifCarry<X>;
 
   Reset reset = Reset::subtract;
   ResetTiming reset_timing = ResetTiming::after_decay;
   std::int64_t max_spikes = 1;       ///< spikes in one step, at most; 0: any number
   bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
 
-  static constexpr bool fires = true;
   static constexpr int variants = 8;           ///< see LifVariant
   static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
-  static constexpr int threshold_index = 2;    ///< which parameter the surrogate reads
-  static constexpr int gain_index = 3;         ///< what multiplies the current
-  template <Method M>
-  static constexpr bool carries_gradient = M != Method::bptt;
-  static constexpr bool reads_current(int parameter) { return parameter == 1 || parameter == gain_index; }
-  static constexpr const char* parameter_names[] = {"alpha", "alpha_syn", "threshold", "gain", "reset_amount", "v_min"};
+  static constexpr bool carries_gradient = true;
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
+      {.name = "alpha_syn", .domain = Domain::decay, .otherwise = 1, .reads_current = true},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+      {.name = "gain", .otherwise = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
+      {.name = "reset_amount", .same_as = "threshold"},
+      {.name = "v_min", .otherwise = never_clips},
+  };
   static constexpr const char* state_names[] = {"potential", "spikes", "current"};
 };
 
@@ -69,20 +64,6 @@ static inline void for_each_option(CubaLif<S>& neuron, F&& field) {
 template <class S>
 static inline int variant_of(const CubaLif<S>& neuron) {
   return lif_variant(neuron.reset, neuron.reset_timing, neuron.max_spikes);
-}
-
-/// The parameters with the defaults of those not given. NaN as v_min never clips.
-template <class S>
-static inline CubaLifParameters<Param<arithmetic_t<S>>> resolved(const CubaLif<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  const P threshold = given(neuron.threshold, P(1));
-  return {given(neuron.alpha, P(1)), given(neuron.alpha_syn, P(1)),         threshold,
-          given(neuron.gain, P(1)),  given(neuron.reset_amount, threshold), given(neuron.v_min, never_clips<S>())};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const CubaLif<S>& neuron, F&& tie) {
-  for_each_lif_tie(neuron, {.alpha = 0, .threshold = 2, .gain = 3, .reset_amount = 4}, tie);
 }
 
 /// The LIF that the synaptic current drives; its own gain is 1.
@@ -158,11 +139,6 @@ EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const Moment<
   carry = {lif.potential, lif.spikes, p.alpha_syn * grad_current};
   terms = with_synapse(lif_terms, at, grad_current);
   return {p.gain * grad_current};
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR CubaLifState<V> initial_gradient(const CubaLifParameters<V>&, const CubaLifState<V>&, const CubaLifState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

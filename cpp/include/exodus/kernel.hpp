@@ -44,13 +44,6 @@ struct KernelParameters {
 /// carries backward, they are the hidden ones; both in the order of its struct of kernels, the kernel of the current first.
 inline constexpr int kernel_parameters = 3, kernel_states = 2;
 
-/// A kernel's parameters with defaults; with taps they count for nothing.
-template <class V>
-static inline KernelParameters<Param<V>> resolved(const KernelParameters<Param<V>>& kernel, const Taps<V>& taps, V scale) {
-  if (taps.length > 0) return {Param<V>(0), Param<V>(0), Param<V>(1)};
-  return {given(kernel.a, Param<V>(0)), given(kernel.b, Param<V>(0)), given(kernel.scale, Param<V>(scale))};
-}
-
 template <class V>
 static inline KernelForm form_of(Kernel kernel, const Taps<V>& taps) {
   return taps.length > 0 ? KernelForm::taps : static_cast<KernelForm>(kernel);

@@ -41,29 +41,26 @@ struct StateSpaceCarry {
 
 /// The state-space neuron for data of type S. Not given: A the identity, b (1, 0), r (-1, 0), threshold 1.
 template <class S>
-struct StateSpace : StateSpaceParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct StateSpace : NeuronModel<S, StateSpaceParameters, StateSpaceState> {
   template <class X>
-  using Parameters = StateSpaceParameters<X>;
-  template <class X>
-  using State = StateSpaceState<X>;
-  template <Method M, class X>   // BPTT carries dL/d(state)
-  using Carry = std::conditional_t<M == Method::bptt, StateSpaceState<X>, StateSpaceCarry<X>>;
-  using Forward = ForwardArrays<S, StateSpaceState>;
-  using Backward = BackwardArrays<S, StateSpaceState, StateSpaceParameters>;
+  using Carry = StateSpaceCarry<X>;
 
   Reset reset = Reset::subtract;   ///< beside what r adds for a spike: zero also forgets the potential before A; none is subtract
 
-  static constexpr bool fires = true;
   static constexpr int variants = 2;   ///< 1: reset to zero
   static constexpr int adjoint_variants = 2;
-  static constexpr int threshold_index = 8;   ///< which parameter the surrogate reads
-  static constexpr int gain_index = -1;       ///< no single number multiplies the current
-  template <Method M>
-  static constexpr bool carries_gradient = false;
-  /// Gradients of b need the current, and those of A01 and A11 the second state, which is rebuilt from it.
-  static constexpr bool reads_current(int parameter) { return parameter == 1 || (parameter >= 3 && parameter <= 5); }
-  static constexpr const char* parameter_names[] = {"A00", "A01", "A10", "A11", "b0", "b1", "r0", "r1", "threshold"};
+  static constexpr ParameterFacts parameter_table[] = {
+      // Gradients of b need the current, and those of A01 and A11 the second state, which is rebuilt from it.
+      {.name = "A00", .otherwise = 1},
+      {.name = "A01", .reads_current = true},
+      {.name = "A10"},
+      {.name = "A11", .otherwise = 1, .reads_current = true},
+      {.name = "b0", .otherwise = 1, .reads_current = true},
+      {.name = "b1", .reads_current = true},
+      {.name = "r0", .otherwise = -1},
+      {.name = "r1"},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+  };
   static constexpr const char* state_names[] = {"potential", "spikes", "second"};
 };
 
@@ -76,17 +73,6 @@ template <class S>
 static inline int variant_of(const StateSpace<S>& neuron) {
   return neuron.reset == Reset::zero ? 1 : 0;
 }
-
-/// The parameters with the defaults of those not given.
-template <class S>
-static inline StateSpaceParameters<Param<arithmetic_t<S>>> resolved(const StateSpace<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  return {given(neuron.A00, P(1)), given(neuron.A01, P(0)), given(neuron.A10, P(0)), given(neuron.A11, P(1)),      given(neuron.b0, P(1)),
-          given(neuron.b1, P(0)),  given(neuron.r0, P(-1)), given(neuron.r1, P(0)),  given(neuron.threshold, P(1))};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const StateSpace<S>&, F&&) {}
 
 /// What a step keeps of the potential before.
 template <int Variant, class V>
@@ -176,12 +162,6 @@ EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Mome
     carry.spikes = carry.spikes - grad_kept * before.potential;
   }
   return {grad_u * p.b0 + grad_v * p.b1};
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR StateSpaceState<V> initial_gradient(const StateSpaceParameters<V>&, const StateSpaceState<V>&,
-                                                  const StateSpaceState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

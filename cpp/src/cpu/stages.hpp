@@ -159,7 +159,7 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
 
 /// Whether the gradient of the current is the gain times the first carry.
 template <template <class> class N, Method M, int Variant, class V>
-constexpr bool carries_gradient = N<V>::template carries_gradient<M> && !has_taps<N, Variant>(0);
+constexpr bool carries_gradient = N<V>::carries_gradient && !(M == Method::bptt && N<V>::fires) && !has_taps<N, Variant>(0);
 
 /// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1; the rest of that state is in the row at `from`. With
 /// `Shared`, the gradient of the current is not stored where it is the gain times what is carried: whoever stores that in the result spares
@@ -169,7 +169,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
                    const V* q, const V* a) {
   using C = Traits<N<V>>;
   using Fields = FieldsOf<N, Variant>;
-  using Carry = typename N<V>::template Carry<M, V>;
+  using Carry = carry_of<N<V>, M, V>;
   constexpr bool feedback = takes_feedback<N, Variant>;
   constexpr bool stores_current = !(Shared && carries_gradient<N, M, Variant, V>) && !(feedback && has_taps<N, Variant>(0));
   constexpr int carries = field_count<Carry, V>;
@@ -206,7 +206,7 @@ template <template <class> class N, Method M, int Variant, class V>
 void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
   using C = Traits<N<V>>;
   using Fields = FieldsOf<N, Variant>;
-  using Carry = typename N<V>::template Carry<M, V>;
+  using Carry = carry_of<N<V>, M, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto initial = list<C::states>(row.initial);
   const auto carries = list<field_count<Carry, V>>(row.carry, lane);
@@ -221,7 +221,7 @@ void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
 
 template <template <class> class N, Method M, int Variant, class V>
 constexpr BackwardStages<V> backward_stages() {
-  constexpr int form = Variant % N<V>::adjoint_variants;
+  constexpr int form = Variant % Traits<N<V>>::adjoint_variants;
   return {record_stage<N, Variant, V>,
           rebuild_stage<N, Variant, V>,
           drive_stage<N, V>,
@@ -239,8 +239,8 @@ constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
           first_hidden<N<V>>,
           N<V>::fires,
           fires_by_hidden<N, V>,
-          N<V>::threshold_index,
-          N<V>::gain_index,
+          parameter_of<N<V>>(Role::threshold),
+          parameter_of<N<V>>(Role::gain),
           {{step_stage<N, Variant, false, V>, step_stage<N, Variant, true, V>}...},
           {{backward_stages<N, Method::exodus, Variant, V>()...},
            {backward_stages<N, Method::slayer, Variant, V>()...},

@@ -124,7 +124,7 @@ struct Tape {
 /// twice as many.
 template <template <class> class N, int Form, class V, class State, class Parameters>
 EXODUS_DEVICE_SCALAR State recorded_state(int variant, const Parameters& parameters, V cap, const State& before, V u, V a) {
-  constexpr int forms = N<V>::adjoint_variants;
+  constexpr int forms = Traits<N<V>>::adjoint_variants;
   if constexpr (N<V>::variants > forms) {
     if (variant >= forms) return recorded<Form + forms>(parameters, cap, before, u, a);
   }
@@ -247,7 +247,7 @@ template <template <class> class N, class Parameters, class Tapes, class V, int 
 EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
                                      std::int64_t first, std::int64_t segment, const V (&u)[D], V (&h)[D]) {
   using C = Traits<N<V>>;
-  const V threshold = field<N<V>::threshold_index, C::parameters, Parameters, V>(parameters);
+  const V threshold = field<parameter_of<N<V>>(Role::threshold), C::parameters, Parameters, V>(parameters);
   if constexpr (fires_by_hidden<N, V>) {
     V x[D];
     EXODUS_UNROLL
@@ -280,7 +280,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
                 const FirMemory<V> memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   using State = typename C::State;
-  using Carry = typename N<V>::template Carry<M, V>;
+  using Carry = carry_of<N<V>, M, V>;
   constexpr bool hidden = C::states > first_hidden<N<V>>;
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
   constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && N<V>::fires;
