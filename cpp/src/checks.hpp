@@ -49,7 +49,7 @@ struct OptionCheck {
   bool ok = true;
   void operator()(const char*, Reset reset) { ok = ok && Reset::subtract <= reset && reset <= Reset::none; }
   void operator()(const char*, ResetTiming t) { ok = ok && ResetTiming::after_decay <= t && t <= ResetTiming::before_decay; }
-  void operator()(const char*, Kernel kernel) { ok = ok && Kernel::prompt <= kernel && kernel <= Kernel::late; }
+  void operator()(const char*, FilterTiming timing) { ok = ok && FilterTiming::prompt <= timing && timing <= FilterTiming::late; }
   void operator()(const char*, std::int64_t count) { ok = ok && count >= 0; }
   void operator()(const char*, bool) {}
 };

@@ -58,7 +58,7 @@ bool rebuilds(Method method, const RequestedGradients<N>& requested, bool surrog
   int hidden = Traits<N>::states - first_hidden<N>;
   for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
   if (hidden == 0) return false;
-  if constexpr (requires { N::fires_by_hidden; }) {
+  if constexpr (requires { N::surrogate_reads_hidden_state; }) {
     if (!surrogate_given) return true;
   }
   return method == Method::bptt || requested.sums > 0;

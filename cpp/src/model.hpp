@@ -43,9 +43,9 @@ void to_list(const Aggregate& aggregate, X* list) {
   for_each_field<Count>(aggregate, [list](const X& value, int k) { list[k] = value; });
 }
 
-/// Whether the surrogate sees drive(state) in place of the potential.
+/// Whether the surrogate sees surrogate_argument(state) in place of the potential.
 template <template <class> class N, class V>
-inline constexpr bool fires_by_hidden = requires { N<V>::fires_by_hidden; };
+inline constexpr bool surrogate_reads_hidden_state = requires { N<V>::surrogate_reads_hidden_state; };
 
 /// Whether a kernel of a variant has taps, which an operator applies outside the neuron. The kernel of the current is 0, that of the
 /// spikes 1. (Immediate, like what follows: an object of an instruction set must not define a function that could be merged.)

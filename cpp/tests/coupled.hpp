@@ -53,19 +53,19 @@ struct Coupled : NeuronModel<S, CoupledParameters, CoupledState> {
 };
 
 template <int Variant, class V>
-EXODUS_SCALAR CoupledState<V> recorded(const CoupledParameters<V>& p, V cap, const CoupledState<V>& before, V u, V a) {
+EXODUS_SCALAR CoupledState<V> restore_state(const CoupledParameters<V>& p, V cap, const CoupledState<V>& before, V u, V a) {
   return {u, fire<false>(u, p.threshold, cap), ((p.a10 * before.potential) + (p.a11 * before.second)) + (p.gain * a)};
 }
 
 template <int Variant, class V>
 EXODUS_SCALAR void step(const CoupledParameters<V>& p, V cap, CoupledState<V>& state, const StepInputs<V>& in) {
   const V u = (((p.a00 * state.potential) + (p.a01 * state.second)) + (p.gain * in.current)) + (p.spike_weight * state.spikes);
-  state = recorded<Variant>(p, cap, state, u, in.current);
+  state = restore_state<Variant>(p, cap, state, u, in.current);
 }
 
 /// The terms of the parameters' gradients, from X0[n], X1[n] and h[n] S[n].
 template <class V>
-EXODUS_SCALAR CoupledParameters<V> coupled_terms(const Moment<V, CoupledState<V>>& at, V grad_u, V grad_v, V fired) {
+EXODUS_SCALAR CoupledParameters<V> coupled_terms(const StepRecord<V, CoupledState<V>>& at, V grad_u, V grad_v, V fired) {
   const CoupledState<V>& before = at.before;
   return {grad_u * before.potential,
           grad_u * before.second,
@@ -77,7 +77,7 @@ EXODUS_SCALAR CoupledParameters<V> coupled_terms(const Moment<V, CoupledState<V>
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const StepRecord<V, CoupledState<V>>& at, CoupledCarry<V>& carry,
                                     CoupledParameters<V>& terms) {
   const V S = M == Method::slayer ? at.e : at.e + p.spike_weight * carry.potential;
   const V fired = at.h * S;
@@ -95,7 +95,7 @@ EXODUS_SCALAR CoupledState<V> initial_gradient(const CoupledParameters<V>& p, co
 
 /// BPTT: every statement of step() in reverse.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const StepRecord<V, CoupledState<V>>& at, CoupledState<V>& carry,
                                     CoupledParameters<V>& terms) {
   const V fired = at.h * (at.e + carry.spikes);
   const V grad_u = (at.q + carry.potential) + fired, grad_v = at.direct.second + carry.second;

@@ -61,7 +61,7 @@ class HiddenStates : public testing::Test {
       neuron.reset = Reset::zero;
     }
     static void set(Srm<V>& neuron) {
-      neuron.epsilon = Kernel::late;
+      neuron.epsilon = FilterTiming::late;
       neuron.epsilon_a = neuron.epsilon_b = V(0.8), neuron.nu_a = V(0.9), neuron.nu_b = V(0.5);
     }
 

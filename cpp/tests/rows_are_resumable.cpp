@@ -46,8 +46,8 @@ void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thre
 
 }   // namespace
 
-const KernelTable* kernels() noexcept {
-  static constexpr KernelTable table = {
+const IsaTable* kernels() noexcept {
+  static constexpr IsaTable table = {
       {forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr},
       {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr}};
   return &table;

@@ -47,7 +47,7 @@ struct Alif : NeuronModel<S, AlifParameters, AlifState> {
   template <class X>
   using Carry = AlifCarry<X>;
 
-  static constexpr bool fires_by_hidden = true;   ///< the surrogate's argument is more than the potential
+  static constexpr bool surrogate_reads_hidden_state = true;   ///< the surrogate's argument is more than the potential
   static constexpr bool carries_gradient = true;
   static constexpr ParameterFacts parameter_table[] = {
       {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
@@ -62,7 +62,7 @@ struct Alif : NeuronModel<S, AlifParameters, AlifState> {
 
 /// u - b, what is held against the threshold and what the surrogate sees.
 template <class V>
-EXODUS_SCALAR V drive(const AlifState<V>& state) {
+EXODUS_SCALAR V surrogate_argument(const AlifState<V>& state) {
   return state.potential - state.adaptation;
 }
 
@@ -74,20 +74,20 @@ EXODUS_SCALAR V adaptation(const AlifParameters<V>& p, const AlifState<V>& befor
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR AlifState<V> recorded(const AlifParameters<V>& p, V cap, const AlifState<V>& before, V u, V /*a*/) {
+EXODUS_SCALAR AlifState<V> restore_state(const AlifParameters<V>& p, V cap, const AlifState<V>& before, V u, V /*a*/) {
   AlifState<V> state{u, V(0), adaptation(p, before)};
-  state.spikes = fire<false>(drive(state), p.threshold, cap);
+  state.spikes = fire<false>(surrogate_argument(state), p.threshold, cap);
   return state;
 }
 
 template <int Variant, class V>
 EXODUS_SCALAR void step(const AlifParameters<V>& p, V cap, AlifState<V>& state, const StepInputs<V>& in) {
   const V u = ((p.alpha * state.potential) + (p.gain * in.current)) - (p.threshold * state.spikes);
-  state = recorded<Variant>(p, cap, state, u < p.v_min ? p.v_min : u, in.current);
+  state = restore_state<Variant>(p, cap, state, u < p.v_min ? p.v_min : u, in.current);
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const StepRecord<V, AlifState<V>>& at, AlifCarry<V>& carry,
                                     AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
   const V S = M == Method::slayer ? at.e : multiply_add(p.adapt_scale, carry.g, multiply_add(-p.threshold, carry.d, at.e));
@@ -115,7 +115,7 @@ EXODUS_SCALAR AlifState<V> initial_gradient(const AlifParameters<V>& p, const Al
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const StepRecord<V, AlifState<V>>& at, AlifState<V>& carry,
                                     AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
 

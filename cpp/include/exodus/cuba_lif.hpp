@@ -93,25 +93,25 @@ EXODUS_SCALAR void step(const CubaLifParameters<V>& p, V cap, CubaLifState<V>& s
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR CubaLifState<V> recorded(const CubaLifParameters<V>& p, V cap, const CubaLifState<V>& before, V u, V a) {
-  const LifState<V> lif = recorded<Variant>(membrane(p), cap, membrane(before), u, a);
+EXODUS_SCALAR CubaLifState<V> restore_state(const CubaLifParameters<V>& p, V cap, const CubaLifState<V>& before, V u, V a) {
+  const LifState<V> lif = restore_state<Variant>(membrane(p), cap, membrane(before), u, a);
   return {lif.potential, lif.spikes, synaptic(p, before.current, a)};
 }
 
 /// What LIF's adjoint sees of step n.
 template <class V>
-EXODUS_SCALAR Moment<V, LifState<V>> membrane(const Moment<V, CubaLifState<V>>& at) {
+EXODUS_SCALAR StepRecord<V, LifState<V>> membrane(const StepRecord<V, CubaLifState<V>>& at) {
   return {at.u, membrane(at.before), {}, at.h, at.e, at.q, V(0)};
 }
 
 /// The membrane's terms, and those of the synapse from dL/di[n].
 template <class V>
-EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, const Moment<V, CubaLifState<V>>& at, V grad_current) {
+EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, const StepRecord<V, CubaLifState<V>>& at, V grad_current) {
   return {lif.alpha, grad_current * at.before.current, lif.threshold, grad_current * at.a, lif.reset_amount, lif.v_min};
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const StepRecord<V, CubaLifState<V>>& at, CubaLifCarry<V>& carry,
                                     CubaLifParameters<V>& terms) {
   LifCarry<V> lif{carry.d};
   LifParameters<V> lif_terms;
@@ -130,7 +130,7 @@ EXODUS_SCALAR CubaLifState<V> initial_gradient(const CubaLifParameters<V>& p, co
 
 /// BPTT: every statement of step() in reverse.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const StepRecord<V, CubaLifState<V>>& at, CubaLifState<V>& carry,
                                     CubaLifParameters<V>& terms) {
   LifState<V> lif{carry.potential, carry.spikes};
   LifParameters<V> lif_terms;

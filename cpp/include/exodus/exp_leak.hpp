@@ -54,12 +54,12 @@ EXODUS_SCALAR void step(const ExpLeakParameters<V>& p, V /*cap*/, ExpLeakState<V
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR ExpLeakState<V> recorded(const ExpLeakParameters<V>&, V /*cap*/, const ExpLeakState<V>&, V u, V /*a*/) {
+EXODUS_SCALAR ExpLeakState<V> restore_state(const ExpLeakParameters<V>&, V /*cap*/, const ExpLeakState<V>&, V u, V /*a*/) {
   return {u};
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const ExpLeakParameters<V>& p, const Moment<V, ExpLeakState<V>>& at, ExpLeakCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const ExpLeakParameters<V>& p, const StepRecord<V, ExpLeakState<V>>& at, ExpLeakCarry<V>& carry,
                                     ExpLeakParameters<V>& terms) {
   const V d = multiply_add(p.alpha, carry.d, at.q);
   terms = {d * at.before.potential, d * at.a};

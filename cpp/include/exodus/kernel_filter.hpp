@@ -28,7 +28,7 @@ struct KernelFilter : NeuronModel<S, KernelParameters, KernelFilterState, Filter
   template <class X>
   using Carry = KernelState<X>;
 
-  Kernel kernel = Kernel::prompt;
+  FilterTiming kernel = FilterTiming::prompt;
   FilterKernels<Taps<arithmetic_t<S>>> taps{};   ///< given, the kernel is FIR; its kind and parameters are ignored
 
   static constexpr bool fires = false;
@@ -59,19 +59,19 @@ static inline int variant_of(const KernelFilter<S>& filter) {
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR KernelFilterState<V> recorded(const KernelParameters<V>& p, V /*cap*/, const KernelFilterState<V>& before, V u, V a) {
+EXODUS_SCALAR KernelFilterState<V> restore_state(const KernelParameters<V>& p, V /*cap*/, const KernelFilterState<V>& before, V u, V a) {
   const KernelState<V> state = advance<static_cast<KernelForm>(Variant)>(p, KernelState<V>{before.x, before.y}, a);
   return {u, state.x, state.y};
 }
 
 template <int Variant, class V>
 EXODUS_SCALAR void step(const KernelParameters<V>& p, V cap, KernelFilterState<V>& state, const StepInputs<V>& in) {
-  state = recorded<Variant>(p, cap, state, V(0), in.current);
+  state = restore_state<Variant>(p, cap, state, V(0), in.current);
   state.potential = output<static_cast<KernelForm>(Variant)>(p, KernelState<V>{state.x, state.y}, in.current);
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const KernelParameters<V>& p, const Moment<V, KernelFilterState<V>>& at, KernelState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const KernelParameters<V>& p, const StepRecord<V, KernelFilterState<V>>& at, KernelState<V>& carry,
                                     KernelParameters<V>& terms) {
   constexpr KernelForm form = static_cast<KernelForm>(Variant);
   carry = correlate<form>(p, carry, at.q, KernelState<V>{at.direct.x, at.direct.y});

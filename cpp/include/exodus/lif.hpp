@@ -126,13 +126,13 @@ EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, co
 
 /// The state after a step, from its potential. (Other models also need the state before and the current.)
 template <int Variant, class V>
-EXODUS_SCALAR LifState<V> recorded(const LifParameters<V>& p, V cap, const LifState<V>& /*before*/, V u, V /*a*/) {
+EXODUS_SCALAR LifState<V> restore_state(const LifParameters<V>& p, V cap, const LifState<V>& /*before*/, V u, V /*a*/) {
   return {u, fire<LifVariant<Variant>::multi>(u, p.threshold, cap)};
 }
 
 /// The terms of step n in the parameters' gradients (math.md, Parameters).
 template <LifReset R, class V>
-EXODUS_SCALAR LifParameters<V> gradient_terms(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, V S, V w, V d) {
+EXODUS_SCALAR LifParameters<V> gradient_terms(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, V S, V w, V d) {
   const LifState<V>& before = at.before;
   LifParameters<V> terms{};
   terms.threshold = -(at.h * S);
@@ -169,7 +169,7 @@ EXODUS_SCALAR V leak(const LifParameters<V>& p, bool fired) {
 
 /// One step of the backward pass: takes the carry from step n+1 to step n, sets the terms of the parameters' gradients, returns dL/da[n].
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, LifCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, LifCarry<V>& carry,
                                     LifParameters<V>& terms) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
   const V decay = leak<reset>(p, at.u >= p.threshold);
@@ -201,7 +201,7 @@ EXODUS_SCALAR LifState<V> initial_gradient(const LifParameters<V>& p, const LifS
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, LifState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, LifState<V>& carry,
                                     LifParameters<V>& terms) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
   const LifState<V>& before = at.before;

@@ -41,7 +41,7 @@ struct StepInputs<V, true> {
 
 /// What a backward pass knows of step n.
 template <class V, class State>
-struct Moment {
+struct StepRecord {
   V u;            ///< u[n], before the reset
   State before;   ///< the state after step n-1; read by BPTT and by parameter gradients alone
   State direct;   ///< dL/d(state after step n), direct, of what is neither potential (q) nor spikes (e): not zero at the last step alone

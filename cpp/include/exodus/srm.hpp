@@ -59,8 +59,8 @@ struct Srm : NeuronModel<S, SrmParameters, SrmState, SrmKernels> {
   template <class X>
   using Carry = SrmCarry<X>;
 
-  Kernel epsilon = Kernel::prompt;
-  Kernel nu = Kernel::prompt;
+  FilterTiming epsilon = FilterTiming::prompt;
+  FilterTiming nu = FilterTiming::prompt;
   SrmKernels<Taps<arithmetic_t<S>>> taps{};   ///< given, a kernel is FIR; its kind and parameters are ignored
   std::int64_t max_spikes = 1;                ///< spikes in one step, at most; 0: any number
 
@@ -117,7 +117,7 @@ EXODUS_SCALAR KernelState<V> nu_of(const Struct<V>& s) {
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR SrmState<V> recorded(const SrmParameters<V>& p, V cap, const SrmState<V>& before, V u, V a) {
+EXODUS_SCALAR SrmState<V> restore_state(const SrmParameters<V>& p, V cap, const SrmState<V>& before, V u, V a) {
   using Form = SrmVariant<Variant>;
   const KernelState<V> epsilon = advance<Form::epsilon>(epsilon_of(p), epsilon_of(before), a);
   const KernelState<V> nu = advance<Form::nu>(nu_of(p), nu_of(before), before.spikes);
@@ -129,7 +129,7 @@ EXODUS_SCALAR void step(const SrmParameters<V>& p, V cap, SrmState<V>& state, co
   using Form = SrmVariant<Variant>;
   V feedback = V(0);
   if constexpr (Form::feedback) feedback = in.feedback;
-  SrmState<V> after = recorded<Variant>(p, cap, state, V(0), in.current);
+  SrmState<V> after = restore_state<Variant>(p, cap, state, V(0), in.current);
   after.potential =
       output<Form::epsilon>(epsilon_of(p), epsilon_of(after), in.current) + output<Form::nu>(nu_of(p), nu_of(after), feedback);
   after.spikes = fire<Form::multi>(after.potential, p.threshold, cap);
@@ -152,7 +152,7 @@ EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> input_gradients(V cur
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at,
+EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const StepRecord<V, SrmState<V>>& at,
                                                                    SrmCarry<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
   const V S = M == Method::slayer || Form::feedback ? at.e : at.e + carry.nu_x;
@@ -176,7 +176,7 @@ EXODUS_SCALAR SrmState<V> initial_gradient(const SrmParameters<V>& p, const SrmS
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at,
+EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const StepRecord<V, SrmState<V>>& at,
                                                                    SrmState<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
   const V grad_spikes = at.e + carry.spikes;   // s = f(u)

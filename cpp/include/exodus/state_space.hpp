@@ -89,19 +89,19 @@ EXODUS_SCALAR V second_state(const StateSpaceParameters<V>& p, const StateSpaceS
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR StateSpaceState<V> recorded(const StateSpaceParameters<V>& p, V cap, const StateSpaceState<V>& before, V u, V a) {
+EXODUS_SCALAR StateSpaceState<V> restore_state(const StateSpaceParameters<V>& p, V cap, const StateSpaceState<V>& before, V u, V a) {
   return {u, fire<false>(u, p.threshold, cap), second_state<Variant>(p, before, a)};
 }
 
 template <int Variant, class V>
 EXODUS_SCALAR void step(const StateSpaceParameters<V>& p, V cap, StateSpaceState<V>& state, const StepInputs<V>& in) {
   const V u = (((p.A00 * kept<Variant>(state)) + (p.A01 * state.second)) + (p.b0 * in.current)) + (p.r0 * state.spikes);
-  state = recorded<Variant>(p, cap, state, u, in.current);
+  state = restore_state<Variant>(p, cap, state, u, in.current);
 }
 
 /// The terms of step n in the parameters' gradients, from dL/du[n], dL/dv[n] and h[n] S[n].
 template <int Variant, class V>
-EXODUS_SCALAR StateSpaceParameters<V> gradient_terms(const Moment<V, StateSpaceState<V>>& at, V grad_u, V grad_v, V fired) {
+EXODUS_SCALAR StateSpaceParameters<V> gradient_terms(const StepRecord<V, StateSpaceState<V>>& at, V grad_u, V grad_v, V fired) {
   const V u = kept<Variant>(at.before), v = at.before.second, s = at.before.spikes;
   return {grad_u * u, grad_u * v, grad_v * u, grad_v * v, grad_u * at.a, grad_v * at.a, grad_u * s, grad_v * s, -fired};
 }
@@ -113,8 +113,8 @@ EXODUS_SCALAR V through_spike(const StateSpaceParameters<V>& p, V grad_u, V grad
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateSpaceState<V>>& at, StateSpaceCarry<V>& carry,
-                                    StateSpaceParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const StepRecord<V, StateSpaceState<V>>& at,
+                                    StateSpaceCarry<V>& carry, StateSpaceParameters<V>& terms) {
   const V Y0 = multiply_add(p.A10, carry.second, p.A00 * carry.potential);
   V S = at.e, kept_gradient = Y0;
   if constexpr (M != Method::slayer) S = through_spike(p, carry.potential, carry.second, at.e);
@@ -146,8 +146,8 @@ EXODUS_SCALAR StateSpaceState<V> initial_gradient(const StateSpaceParameters<V>&
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateSpaceState<V>>& at, StateSpaceState<V>& carry,
-                                    StateSpaceParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const StepRecord<V, StateSpaceState<V>>& at,
+                                    StateSpaceState<V>& carry, StateSpaceParameters<V>& terms) {
   const StateSpaceState<V>& before = at.before;
 
   const V fired = at.h * (at.e + carry.spikes);   // s = f(u - threshold)

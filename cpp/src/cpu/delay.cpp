@@ -64,7 +64,7 @@ bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
 
 /// Cuts a pass into rows and runs it in what the workspace has beyond the sums.
 template <class V>
-void run(cpu::DelayPlan<V>& plan, const cpu::Kernels<V>& kernels, const Workspace& workspace) {
+void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& kernels, const Workspace& workspace) {
   const Delay<V> delays{plan.steps, plan.most};
   const std::size_t slot = slot_size(plan.layout, delays);
   const std::size_t sums = plan.sums == nullptr ? 0 : static_cast<std::size_t>(plan.layout.outer * plan.layout.inner) * sizeof(double);
@@ -97,7 +97,7 @@ cpu::DelayPlan<S> plan_of(const Layout& layout, const Delay<S>& delays) {
 
 template <class S>
 Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays, Workspace workspace) noexcept {
-  const cpu::Kernels<S>* const kernels = kernels_for<S>();
+  const cpu::IsaFunctions<S>* const kernels = kernels_for<S>();
   if (kernels == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
   if (empty(layout)) return Status::ok;
@@ -116,7 +116,7 @@ Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<
 template <class S>
 Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
                      Workspace workspace) noexcept {
-  const cpu::Kernels<S>* const kernels = kernels_for<S>();
+  const cpu::IsaFunctions<S>* const kernels = kernels_for<S>();
   if (kernels == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
   const bool with_sums = arrays.grad_steps != nullptr;

@@ -215,7 +215,7 @@ struct BackwardMemory {
   LaneArrays<V> parameters, carry, partial;
   LaneArrays<double> sums;
   LaneArrays<V> before, grad_initial;
-  V *h, *e_sum, *q_sum, *grad, *unwanted_terms, *zeros, *drive;
+  V *h, *e_sum, *q_sum, *grad, *unwanted_terms, *zeros, *surrogate_argument;
   Tiles<V> tiles;
   FirBackwardMemory<V> fir;
   RecurrentMemory<V> recurrent;
@@ -236,7 +236,7 @@ struct BackwardMemory {
         grad(carver.take<V>(block_lanes)),
         unwanted_terms(carver.take<V>(block_lanes)),
         zeros(carver.take<V>(block_lanes)),
-        drive(carver.take<V>(block_lanes)),
+        surrogate_argument(carver.take<V>(block_lanes)),
         tiles(carver, 6, rows, lanes),
         fir(carver, roles, lanes, segment, bptt),
         recurrent(carver, rows, lanes, true),

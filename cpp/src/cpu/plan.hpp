@@ -130,7 +130,7 @@ static inline std::int64_t words_of(const Rows& rows) {
 }
 
 template <class V>
-struct Kernels {
+struct IsaFunctions {
   void (*forward)(const ForwardPlan<V>&, std::int64_t row, int thread);
   void (*backward)(const BackwardPlan<V>&, std::int64_t row, int thread);
   void (*pack_spikes)(const WeightGradientPlan<V>&, std::int64_t step);
@@ -140,9 +140,9 @@ struct Kernels {
 };
 
 /// What an object file compiled for one instruction set exports.
-struct KernelTable {
-  Kernels<float> f32;
-  Kernels<double> f64;
+struct IsaTable {
+  IsaFunctions<float> f32;
+  IsaFunctions<double> f64;
 };
 
 }   // namespace exodus::cpu

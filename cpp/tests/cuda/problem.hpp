@@ -30,7 +30,7 @@ void choose_options(auto& neuron, Random& random) {
   for_each_option(neuron, [&]<class Option>(const char*, Option& option) {
     if constexpr (std::is_same_v<Option, Reset>) option = static_cast<Reset>(random.below(3));
     if constexpr (std::is_same_v<Option, ResetTiming>) option = static_cast<ResetTiming>(random.below(2));
-    if constexpr (std::is_same_v<Option, Kernel>) option = static_cast<Kernel>(random.below(2));
+    if constexpr (std::is_same_v<Option, FilterTiming>) option = static_cast<FilterTiming>(random.below(2));
     if constexpr (std::is_same_v<Option, std::int64_t>) option = random.below(3);   // spikes in a step
     if constexpr (std::is_same_v<Option, bool>) option = random.coin();
   });
