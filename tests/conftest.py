@@ -1,4 +1,4 @@
-"""Settings of the whole suite: what hypothesis draws; a thread count that tests restore; the CUDA shim."""
+"""Settings of the whole suite: how threads wait, what hypothesis draws; a thread count, the CUDA shim."""
 
 import importlib.util
 import os
@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Threads of torch (OpenMP) and of NumPy's BLAS that have nothing to do sleep at once, here and in processes
+# that tests start. Otherwise they wait in a loop, and with small arrays most of the suite's time goes there.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=40, **_COMMON)

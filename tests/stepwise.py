@@ -170,9 +170,9 @@ def _torch_decay(dt, tau):
 def felt(spikes, weights):
     """s W in the order that is the contract: over the neurons that fired, ascending, from 0."""
     total = np.zeros_like(spikes)
-    for j, row in enumerate(weights):
+    for j in np.flatnonzero(spikes.reshape(-1, len(weights)).any(0)):
         count = spikes[..., j, None]
-        total = np.where(count != 0, total + (count * row), total)
+        np.add(total, count * weights[j], out=total, where=count != 0)
     return total
 
 
@@ -213,6 +213,8 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, rec
     if recurrent is not None:  # a leaf per step, entry and weight
         entries = (*a.shape[:-1], *recurrent.shape)
         leaves["recurrent"] = _leaf(np.broadcast_to(recurrent, entries))
+    # Not v[n], whose gradient is as large as the leaf, at each step.
+    at_step = {k: v.unbind() for k, v in leaves.items()}
     p: dict[str, Any] = {}
     most = model.keywords.get("max_spikes", 1)
     most = torch.inf if most is None else most
@@ -224,7 +226,7 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, rec
     all_u, all_s = [], []
     numbers: list[dict[str, torch.Tensor]] = []
     for n, x in enumerate(a):
-        p.update(_recursion(model, {k: v[n] for k, v in leaves.items()}, _torch_decay))
+        p.update(_recursion(model, {k: v[n] for k, v in at_step.items()}, _torch_decay))
         numbers.append({k: v for k, v in p.items() if k.endswith((".a", ".w"))})
         for number in numbers[-1].values():
             number.retain_grad()

@@ -208,18 +208,28 @@ def test_values_on_the_device_are_those_of_the_layer_that_asks(on_gpu):
         assert torch.equal(layer(current), found)
 
 
+def remembered(cache):
+    """The references to what a cache remembers, by identity: those of equal neurons are equal."""
+    return {id(reference): reference for reference, _ in cache._known.values()}
+
+
 def test_nothing_is_remembered_of_a_neuron_that_is_gone(on_gpu):
+    caches = (_binding._known, _binding._bound, _device._constants)
     current = inputs("LIF", torch.float32)[0].detach()
     on_gpu()
-    before = [len(cache) for cache in (_binding._known, _binding._bound, _device._constants)]
-    for name in LAYERS:
-        layer = LAYERS[name]()
+    before = [remembered(cache) for cache in caches]  # of other tests' neurons, which go at any time
+    layers = [build() for build in LAYERS.values()]
+    for layer in layers:
         layer(current)
         ec.forward(layer.neuron, current)
-    assert len(_binding._bound) > before[1]
-    del layer
+    after = [remembered(cache) for cache in caches]
+    own = [{k: r for k, r in now.items() if k not in then} for now, then in zip(after, before, strict=True)]
+    assert all(own)
+    del layer, layers
     gc.collect()
-    assert [len(cache) for cache in (_binding._known, _binding._bound, _device._constants)] == before
+    for cache, references in zip(caches, own, strict=True):
+        assert not [r for r in references.values() if r() is not None]
+        assert not references.keys() & remembered(cache)
 
 
 def test_a_layer_that_was_not_moved(monkeypatch):

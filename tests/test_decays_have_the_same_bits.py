@@ -218,9 +218,14 @@ def test_no_setting_of_the_processor_changes_a_bit(setting, digest):
     assert found == digest
 
 
-@pytest.mark.parametrize("capability", ["default", "avx2"])
-def test_no_setting_of_torch_changes_a_bit(capability):
+@pytest.fixture(scope="module")
+def digest_with_torch():
     pytest.importorskip("torch")
-    plain = digest_under({}, "torch")
-    assert len(plain) == 64, plain
-    assert digest_under({"ATEN_CPU_CAPABILITY": capability}, "torch") == plain
+    found = digest_under({}, "torch")
+    assert len(found) == 64, found
+    return found
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_no_setting_of_torch_changes_a_bit(capability, digest_with_torch):
+    assert digest_under({"ATEN_CPU_CAPABILITY": capability}, "torch") == digest_with_torch

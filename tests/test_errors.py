@@ -361,6 +361,15 @@ def test_parameters_that_the_neuron_was_not_given(trace):
             ec.backward(trace, np.ones_like(CURRENT), parameters=names)
 
 
+def test_recurrent_is_a_parameter_where_there_are_weights(trace):
+    with raises(ValueError, "parameters", "['alpha', 'gain', 'threshold'], got 'recurrent'"):
+        ec.backward(trace, np.ones_like(CURRENT), parameters=("recurrent",))
+    recurrent = ec.forward(NEURON, CURRENT, recurrent=np.zeros((4, 4), np.float32))
+    for names in (("nonsense",), {"recurrent", "nonsense"}):
+        with raises(ValueError, "parameters", "'alpha'", "'threshold', 'recurrent'], got 'nonsense'"):
+            ec.backward(recurrent, np.ones_like(CURRENT), parameters=names)
+
+
 @pytest.mark.parametrize("name", ["grad_spikes", "grad_potential"])
 def test_gradient_of_another_shape_or_dtype(trace, name):
     given = {"grad_spikes": np.ones_like(CURRENT)}
@@ -505,6 +514,18 @@ def test_out_that_overlaps_an_input_with_gaps(trace):
     grads = ec.backward(trace, np.ones_like(CURRENT))
     with raises(ValueError, "out", "grad_spikes", "overlap"):
         ec.backward(trace, grads.current[::-1], out=grads)
+
+
+def test_out_that_overlaps_what_is_copied_for_the_kernels(trace):
+    # The copy makes the result right; what the user holds would be overwritten.
+    weights = trace.potential[:4, 0].T
+    with raises(ValueError, "out", "recurrent", "overlap"):
+        ec.forward(NEURON, CURRENT, recurrent=weights, out=trace)
+    grads = ec.backward(trace, np.ones_like(CURRENT))
+    for name in ("spikes", "potential", "current"):
+        backwards = dataclasses.replace(trace, **{name: grads.current[::-1]})
+        with raises(ValueError, "out", name, "overlap"):
+            ec.backward(backwards, np.ones_like(CURRENT), out=grads)
 
 
 def test_out_that_overlaps_the_state(trace):

@@ -26,22 +26,25 @@ cpu::Pass<V> forward_pass(const Layout& layout, const FirRole<V>* fir, const Rec
 }
 
 template <class N, class V = arithmetic_t<typename N::Storage>>
-cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent, const Wanted<N>& wanted) {
+cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent,
+                                   const RequestedGradients<N>& requested) {
   cpu::BackwardPass<V> pass{forward_pass<N>(layout, fir, recurrent)};
-  pass.sums = wanted.sums;
-  pass.reads_current = wanted.reads_current();
-  pass.weights_gradient = wanted.recurrent;
+  pass.sums = requested.sums;
+  pass.reads_current = requested.reads_current();
+  pass.weights_gradient = requested.recurrent;
   return pass;
 }
 
-/// Sets the wanted gradients to zero: sums over neurons are added to them.
+/// The gradients of parameters and taps: sums over neurons in the order of rows.
 template <class N, class V>
-void clear_gradients(const Wanted<N>& wanted, const Param<V>* parameters, const FirRole<V>* roles) {
-  const auto clear = [](double* grad, std::int64_t count) {
-    for (std::int64_t c = 0; grad != nullptr && c < count; ++c) grad[c] = 0;
-  };
-  for (int k = 0; k < Traits<N>::parameters; ++k) clear(wanted.grad[k], parameters[k].count);
-  for (int k = 0; k < Traits<N>::kernels; ++k) clear(wanted.taps[k], roles[k].taps.length * roles[k].taps.count);
+void sum_gradients(const N& neuron, const RequestedGradients<N>& requested, const BackwardCall<V>& call, const cpu::Rows& rows) {
+  for_each_reduction(neuron, requested, call, [&](const Reduction& reduction) {
+    for (std::int64_t k = 0; !reduction.adds && k < reduction.rows * reduction.count; ++k) reduction.out[k] = 0;
+    for (std::int64_t row = 0; row < reduction.rows; ++row) {
+      add_reduced(reduction.out + row * reduction.count, reduction.sums + row * rows.neurons, rows, reduction.count, reduction.repeat,
+                  reduction.sign);
+    }
+  });
 }
 
 }   // namespace
@@ -63,7 +66,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   const int threads = threads_with_slots(threads_for(layout, workspace.threads), slots.bytes, workspace.bytes - weights);
   plan.rows = partition(pass, slots, threads);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
-  plan.weights = copy_weights(plan.recurrent, false, static_cast<char*>(workspace.data));
+  plan.weights = copy_weights(plan.recurrent, false, static_cast<char*>(workspace.data), threads);
   plan.slots = static_cast<char*>(workspace.data) + weights;
   plan.slot_bytes = slots.bytes;
 
@@ -88,12 +91,12 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::Bac
   FirRole<V> roles[2];
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
-  const Wanted<N> wanted(neuron, arrays);
-  for (int k = 0; k < 2; ++k) roles[k].summed = wanted.taps[k] != nullptr;
+  const RequestedGradients<N> requested(neuron, arrays);
+  for (int k = 0; k < 2; ++k) roles[k].summed = requested.taps[k] != nullptr;
   // Whatever the method and the surrogate are: the most that any needs.
-  const bool may_rebuild = rebuilds<N>(Method::bptt, wanted, false, roles);
+  const bool may_rebuild = rebuilds<N>(Method::bptt, requested, false, roles);
   std::size_t bytes = 0;
-  cpu::BackwardPass<V> pass = backward_pass(layout, roles, arrays.recurrent, wanted);
+  cpu::BackwardPass<V> pass = backward_pass(layout, roles, arrays.recurrent, requested);
   for (const bool with_tapes : {false, may_rebuild}) {
     for (const bool bptt : {false, true}) {
       pass.with_tapes = with_tapes, pass.bptt = bptt;
@@ -113,15 +116,15 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   if (kernels == nullptr) return Status::unsupported;
   const FloatingPointMode mode;
   cpu::BackwardPlan<V> plan;
-  const Wanted<N> wanted(neuron, arrays);
-  if (const Status status = read(layout, neuron, method, surrogate, arrays, wanted, plan); status != Status::ok) return status;
+  const RequestedGradients<N> requested(neuron, arrays);
+  if (const Status status = read(layout, neuron, method, surrogate, arrays, requested, plan); status != Status::ok) return status;
   if (empty(layout)) {
-    clear_gradients(wanted, plan.parameters, plan.fir);
+    sum_gradients(neuron, requested, plan, {});
     clear_weights_gradient(arrays.grad_recurrent, plan.recurrent);
     return Status::ok;
   }
-  cpu::BackwardPass<V> pass = backward_pass(layout, plan.fir, plan.recurrent, wanted);
-  pass.with_tapes = rebuilds<N>(method, wanted, surrogate.values != nullptr, plan.fir);
+  cpu::BackwardPass<V> pass = backward_pass(layout, plan.fir, plan.recurrent, requested);
+  pass.with_tapes = rebuilds<N>(method, requested, surrogate.values != nullptr, plan.fir);
   pass.bptt = method == Method::bptt;
   const cpu::BackwardParts parts = parts_of(pass);
   const cpu::Slots slots = slots_of(pass);
@@ -133,13 +136,13 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   char* const memory = static_cast<char*>(workspace.data);
   plan.rows = partition<V>(pass, slots, threads);
   plan.stream = beyond_caches(layout, 3 * sizeof(V));
-  if (plan.current != nullptr) plan.weights = copy_weights(plan.recurrent, false, memory + parts.weights);
-  plan.transposed_weights = copy_weights(plan.recurrent, true, memory + parts.transposed_weights);
+  if (plan.current != nullptr) plan.weights = copy_weights(plan.recurrent, false, memory + parts.weights, threads);
+  plan.transposed_weights = copy_weights(plan.recurrent, true, memory + parts.transposed_weights, threads);
   plan.slots = memory + parts.slots;
   plan.slot_bytes = slots.bytes;
   double* next = reinterpret_cast<double*>(memory);
   for (int k = 0; k < T::parameters; ++k) {
-    if (wanted.summed[k]) plan.sums[k] = next, next += neurons;
+    if (requested.summed[k]) plan.sums[k] = next, next += neurons;
   }
   for (FirRole<V>& role : plan.fir) {
     if (role.summed) role.sums = reinterpret_cast<double*>(memory + parts.taps[&role - plan.fir]);
@@ -153,7 +156,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   auto task = [&](std::int64_t row, int thread) { kernels->backward(plan, row, thread); };
   cpu::parallel_for(plan.rows.count, threads, task);
 
-  if (wanted.recurrent) {
+  if (requested.recurrent) {
     clear_weights_gradient(arrays.grad_recurrent, plan.recurrent);
     cpu::WeightGradientPlan<V> after{layout, plan.rows};
     after.counts = plan.cap != V(1);
@@ -166,21 +169,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
     after.slot_bytes = plan.slot_bytes;
     sum_weights_gradient(*kernels, after, threads);
   }
-  clear_gradients(wanted, plan.parameters, plan.fir);
-  const auto reduce = [&](double* out, const double* sums, const Param<V>& p, int sign) { add_reduced(out, sums, plan.rows, p, sign); };
-  for (int k = 0; k < T::parameters; ++k) {
-    if (wanted.grad[k] != nullptr) reduce(wanted.grad[k], plan.sums[k], plan.parameters[k], +1);
-  }
-  for_each_tie(neuron, [&](const Tie& tie) {
-    if (wanted.grad[tie.target] == nullptr) return;
-    reduce(wanted.grad[tie.target], plan.sums[tie.source], plan.parameters[tie.target], tie.sign);
-  });
-  for (int k = 0; k < T::kernels; ++k) {
-    const Taps<V>& taps = plan.fir[k].taps;
-    for (std::int64_t tap = 0; wanted.taps[k] != nullptr && tap < taps.length; ++tap) {
-      reduce(wanted.taps[k] + tap * taps.count, plan.fir[k].sums + tap * neurons, Param<V>(taps.data, taps.count, taps.repeat), +1);
-    }
-  }
+  sum_gradients(neuron, requested, plan, plan.rows);
   return Status::ok;
 }
 

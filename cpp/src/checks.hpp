@@ -1,12 +1,12 @@
 /// @file
-/// From a model's named fields to a call: checks, and what a backward pass has to do for the gradients that are wanted.
+/// From a model's named fields to a call: checks, and what a backward pass has to do for the gradients that are requested.
 #pragma once
 
 #include <limits>
 #include <type_traits>
 
 #include "exodus/delay.hpp"
-#include "model.hpp"
+#include "gradient_plan.hpp"
 
 namespace exodus {
 
@@ -54,12 +54,6 @@ struct OptionCheck {
   void operator()(const char*, bool) {}
 };
 
-/// Copies the fields of an aggregate into a list.
-template <int Count, class Aggregate, class X>
-void to_list(const Aggregate& aggregate, X* list) {
-  for_each_field<Count>(aggregate, [list](const X& value, int k) { list[k] = value; });
-}
-
 template <class N, class V = arithmetic_t<typename N::Storage>>
 Status set_parameters(const N& neuron, Param<V>* parameters) {
   to_list<Traits<N>::parameters>(resolved(neuron), parameters);
@@ -80,51 +74,6 @@ V spike_cap(const N& neuron) {
   }
   return std::numeric_limits<V>::infinity();
 }
-
-/// Which parameters' terms a backward pass has to sum: those asked for, and those that a tie adds to them.
-template <class N>
-struct Wanted {
-  double* grad[Traits<N>::parameters];   ///< where the caller wants it
-  double* taps[2] = {};                  ///< likewise, of the kernels' taps
-  bool summed[Traits<N>::parameters];
-  bool tied_away[Traits<N>::parameters] = {};
-  int sums = 0;
-  bool recurrent;   ///< the gradient of recurrent weights
-
-  Wanted(const N& neuron, const typename N::Backward& arrays)
-      : recurrent(arrays.grad_recurrent != nullptr && arrays.recurrent.features > 0) {
-    to_list<Traits<N>::parameters>(arrays.grad, grad);
-    for (int k = 0; k < Traits<N>::parameters; ++k) summed[k] = grad[k] != nullptr;
-    for_each_tie(neuron, [this](const Tie& tie) {
-      tied_away[tie.source] = true;
-      if (grad[tie.target] != nullptr) summed[tie.source] = true;
-    });
-    for (const bool wanted : summed) sums += wanted ? 1 : 0;
-    if constexpr (Traits<N>::kernels > 0) to_list<Traits<N>::kernels>(arrays.grad_taps, taps);
-  }
-
-  bool reads_current() const {
-    for (int k = 0; k < Traits<N>::parameters; ++k) {
-      if (summed[k] && N::reads_current(k)) return true;
-    }
-    return taps[0] != nullptr;
-  }
-
-  /// A tied parameter has no gradient of its own, and a kernel has either taps or parameters.
-  template <class V>
-  bool possible(const FirRole<V>* roles) const {
-    for (int k = 0; k < Traits<N>::parameters; ++k) {
-      if (grad[k] != nullptr && tied_away[k]) return false;
-    }
-    for (int k = 0; k < Traits<N>::kernels; ++k) {
-      if (taps[k] != nullptr && roles[k].taps.length == 0) return false;
-      for (int own = 0; roles[k].taps.length > 0 && own < kernel_parameters; ++own) {
-        if (grad[kernel_parameters * k + own] != nullptr) return false;
-      }
-    }
-    return true;
-  }
-};
 
 /// Neurons that an engine may add to fill its rows.
 inline constexpr std::int64_t largest_padding = 4096;
@@ -169,18 +118,6 @@ void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
   }
 }
 
-/// Whether a backward pass has to rebuild states that the recorded potential does not tell; those of FIR kernels are inputs as they came.
-template <class N, class V>
-bool rebuilds(Method method, const Wanted<N>& wanted, bool surrogate_given, const FirRole<V>* roles) {
-  int hidden = Traits<N>::states - first_hidden<N>;
-  for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
-  if (hidden == 0) return false;
-  if constexpr (requires { N::fires_by_hidden; }) {
-    if (!surrogate_given) return true;
-  }
-  return method == Method::bptt || wanted.sums > 0;
-}
-
 /// Checks the neuron and lists what every call has, but for the current.
 template <class N, class State, class Element>
 Status read_neuron(const Layout& layout, const N& neuron, const State& initial, const Recurrence<typename Traits<N>::V>& recurrent,
@@ -215,27 +152,28 @@ Status read(const Layout& layout, const N& neuron, const typename N::Forward& ar
 
 template <class N, class Element>
 Status read(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
-            const typename N::Backward& arrays, const Wanted<N>& wanted, BackwardCall<typename Traits<N>::V, Element>& call) {
+            const typename N::Backward& arrays, const RequestedGradients<N>& requested,
+            BackwardCall<typename Traits<N>::V, Element>& call) {
   using T = Traits<N>;
   using Role = FirRole<typename T::V>;
   if (!valid(layout)) return Status::bad_layout;
   if (method < Method::exodus || method > Method::bptt || !(surrogate.values != nullptr || valid(surrogate.kind)))
     return Status::unsupported;
   if (const Status status = read_neuron(layout, neuron, arrays.initial, arrays.recurrent, call); status != Status::ok) return status;
-  if (!wanted.possible(call.fir)) return Status::unsupported;
+  if (!requested.possible(call.fir)) return Status::unsupported;
   const bool needed = !empty(layout);
-  if (needed && arrays.potential == nullptr && (N::fires || wanted.sums > 0)) return Status::null_pointer;
-  if (needed && arrays.current == nullptr && wanted.reads_current()) return Status::null_pointer;
+  if (needed && arrays.potential == nullptr && (N::fires || requested.sums > 0)) return Status::null_pointer;
+  if (needed && arrays.current == nullptr && requested.reads_current()) return Status::null_pointer;
   if (arrays.grad_recurrent != nullptr) {
     if (arrays.recurrent.weights == nullptr) return Status::unsupported;
     if (needed && (arrays.spikes == nullptr || arrays.grad_current == nullptr)) return Status::null_pointer;
   }
-  for (int k = 0; k < 2; ++k) call.fir[k].summed = wanted.taps[k] != nullptr;
+  for (int k = 0; k < 2; ++k) call.fir[k].summed = requested.taps[k] != nullptr;
   call.method = method;
   const auto& [a, b, c] = surrogate.shape;
   call.surrogate = {surrogate.kind, surrogate.scale, {a, b, c}, surrogate.values};
   call.potential = arrays.potential;
-  call.current = wanted.reads_current() ? arrays.current : nullptr;
+  call.current = requested.reads_current() ? arrays.current : nullptr;
   call.grad_spikes = N::fires ? arrays.grad_spikes : nullptr;
   call.grad_potential = arrays.grad_potential;
   call.grad_current = arrays.grad_current;

@@ -79,9 +79,9 @@ EXODUS_SCALAR CoupledState<V> recorded(const CoupledParameters<V>& p, V cap, con
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const CoupledParameters<V>& p, V cap, CoupledState<V>& state, V a) {
-  const V u = (((p.a00 * state.potential) + (p.a01 * state.second)) + (p.gain * a)) + (p.spike_weight * state.spikes);
-  state = recorded<Variant>(p, cap, state, u, a);
+EXODUS_SCALAR void step(const CoupledParameters<V>& p, V cap, CoupledState<V>& state, const StepInputs<V>& in) {
+  const V u = (((p.a00 * state.potential) + (p.a01 * state.second)) + (p.gain * in.current)) + (p.spike_weight * state.spikes);
+  state = recorded<Variant>(p, cap, state, u, in.current);
 }
 
 /// The terms of the parameters' gradients, from X0[n], X1[n] and h[n] S[n].
@@ -98,14 +98,14 @@ EXODUS_SCALAR CoupledParameters<V> coupled_terms(const Moment<V, CoupledState<V>
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledCarry<V>& carry,
-                        CoupledParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledCarry<V>& carry,
+                                    CoupledParameters<V>& terms) {
   const V S = M == Method::slayer ? at.e : at.e + p.spike_weight * carry.potential;
   const V fired = at.h * S;
   carry = {((at.q + fired) + p.a00 * carry.potential) + p.a10 * carry.second,
            (at.direct.second + p.a01 * carry.potential) + p.a11 * carry.second};
   terms = coupled_terms(at, carry.potential, carry.second, fired);
-  return p.gain * (carry.potential + carry.second);
+  return {p.gain * (carry.potential + carry.second)};
 }
 
 template <Method M, int Variant, class V>
@@ -116,13 +116,13 @@ EXODUS_SCALAR CoupledState<V> initial_gradient(const CoupledParameters<V>& p, co
 
 /// BPTT: every statement of step() in reverse.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledState<V>& carry,
-                        CoupledParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledState<V>& carry,
+                                    CoupledParameters<V>& terms) {
   const V fired = at.h * (at.e + carry.spikes);
   const V grad_u = (at.q + carry.potential) + fired, grad_v = at.direct.second + carry.second;
   terms = coupled_terms(at, grad_u, grad_v, fired);
   carry = {grad_u * p.a00 + grad_v * p.a10, grad_u * p.spike_weight, grad_u * p.a01 + grad_v * p.a11};
-  return p.gain * (grad_u + grad_v);
+  return {p.gain * (grad_u + grad_v)};
 }
 
 template <Method M, int Variant, class V>

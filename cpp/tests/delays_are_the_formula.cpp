@@ -141,8 +141,11 @@ TYPED_TEST(DelaysAreTheFormula, OnEveryLayout) {
 }
 
 TYPED_TEST(DelaysAreTheFormula, BeyondTheCachesAndForLongDelays) {
-  for (const auto& [layout, most] : {std::pair{Layout{1, 20, 150003}, std::int64_t{5}}, std::pair{Layout{33000, 80, 1}, std::int64_t{5}},
-                                     std::pair{Layout{1, 300, 70}, std::int64_t{2000}}, std::pair{Layout{2, 90, 70}, std::int64_t{1023}}}) {
+  constexpr std::pair<Layout, std::int64_t> cases[] = {
+      {{1, 20, 150003}, 5}, {{1, 35, 64000}, 70}, {{33000, 80, 1}, 5}, {{9000, 90, 3}, 20},
+      {{2, 1200000, 1}, 9}, {{1, 300, 70}, 2000}, {{2, 90, 70}, 1023},
+  };
+  for (const auto& [layout, most] : cases) {
     for (const Shape shape : {Shape::scalar, Shape::per_neuron}) {
       Problem<TypeParam> problem(layout, most, shape, 7);
       ASSERT_EQ(problem.forward(2), Status::ok);

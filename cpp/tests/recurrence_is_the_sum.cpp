@@ -100,10 +100,10 @@ class RecurrenceIsTheSum : public testing::Test {
     ASSERT_EQ(run_backward(layout, neuron, method, Surrogate<V>{}, back, threads), Status::ok);
     EXPECT_TRUE(spikes.zones_intact() && potential.zones_intact() && grad_current.zones_intact());
 
-    // Step by step. before[n] is the state before step n, felt[n] its current.
+    // Step by step. before[n] is the state before step n, driven[n] its total current.
     const Layout one{1, 1, count};
     std::vector<State> before{initial};
-    std::vector<std::vector<V>> felt;
+    std::vector<std::vector<V>> driven;
     bool any = false;
     for (std::int64_t n = 0; n < layout.time; ++n) {
       std::vector<V> a = step_of(layout, current.data(), n), s(a), u(a);
@@ -123,7 +123,7 @@ class RecurrenceIsTheSum : public testing::Test {
       ASSERT_EQ(std::memcmp(u.data(), step_of(layout, potential.data(), n).data(), u.size() * sizeof(V)), 0) << "step " << n;
       ASSERT_EQ(std::memcmp(s.data(), step_of(layout, spikes.data(), n).data(), s.size() * sizeof(V)), 0) << "step " << n;
       for (const V spike : s) any = any || spike != V(0);
-      felt.push_back(a), before.push_back(after);
+      driven.push_back(a), before.push_back(after);
     }
     EXPECT_TRUE(any);
     for (int k = 0; k < states; ++k) {
@@ -155,7 +155,7 @@ class RecurrenceIsTheSum : public testing::Test {
       State earlier = carried;
       std::vector<double> own(parameters);
       typename N::Backward step{.potential = u.data(),
-                                .current = felt[static_cast<std::size_t>(n)].data(),
+                                .current = driven[static_cast<std::size_t>(n)].data(),
                                 .grad_spikes = direct.data(),
                                 .grad_potential = on_u.data(),
                                 .grad_current = g.data()};
@@ -207,6 +207,7 @@ TYPED_TEST(RecurrenceIsTheSum, InEveryLayout) {
 TYPED_TEST(RecurrenceIsTheSum, OnSomeThreads) {
   this->check({{1, 40, 64 * 10}, 64, 1}, Method::exodus, 3);
   this->check({{20, 40, 30}, 30, 1}, Method::bptt, 4);
+  this->check({{1, 8, 2 * 1100}, 1100, 1}, Method::exodus, 3);   // threads share the copies of the weights, too
 }
 
 TEST(Recurrence, ImpossibleWeightsAreRefused) {

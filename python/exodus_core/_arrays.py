@@ -217,6 +217,8 @@ class BoundParameter:
 
     def gradient(self, flat: Array, arrangement: Arrangement) -> Array:
         """The kernels' gradient, `count` doubles, in the parameter's own shape."""
+        if self.values is None:
+            return flat.reshape(self.shape)
         backend = arrangement.backend
         shape = arrangement.neuron_shape if self._full else self._padded
         # A row, or of taps one for each.

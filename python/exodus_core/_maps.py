@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from ._backends import Array, decay, ieee, in_double
 from ._values import Number, plain
 
@@ -138,8 +136,8 @@ class Chain(Map):
         return cls(tuple(name for part in first for name in part.own), last.kernel, first, last)
 
     def _split(self, own: Sequence[Number]) -> list[Sequence[Number]]:
-        ends = np.cumsum([len(part.own) for part in self.first])
-        return [own[end - len(part.own) : end] for part, end in zip(self.first, ends, strict=True)]
+        rest = iter(own)
+        return [[next(rest) for _ in part.own] for part in self.first]
 
     def _between(self, own: Sequence[Number]) -> list[Number]:
         parts = zip(self.first, self._split(own), strict=True)

@@ -113,10 +113,13 @@ def _state_arrays(
 
 def _empty_state(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Any:
     """A state, or its gradient, for the kernels to fill."""
-    leading = neuron._history()
-    return neuron._state(
-        *(arrangement.empty_neurons(arithmetic, leading.get(field, ())) for field in neuron._state._fields)
-    )
+    empty, leading = arrangement.empty_neurons, neuron._history()
+    return neuron._state(*[empty(arithmetic, leading.get(field, ())) for field in neuron._state._fields])
+
+
+def _over_time(name: str, array: Any, arrangement: Arrangement, type_name: str) -> Array:
+    """An array over time, checked, as the kernels take it."""
+    return arrangement.place(require(name, array, arrangement.shape, arrangement, type_name))
 
 
 def _check_out(name: str, array: Any, type_name: str, arrangement: Arrangement) -> None:
@@ -142,12 +145,15 @@ def _check_out(name: str, array: Any, type_name: str, arrangement: Arrangement) 
 
 def _check_apart(backend: Any, results: dict[str, Array | None], others: dict[str, Array | None]) -> None:
     """Raise if a result shares memory with another array."""
-    named = [(name, array) for name, array in results.items() if array is not None]
+    overlap = backend.overlap
     against = [(name, array) for name, array in others.items() if array is not None]
-    for k, (name, result) in enumerate(named):
-        for other_name, other in named[:k] + against:
-            if backend.overlap(result, other):
+    for name, result in results.items():
+        if result is None:
+            continue
+        for other_name, other in against:
+            if overlap(result, other):
                 raise ValueError(f"{name} must not overlap {other_name}, got arrays that share memory")
+        against.append((name, result))
 
 
 def _named(prefix: str, fields: tuple[str, ...], arrays: Any) -> dict[str, Array | None]:
@@ -236,8 +242,9 @@ def run_forward(
     arithmetic = ARITHMETIC[type_name]
     binding = bind(neuron, arrangement, type_name, arithmetic, learnt, origin)
     fields = neuron._state._fields
+    weights = recurrent
     if recurrent is not None:
-        recurrent = _recurrent_weights("recurrent", recurrent, neuron, arrangement, arithmetic)
+        weights = _recurrent_weights("recurrent", recurrent, neuron, arrangement, arithmetic)
     initial = None
     if state is not None:
         fields_given = _state_arrays("state", state, neuron, arrangement, arithmetic, optional=False)
@@ -268,7 +275,7 @@ def run_forward(
         binding.arguments(),
         binding.options,
         handle(current),
-        None if recurrent is None else (handle(recurrent), *arrangement.features),
+        None if weights is None else (handle(weights), *arrangement.features),
         tuple(map(handle, initial or ())),
         handle(spikes),
         handle(potential),
@@ -278,7 +285,7 @@ def run_forward(
     backend.finish(current)
     axis = arrangement.time_axis
     trace = Trace(
-        spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name, recurrent
+        spikes, potential, final, neuron, current, initial, axis, arrangement, binding, type_name, weights
     )
     if out is None:
         return trace
@@ -323,17 +330,14 @@ def _recorded(trace: Any, *, reads_spikes: bool = False) -> Trace:
         _require_equal(trace, binding)
     arithmetic = ARITHMETIC[type_name]
 
-    def placed(name: str, array: Any, type_name: str) -> Array:
-        return arrangement.place(require(f"trace.{name}", array, arrangement.shape, arrangement, type_name))
-
+    potential, current, spikes, recurrent = trace.potential, trace.current, trace.spikes, trace.recurrent
     # Of a neuron that does not fire, front ends may have done without it.
-    missing = trace.potential is None and not neuron._fires
-    potential = None if missing else placed("potential", trace.potential, arithmetic)
-    current: Any = None if trace.current is None else placed("current", trace.current, type_name)
-    spikes = trace.spikes
+    if potential is not None or neuron._fires:
+        potential = _over_time("trace.potential", potential, arrangement, arithmetic)
+    if current is not None:
+        current = _over_time("trace.current", current, arrangement, type_name)
     if reads_spikes:
-        spikes = placed("spikes", spikes, type_name) if neuron._fires else None
-    recurrent = trace.recurrent
+        spikes = _over_time("trace.spikes", spikes, arrangement, type_name) if neuron._fires else None
     if recurrent is not None:
         recurrent = _recurrent_weights("trace.recurrent", recurrent, neuron, arrangement, arithmetic)
     initial = trace.initial_state
@@ -451,8 +455,13 @@ def _signature(function: Any) -> inspect.Signature | None:
         return None
 
 
-def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> tuple[frozenset[str], Collection[str]]:
-    """The parameters whose gradients are wanted, and the kernel's names behind them."""
+def _wanted_names(
+    neuron: Neuron, parameters: Iterable[str] | None, beside: tuple[str, ...] = ()
+) -> tuple[frozenset[str], Collection[str]]:
+    """The parameters whose gradients are wanted, and the kernel's names behind them.
+
+    `beside` are those that may be wanted, too, but are not the neuron's.
+    """
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
     if parameters is None:
@@ -463,7 +472,7 @@ def _wanted_names(neuron: Neuron, parameters: Iterable[str] | None) -> tuple[fro
     names = neuron._names()
     if not wanted.issubset(names):
         listed = ", ".join(sorted(map(repr, wanted.difference(names))))
-        raise ValueError(f"parameters must be among {names}, got {listed}")
+        raise ValueError(f"parameters must be among {[*names, *beside]}, got {listed}")
     return wanted, neuron._wanted(set(wanted))
 
 
@@ -544,8 +553,8 @@ def run_backward(
     reads_spikes = wants_recurrent or (out is not None and has_spikes)
     given_trace, trace = trace, _recorded(trace, reads_spikes=reads_spikes)
     neuron, arrangement, type_name, bound, _ = trace._parameters
-    backend, shape, arithmetic = arrangement.backend, arrangement.shape, ARITHMETIC[type_name]
-    wanted, own = _wanted_names(neuron, parameters)
+    backend, arithmetic = arrangement.backend, ARITHMETIC[type_name]
+    wanted, own = _wanted_names(neuron, parameters, () if trace.recurrent is None else ("recurrent",))
     if trace.potential is None and neuron._reads_recording(wanted):
         raise TypeError("trace.potential must be an array, which a parameter's gradient needs, got None")
     if trace.current is None and neuron._reads_current(wanted):
@@ -554,19 +563,15 @@ def run_backward(
         raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
     if grad_spikes is None and grad_potential is None and grad_state is None:
         raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
-    given = {"grad_spikes": grad_spikes, "grad_potential": grad_potential}
-    types = {"grad_spikes": type_name, "grad_potential": arithmetic}
-    placed = {
-        name: None
-        if array is None
-        else arrangement.place(require(name, array, shape, arrangement, types[name]))
-        for name, array in given.items()
-    }
-    fields = neuron._state._fields
-    final: tuple[Array | None, ...] | None = None
+    given_spikes, given_potential = grad_spikes, grad_potential
+    if grad_spikes is not None:
+        grad_spikes = _over_time("grad_spikes", grad_spikes, arrangement, type_name)
+    if grad_potential is not None:
+        grad_potential = _over_time("grad_potential", grad_potential, arrangement, arithmetic)
+    final: list[Array | None] = []
     if grad_state is not None:
         checked = _state_arrays("grad_state", grad_state, neuron, arrangement, arithmetic, optional=True)
-        final = tuple(None if g is None else arrangement.place_neurons(g) for g in checked)
+        final = [None if g is None else arrangement.place_neurons(g) for g in checked]
 
     if out is None:
         grad_current = arrangement.empty(type_name)
@@ -575,14 +580,17 @@ def run_backward(
             raise TypeError(f"out must be a Gradients, got {type(out).__name__}")
         grad_current = out.current
         _check_out("current", grad_current, type_name, arrangement)
-        others = given | {
+        fields = neuron._state._fields
+        others = {
+            "grad_spikes": given_spikes,
+            "grad_potential": given_potential,
             "current": given_trace.current,
-            "trace.spikes": trace.spikes,
+            "trace.spikes": given_trace.spikes if neuron._fires else None,
             "trace.potential": given_trace.potential,
             "trace.recurrent": given_trace.recurrent,
+            **_named("trace.initial_state", fields, given_trace.initial_state),
+            **_named("grad_state", fields, grad_state),
         }
-        others |= _named("trace.initial_state", fields, given_trace.initial_state)
-        others |= _named("grad_state", fields, grad_state)
         _check_apart(backend, {"out.current": grad_current}, others)
 
     h = None
@@ -592,10 +600,7 @@ def run_backward(
     if bend is None:  # a callable for a neuron that does not fire
         bend = SingleExponential()._argument
     grad_initial = _empty_state(neuron, arrangement, arithmetic)
-    names, _, taps = _core.models[neuron._model]
-    sums = {
-        name: backend.empty((bound[name].count,), (0,), "float64") for name in names + taps if name in own
-    }
+    sums = {name: backend.empty((bound[name].count,), (0,), "float64") for name in own}
     weights = trace.recurrent
     grad_weights = backend.empty(weights.shape, (0, 1), "float64") if wants_recurrent else None
     handle = backend.handle
@@ -612,13 +617,12 @@ def run_backward(
         None if weights is None else (handle(weights), *arrangement.features),
         handle(trace.spikes if wants_recurrent else None),
         tuple(map(handle, trace.initial_state or ())),
-        handle(placed["grad_spikes"]),
-        handle(placed["grad_potential"]),
-        tuple(map(handle, final or ())),
+        handle(grad_spikes),
+        handle(grad_potential),
+        tuple(map(handle, final)),
         handle(grad_current),
         tuple(map(handle, grad_initial)),
-        tuple(handle(sums.get(name)) for name in names),
-        tuple(handle(sums.get(name)) for name in taps),
+        *_sum_arguments(neuron, sums, handle),
         handle(grad_weights),
         backend.where(grad_current, threads),
     )
@@ -630,6 +634,14 @@ def run_backward(
         return Gradients(grad_current, grad_initial, grads, grad_weights)
     out.state, out.parameters, out.recurrent = grad_initial, grads, grad_weights
     return out
+
+
+def _sum_arguments(neuron: Neuron, sums: dict[str, Array], handle: Any) -> tuple[tuple[Any, ...], ...]:
+    """The kernels' sums in their order: of parameters, and of kernels with taps."""
+    if not sums:
+        return (), ()
+    parameters, _, taps = _core.models[neuron._model]
+    return tuple([handle(sums.get(k)) for k in parameters]), tuple([handle(sums.get(k)) for k in taps])
 
 
 def _parameter_gradients(trace: Trace, sums: dict[str, Array], wanted: frozenset[str]) -> dict[str, Any]:

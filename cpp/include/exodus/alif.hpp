@@ -107,13 +107,14 @@ EXODUS_SCALAR AlifState<V> recorded(const AlifParameters<V>& p, V cap, const Ali
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const AlifParameters<V>& p, V cap, AlifState<V>& state, V a) {
-  const V u = ((p.alpha * state.potential) + (p.gain * a)) - (p.threshold * state.spikes);
-  state = recorded<Variant>(p, cap, state, u < p.v_min ? p.v_min : u, a);
+EXODUS_SCALAR void step(const AlifParameters<V>& p, V cap, AlifState<V>& state, const StepInputs<V>& in) {
+  const V u = ((p.alpha * state.potential) + (p.gain * in.current)) - (p.threshold * state.spikes);
+  state = recorded<Variant>(p, cap, state, u < p.v_min ? p.v_min : u, in.current);
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifCarry<V>& carry, AlifParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifCarry<V>& carry,
+                                    AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
   const V S = M == Method::slayer ? at.e : multiply_add(p.adapt_scale, carry.g, multiply_add(-p.threshold, carry.d, at.e));
   const V fired = at.h * S;
@@ -128,7 +129,7 @@ EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>
   terms.gain = d * at.a;
   terms.v_min = clipped ? w : V(0);
   carry = {d, g};
-  return p.gain * d;
+  return {p.gain * d};
 }
 
 /// dL/d(initial state) from the carry after step 0.
@@ -140,7 +141,8 @@ EXODUS_SCALAR AlifState<V> initial_gradient(const AlifParameters<V>& p, const Al
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifState<V>& carry, AlifParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifState<V>& carry,
+                                    AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
 
   const V grad_fire = at.h * (at.e + carry.spikes);   // s = f(u - b - threshold)
@@ -160,7 +162,7 @@ EXODUS_SCALAR V adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>
   terms.adapt_scale = grad_b * before.spikes;
 
   carry = {grad_v * p.alpha, grad_b * p.adapt_scale - grad_v * p.threshold, grad_b * p.alpha_adapt};
-  return grad_v * p.gain;
+  return {grad_v * p.gain};
 }
 
 template <Method M, int Variant, class V>

@@ -103,10 +103,10 @@ EXODUS_SCALAR V synaptic(const CubaLifParameters<V>& p, V before, V a) {
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const CubaLifParameters<V>& p, V cap, CubaLifState<V>& state, V a) {
-  state.current = synaptic(p, state.current, a);
+EXODUS_SCALAR void step(const CubaLifParameters<V>& p, V cap, CubaLifState<V>& state, const StepInputs<V>& in) {
+  state.current = synaptic(p, state.current, in.current);
   LifState<V> lif = membrane(state);
-  step<Variant>(membrane(p), cap, lif, state.current);
+  step<Variant>(membrane(p), cap, lif, {state.current});
   state.potential = lif.potential;
   state.spikes = lif.spikes;
 }
@@ -130,14 +130,14 @@ EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, con
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifCarry<V>& carry,
-                        CubaLifParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifCarry<V>& carry,
+                                    CubaLifParameters<V>& terms) {
   LifCarry<V> lif{carry.d};
   LifParameters<V> lif_terms;
-  carry.d = adjoint<M, Variant>(membrane(p), membrane(at), lif, lif_terms);
+  carry.d = adjoint<M, Variant>(membrane(p), membrane(at), lif, lif_terms).current;
   carry.p = multiply_add(p.alpha_syn, carry.p, carry.d + at.direct.current);
   terms = with_synapse(lif_terms, at, carry.p);
-  return p.gain * carry.p;
+  return {p.gain * carry.p};
 }
 
 template <Method M, int Variant, class V>
@@ -149,15 +149,15 @@ EXODUS_SCALAR CubaLifState<V> initial_gradient(const CubaLifParameters<V>& p, co
 
 /// BPTT: every statement of step() in reverse.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifState<V>& carry,
-                        CubaLifParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifState<V>& carry,
+                                    CubaLifParameters<V>& terms) {
   LifState<V> lif{carry.potential, carry.spikes};
   LifParameters<V> lif_terms;
-  const V through_membrane = adjoint<M, Variant>(membrane(p), membrane(at), lif, lif_terms);
+  const V through_membrane = adjoint<M, Variant>(membrane(p), membrane(at), lif, lif_terms).current;
   const V grad_current = (at.direct.current + carry.current) + through_membrane;   // i = alpha_syn i' + gain a
   carry = {lif.potential, lif.spikes, p.alpha_syn * grad_current};
   terms = with_synapse(lif_terms, at, grad_current);
-  return p.gain * grad_current;
+  return {p.gain * grad_current};
 }
 
 template <Method M, int Variant, class V>

@@ -76,8 +76,8 @@ static inline void for_each_tie(const ExpLeak<S>& neuron, F&& tie) {
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const ExpLeakParameters<V>& p, V /*cap*/, ExpLeakState<V>& state, V a) {
-  state.potential = (p.alpha * state.potential) + (p.gain * a);
+EXODUS_SCALAR void step(const ExpLeakParameters<V>& p, V /*cap*/, ExpLeakState<V>& state, const StepInputs<V>& in) {
+  state.potential = (p.alpha * state.potential) + (p.gain * in.current);
 }
 
 template <int Variant, class V>
@@ -86,12 +86,12 @@ EXODUS_SCALAR ExpLeakState<V> recorded(const ExpLeakParameters<V>&, V /*cap*/, c
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const ExpLeakParameters<V>& p, const Moment<V, ExpLeakState<V>>& at, ExpLeakCarry<V>& carry,
-                        ExpLeakParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const ExpLeakParameters<V>& p, const Moment<V, ExpLeakState<V>>& at, ExpLeakCarry<V>& carry,
+                                    ExpLeakParameters<V>& terms) {
   const V d = multiply_add(p.alpha, carry.d, at.q);
   terms = {d * at.before.potential, d * at.a};
   carry.d = d;
-  return p.gain * d;
+  return {p.gain * d};
 }
 
 template <Method M, int Variant, class V>

@@ -15,10 +15,12 @@
 ///
 ///     out[n] = sum_{k<K} tap[k] in[n-k],   dL/din[n] = sum_{k<K} tap[k] g[n+k],   dL/dtap[k] = sum_n g[n] in[n-k]
 ///
-/// out sums from the newest input to the oldest, starting at 0; of spikes from the oldest to the newest, since each adds to what comes. The
-/// engines sum what goes into or out of such a kernel (fir.hpp); the recursion is then the identity, a = b = 0 and w = 1. The state's array
-/// x holds K-1 earlier inputs of each neuron, x[k * neurons + j], newest first: of the current those of steps n-k, of the spikes, whose
-/// last are a field of their own, those of steps n-1-k. y is unused.
+/// out sums from the newest input to the oldest, starting at 0; of spikes from the oldest to the newest, since each adds to what comes. An
+/// operator outside the neuron applies the taps: it gives the step out[n], as the current or as the feedback, and takes g[n], the gradient
+/// of either. The state's array x holds K-1 earlier inputs of each neuron, x[k * neurons + j], newest first: of the current those of steps
+/// n-k, of the spikes, whose last are a field of their own, those of steps n-1-k. y is unused.
+///
+/// The outputs of a neuron's kernels add up to its potential, so that g[n] = dL/du[n] is the same for all of them.
 #pragma once
 
 #include "neuron.hpp"
@@ -29,6 +31,10 @@ namespace exodus {
 /// Whether y takes the x of its own step or of the step before.
 enum class Kernel { prompt, late };
 
+/// How a kernel is evaluated: by one of the recursions, in the neuron, or with taps, outside it. With taps it has no states in the neuron.
+enum class KernelForm { prompt, late, taps };
+inline constexpr int kernel_forms = 3;
+
 template <class X>
 struct KernelParameters {
   X a{}, b{}, scale{};
@@ -38,17 +44,16 @@ struct KernelParameters {
 /// carries backward, they are the hidden ones; both in the order of its struct of kernels, the kernel of the current first.
 inline constexpr int kernel_parameters = 3, kernel_states = 2;
 
-/// A kernel's parameters with defaults; with taps, those of the identity.
+/// A kernel's parameters with defaults; with taps they count for nothing.
 template <class V>
 static inline KernelParameters<Param<V>> resolved(const KernelParameters<Param<V>>& kernel, const Taps<V>& taps, V scale) {
   if (taps.length > 0) return {Param<V>(0), Param<V>(0), Param<V>(1)};
   return {given(kernel.a, Param<V>(0)), given(kernel.b, Param<V>(0)), given(kernel.scale, Param<V>(scale))};
 }
 
-/// The kind of a kernel's recursion; with taps, of the identity.
 template <class V>
-static inline int kind_of(Kernel kind, const Taps<V>& taps) {
-  return static_cast<int>(taps.length > 0 ? Kernel::prompt : kind);
+static inline KernelForm form_of(Kernel kernel, const Taps<V>& taps) {
+  return taps.length > 0 ? KernelForm::taps : static_cast<KernelForm>(kernel);
 }
 
 /// x[n] and y[n], or for the correlation X[n] and Y[n].
@@ -57,48 +62,63 @@ struct KernelState {
   X x{}, y{};
 };
 
-template <Kernel K, class V>
+template <KernelForm F, class V>
 EXODUS_SCALAR KernelState<V> advance(const KernelParameters<V>& p, const KernelState<V>& state, V in) {
+  if constexpr (F == KernelForm::taps) return {};
   const V x = (p.a * state.x) + in;
-  return {x, (p.b * state.y) + (K == Kernel::late ? state.x : x)};
+  return {x, (p.b * state.y) + (F == KernelForm::late ? state.x : x)};
 }
 
-template <class V>
-EXODUS_SCALAR V output(const KernelParameters<V>& p, const KernelState<V>& state) {
-  return p.scale * state.y;
+/// out[n] from the state after the step; with taps it is what came from outside.
+template <KernelForm F, class V>
+EXODUS_SCALAR V output(const KernelParameters<V>& p, const KernelState<V>& state, V outside) {
+  return F == KernelForm::taps ? outside : p.scale * state.y;
 }
 
 /// X[n] and Y[n] from those at n+1; `direct` is dL/d(state after step n).
-template <Kernel K, class V>
+template <KernelForm F, class V>
 EXODUS_SCALAR KernelState<V> correlate(const KernelParameters<V>& p, const KernelState<V>& later, V g, const KernelState<V>& direct) {
+  if constexpr (F == KernelForm::taps) return {};
   const V y = multiply_add(p.scale, g, multiply_add(p.b, later.y, direct.y));
-  return {multiply_add(p.a, later.x, (K == Kernel::late ? later.y : y) + direct.x), y};
+  return {multiply_add(p.a, later.x, (F == KernelForm::late ? later.y : y) + direct.x), y};
+}
+
+/// The gradient of what a step gives the kernel, from the correlation at that step: of its input, or with taps of its output.
+template <KernelForm F, class V>
+EXODUS_SCALAR V input_gradient(const KernelState<V>& at, V g) {
+  return F == KernelForm::taps ? g : at.x;
 }
 
 /// The terms of step n in the parameters' gradients, from X[n] and Y[n].
-template <Kernel K, class V>
+template <KernelForm F, class V>
 EXODUS_SCALAR KernelParameters<V> kernel_terms(const KernelParameters<V>& p, const KernelState<V>& before, V in, V g,
                                                const KernelState<V>& at) {
-  return {at.x * before.x, at.y * before.y, g * advance<K>(p, before, in).y};
+  if constexpr (F == KernelForm::taps) return {};
+  return {at.x * before.x, at.y * before.y, g * advance<F>(p, before, in).y};
 }
 
 /// dL/d(state before step 0) from X[0] and Y[0].
-template <Kernel K, class V>
+template <KernelForm F, class V>
 EXODUS_SCALAR KernelState<V> before_first(const KernelParameters<V>& p, const KernelState<V>& at) {
-  return {K == Kernel::late ? multiply_add(p.a, at.x, at.y) : p.a * at.x, p.b * at.y};
+  if constexpr (F == KernelForm::taps) return {};
+  return {F == KernelForm::late ? multiply_add(p.a, at.x, at.y) : p.a * at.x, p.b * at.y};
 }
 
 /// BPTT: every statement of advance() and output() in reverse. The carry is dL/d(state after step n) on entry and dL/d(state before it) on
-/// return; sets the terms, returns dL/din[n].
-template <Kernel K, class V>
+/// return; sets the terms, returns dL/din[n] (with taps, dL/dout[n]).
+template <KernelForm F, class V>
 EXODUS_SCALAR V reverse(const KernelParameters<V>& p, const KernelState<V>& before, V in, V g, KernelState<V>& carry,
                         KernelParameters<V>& terms) {
-  terms.scale = g * advance<K>(p, before, in).y;   // out = scale y
+  if constexpr (F == KernelForm::taps) {
+    terms = {}, carry = {};
+    return g;
+  }
+  terms.scale = g * advance<F>(p, before, in).y;   // out = scale y
   const V grad_y = carry.y + p.scale * g;
   terms.b = grad_y * before.y;   // y = b y' + x, or + x'
-  const V grad_x = K == Kernel::late ? carry.x : carry.x + grad_y;
+  const V grad_x = F == KernelForm::late ? carry.x : carry.x + grad_y;
   terms.a = grad_x * before.x;   // x = a x' + in
-  carry = {K == Kernel::late ? p.a * grad_x + grad_y : p.a * grad_x, p.b * grad_y};
+  carry = {F == KernelForm::late ? p.a * grad_x + grad_y : p.a * grad_x, p.b * grad_y};
   return grad_x;
 }
 

@@ -39,12 +39,16 @@ struct KernelFilter : KernelParameters<Param<arithmetic_t<S>>> {
   FilterKernels<Taps<arithmetic_t<S>>> taps{};   ///< given, the kernel is FIR; its kind and parameters are ignored
 
   static constexpr bool fires = false;
-  static constexpr int variants = 2;   ///< the kernel's kind
-  static constexpr int adjoint_variants = 2;
+  static constexpr int variants = kernel_forms;   ///< the kernel's form
+  static constexpr int adjoint_variants = kernel_forms;
   static constexpr int threshold_index = 0;   // no surrogate reads it
   static constexpr int gain_index = -1;       ///< nothing multiplies the current
   template <Method M>
   static constexpr bool carries_gradient = true;
+  template <int Variant>
+  static constexpr KernelForm kernel_form(int /*kernel*/) {
+    return static_cast<KernelForm>(Variant);
+  }
   static constexpr bool reads_current(int) { return true; }
   static constexpr const char* parameter_names[] = {"a", "b", "scale"};
   static constexpr const char* taps_names[] = {"taps"};
@@ -58,7 +62,7 @@ static inline void for_each_option(KernelFilter<S>& filter, F&& field) {
 
 template <class S>
 static inline int variant_of(const KernelFilter<S>& filter) {
-  return kind_of(filter.kernel, filter.taps.kernel);
+  return static_cast<int>(form_of(filter.kernel, filter.taps.kernel));
 }
 
 template <class S>
@@ -71,29 +75,29 @@ static inline void for_each_tie(const KernelFilter<S>&, F&&) {}
 
 template <int Variant, class V>
 EXODUS_SCALAR KernelFilterState<V> recorded(const KernelParameters<V>& p, V /*cap*/, const KernelFilterState<V>& before, V u, V a) {
-  const KernelState<V> state = advance<static_cast<Kernel>(Variant)>(p, KernelState<V>{before.x, before.y}, a);
+  const KernelState<V> state = advance<static_cast<KernelForm>(Variant)>(p, KernelState<V>{before.x, before.y}, a);
   return {u, state.x, state.y};
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const KernelParameters<V>& p, V cap, KernelFilterState<V>& state, V a) {
-  state = recorded<Variant>(p, cap, state, V(0), a);
-  state.potential = output(p, KernelState<V>{state.x, state.y});
+EXODUS_SCALAR void step(const KernelParameters<V>& p, V cap, KernelFilterState<V>& state, const StepInputs<V>& in) {
+  state = recorded<Variant>(p, cap, state, V(0), in.current);
+  state.potential = output<static_cast<KernelForm>(Variant)>(p, KernelState<V>{state.x, state.y}, in.current);
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const KernelParameters<V>& p, const Moment<V, KernelFilterState<V>>& at, KernelState<V>& carry,
-                        KernelParameters<V>& terms) {
-  constexpr Kernel kind = static_cast<Kernel>(Variant);
-  carry = correlate<kind>(p, carry, at.q, KernelState<V>{at.direct.x, at.direct.y});
-  terms = kernel_terms<kind>(p, KernelState<V>{at.before.x, at.before.y}, at.a, at.q, carry);
-  return carry.x;
+EXODUS_SCALAR StepInputs<V> adjoint(const KernelParameters<V>& p, const Moment<V, KernelFilterState<V>>& at, KernelState<V>& carry,
+                                    KernelParameters<V>& terms) {
+  constexpr KernelForm form = static_cast<KernelForm>(Variant);
+  carry = correlate<form>(p, carry, at.q, KernelState<V>{at.direct.x, at.direct.y});
+  terms = kernel_terms<form>(p, KernelState<V>{at.before.x, at.before.y}, at.a, at.q, carry);
+  return {input_gradient<form>(carry, at.q)};
 }
 
 template <Method M, int Variant, class V>
 EXODUS_SCALAR KernelFilterState<V> initial_gradient(const KernelParameters<V>& p, const KernelFilterState<V>&,
                                                     const KernelState<V>& carry) {
-  const KernelState<V> before = before_first<static_cast<Kernel>(Variant)>(p, carry);
+  const KernelState<V> before = before_first<static_cast<KernelForm>(Variant)>(p, carry);
   return {V(0), before.x, before.y};
 }
 

@@ -138,9 +138,9 @@ static inline void for_each_tie(const Lif<S>& neuron, F&& tie) {
 
 /// One step, in the order of operations that the interface promises. `cap` bounds the spikes of a step.
 template <int Variant, class V>
-EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, V a) {
+EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, const StepInputs<V>& in) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
-  const V x = p.gain * a;
+  const V x = p.gain * in.current;
   V u;
   if constexpr (reset == LifReset::after_decay) {
     u = ((p.alpha * state.potential) + x) - (p.reset_amount * state.spikes);
@@ -201,7 +201,8 @@ EXODUS_SCALAR V leak(const LifParameters<V>& p, bool fired) {
 
 /// One step of the backward pass: takes the carry from step n+1 to step n, sets the terms of the parameters' gradients, returns dL/da[n].
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, LifCarry<V>& carry, LifParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, LifCarry<V>& carry,
+                                    LifParameters<V>& terms) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
   const V decay = leak<reset>(p, at.u >= p.threshold);
   V S, w;
@@ -219,7 +220,7 @@ EXODUS_SCALAR V adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>&
   const V d = at.u == p.v_min ? V(0) : w;
   terms = gradient_terms<reset>(p, at, S, w, d);
   carry.d = d;
-  return p.gain * d;
+  return {p.gain * d};
 }
 
 /// dL/d(initial state) from the carry after step 0.
@@ -232,7 +233,8 @@ EXODUS_SCALAR LifState<V> initial_gradient(const LifParameters<V>& p, const LifS
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, LifState<V>& carry, LifParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, LifState<V>& carry,
+                                    LifParameters<V>& terms) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
   const LifState<V>& before = at.before;
   terms = {};
@@ -266,7 +268,7 @@ EXODUS_SCALAR V adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>&
   }
 
   terms.gain = grad_v * at.a;   // x = gain a
-  return grad_v * p.gain;
+  return {grad_v * p.gain};
 }
 
 template <Method M, int Variant, class V>

@@ -25,6 +25,18 @@ EXODUS_SCALAR V fire(V u, V threshold, V cap) {
 template <class N>
 inline constexpr int first_hidden = N::fires ? 2 : 1;
 
+/// What a step takes from outside the neuron. An adjoint returns the gradient of each.
+template <class V, bool Feedback = false>
+struct StepInputs {
+  V current{};   ///< a[n]
+};
+/// Of a neuron whose earlier spikes also reach its potential through an operator outside it (the taps of a kernel).
+template <class V>
+struct StepInputs<V, true> {
+  V current{};
+  V feedback{};   ///< what they add to the potential of this step
+};
+
 /// What a backward pass knows of step n.
 template <class V, class State>
 struct Moment {

@@ -25,7 +25,7 @@ struct SrmParameters {
   X epsilon_a{}, epsilon_b{}, epsilon_scale{}, nu_a{}, nu_b{}, nu_scale{}, threshold{};
 };
 
-/// `spikes` are felt by nu at the next step.
+/// nu takes `spikes` at the next step.
 template <class X>
 struct SrmState {
   X potential{}, spikes{}, epsilon_x{}, epsilon_y{}, nu_x{}, nu_y{};
@@ -43,13 +43,14 @@ struct SrmCarry {
   X epsilon_x{}, epsilon_y{}, nu_x{}, nu_y{};
 };
 
-/// The kinds of both kernels, or that both have taps; and several spikes in a step.
+/// The forms of both kernels, and several spikes in a step.
 template <int Variant>
 struct SrmVariant {
-  static constexpr int form = Variant % 5;
-  static constexpr Kernel epsilon = static_cast<Kernel>(form % 2), nu = static_cast<Kernel>(form / 2 % 2);
-  static constexpr bool sums = form == 4;   ///< no recursion is left: what comes for the current and the spikes are sums over the taps
-  static constexpr bool multi = Variant / 5 != 0;
+  static constexpr int forms = kernel_forms * kernel_forms;
+  static constexpr KernelForm epsilon = static_cast<KernelForm>(Variant % kernel_forms);
+  static constexpr KernelForm nu = static_cast<KernelForm>(Variant / kernel_forms % kernel_forms);
+  static constexpr bool feedback = nu == KernelForm::taps;   ///< what spikes give the potential comes from outside
+  static constexpr bool multi = Variant / forms != 0;
 };
 
 /// SRM for data of type S. Not given: decays 0, scales 1 (for nu, -1), threshold 1.
@@ -71,20 +72,16 @@ struct Srm : SrmParameters<Param<arithmetic_t<S>>> {
   std::int64_t max_spikes = 1;                ///< spikes in one step, at most; 0: any number
 
   static constexpr bool fires = true;
-  static constexpr int variants = 10;          ///< see SrmVariant
-  static constexpr int adjoint_variants = 5;   ///< of them: how many spikes a step may have does not matter to it
-  static constexpr int threshold_index = 6;    ///< which parameter the surrogate reads
-  static constexpr int gain_index = -1;        ///< nothing multiplies the current
+  static constexpr int variants = 2 * SrmVariant<0>::forms;
+  static constexpr int adjoint_variants = SrmVariant<0>::forms;   ///< of them: how many spikes a step may have does not matter to it
+  static constexpr int threshold_index = 6;                       ///< which parameter the surrogate reads
+  static constexpr int gain_index = -1;                           ///< nothing multiplies the current
   template <Method M>
   static constexpr bool carries_gradient = M != Method::bptt;
   template <int Variant>
-  static constexpr bool needs_taps = SrmVariant<Variant>::sums;   ///< of both kernels
-  /// The states that a step sets and the carries that an adjoint sets, a bit each: where both kernels have taps, no more than potential and
-  /// spikes, and lam in place of nu's Y (for BPTT, of the spikes).
-  template <int Variant>
-  static constexpr unsigned set_states = SrmVariant<Variant>::sums ? 0b11 : ~0u;
-  template <Method M, int Variant>
-  static constexpr unsigned set_carries = !SrmVariant<Variant>::sums ? ~0u : (M == Method::bptt ? 0b10 : 0b1000);
+  static constexpr KernelForm kernel_form(int kernel) {
+    return kernel == 0 ? SrmVariant<Variant>::epsilon : SrmVariant<Variant>::nu;
+  }
   static constexpr bool reads_current(int parameter) { return parameter < 3; }
   static constexpr const char* parameter_names[] = {"epsilon_a", "epsilon_b", "epsilon_scale", "nu_a", "nu_b", "nu_scale", "threshold"};
   static constexpr const char* taps_names[] = {"epsilon_taps", "nu_taps"};
@@ -101,9 +98,8 @@ static inline void for_each_option(Srm<S>& neuron, F&& field) {
 template <class S>
 static inline int variant_of(const Srm<S>& neuron) {
   const auto& [of_current, of_spikes] = neuron.taps;
-  const bool sums = of_current.length > 0 && of_spikes.length > 0;
-  const int form = sums ? 4 : kind_of(neuron.epsilon, of_current) + 2 * kind_of(neuron.nu, of_spikes);
-  return form + (neuron.max_spikes == 1 ? 0 : 5);
+  const int form = static_cast<int>(form_of(neuron.epsilon, of_current)) + kernel_forms * static_cast<int>(form_of(neuron.nu, of_spikes));
+  return form + (neuron.max_spikes == 1 ? 0 : SrmVariant<0>::forms);
 }
 
 template <class S>
@@ -138,17 +134,19 @@ EXODUS_SCALAR KernelState<V> nu_of(const Struct<V>& s) {
 template <int Variant, class V>
 EXODUS_SCALAR SrmState<V> recorded(const SrmParameters<V>& p, V cap, const SrmState<V>& before, V u, V a) {
   using Form = SrmVariant<Variant>;
-  if constexpr (Form::sums) return {u, fire<Form::multi>(u, p.threshold, cap)};
   const KernelState<V> epsilon = advance<Form::epsilon>(epsilon_of(p), epsilon_of(before), a);
   const KernelState<V> nu = advance<Form::nu>(nu_of(p), nu_of(before), before.spikes);
   return {u, fire<Form::multi>(u, p.threshold, cap), epsilon.x, epsilon.y, nu.x, nu.y};
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const SrmParameters<V>& p, V cap, SrmState<V>& state, V a) {
+EXODUS_SCALAR void step(const SrmParameters<V>& p, V cap, SrmState<V>& state, const StepInputs<V, SrmVariant<Variant>::feedback>& in) {
   using Form = SrmVariant<Variant>;
-  SrmState<V> after = recorded<Variant>(p, cap, state, V(0), a);
-  after.potential = Form::sums ? a + state.spikes : output(epsilon_of(p), epsilon_of(after)) + output(nu_of(p), nu_of(after));
+  V feedback = V(0);
+  if constexpr (Form::feedback) feedback = in.feedback;
+  SrmState<V> after = recorded<Variant>(p, cap, state, V(0), in.current);
+  after.potential =
+      output<Form::epsilon>(epsilon_of(p), epsilon_of(after), in.current) + output<Form::nu>(nu_of(p), nu_of(after), feedback);
   after.spikes = fire<Form::multi>(after.potential, p.threshold, cap);
   state = after;
 }
@@ -158,22 +156,28 @@ EXODUS_SCALAR SrmParameters<V> join(const KernelParameters<V>& epsilon, const Ke
   return {epsilon.a, epsilon.b, epsilon.scale, nu.a, nu.b, nu.scale, threshold};
 }
 
-template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at, SrmCarry<V>& carry, SrmParameters<V>& terms) {
-  using Form = SrmVariant<Variant>;
-  const V S = M == Method::slayer ? at.e : at.e + carry.nu_x;
-  const V lam = multiply_add(at.h, S, at.q);
-  if constexpr (Form::sums) {
-    carry.nu_y = lam;
-    terms = join({}, {}, -(at.h * S));
-    return lam;
+/// The gradients of what a step takes from outside: with taps of nu, of its output too.
+template <int Variant, class V>
+EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> input_gradients(V current, V lam) {
+  if constexpr (SrmVariant<Variant>::feedback) {
+    return {current, lam};
+  } else {
+    return {current};
   }
+}
+
+template <Method M, int Variant, class V>
+EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at,
+                                                                   SrmCarry<V>& carry, SrmParameters<V>& terms) {
+  using Form = SrmVariant<Variant>;
+  const V S = M == Method::slayer || Form::feedback ? at.e : at.e + carry.nu_x;
+  const V lam = multiply_add(at.h, S, at.q);
   const KernelState<V> epsilon = correlate<Form::epsilon>(epsilon_of(p), epsilon_of(carry), lam, epsilon_of(at.direct));
   const KernelState<V> nu = correlate<Form::nu>(nu_of(p), nu_of(carry), lam, nu_of(at.direct));
   carry = {epsilon.x, epsilon.y, nu.x, nu.y};
   terms = join(kernel_terms<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.a, lam, epsilon),
                kernel_terms<Form::nu>(nu_of(p), nu_of(at.before), at.before.spikes, lam, nu), -(at.h * S));
-  return epsilon.x;
+  return input_gradients<Variant>(input_gradient<Form::epsilon>(epsilon, lam), lam);
 }
 
 /// dL/d(initial state) from the carry after step 0.
@@ -182,30 +186,26 @@ EXODUS_SCALAR SrmState<V> initial_gradient(const SrmParameters<V>& p, const SrmS
   using Form = SrmVariant<Variant>;
   const KernelState<V> epsilon = before_first<Form::epsilon>(epsilon_of(p), epsilon_of(carry));
   const KernelState<V> nu = before_first<Form::nu>(nu_of(p), nu_of(carry));
-  return {V(0), M == Method::slayer ? V(0) : carry.nu_x, epsilon.x, epsilon.y, nu.x, nu.y};
+  return {V(0), M == Method::slayer || Form::feedback ? V(0) : carry.nu_x, epsilon.x, epsilon.y, nu.x, nu.y};
 }
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at, SrmState<V>& carry, SrmParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at,
+                                                                   SrmState<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
   const V grad_spikes = at.e + carry.spikes;   // s = f(u)
   const V grad_fire = at.h * grad_spikes;
   const V grad_u = (at.q + carry.potential) + grad_fire;
-  if constexpr (Form::sums) {
-    carry.spikes = grad_u;
-    terms = join({}, {}, -grad_fire);
-    return grad_u;
-  }
 
   KernelState<V> epsilon{carry.epsilon_x + at.direct.epsilon_x, carry.epsilon_y + at.direct.epsilon_y};   // u = z + r
   KernelState<V> nu{carry.nu_x + at.direct.nu_x, carry.nu_y + at.direct.nu_y};
   KernelParameters<V> epsilon_terms, nu_terms;
   const V grad_a = reverse<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.a, grad_u, epsilon, epsilon_terms);
   const V grad_before = reverse<Form::nu>(nu_of(p), nu_of(at.before), at.before.spikes, grad_u, nu, nu_terms);
-  carry = {V(0), grad_before, epsilon.x, epsilon.y, nu.x, nu.y};
+  carry = {V(0), Form::feedback ? V(0) : grad_before, epsilon.x, epsilon.y, nu.x, nu.y};   // the taps have given it elsewhere
   terms = join(epsilon_terms, nu_terms, -grad_fire);
-  return grad_a;
+  return input_gradients<Variant>(grad_a, grad_u);
 }
 
 template <Method M, int Variant, class V>

@@ -108,9 +108,9 @@ EXODUS_SCALAR StateSpaceState<V> recorded(const StateSpaceParameters<V>& p, V ca
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const StateSpaceParameters<V>& p, V cap, StateSpaceState<V>& state, V a) {
-  const V u = (((p.A00 * kept<Variant>(state)) + (p.A01 * state.second)) + (p.b0 * a)) + (p.r0 * state.spikes);
-  state = recorded<Variant>(p, cap, state, u, a);
+EXODUS_SCALAR void step(const StateSpaceParameters<V>& p, V cap, StateSpaceState<V>& state, const StepInputs<V>& in) {
+  const V u = (((p.A00 * kept<Variant>(state)) + (p.A01 * state.second)) + (p.b0 * in.current)) + (p.r0 * state.spikes);
+  state = recorded<Variant>(p, cap, state, u, in.current);
 }
 
 /// The terms of step n in the parameters' gradients, from dL/du[n], dL/dv[n] and h[n] S[n].
@@ -127,8 +127,8 @@ EXODUS_SCALAR V through_spike(const StateSpaceParameters<V>& p, V grad_u, V grad
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateSpaceState<V>>& at, StateSpaceCarry<V>& carry,
-                        StateSpaceParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateSpaceState<V>>& at, StateSpaceCarry<V>& carry,
+                                    StateSpaceParameters<V>& terms) {
   const V Y0 = multiply_add(p.A10, carry.second, p.A00 * carry.potential);
   V S = at.e, kept_gradient = Y0;
   if constexpr (M != Method::slayer) S = through_spike(p, carry.potential, carry.second, at.e);
@@ -141,7 +141,7 @@ EXODUS_SCALAR V adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateS
   const V grad_v = multiply_add(p.A11, carry.second, multiply_add(p.A01, carry.potential, at.direct.second));
   terms = gradient_terms<Variant>(at, grad_u, grad_v, fired);
   carry = {grad_u, grad_v};
-  return multiply_add(p.b1, grad_v, p.b0 * grad_u);
+  return {multiply_add(p.b1, grad_v, p.b0 * grad_u)};
 }
 
 /// dL/d(initial state) from the carry after step 0.
@@ -160,8 +160,8 @@ EXODUS_SCALAR StateSpaceState<V> initial_gradient(const StateSpaceParameters<V>&
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR V adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateSpaceState<V>>& at, StateSpaceState<V>& carry,
-                        StateSpaceParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateSpaceState<V>>& at, StateSpaceState<V>& carry,
+                                    StateSpaceParameters<V>& terms) {
   const StateSpaceState<V>& before = at.before;
 
   const V fired = at.h * (at.e + carry.spikes);   // s = f(u - threshold)
@@ -175,7 +175,7 @@ EXODUS_SCALAR V adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateS
     carry.potential = before.spikes > V(0) ? V(0) : grad_kept;
     carry.spikes = carry.spikes - grad_kept * before.potential;
   }
-  return grad_u * p.b0 + grad_v * p.b1;
+  return {grad_u * p.b0 + grad_v * p.b1};
 }
 
 template <Method M, int Variant, class V>

@@ -11,17 +11,14 @@ namespace exodus {
 namespace {
 
 /// Neurons of a row: a page of every array per step at most. Where each has a delay of its own, so many that what a shifter keeps stays in
-/// the first-level cache, or, if they would be too few for memory to be read at speed, in the second. 0: the inner axis is too short for
-/// that, rows are whole outer indices.
+/// the second-level cache. 0: the inner axis is too short for that, rows are whole outer indices.
 template <class V>
 std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads) {
-  constexpr std::int64_t first_cache = 32 << 10, second_cache = 256 << 10, line = 64, enough = 256;
+  constexpr std::int64_t cache = 256 << 10, line = 64, enough = 256;
   if (layout.inner < line) return 0;
   const bool shared = delays.steps.count == 1 || delays.steps.repeat >= enough;
-  const std::int64_t kept = shared ? 1 : std::int64_t{1} << cpu::shift_stages(delays.most);
-  const auto fitting = [&](std::int64_t cache) { return cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line; };
-  std::int64_t lanes = fitting(first_cache);
-  if (lanes < enough) lanes = fitting(second_cache) < enough ? fitting(second_cache) : enough;
+  const std::int64_t kept = shared ? 1 : cpu::kept_steps(cpu::shift_stages(delays.most));
+  std::int64_t lanes = cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line;
   lanes = lanes < line ? line : (lanes < cpu::max_row_lanes<V> ? lanes : cpu::max_row_lanes<V>);
   const std::int64_t share = ceil_div(ceil_div(layout.inner, ceil_div(threads, layout.outer)), line) * line;
   return lanes < share ? lanes : share;
@@ -43,7 +40,8 @@ template <class V>
 std::size_t slot_size(const Layout& layout, const Delay<V>& delays) {
   const std::int64_t lanes = row_lanes(layout, delays, 1);
   return bytes_of([&](cpu::Carver& carver) {
-    cpu::DelayMemory<V>(carver, lanes > 0 ? lanes : row_outers(layout) * layout.inner, lanes > 0 ? delays.most : 0);
+    cpu::DelayMemory<V>(carver, lanes > 0 ? lanes : row_outers(layout) * layout.inner,
+                        lanes > 0 ? cpu::kept_steps(cpu::shift_stages(delays.most)) : 0);
   });
 }
 
@@ -56,12 +54,12 @@ std::size_t bytes_for(const Layout& layout, const Delay<S>& delays, bool with_su
   return slots + (with_sums ? static_cast<std::size_t>(layout.outer * layout.inner) * sizeof(double) : 0);
 }
 
-/// Whether few cache lines are written in parts, as a line is where a step's row or an outer index ends within it. Written around the
-/// caches, such a line goes to memory more than once: arrays with time last then took twice as long.
+/// Whether cache lines are written whole. A step's row may end within one: written around the caches, such a line goes to memory more than
+/// once. Outer indices follow each other (VectorStream), where they are longer than a line.
 template <class V>
 bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
-  constexpr std::int64_t line = 64 / sizeof(V), many = 1024 * line;
-  return lanes > 0 ? layout.inner % line == 0 : layout.time * layout.inner >= many;
+  constexpr std::int64_t line = 64 / sizeof(V);
+  return lanes > 0 ? layout.inner % line == 0 : layout.time * layout.inner >= 2 * line;
 }
 
 /// Cuts a pass into rows and runs it in what the workspace has beyond the sums.
@@ -73,7 +71,7 @@ void run(cpu::DelayPlan<V>& plan, const cpu::Kernels<V>& kernels, const Workspac
   const int threads = threads_with_slots(threads_for(plan.layout, workspace.threads), slot, workspace.bytes - sums);
   plan.lanes = row_lanes(plan.layout, delays, threads);
   plan.outers = row_outers(plan.layout);
-  plan.stream = writes_whole_lines<V>(plan.layout, plan.lanes) && beyond_caches(plan.layout, 2 * sizeof(V));
+  plan.stream = plan.to != nullptr && writes_whole_lines<V>(plan.layout, plan.lanes) && beyond_caches(plan.layout, 2 * sizeof(V));
   plan.slots = static_cast<char*>(workspace.data) + sums;
   plan.slot_bytes = slot;
   auto task = [&](std::int64_t row, int thread) { kernels.delay(plan, row, thread); };
@@ -141,7 +139,10 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
     plan.sums = static_cast<double*>(workspace.data);
   }
   run(plan, *kernels, workspace);
-  if (with_sums) add_reduced(arrays.grad_steps, plan.sums, cpu::Rows{.neurons = layout.outer * layout.inner}, delays.steps, +1);
+  if (with_sums) {
+    const cpu::Rows rows{.neurons = layout.outer * layout.inner};
+    add_reduced(arrays.grad_steps, plan.sums, rows, delays.steps.count, delays.steps.repeat, +1);
+  }
   return Status::ok;
 }
 

@@ -35,15 +35,17 @@ EXODUS_SCALAR void interpolate_lanes(V* to, const V* fraction, const V* near, co
   for (int i = 0; i < lanes; ++i) to[i] = interpolate(fraction[i], near[i], far[i]);
 }
 
+/// Elements that share a delay.
+template <class V>
+EXODUS_SCALAR void interpolate_shared(V* to, V fraction, const V* near, const V* far, std::int64_t count) {
+  EXODUS_LANES
+  for (std::int64_t i = 0; i < count; ++i) to[i] = interpolate(fraction, near[i], far[i]);
+}
+
 template <class V>
 EXODUS_SCALAR void add_direct(V* to, const V* direct, int lanes) {
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) to[i] += direct[i];
-}
-
-EXODUS_SCALAR void add_doubles(double* to, const double* from, int count) {
-  EXODUS_LANES
-  for (int i = 0; i < count; ++i) to[i] += from[i];
 }
 
 template <class V>
@@ -52,64 +54,109 @@ EXODUS_SCALAR void add_terms(double* sums, const V* x, const V* near, const V* f
   for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(lag_term(x[i], near[i], far[i]));
 }
 
-/// Delays lanes that follow each other, each by a number of steps of its own: a barrel shifter. Stage j keeps the last 2^j steps that came
-/// to it, and delays the lanes whose delay has bit j. It takes whole vectors, where a gather would take the lanes one by one.
+/// The terms of a block of steps, whose x are at `x` and whose delayed steps, with the one before the block, are vectors at `delayed`.
+template <class V, std::size_t... S>
+EXODUS_SCALAR void add_terms_of_block(double* sums, const LaneList<const V*, sizeof...(S)>& x, const V* delayed, int lanes,
+                                      std::index_sequence<S...>) {
+  constexpr int width = group_lanes<V>;
+  EXODUS_LANES
+  for (int i = 0; i < lanes; ++i) {
+    double sum = sums[i];
+    ((sum += static_cast<double>(lag_term(x.at[S][i], delayed[(S + 1) * width + i], delayed[S * width + i]))), ...);
+    sums[i] = sum;
+  }
+}
+
+/// Delays the chosen lanes of a block by `Distance` steps, fewer than the block has. `kept` are the last steps of the block before.
+template <int Distance, class V, class Lanes>
+EXODUS_SCALAR void shift_within(Vector<V>* block, Vector<V>* kept, const Lanes& chosen) {
+  Vector<V> earlier[Distance];
+  for (int s = 0; s < Distance; ++s) earlier[s] = kept[s], kept[s] = block[block_steps - Distance + s];
+  for (int s = block_steps - 1; s >= Distance; --s) block[s] = chosen ? block[s - Distance] : block[s];
+  for (int s = 0; s < Distance; ++s) block[s] = chosen ? earlier[s] : block[s];
+}
+
+/// Delays the chosen lanes by some blocks. `kept` is the block that came so many before, or nothing yet: then it was zero.
+template <class V, class Lanes>
+EXODUS_SCALAR void shift_blocks(Vector<V>* block, Vector<V>* kept, bool filled, const Lanes& chosen) {
+  for (int s = 0; s < block_steps; ++s) {
+    const Vector<V> earlier = filled ? kept[s] : Vector<V>{};
+    kept[s] = block[s];
+    block[s] = chosen ? earlier : block[s];
+  }
+}
+
+/// Delays a vector of lanes, each by a number of steps of its own: a barrel shifter. Stage j delays the lanes whose delay has bit j by 2^j
+/// steps. It takes whole vectors, where a gather would take the lanes one by one, and a block of steps at once, which stays in registers:
+/// only what the stages keep for the next block goes through memory. `kept` begins with a block, of which the stages leave the last step.
 template <class V>
-class LaneShifter {
-  using Integer = typename IntegerOf<V>::type;
+EXODUS_SCALAR void shift_lanes(Vector<V>* block, Vector<V>* kept, int stages, std::int64_t number,
+                               const Vector<typename IntegerOf<V>::type>& delays) {
+  constexpr int within = 3;
+  static_assert(block_steps == 1 << within);
+  Vector<V>* longer = kept + block_steps;
+  for (int j = within; j < stages; ++j) {
+    const std::int64_t blocks = std::int64_t{1} << (j - within);
+    shift_blocks<V>(block, longer + (number & (blocks - 1)) * block_steps, number >= blocks, (delays & 1 << j) != 0);
+    longer += blocks * block_steps;
+  }
+  if (stages > 2) shift_within<4, V>(block, kept + 3, (delays & 4) != 0);
+  if (stages > 1) shift_within<2, V>(block, kept + 1, (delays & 2) != 0);
+  if (stages > 0) shift_within<1, V>(block, kept, (delays & 1) != 0);
+}
+
+/// Calls give(index, lag) for the neurons from `first` on.
+template <class V, class Give>
+EXODUS_SCALAR void for_lags(const DelayPlan<V>& plan, std::int64_t first, std::int64_t count, Give give) {
+  const Param<V>& steps = plan.steps;
+  std::int64_t index = first / steps.repeat % steps.count, used = first % steps.repeat;
+  for (std::int64_t j = 0; j < count; ++j) {
+    give(j, lag_of(steps.data == nullptr ? steps.value : steps.data[index], plan.most));
+    if (++used == steps.repeat) used = 0, index = index + 1 == steps.count ? 0 : index + 1;
+  }
+}
+
+/// Results that follow each other in memory, piece by piece, by streaming stores of whole vectors: one in which a piece ends waits for the
+/// next.
+template <class V>
+class VectorStream {
+  static constexpr int width = group_lanes<V>;
 
  public:
-  LaneShifter() = default;
-  LaneShifter(const LaneArrays<V>& steps, const Integer* delays, std::int64_t longest, int lanes)
-      : delays_(delays), lanes_(lanes), stages_(shift_stages(longest)) {
-    const int all = (1 << stages_) - 1;
-    for (int j = 0; j < stages_; ++j) stage_[j] = {steps[(1 << j) - 1], steps.stride, 0};
-    for (std::int64_t k = 0; k < all * steps.stride; ++k) steps.first[k] = V(0);
+  explicit VectorStream(V* waiting) : waiting_(waiting) {}
+
+  /// `vector(i, n)` are n results from i on, of a whole vector or fewer.
+  template <class Vectors>
+  void put(V* to, std::int64_t count, Vectors vector) {
+    const auto past = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % vector_bytes / sizeof(V));
+    std::int64_t done = 0;
+    if (past > 0) {
+      if (filled_ == 0) lead_ = past;
+      done = count < width - past ? count : width - past;
+      store(waiting_ + past, vector(0, static_cast<int>(done)));
+      filled_ = past + static_cast<int>(done);
+      if (filled_ < width) return;
+      flush(to + done);
+    }
+    for (; done + width <= count; done += width) store_vector(to + done, vector(done, width), true);
+    if (done == count) return;
+    store(waiting_, vector(done, static_cast<int>(count - done)));
+    filled_ = static_cast<int>(count - done);
   }
 
-  /// Takes a step's values and gives the delayed ones.
-  void shift(V* to, const V* from) {
-    V* kept[max_shift_stages];
-    for (int j = 0; j < stages_; ++j) kept[j] = stage_[j].next(1 << j);
-    int l = 0;
-    for (; l + group_lanes<V> <= lanes_; l += group_lanes<V>) {
-      Vector<V> value = load(from + l);
-      const Vector<Integer> delay = load(delays_ + l);
-      for (int j = 0; j < stages_; ++j) {
-        const Vector<V> earlier = load(kept[j] + l);
-        store(kept[j] + l, value);
-        value = (delay & (Integer{1} << j)) != 0 ? earlier : value;
-      }
-      store(to + l, value);
+  /// Writes what waits, which ends at `end`.
+  void flush(V* end) {
+    if (filled_ == width && lead_ == 0) {
+      store_vector(end - width, load(waiting_), true);
+    } else {
+      for (int i = lead_; i < filled_; ++i) end[i - filled_] = waiting_[i];
     }
-    for (; l < lanes_; ++l) {
-      V value = from[l];
-      for (int j = 0; j < stages_; ++j) {
-        const V earlier = kept[j][l];
-        kept[j][l] = value;
-        value = (delays_[l] & (Integer{1} << j)) != 0 ? earlier : value;
-      }
-      to[l] = value;
-    }
+    lead_ = filled_ = 0;
   }
 
  private:
-  /// A ring of 2^j steps.
-  struct Stage {
-    V* first;
-    std::int64_t stride;
-    int at;
-
-    V* next(int steps) {
-      V* const oldest = first + at * stride;
-      at = at + 1 == steps ? 0 : at + 1;
-      return oldest;
-    }
-  };
-
-  const Integer* delays_ = nullptr;
-  int lanes_ = 0, stages_ = 0;
-  Stage stage_[max_shift_stages];
+  V* waiting_;   ///< two vectors
+  int lead_ = 0, filled_ = 0;
 };
 
 /// Which neurons a pass is at, and what it reads of them.
@@ -129,7 +176,7 @@ struct DelayPlace {
 
   /// The values of step r, which may be before the first and after the last.
   const V* row(std::int64_t r, const V* zeros) const {
-    if (r < 0) return plan.before == nullptr ? zeros : plan.before + entry(-1 - r);
+    if (r < 0) return plan.before == nullptr || -1 - r > plan.most ? zeros : plan.before + entry(-1 - r);
     return r >= time() || plan.from == nullptr ? zeros : plan.from + at(r);
   }
   V value(std::int64_t r, std::int64_t lane) const {
@@ -140,11 +187,28 @@ struct DelayPlace {
   /// What the final state tells step r directly.
   const V* direct(std::int64_t r) const { return plan.direct == nullptr || r > plan.most ? nullptr : plan.direct + entry(r); }
   bool has_tail() const { return plan.grad_initial != nullptr || (plan.sums != nullptr && plan.initial != nullptr); }
+  /// The steps, and in the adjoint those of the initial state.
+  std::int64_t end() const { return time() + (has_tail() ? plan.most + 1 : 0); }
+  /// Where the result of step r goes; null if it is not wanted.
+  V* target(std::int64_t r) const {
+    if (r < 0 || r >= end()) return nullptr;
+    if (r < time()) return plan.to == nullptr ? nullptr : plan.to + at(r);
+    return plan.grad_initial == nullptr ? nullptr : plan.grad_initial + entry(r - time());
+  }
+  /// The input that the term of step r reads; null without one.
+  const V* input(std::int64_t r) const {
+    if (plan.sums == nullptr || r < 0 || r >= end()) return nullptr;
+    if (r < time()) return plan.x + at(r);
+    return plan.initial == nullptr ? nullptr : plan.initial + entry(r - time());
+  }
 };
 
-/// Neurons that lie together, step by step.
+/// Neurons that lie together, step by step or, delayed by a shifter, block by block.
 template <class V>
 class DelaySteps {
+  using Integer = typename IntegerOf<V>::type;
+  static constexpr int width = group_lanes<V>;
+
  public:
   DelaySteps(const DelayPlan<V>& plan, const DelayMemory<V>& memory, std::int64_t row) : plan_(plan), memory_(memory), place_{plan} {
     const std::int64_t inner = plan.layout.inner, rows = (inner + plan.lanes - 1) / plan.lanes;
@@ -157,20 +221,15 @@ class DelaySteps {
   }
 
   void run() {
-    const std::int64_t time = place_.time();
-    begin();
-    for (std::int64_t r = 0; r < time; ++r) {
-      const std::int64_t at = place_.at(r);
-      step(r, plan_.to == nullptr ? nullptr : plan_.to + at, plan_.sums == nullptr ? nullptr : plan_.x + at, plan_.stream);
+    if (way_ == Way::shifted) {
+      run_blocks();
+    } else {
+      if (way_ == Way::one_by_one) fetch(memory_.far, -1);
+      for (std::int64_t r = 0; r < place_.end(); ++r) step(r, place_.target(r), place_.input(r), plan_.stream && r < place_.time());
     }
     finish_streaming();
-    for (std::int64_t k = 0; place_.has_tail() && k <= plan_.most; ++k) {
-      const std::int64_t entry = place_.entry(k);
-      step(time + k, plan_.grad_initial == nullptr ? nullptr : plan_.grad_initial + entry,
-           plan_.sums == nullptr || plan_.initial == nullptr ? nullptr : plan_.initial + entry, false);
-    }
     for (std::int64_t k = 0; plan_.final != nullptr && k <= plan_.most; ++k) {
-      copy_lanes(plan_.final + place_.entry(k), place_.row(time - 1 - k, memory_.zeros), lanes_);
+      copy_lanes(plan_.final + place_.entry(k), place_.row(place_.time() - 1 - k, memory_.zeros), lanes_);
     }
     if (plan_.sums != nullptr) copy_lanes(plan_.sums + place_.neuron, memory_.sums, lanes_);
   }
@@ -179,40 +238,131 @@ class DelaySteps {
   /// How the delayed values of a step are found: where runs of equal delays are long enough, in place.
   enum class Way { in_place, shifted, one_by_one };
 
+  /// The steps of a block: what is delayed, now and next, where it goes, what it gets from the final state, and what its terms read.
+  struct BlockRows {
+    std::int64_t first;
+    const V* from[block_steps];
+    const V* next[block_steps];
+    V* to[block_steps];
+    const V* direct[block_steps];
+    const V* x[block_steps];
+    const V* next_x[block_steps];
+    bool stream, with_terms, all_have_terms;
+  };
+
   void set_lags() {
     constexpr int least = 256;
     int runs = 0;
     shortest_ = plan_.most, longest_ = 0;
-    for (int l = 0; l < lanes_; ++l) {
-      const Lag<V> lag = lag_of(value_of(plan_.steps, place_.neuron + l), plan_.most);
+    for_lags(plan_, place_.neuron, lanes_, [&](std::int64_t l, const Lag<V>& lag) {
       memory_.whole[l] = lag.whole;
-      memory_.bits[l] = static_cast<typename IntegerOf<V>::type>(lag.whole);
+      memory_.bits[l] = static_cast<Integer>(lag.whole);
       memory_.fraction[l] = lag.fraction;
       memory_.offset[l] = l - lag.whole * place_.stride();
       if (l == 0 || lag.whole != memory_.whole[l - 1]) memory_.runs[runs++] = l;
       shortest_ = lag.whole < shortest_ ? lag.whole : shortest_;
       longest_ = lag.whole > longest_ ? lag.whole : longest_;
-    }
+    });
     way_ = runs == 1 || runs * least <= lanes_ ? Way::in_place : (longest_ >> max_shift_stages == 0 ? Way::shifted : Way::one_by_one);
     if (way_ != Way::in_place) runs = 1;
     memory_.runs[runs] = lanes_;
     runs_ = runs;
   }
 
-  /// Before step 0: `far` is what step -1 would have read.
-  void begin() {
-    if (way_ == Way::one_by_one) fetch(memory_.far, -1);
-    if (way_ != Way::shifted) return;
-    shifter_ = LaneShifter<V>(memory_.shifted, memory_.bits, longest_, lanes_);
-    for (int l = 0; l < lanes_; ++l) memory_.far[l] = V(0);
-    for (std::int64_t r = -1 - longest_; plan_.before != nullptr && r < 0; ++r) fetch(memory_.far, r);
+  /// A vector of lanes through a block of steps, then the next; where results go around the caches, a vector begins on a cache line.
+  void run_blocks() {
+    stages_ = shift_stages(longest_);
+    const int past =
+        plan_.stream ? static_cast<int>(reinterpret_cast<std::uintptr_t>(plan_.to + place_.base) % vector_bytes / sizeof(V)) : 0;
+    const int columns = (past + lanes_ + width - 1) / width;
+    for (int c = 0; c < columns; ++c) clear(memory_.shifted + c * kept_steps(stages_) * width, block_steps * width);
+    const std::int64_t before = plan_.before == nullptr ? 0 : (longest_ + block_steps) / block_steps;
+    for (std::int64_t number = 0; (number - before) * block_steps < place_.end(); ++number) {
+      const BlockRows rows = rows_of((number - before) * block_steps);
+      for (int c = 0; c < columns; ++c) {
+        const int begin = c == 0 ? 0 : c * width - past, after = (c + 1) * width - past, end = after < lanes_ ? after : lanes_;
+        if (end - begin == width) {
+          column<true>(rows, number, kept_of(c), begin, width);
+        } else {
+          column<false>(rows, number, kept_of(c), begin, end - begin);
+        }
+      }
+    }
   }
 
-  /// The delayed values of step r; shifted, of one step after the other.
-  void fetch(V* to, std::int64_t r) {
-    if (way_ == Way::shifted) {
-      shifter_.shift(to, place_.row(r, memory_.zeros));
-    } else if (plan_.from != nullptr && r >= longest_ && r < place_.time()) {
+  Vector<V>* kept_of(int column) const { return reinterpret_cast<Vector<V>*>(memory_.shifted) + column * kept_steps(stages_); }
+
+  BlockRows rows_of(std::int64_t first) const {
+    BlockRows rows;
+    rows.first = first;
+    rows.stream = plan_.stream && first + block_steps <= place_.time();
+    rows.with_terms = false;
+    rows.all_have_terms = first >= longest_ && first + block_steps - 1 <= place_.time() + shortest_;
+    for (int s = 0; s < block_steps; ++s) {
+      const std::int64_t r = first + s;
+      rows.from[s] = place_.row(r, memory_.zeros);
+      rows.next[s] = place_.row(r + block_steps, memory_.zeros);
+      rows.to[s] = place_.target(r);
+      rows.direct[s] = r < 0 ? nullptr : place_.direct(r);
+      rows.x[s] = place_.input(r);
+      const V* const next_x = place_.input(r + block_steps);
+      rows.next_x[s] = next_x == nullptr ? memory_.zeros : next_x;
+      rows.with_terms = rows.with_terms || rows.x[s] != nullptr;
+      rows.all_have_terms = rows.all_have_terms && rows.x[s] != nullptr;
+    }
+    return rows;
+  }
+
+  /// Fetches what is worked on four vectors later, in these rows or the next.
+  EXODUS_SCALAR void prefetch_ahead(const V* const* rows, const V* const* next, int begin, int lanes) {
+    const int ahead = begin + 4 * width;
+    for (int s = 0; s < block_steps; ++s) __builtin_prefetch(ahead < lanes ? rows[s] + ahead : next[s] + (ahead - lanes), 0, 2);
+  }
+
+  /// With `Whole`, `count` is the width of a vector.
+  template <bool Whole>
+  void column(const BlockRows& rows, std::int64_t number, Vector<V>* kept, int begin, int count) {
+    const auto take = [&](const auto* lanes) __attribute__((always_inline)) { return Whole ? load(lanes) : load_some(lanes, count); };
+    const auto give = [&](V* lanes, const Vector<V>& values) __attribute__((always_inline)) {
+      if (!Whole) return store_some(lanes, values, count);
+      store_vector(lanes, values, rows.stream);
+    };
+    prefetch_ahead(rows.from, rows.next, begin, lanes_);
+    if (rows.all_have_terms) prefetch_ahead(rows.x, rows.next_x, begin, lanes_);
+    Vector<V> block[block_steps];
+    for (int s = 0; s < block_steps; ++s) block[s] = take(rows.from[s] + begin);
+    Vector<V>* const last = kept + block_steps - 1;
+    const Vector<V> far = *last, fraction = take(memory_.fraction + begin);
+    shift_lanes<V>(block, kept, stages_, number, take(memory_.bits + begin));
+    *last = block[block_steps - 1];
+    if (rows.with_terms) {
+      store(memory_.delayed, far);
+      for (int s = 0; s < block_steps; ++s) store(memory_.delayed + (s + 1) * width, block[s]);
+      add_block_terms(rows, begin, count);
+    }
+    for (int s = block_steps - 1; s > 0; --s) block[s] = interpolate(fraction, block[s], block[s - 1]);
+    block[0] = interpolate(fraction, block[0], far);
+    for (int s = 0; s < block_steps; ++s) {
+      if (rows.direct[s] != nullptr) block[s] += take(rows.direct[s] + begin);
+      if (rows.to[s] != nullptr) give(rows.to[s] + begin, block[s]);
+    }
+  }
+
+  /// memory_.delayed are the vectors of the step before the block and of its steps.
+  void add_block_terms(const BlockRows& rows, int begin, int count) {
+    if (rows.all_have_terms) {
+      const auto x = list<block_steps>(rows.x, begin);
+      return add_terms_of_block(memory_.sums + begin, x, memory_.delayed, count, std::make_index_sequence<block_steps>{});
+    }
+    for (int s = 0; s < block_steps; ++s) {
+      const V* const far = memory_.delayed + s * width - begin;
+      if (rows.x[s] != nullptr) add_some_terms(rows.first + s, rows.x[s], far + width, far, begin, begin + count);
+    }
+  }
+
+  /// The delayed values of step r.
+  void fetch(V* to, std::int64_t r) const {
+    if (plan_.from != nullptr && r >= longest_ && r < place_.time()) {
       const V* const from = plan_.from + place_.at(r);
       for (int l = 0; l < lanes_; ++l) to[l] = from[memory_.offset[l]];
     } else {
@@ -236,9 +386,9 @@ class DelaySteps {
 
   void lanes(std::int64_t r, V* to, const V* x, const V* near, const V* far, int begin, int end, bool stream) const {
     const V* const direct = place_.direct(r);
+    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // in one piece of memory
     const V* const ahead = next_read(r, memory_.whole[begin]);
     const V* const x_ahead = x == nullptr || r + 2 >= place_.time() ? nullptr : plan_.x + place_.at(r + 2);
-    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // in one piece of memory
     const bool all_have_terms = r >= longest_ && r <= place_.time() + shortest_;
     V result[block_lanes];
     for (int l = begin; l < end; l += block_lanes) {
@@ -263,7 +413,7 @@ class DelaySteps {
 
   /// What is to be fetched from memory: the input of a step that comes soon.
   const V* next_read(std::int64_t r, std::int64_t delay) const {
-    const std::int64_t next = r + 2 - (way_ == Way::shifted ? 0 : (way_ == Way::in_place ? delay : shortest_));
+    const std::int64_t next = r + 2 - (way_ == Way::in_place ? delay : shortest_);
     return plan_.from == nullptr || next < 0 || next >= place_.time() ? nullptr : plan_.from + place_.at(next);
   }
 
@@ -278,9 +428,8 @@ class DelaySteps {
   const DelayPlan<V>& plan_;
   DelayMemory<V> memory_;
   DelayPlace<V> place_;
-  LaneShifter<V> shifter_;
   Way way_ = Way::in_place;
-  int lanes_ = 0, runs_ = 0;
+  int lanes_ = 0, runs_ = 0, stages_ = 0;
   std::int64_t shortest_ = 0, longest_ = 0;
 };
 
@@ -294,24 +443,24 @@ class DelayLines {
     outers_ = last - first_;
     // By its place, not by its value, since each value has a gradient of its own.
     together_ = inner_ == 1 || plan.steps.count == 1 || plan.steps.repeat % inner_ == 0;
-    for (std::int64_t j = 0; j < outers_ * inner_; ++j) {
-      const Lag<V> lag = lag_of(value_of(plan.steps, first_ * inner_ + j), plan.most);
+    for_lags(plan, first_ * inner_, outers_ * inner_, [&](std::int64_t j, const Lag<V>& lag) {
       memory_.whole[j] = lag.whole;
       memory_.fraction[j] = lag.fraction;
       memory_.sums[j] = 0;
-    }
+    });
   }
 
   void run() {
+    VectorStream<V> stream(memory_.waiting);
     for (std::int64_t o = 0; o < outers_; ++o) {
       const DelayPlace<V> place = place_of(o);
-      for (std::int64_t i = 0; i < inner_; ++i) edge(place, o, i);
       if (together_) {
-        run_together(place, o);
+        run_together(place, o, stream);
       } else {
-        for (std::int64_t i = 0; i < inner_; ++i) run_line(place, o, i);
+        for (std::int64_t i = 0; i < inner_; ++i) edge(place, o, i), run_line(place, o, i);
       }
     }
+    if (plan_.to != nullptr) stream.flush(plan_.to + place_of(outers_).base);
     finish_streaming();
     run_states();
     if (plan_.sums != nullptr) copy_lanes(plan_.sums + first_ * inner_, memory_.sums, static_cast<int>(outers_ * inner_));
@@ -368,26 +517,59 @@ class DelayLines {
     memory_.sums[j] += sum;
   }
 
-  /// All neurons of an outer index: a step is as many elements away as there are of them. What their delay gets is in the first one's sum.
-  void run_together(const DelayPlace<V>& place, std::int64_t o) {
-    const std::int64_t j = o * inner_, first = first_inside(j), stride = place.stride(), delay = memory_.whole[j] * stride;
-    const std::int64_t begin = plan_.backwards ? place.base : place.base + first * inner_, end = begin + (place.time() - first) * inner_;
-    double sums[block_lanes];
-    for (int i = 0; i < block_lanes; ++i) memory_.near[i] = memory_.fraction[j], sums[i] = 0;
-    for (std::int64_t at = begin; at < end;) {
-      const std::int64_t whole = block_lanes - (plan_.to == nullptr ? 0 : past_line(plan_.to + at));
-      const int count = static_cast<int>(end - at < whole ? end - at : whole);
-      const V* const near = plan_.from + at - delay;
-      if (plan_.to != nullptr) interpolate_lanes(plan_.to + at, memory_.near, near, near - stride, count, plan_.stream);
-      if (plan_.sums != nullptr) add_terms(sums, plan_.x + at, near, near - stride, count);
-      at += count;
+  /// All neurons of an outer index, in the order of memory, piece by piece. What their delay gets is in the first one's sum.
+  void run_together(const DelayPlace<V>& place, std::int64_t o, VectorStream<V>& stream) {
+    const std::int64_t j = o * inner_, size = place.time() * inner_, with_terms = (place.time() - memory_.whole[j]) * inner_;
+    const V fraction = memory_.fraction[j];
+    const bool around = plan_.stream && plan_.direct == nullptr;
+    double sums[sum_lanes] = {};
+    for (std::int64_t begin = 0, count; begin < size; begin += count) {
+      const std::int64_t first = begin + (plan_.backwards ? memory_.whole[j] : -memory_.whole[j] - 1) * inner_;
+      const bool inside = plan_.from != nullptr && 0 <= first && first + inner_ < size;
+      count = smaller(size - begin, inside ? size - inner_ - first : smaller(first < 0 ? -first : size, delay_piece));
+      const V* const delayed = inside ? plan_.from + place.base + first : take_delayed(place, first, count + inner_);
+      const V* const near = delayed + (plan_.backwards ? 0 : inner_);
+      const V* const far = delayed + (plan_.backwards ? inner_ : 0);
+      V* const to = plan_.to == nullptr ? nullptr : plan_.to + place.base + begin;
+      if (to != nullptr && around) {
+        const Vector<V> fractions = fraction + Vector<V>{};
+        stream.put(to, count, [&](std::int64_t i, int n) __attribute__((always_inline)) {
+          return interpolate(fractions, load_some(near + i, n), load_some(far + i, n));
+        });
+      } else if (to != nullptr) {
+        interpolate_shared(to, fraction, near, far, count);
+      }
+      if (plan_.sums == nullptr) continue;
+      const std::int64_t terms = with_terms - begin < count ? with_terms - begin : count;
+      for (std::int64_t i = 0; i < terms; i += sum_lanes) {
+        const V* const x = plan_.x + place.base + begin;
+        add_terms(sums, x + i, near + i, far + i, static_cast<int>(terms - i < sum_lanes ? terms - i : sum_lanes));
+      }
     }
-    for (int width = block_lanes / 2; width > 0; width /= 2) add_doubles(sums, sums + width, width);
+    for (int half = plan_.sums == nullptr ? 0 : sum_lanes / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+    }
     memory_.sums[j] += sums[0];
+    for (std::int64_t r = 0; plan_.to != nullptr && plan_.direct != nullptr && r < place.time() && r <= plan_.most; ++r) {
+      add_direct(plan_.to + place.at(r), place.direct(r), static_cast<int>(inner_));
+    }
   }
 
-  /// Elements from the beginning of a cache line on: the block after ends at one.
-  static int past_line(const V* to) { return static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % 64 / sizeof(V)); }
+  /// Elements [first, first + count) of an outer index, with those before it and zeros after.
+  const V* take_delayed(const DelayPlace<V>& place, std::int64_t first, std::int64_t count) {
+    const std::int64_t size = plan_.from == nullptr ? 0 : place.time() * inner_;
+    V* const to = memory_.delayed;
+    const std::int64_t before = smaller(first < 0 ? -first : 0, count),
+                       after = smaller(size - first < before ? before : size - first, count);
+    for (std::int64_t i = 0; i < before; ++i) to[i] = V(0);
+    for (std::int64_t i = 0; plan_.before != nullptr && i < before; ++i) {
+      const std::int64_t back = -1 - first - i;
+      to[i] = plan_.before[place.entry(back / inner_) + inner_ - 1 - back % inner_];
+    }
+    for (std::int64_t i = before; i < after; ++i) to[i] = plan_.from[place.base + first + i];
+    for (std::int64_t i = after; i < count; ++i) to[i] = V(0);
+    return to;
+  }
 
   /// Entry by entry: the neurons of one lie together.
   void run_states() {
@@ -420,6 +602,8 @@ class DelayLines {
     }
   }
 
+  static constexpr int sum_lanes = 32;
+
   const DelayPlan<V>& plan_;
   DelayMemory<V> memory_;
   std::int64_t inner_, first_, outers_ = 0;
@@ -430,7 +614,7 @@ template <class V>
 void delay_row(const DelayPlan<V>& plan, std::int64_t row, int thread) {
   Carver carver(plan.slots + static_cast<std::size_t>(thread) * plan.slot_bytes);
   if (plan.lanes > 0) {
-    DelaySteps<V>(plan, DelayMemory<V>(carver, plan.lanes, plan.most), row).run();
+    DelaySteps<V>(plan, DelayMemory<V>(carver, plan.lanes, kept_steps(shift_stages(plan.most))), row).run();
   } else {
     DelayLines<V>(plan, DelayMemory<V>(carver, plan.outers * plan.layout.inner, 0), row).run();
   }

@@ -6,87 +6,108 @@
 /// tile (time-last arrays included), and results back.
 #pragma once
 
-#include "fir.hpp"
 #include "models.hpp"
-#include "operators/recurrence.hpp"
+#include "operators/operators.hpp"
 #include "rows.hpp"
 
 namespace exodus::cpu {
 namespace {
 
+/// The forward pass of a row.
 template <class V>
-void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
-  const ModelStages<V>& model = stages_of<V>(plan.model);
-  const Layout& layout = plan.layout;
-  const std::int64_t segment = segment_of(plan.fir, plan.rows, layout.time);
-  Carver carver(plan.slots + thread * plan.slot_bytes);
-  const ForwardMemory<V> memory(carver, {model.parameters, model.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), segment);
-  const Row row = make_row(layout, plan.rows, index, memory.cut.blocks);
-  const LaneArrays<V>& state = memory.state;
-
-  StepRow<V> work;
-  set_parameters(work.parameters, memory.parameters, plan.parameters, model.parameters, plan.rows, row);
-  const StepStage<V> step_of_model = model.forward[plan.variant][work.parameters.all_scalar ? 1 : 0];
-  work.cap = plan.cap;
-  for (int k = 0; k < model.states; ++k) {
-    work.state[k] = state[k];
-    copy_entry(state[k], plan.initial[k], 0, plan.rows, row);
+class ForwardRow {
+ public:
+  ForwardRow(const ForwardPlan<V>& plan, std::int64_t index, int thread)
+      : plan_(plan),
+        layout_(plan.layout),
+        model_(stages_of<V>(plan.model)),
+        segment_(segment_of(plan.fir, plan.rows, layout_.time)),
+        carver_(plan.slots + thread * plan.slot_bytes),
+        memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), segment_),
+        row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
+        operators_(plan, row_, memory_.fir, memory_.recurrent, memory_.state[1]) {
+    set_parameters(work_.parameters, memory_.parameters, plan.parameters, model_.parameters, plan.rows, row_);
+    step_of_model_ = model_.forward[plan.variant][work_.parameters.all_scalar ? 1 : 0];
+    work_.cap = plan.cap;
+    work_.feedback = operators_.feedback();
+    for (int k = 0; k < model_.states; ++k) {
+      work_.state[k] = memory_.state[k];
+      copy_entry(memory_.state[k], plan.initial[k], 0, plan.rows, row_);
+    }
+    set_ahead<V>(ahead_, row_, +1, false);
+    for (int b = 0; operators_.filters_current() && b < row_.block_count; ++b) {
+      // Two groups on: the next one is copied before its sums, which then leave memory to the one after it.
+      ahead_[b] = {row_.blocks[b].offset + 2 * fir_steps * row_.step_stride, 2 * fir_steps, row_.blocks[b].lanes};
+    }
   }
 
-  Input<V> current{plan.current, memory.tiles[0]};
-  Output<V> history[2] = {{plan.potential, memory.tiles[1]}, {plan.spikes, memory.tiles[2]}};   // the first two states
-  const bool with_fir_kernels = with_fir(plan.fir);
-  ForwardFir<V> fir(plan, row, memory.fir);
-  const RecurrentRow<V> recurrence(plan.weights, {}, plan.rows, row, memory.recurrent);
-  if (fir.of_spikes()) clear(state[1] + row.lanes, state.stride - row.lanes);   // spikes are read in whole bands
-  const bool stream = plan.stream && !row.tiled;
-  Ahead* const ahead = memory.cut.ahead;
-  set_ahead<V>(ahead, row, +1, false);
-  for (int b = 0; fir.of_current() && b < row.block_count; ++b) {
-    // Two groups on: the next one is copied before its sums, which then leave memory to the one after it.
-    ahead[b] = {row.blocks[b].offset + 2 * fir_steps * row.step_stride, 2 * fir_steps, row.blocks[b].lanes};
+  /// Runs steps [begin, end), which follow those before; `begin` is a multiple of a segment.
+  void advance(std::int64_t begin, std::int64_t end) {
+    for (; begin < end; begin += segment_) run_segment(begin, smaller(begin + segment_, end));
+    if (stream_) finish_streaming();
   }
 
-  for (std::int64_t begin = 0; begin < layout.time; begin += segment) {
-    const std::int64_t end = smaller(begin + segment, layout.time);
-    current.seek(layout, plan.rows, row, begin, end, begin, nullptr);
-    for (Output<V>& output : history) output.begin = row.tiled ? begin : 0;
-    fir.enter(begin);
-    for (std::int64_t step = begin; step < end; ++step, current.now += current.stride) {
-      const std::int64_t steps_left = row.tiled ? -1 : layout.time - 1 - step;
-      const V* lanes = nullptr;   // the current where an operator changed it
-      if (recurrence.given()) {
-        recurrence.feel_spikes(state[1]);
-        for (int b = 0; b < row.block_count; ++b) recurrence.current(row.blocks[b], current[row.blocks[b]]);
-        lanes = recurrence.currents();
-      }
-      if (fir.of_current()) {
-        if (recurrence.given()) {
-          fir.filter_step(lanes, step);
-        } else if ((step - begin) % fir_steps == 0) {
-          fir.before_group(current, step, smaller(step + fir_steps, end));
-        }
-        lanes = fir.filtered(step);
-      }
-      if (with_fir_kernels) fir.before_step(step, state, model.hidden);
-      V* const results[2] = {history[0].at(row, step), history[1].at(row, step)};
-      for (int b = 0; b < row.block_count; ++b) {
-        const Block& block = row.blocks[b];
-        if (ahead[b].steps <= steps_left) prefetch(current.now + ahead[b].offset, ahead[b].lanes, false);
-        step_of_model(work, block.lane, block.lanes, lanes != nullptr ? lanes + block.lane : current[block]);
-        for (int k = 0; k < 2; ++k) {
-          if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
-        }
+  /// After the last step: the state that the row leaves.
+  void finish() const {
+    for (int k = 0; k < model_.states; ++k) {
+      if (plan_.final[k] != nullptr) store_entry(plan_.final[k], 0, memory_.state[k], plan_.rows, row_);
+    }
+    operators_.finish();
+  }
+
+ private:
+  void run_segment(std::int64_t begin, std::int64_t end) {
+    current_.seek(layout_, plan_.rows, row_, begin, end, begin, nullptr);
+    for (Output<V>& output : history_) output.begin = row_.tiled ? begin : 0;
+    operators_.enter(begin, end);
+    for (std::int64_t step = begin; step < end; ++step, current_.now += current_.stride) run_step(step);
+    for (const Output<V>& output : history_) output.flush(layout_, plan_.rows, row_, begin, end);
+  }
+
+  void run_step(std::int64_t step) {
+    const std::int64_t steps_left = row_.tiled ? -1 : layout_.time - 1 - step;
+    const V* const lanes = with_operators_ ? operators_.gather(step, current_) : nullptr;
+    V* const results[2] = {history_[0].at(row_, step), history_[1].at(row_, step)};
+    // Copies: the compiler takes a stored vector for one that may change members.
+    const StepStage<V> step_of_model = step_of_model_;
+    const Input<V> current = current_;
+    const Row row = row_;
+    const Ahead* const ahead = ahead_;
+    const V* const state[2] = {work_.state[0], work_.state[1]};
+    const bool stream = stream_;
+    for (int b = 0; b < row.block_count; ++b) {
+      const Block& block = row.blocks[b];
+      if (ahead[b].steps <= steps_left) prefetch(current.now + ahead[b].offset, ahead[b].lanes, false);
+      step_of_model(work_, block.lane, block.lanes, lanes != nullptr ? lanes + block.lane : current[block]);
+#pragma GCC unroll 2
+      for (int k = 0; k < 2; ++k) {
+        if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
       }
     }
-    for (const Output<V>& output : history) output.flush(layout, plan.rows, row, begin, end);
   }
-  if (stream) finish_streaming();
 
-  for (int k = 0; k < model.states; ++k) {
-    if (plan.final[k] != nullptr) store_entry(plan.final[k], 0, state[k], plan.rows, row);
-  }
-  fir.finish();
+  const ForwardPlan<V>& plan_;
+  const Layout& layout_;
+  const ModelStages<V>& model_;
+  const std::int64_t segment_;   ///< steps that go through a tile, or that kernels with taps go, at a time
+  Carver carver_;
+  const ForwardMemory<V> memory_;
+  const Row row_;
+  ForwardOperators<V> operators_;
+  const bool with_operators_ = operators_.given();
+  Input<V> current_{plan_.current, memory_.tiles[0]};
+  Output<V> history_[2] = {{plan_.potential, memory_.tiles[1]}, {plan_.spikes, memory_.tiles[2]}};   // the first two states
+  Ahead* const ahead_ = memory_.cut.ahead;
+  StepRow<V> work_;
+  StepStage<V> step_of_model_;
+  const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
+};
+
+template <class V>
+void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
+  ForwardRow<V> row(plan, index, thread);
+  row.advance(0, plan.layout.time);
+  row.finish();
 }
 
 /// dL/d(final state) is a direct gradient of the last step: the sum of both, or the one that is there.
@@ -128,11 +149,11 @@ class BackwardRow {
         memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), plan.segment, with_terms_,
                 plan.method == Method::bptt),
         row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
-        fir_(plan, row_, memory_.fir),
-        recurrence_(plan.weights, plan.transposed_weights, plan.rows, row_, memory_.recurrent) {
+        operators_(plan, row_, memory_.fir, memory_.recurrent) {
     if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
     with_before_ = with_terms_ || plan.method == Method::bptt;
-    if (!with_terms_ && !fir_.with_terms(0)) current_.array = nullptr;
+    if (!with_terms_ && !operators_.read_current()) current_.array = nullptr;
+    receives_ = operators_.recurrent() && current_.array != nullptr;
     for (Input<V>* input : inputs_) {
       if (input->in_place(row_)) in_place_[in_place_count_++] = input;
     }
@@ -148,28 +169,40 @@ class BackwardRow {
     set_surrogate();
   }
 
-  void run() {
-    if (tape_ != nullptr) mark_segments();
-    for (std::int64_t k = (layout_.time + plan_.segment - 1) / plan_.segment - 1; k >= 0; --k) {
-      const std::int64_t begin = k * plan_.segment, end = smaller(begin + plan_.segment, layout_.time);
-      segment_begin_ = begin;
-      seek(begin, end);
-      if (tape_ != nullptr) rebuild_segment(k, end);
-      if (with_fir_) fir_.enter(begin);
-      for (std::int64_t step = end - 1; step > begin; --step, step_back()) run_step(step);
-      run_step(begin);
-      grad_current_.flush(layout_, plan_.rows, row_, begin, end);
-    }
+  /// Runs steps [begin, end) from the last to the first, before those after them; `begin` is a multiple of a segment, and so is `end` but
+  /// for that of time. The hidden states of all segments are to be marked before.
+  void advance(std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = (end - 1) / plan_.segment; k * plan_.segment >= begin; --k) run_segment(k, end);
     if (stream_) finish_streaming();
+  }
+
+  /// After step 0: sums over the row's steps, and dL/d(initial state).
+  void finish() {
     for (int k = 0; k < model_.parameters; ++k) {
       if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, memory_.sums[k], row_.lanes);
     }
-    if (recurrence_.given()) recurrence_.gather();
-    if (with_fir_) {
-      fir_.finish(memory_.carry[spikes_carry()]);
-      for (int k = 0; k < model_.states; ++k) work_.carry[k] = memory_.carry[k];
-    }
+    if (with_operators_) operators_.finish();
     for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
+  }
+
+  /// Runs the hidden states forward through all of time, if they are needed, and keeps the ones before each segment.
+  void mark_segments() {
+    if (tape_ == nullptr) return;
+    for (int k = 1; k < model_.states; ++k) {
+      copy_entry(mark(0, k), plan_.initial[k], 0, plan_.rows, row_);
+    }
+    for (std::int64_t segment = 0, begin = 0; begin + plan_.segment < layout_.time; ++segment, begin += plan_.segment) {
+      const std::int64_t end = begin + plan_.segment;
+      seek_input(potential_, begin, end);
+      seek_input(current_, begin, end);
+      for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
+      // The tape's first two slots in turn.
+      for (std::int64_t n = begin; n < end; ++n) {
+        rebuild_step(n, (n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
+      }
+      const std::int64_t last = plan_.segment % 2 * plan_.rows.lanes;
+      for (int k = 1; k < model_.states; ++k) copy_lanes(mark(segment + 1, k), work_.before[k] + last, row_.lanes);
+    }
   }
 
  private:
@@ -183,6 +216,8 @@ class BackwardRow {
     set_parameters(work_.parameters, memory_.parameters, plan_.parameters, model_.parameters, plan_.rows, row_);
     work_.cap = plan_.cap;
     work_.grad_current = memory_.grad;
+    work_.grad_current_follows = 0;
+    work_.grad_feedback = nullptr;
     for (int k = 0; k < model_.states; ++k) {
       work_.before[k] = work_.initial[k] = memory_.before[k];
       work_.direct[k] = memory_.zeros;
@@ -195,7 +230,8 @@ class BackwardRow {
       work_.sums[k] = plan_.sums[k] == nullptr ? memory_.unwanted_terms : memory_.partial[k];
       work_.sums_follow[k] = plan_.sums[k] == nullptr ? 0 : ~0;
     }
-    adjoint_ = with_terms_ ? stages_.adjoint_with_terms : work_.parameters.all_scalar ? stages_.adjoint_shared : stages_.adjoint;
+    const bool shared = work_.parameters.all_scalar && !operators_.take_gradient();
+    adjoint_ = with_terms_ ? stages_.adjoint_with_terms : shared ? stages_.adjoint_shared : stages_.adjoint;
     from_carry_ = stages_.carries_gradient && adjoint_ == stages_.adjoint_shared;
     if (model_.gain >= 0) gain_ = work_.parameters.lanes[model_.gain][0];
   }
@@ -230,11 +266,24 @@ class BackwardRow {
     return tape_ + (arrays * (steps + segment) + state - 1) * plan_.rows.lanes;
   }
 
+  void run_segment(std::int64_t segment, std::int64_t end) {
+    const std::int64_t begin = segment * plan_.segment;
+    end = smaller(begin + plan_.segment, end);
+    segment_begin_ = begin;
+    seek(begin, end);
+    if (tape_ != nullptr) rebuild_segment(segment, end);
+    operators_.enter(begin);
+    for (std::int64_t step = end - 1; step > begin; --step, step_back()) run_step(step);
+    run_step(begin);
+    grad_current_.flush(layout_, plan_.rows, row_, begin, end);
+  }
+
   /// The hidden states after a step, which is `back` steps before the inputs' present one, from those before it; these are `from` and `to`
   /// in the tape.
   void rebuild_step(std::int64_t step, std::int64_t from, std::int64_t to, std::int64_t back) const {
-    const bool recurrent = recurrence_.given() && current_.array != nullptr;
-    if (recurrent) recurrence_.feel_spikes(work_.before[1] + from);
+    Input<V> input = current_;
+    input.now -= back * input.stride;
+    const V* const received = receives_ ? operators_.receive(work_.before[1] + from, input) : nullptr;
     for (int b = 0; b < row_.block_count; ++b) {
       const Block& block = row_.blocks[b];
       const V* const potential = potential_[block] - back * potential_.stride;
@@ -243,28 +292,8 @@ class BackwardRow {
         load_state(memory_.before, plan_.initial, 1, plan_.rows, row_, block);
         before = memory_.before[0];
       }
-      const V* current = current_[block] - back * current_.stride;
-      if (recurrent) current = recurrence_.current(block, current);
+      const V* const current = receives_ ? received + block.lane : input[block];
       stages_.rebuild(work_, block.lane, block.lanes, potential, before, current, from + block.lane, to + block.lane);
-    }
-  }
-
-  /// Runs the hidden states forward through all of time and keeps the ones before each segment.
-  void mark_segments() {
-    for (int k = 1; k < model_.states; ++k) {
-      copy_entry(mark(0, k), plan_.initial[k], 0, plan_.rows, row_);
-    }
-    for (std::int64_t segment = 0, begin = 0; begin + plan_.segment < layout_.time; ++segment, begin += plan_.segment) {
-      const std::int64_t end = begin + plan_.segment;
-      seek_input(potential_, begin, end);
-      seek_input(current_, begin, end);
-      for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
-      // The tape's first two slots in turn.
-      for (std::int64_t n = begin; n < end; ++n) {
-        rebuild_step(n, (n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
-      }
-      const std::int64_t last = plan_.segment % 2 * plan_.rows.lanes;
-      for (int k = 1; k < model_.states; ++k) copy_lanes(mark(segment + 1, k), work_.before[k] + last, row_.lanes);
     }
   }
 
@@ -279,9 +308,8 @@ class BackwardRow {
   }
 
   void run_step(std::int64_t n) {
-    const Step step{n, n == 0, n == layout_.time - 1, fir_.given(0) ? nullptr : grad_current_.at(row_, n)};
-    if (recurrence_.given()) before_recurrent_step(step);
-    if (with_fir_) before_fir_step(n);
+    const Step step{n, n == 0, n == layout_.time - 1, filtered_ ? nullptr : grad_current_.at(row_, n)};
+    if (with_operators_) before_step(step);
     // Where the next step lies in other pages, two lines of each at once: the second-level cache's prefetcher then follows, which was
     // faster by a twentieth.
     for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
@@ -291,8 +319,7 @@ class BackwardRow {
       const int inputs = n >= ahead_[b].steps ? in_place_count_ : 0;
       run_block(row_.blocks[down_ ? row_.block_count - 1 - b : b], step, ahead_[b], inputs);
     }
-    if (with_fir_) after_fir_step(n);
-    if (recurrence_.given() && fir_.given(0)) copy_lanes(recurrence_.gradient(), fir_.gathered(0, n), row_.lanes);
+    if (with_operators_) store_filtered(n, operators_.scatter(n));
     if (step.last) {
       for (int k = 0; k < model_.states; ++k) work_.direct[k] = memory_.zeros;
     }
@@ -315,9 +342,8 @@ class BackwardRow {
       if (model_.fires) e = with_final(e, plan_.grad_final[1], plan_.rows, row_, block, memory_.e_sum);
       load_state(memory_.direct, plan_.grad_final, model_.states, plan_.rows, row_, block);
       for (int k = model_.hidden; k < model_.states; ++k) work_.direct[k] = memory_.direct[k];
-    } else if (recurrence_.given()) {
-      e = recurrence_.grad_spikes(block, e);
     }
+    if (with_operators_) e = operators_.grad_spikes(block, step.n, e);
     const V* h = memory_.h;
     if (surrogate_stage_ != nullptr) {
       if (model_.fires_by_hidden) stages_.drive(work_, block.lanes, u, slot(step.n) + block.lane, memory_.drive);
@@ -336,82 +362,47 @@ class BackwardRow {
       u_before = memory_.before[0];
     }
     if (tape_ != nullptr) from = slot(step.n - 1) + block.lane;
-    const V* const a = felt_ ? recurrence_.currents() + block.lane : current_[block];
+    const V* const a = receives_ ? received_ + block.lane : current_[block];
     adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, a);
-    if (with_fir_) note_fir_block(block, step.n, u, a);
-    if (recurrence_.given() && !fir_.given(0)) note_gradient(block);
+    if (with_operators_) keep_inputs(block, step.n, u, a);
     if (step.result == nullptr) return;
     if (from_carry_) {
       store_scaled(step.result + block.offset, memory_.carry[0] + block.lane, gain_, block.lanes, stream_);
     } else {
-      store_lanes(step.result + block.offset, memory_.grad, block.lanes, stream_);
+      const V* const gradient = work_.grad_current + (block.lane & work_.grad_current_follows);
+      store_lanes(step.result + block.offset, gradient, block.lanes, stream_);
     }
   }
 
-  /// The carry of what the spikes of a step get from the steps after it.
-  int spikes_carry() const { return bptt_ ? 1 : stages_.hidden_carry + kernel_states; }
-
-  /// A kernel with taps carries nothing from step to step: what its input gets was summed over the taps. The adjoint takes it where a
-  /// recursion of the spikes' kernel has its X, and leaves lam where that has its Y (for BPTT: both in place of the spikes).
-  void before_fir_step(std::int64_t n) {
-    const bool ends_group = n == layout_.time - 1 || (n + 1) % fir_steps == 0;
-    if (ends_group) fir_.before_group(n / fir_steps * fir_steps, n);
-    fir_.before_step(n);
-    if (fir_.given(1)) {
-      work_.carry[spikes_carry()] = fir_.gathered(1, n);
-      if (!bptt_) work_.carry[stages_.hidden_carry + kernel_states + 1] = fir_.lam(n);
-    } else if (!bptt_) {
-      work_.carry[stages_.hidden_carry + 1] = fir_.lam(n);
+  /// What operators give a step, and where they take its gradients.
+  void before_step(const Step& step) {
+    if (receives_) {
+      received_ = operators_.receive(tape_ != nullptr ? work_.before[1] + slot(step.n - 1) : spikes_before(step), current_);
     }
-    for (int k = 0; fir_.given(0) && !fir_.given(1) && k < kernel_states; ++k)
-      clear_row(memory_.carry[stages_.hidden_carry + k], row_.lanes);
+    operators_.gather(step.n, work_);
   }
 
-  /// Keeps a block's lam, where it is not in its place, and the inputs of kernels.
-  void note_fir_block(const Block& block, std::int64_t n, const V* u, const V* a) {
-    if (bptt_) {
-      const V* const of_current = from_carry_ ? memory_.carry[0] + block.lane : memory_.grad;
-      copy_lanes(fir_.lam(n) + block.lane, fir_.given(1) ? work_.carry[1] + block.lane : of_current, block.lanes);
-    }
-    if (fir_.with_terms(0)) copy_lanes(fir_.input(0, n) + block.lane, a, block.lanes);
-    if (fir_.with_terms(1)) stages_.record(work_, block.lane, block.lanes, u, fir_.input(1, n) + block.lane);
+  /// Keeps a block of what the kernels with taps took at a step.
+  void keep_inputs(const Block& block, std::int64_t n, const V* u, const V* a) {
+    if (V* const current = operators_.kept_current(n); current != nullptr) copy_lanes(current + block.lane, a, block.lanes);
+    if (V* const spikes = operators_.kept_spikes(n); spikes != nullptr)
+      stages_.record(work_, block.lane, block.lanes, u, spikes + block.lane);
   }
 
-  void after_fir_step(std::int64_t n) {
-    fir_.after_step(n);
-    if (recurrence_.given()) gather_current(n, n);
-    if (n % fir_steps != 0) return;
-    const std::int64_t last = smaller(n + fir_steps, layout_.time) - 1;
-    if (!recurrence_.given()) gather_current(n, last);
-    fir_.after_group(n, last);
-  }
-
-  /// What the current of some steps gets through its kernel with taps.
-  void gather_current(std::int64_t first, std::int64_t last) {
-    if (!fir_.given(0)) return;
-    fir_.gather_current(first, last);
-    for (std::int64_t step = first; plan_.grad_current != nullptr && step <= last; ++step) {
-      V* const result = grad_current_.at(row_, step);
+  /// The gradient of the current of `count` steps from `first` on, which it has through operators.
+  void store_filtered(std::int64_t first, std::int64_t count) {
+    for (std::int64_t n = first; plan_.grad_current != nullptr && n < first + count; ++n) {
+      V* const result = grad_current_.at(row_, n);
       for (int b = 0; b < row_.block_count; ++b) {
         const Block& block = row_.blocks[b];
-        store_lanes(result + block.offset, fir_.gathered(0, step) + block.lane, block.lanes, stream_);
+        store_lanes(result + block.offset, operators_.grad_current(n) + block.lane, block.lanes, stream_);
       }
     }
   }
 
-  /// What a step gets from the step after it through the recurrence, and what it felt of the spikes before it.
-  void before_recurrent_step(const Step& step) {
-    felt_ = current_.array != nullptr;
-    if (felt_) {
-      recurrence_.feel_spikes(tape_ != nullptr ? work_.before[1] + slot(step.n - 1) : spikes_before(step));
-      for (int b = 0; b < row_.block_count; ++b) recurrence_.current(row_.blocks[b], current_[row_.blocks[b]]);
-    }
-    if (!step.last) recurrence_.gather();
-  }
-
   /// The spikes before a step, of a model whose potential tells them.
   V* spikes_before(const Step& step) {
-    V* const spikes = recurrence_.spikes();
+    V* const spikes = memory_.recurrent.spikes;
     if (step.first) {
       copy_entry(spikes, plan_.initial[1], 0, plan_.rows, row_);
       return spikes;
@@ -423,21 +414,11 @@ class BackwardRow {
     return spikes;
   }
 
-  /// Keeps a block's gradient of the current for the step before.
-  void note_gradient(const Block& block) {
-    V* const gradient = recurrence_.gradient() + block.lane;
-    if (from_carry_) {
-      store_scaled(gradient, memory_.carry[0] + block.lane, gain_, block.lanes, false);
-    } else {
-      copy_lanes(gradient, memory_.grad, block.lanes);
-    }
-  }
-
   /// dL/d(initial state).
   void finish_block(const Block& block) {
     load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
     stages_.initial(work_, block.lane, block.lanes);
-    if (recurrence_.given()) recurrence_.add_to(block, memory_.grad_initial[1]);
+    if (with_operators_) operators_.add_to_last_spikes(block, memory_.grad_initial[1]);
     for (int k = 0; k < model_.states; ++k) {
       if (plan_.grad_initial[k] != nullptr) {
         store_neurons(plan_.grad_initial[k], memory_.grad_initial[k], plan_.rows, row_, block.lane, block.lanes);
@@ -453,10 +434,9 @@ class BackwardRow {
   Carver carver_;
   const BackwardMemory<V> memory_;
   const Row row_;
-  BackwardFir<V> fir_;
-  const RecurrentRow<V> recurrence_;
-  const bool with_fir_ = with_fir(plan_.fir);
-  const bool bptt_ = plan_.method == Method::bptt;
+  BackwardOperators<V> operators_;
+  const bool with_operators_ = operators_.given();
+  const bool filtered_ = operators_.filter_current();
   V* tape_ = nullptr;   ///< null: no hidden states are needed
   std::int64_t segment_begin_ = 0;
   Input<V> potential_{plan_.potential, memory_.tiles[0]};
@@ -476,14 +456,18 @@ class BackwardRow {
   V gain_ = V(1);
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_before_ = false;   ///< the state before each step is needed
-  bool felt_ = false;          ///< the recurrence holds the present step's current with what it felt
+  bool receives_ = false;      ///< what the current was with the recurrence is needed, and is:
+  const V* received_ = nullptr;
   const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
   const bool down_ = plan_.rows.lanes == layout_.inner;   ///< the row is one piece of memory through all of time
 };
 
 template <class V>
 void backward_row(const BackwardPlan<V>& plan, std::int64_t index, int thread) {
-  BackwardRow<V>(plan, index, thread).run();
+  BackwardRow<V> row(plan, index, thread);
+  row.mark_segments();
+  row.advance(0, plan.layout.time);
+  row.finish();
 }
 
 template <class V>

@@ -3,31 +3,13 @@
 /// caller and may be small.
 #pragma once
 
+#include "../arena.hpp"
 #include "plan.hpp"
 
 namespace exodus::cpu {
 namespace {   // a copy for each instruction set
 
-/// Cuts memory into pieces that begin on a cache line; without memory it only counts.
-class Carver {
- public:
-  explicit Carver(char* memory) : memory_(memory), used_(-reinterpret_cast<std::uintptr_t>(memory) % line) {}
-
-  template <class X>
-  X* take(std::int64_t count) {
-    char* const piece = memory_ == nullptr ? nullptr : memory_ + used_;
-    used_ += (static_cast<std::size_t>(count) * sizeof(X) + line - 1) / line * line;
-    return reinterpret_cast<X*>(piece);
-  }
-
-  /// Enough wherever the memory begins.
-  std::size_t bytes() const { return used_ + line; }
-
- private:
-  static constexpr std::size_t line = 64;
-  char* memory_;
-  std::size_t used_;
-};
+using Carver = Arena<64>;   // pieces begin on a cache line
 
 /// Contiguous neurons of a row, at most `block_lanes`, that a stage takes at a time.
 struct Block {
@@ -89,7 +71,8 @@ std::int64_t taps_memory(const Taps<V>& taps, std::int64_t stride) {
 }
 
 /// Of a forward pass. Of the current: taps as lanes, the inputs of a segment and the K-1 before it, outputs of some steps. Of the spikes:
-/// each neuron's taps, the first of them as lanes; what comes for a neuron, a ring of steps; some steps' sums as lanes.
+/// each neuron's taps, the first of them as lanes; what is pending for a neuron, a ring of steps; some steps' sums as lanes, and the
+/// feedback of one.
 template <class V>
 struct FirForwardMemory {
   V* taps = nullptr;
@@ -100,9 +83,10 @@ struct FirForwardMemory {
   std::int64_t spike_taps_step = 0;
   V* newest_tap = nullptr;
   V* scratch = nullptr;   ///< lanes, while the rest is filled
-  V* coming = nullptr;
+  V* pending = nullptr;
   std::int64_t ring_steps = 0;
   V* sums = nullptr;
+  V* feedback = nullptr;
 
   FirForwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment) {
     const std::int64_t stride = lane_stride<V>(lanes);
@@ -122,14 +106,16 @@ struct FirForwardMemory {
       ring_steps = ((lines + max_turned_steps / line) | 1) * line;
       newest_tap = carver.take<V>(stride);
       scratch = carver.take<V>(stride);
-      coming = carver.take<V>(ring_steps * lanes);
+      pending = carver.take<V>(ring_steps * lanes);
       sums = carver.take<V>(2 * max_turned_steps * stride);
+      feedback = carver.take<V>(stride);
     }
   }
 };
 
 /// Of a backward pass: taps as lanes; lam of a segment and of the K steps after it; what some steps get from it; for BPTT instead what each
-/// input got so far, of a segment and the K steps before it; some steps' inputs; sums of the taps' gradients.
+/// input got so far, of a segment and the K steps before it; some steps' inputs; sums of the taps' gradients; what the spikes before step 0
+/// get.
 template <class V>
 struct FirBackwardMemory {
   V* taps[2] = {};
@@ -140,6 +126,7 @@ struct FirBackwardMemory {
   std::int64_t scattered_size[2] = {};
   V* inputs[2] = {};
   V* partial[2] = {};
+  V* grad_last_spikes = nullptr;
 
   FirBackwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment, bool bptt) {
     const std::int64_t stride = lane_stride<V>(lanes);
@@ -156,6 +143,7 @@ struct FirBackwardMemory {
     if (!with_fir(roles)) return;
     lam_size = (longest(roles) + segment + max_fir_steps) * stride;
     lam = carver.take<V>(lam_size);
+    if (roles[1].taps.length > 0) grad_last_spikes = carver.take<V>(stride);
   }
 
   static std::int64_t longest(const FirRole<V>* roles) {
@@ -268,23 +256,34 @@ struct IntegerOf<double> {
 
 constexpr int max_shift_stages = 10;   // of a shifter, whose delays are below 2^stages
 
+constexpr int block_steps = 8;      // that a shifter takes at a time
+constexpr int delay_piece = 1024;   // elements that are delayed at a time where neurons share a delay
+
 constexpr int shift_stages(std::int64_t longest) {
   int stages = 0;
   while (stages < max_shift_stages && longest >> stages != 0) ++stages;
   return stages;
 }
 
+/// Steps that so many stages keep, and the last delayed one.
+constexpr std::int64_t kept_steps(int stages) {
+  const std::int64_t steps = std::int64_t{1} << stages;
+  return steps < block_steps ? block_steps : steps;
+}
+
 /// Of a delay, as lanes: each one's delay, its whole part also in the width of V and as a place; values of two steps, zeros, sums of
-/// terms; the first lane of each run of equal delays; what a shifter of delays up to `most` keeps.
+/// terms; the first lane of each run of equal delays; delayed values, of a vector of lanes in a block of steps or of a piece; vectors of a
+/// VectorStream; `kept` steps of a shifter, whose first and last vector may have fewer lanes.
 template <class V>
 struct DelayMemory {
   std::int64_t *whole, *offset, *runs;
   typename IntegerOf<V>::type* bits;
   V *fraction, *near, *far, *zeros;
   double* sums;
-  LaneArrays<V> shifted;
+  V *delayed, *waiting, *shifted;
 
-  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t most) {
+  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t kept) {
+    constexpr std::int64_t line = 64 / sizeof(V);   // and the widest vector
     lanes = lanes < block_lanes ? block_lanes : lanes;
     whole = carver.take<std::int64_t>(lanes);
     offset = carver.take<std::int64_t>(lanes);
@@ -295,8 +294,9 @@ struct DelayMemory {
     far = carver.take<V>(lanes);
     zeros = carver.take<V>(lanes);
     sums = carver.take<double>(lanes);
-    shifted.stride = lane_stride<V>(lanes);
-    shifted.first = carver.take<V>((std::int64_t{1} << shift_stages(most)) * shifted.stride);
+    delayed = carver.take<V>(delay_piece + 64 + line);
+    waiting = carver.take<V>(2 * line);
+    shifted = carver.take<V>((lanes + 2 * line) * kept);
   }
 };
 

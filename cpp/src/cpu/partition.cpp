@@ -1,5 +1,6 @@
 #include "partition.hpp"
 
+#include "../gradient_plan.hpp"
 #include "memory.hpp"
 #include "operators/recurrence_plan.hpp"
 #include "work.hpp"
@@ -63,13 +64,9 @@ Rows partition_neurons(const Layout& layout, int threads, std::int64_t page) {
   return rows;
 }
 
-/// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none about as many as there are segments, in whole groups of
-/// steps of FIR kernels.
+/// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none whole groups of steps of FIR kernels.
 std::int64_t rebuilt_steps(const Rows& rows, std::int64_t time) {
-  if (rows.tile_steps > 0) return rows.tile_steps;
-  std::int64_t steps = max_fir_steps;
-  while (steps * steps < time) steps += max_fir_steps;
-  return steps;
+  return rows.tile_steps > 0 ? rows.tile_steps : exodus::rebuilt_steps(time, max_fir_steps);
 }
 
 /// Elements of the tapes of all rows. They do not depend on the number of threads: rows have few lanes more than there are neurons.

@@ -23,6 +23,7 @@ struct StepRow {
   ParameterLanes<V> parameters;
   V* state[max_states];
   V cap;
+  const V* feedback;   ///< what earlier spikes give the potential through an operator; null: there is none
 };
 
 template <class V>
@@ -40,7 +41,9 @@ struct AdjointRow {
   const V* direct[max_states];   ///< of a block: direct gradients of hidden states
   V* initial[max_states];        ///< of a block
   V* carry[max_states];
-  V* grad_current;           ///< of a block
+  V* grad_current;   ///< of a block, `grad_current_follows` 0, or of the row, all ones
+  int grad_current_follows;
+  V* grad_feedback;          ///< of the row; null: there is none
   V* sums[max_parameters];   ///< of the terms of some steps; `sums_follow` is 0 where nobody wants them, and they go to a block that nobody
                              ///< reads
   int sums_follow[max_parameters];
@@ -73,14 +76,13 @@ struct BackwardStages {
   AdjointStage<V> adjoint, adjoint_shared, adjoint_with_terms;
   InitialStage<V> initial;
   bool carries_gradient;   ///< adjoint_shared leaves the gradient of the current to be taken from the first carry
-  int hidden_carry;        ///< which carry is that of the first hidden state
 };
 
 template <class V>
 struct ModelStages {
-  static constexpr int max_variants = 10;
+  static constexpr int max_variants = 18;
   int parameters, states;
-  int hidden;   ///< the first state beyond potential and spikes; those of kernels, if there are any, two each
+  int hidden;   ///< the first state beyond potential and spikes
   bool fires;
   bool fires_by_hidden;                          ///< the surrogate sees the drive stage's result
   int threshold;                                 ///< which parameter the surrogate reads

@@ -24,11 +24,6 @@ EXODUS_SCALAR LaneList<V*, Count> list(V* const* pointers, int lane = 0) {   // 
   return lanes;
 }
 
-template <class Struct, class Pointer, int Count, std::size_t... K>
-EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i, std::index_sequence<K...>) {
-  return Struct{lanes.at[K][i]...};
-}
-
 template <int Count, class V>
 EXODUS_SCALAR LaneList<const V*, Count> list(const ParameterLanes<V>& parameters, int lane) {
   LaneList<const V*, Count> lanes{};
@@ -36,48 +31,68 @@ EXODUS_SCALAR LaneList<const V*, Count> list(const ParameterLanes<V>& parameters
   return lanes;
 }
 
-/// The struct of lane i.
-template <class Struct, class Pointer, int Count>
-EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i) {
-  return gather<Struct>(lanes, i, std::make_index_sequence<Count>{});
+/// Which fields of a struct are in memory: all, or those that a model's variant has.
+struct EveryField {
+  template <int Count>
+  static constexpr unsigned bits = ~0u;
+};
+template <template <class> class N, int Variant>
+struct FieldsOf {
+  template <int Count>
+  static constexpr unsigned bits = fields_of<N, Variant>(Count);
+};
+
+template <class Fields, int Count>
+constexpr bool has_field(int k) {
+  constexpr unsigned bits = Fields::template bits<Count>;
+  return (bits >> k & 1) != 0;
 }
 
-/// Of the fields whose bit is set.
-template <unsigned Set = ~0u, class Struct, class V, int Count>
+template <class Struct, class Fields, class Pointer, int Count, std::size_t... K>
+EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i, std::index_sequence<K...>) {
+  return Struct{(has_field<Fields, Count>(K) ? lanes.at[K][i] : 0)...};
+}
+
+/// The struct of lane i; fields that are not there are 0.
+template <class Struct, class Fields = EveryField, class Pointer, int Count>
+EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i) {
+  return gather<Struct, Fields>(lanes, i, std::make_index_sequence<Count>{});
+}
+
+template <class Fields = EveryField, class Struct, class V, int Count>
 EXODUS_SCALAR void scatter(const LaneList<V*, Count>& lanes, int i, Struct& values) {
   for_each_field<Count>(values, [&](V value, int k) __attribute__((always_inline)) {
-    if ((Set >> k & 1) != 0) lanes.at[k][i] = value;
+    if (has_field<Fields, Count>(k)) lanes.at[k][i] = value;
   });
 }
 
-/// Which states a step sets, a bit each: all, unless the model says.
-template <template <class> class N, int Variant, class V>
-constexpr unsigned set_states = [] {
-  if constexpr (requires { N<V>::template set_states<Variant>; }) return N<V>::template set_states<Variant>;
-  return ~0u;
-}();
-
-/// Likewise the carries of an adjoint.
-template <template <class> class N, Method M, int Variant, class V>
-constexpr unsigned set_carries = [] {
-  if constexpr (requires { N<V>::template set_carries<M, Variant>; }) return N<V>::template set_carries<M, Variant>;
-  return ~0u;
-}();
+/// What a step of lane i takes from outside.
+template <bool Feedback, class V>
+EXODUS_SCALAR StepInputs<V, Feedback> inputs_of(const V* current, const V* feedback, int i) {
+  if constexpr (Feedback) {
+    return {current[i], feedback[i]};
+  } else {
+    return {current[i]};
+  }
+}
 
 /// `lane` is the block's first lane in the row, `lanes` its size. With `Shared`, all parameters are scalars and stay in registers: the
 /// loads of a block of them from L1 took a fifth of the time.
 template <template <class> class N, int Variant, bool Shared, class V>
 void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
   using C = Traits<N<V>>;
+  using Fields = FieldsOf<N, Variant>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto states = list<C::states>(row.state, lane);
   const auto shared = gather<typename C::Parameters>(parameters, 0);
   const V cap = row.cap;
+  const V* const feedback = takes_feedback<N, Variant> ? row.feedback + lane : nullptr;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
-    auto state = gather<typename C::State>(states, i);
-    step<Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), cap, state, current[i]);
-    scatter<set_states<N, Variant, V>>(states, i, state);
+    auto state = gather<typename C::State, Fields>(states, i);
+    step<Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), cap, state,
+                  inputs_of<takes_feedback<N, Variant>>(current, feedback, i));
+    scatter<Fields>(states, i, state);
   }
 }
 
@@ -101,6 +116,7 @@ template <template <class> class N, int Variant, class V>
 void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, const V* before, const V* current, std::int64_t from,
                    std::int64_t to) {
   using C = Traits<N<V>>;
+  using Fields = FieldsOf<N, Variant>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const V cap = row.cap;
   if constexpr (C::states > first_hidden<N<V>>) {
@@ -109,10 +125,10 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
     for (int k = 0; k < C::states; ++k) befores.at[k] = k == 0 ? before : row.before[k] + from, afters.at[k] = row.before[k] + to;
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
-      auto state = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, gather<typename C::State>(befores, i),
+      auto state = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, gather<typename C::State, Fields>(befores, i),
                                      potential[i], current[i]);
       for_each_field<C::states>(state, [&](V value, int k) __attribute__((always_inline)) {
-        if (k > 0) afters.at[k][i] = value;
+        if (k > 0 && has_field<Fields, C::states>(k)) afters.at[k][i] = value;
       });
     }
   }
@@ -141,14 +157,21 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
   for (int i = 0; i < lanes; ++i) h[i] = surrogate_at<Kind>(potential[i], OneThreshold ? one_threshold : threshold[i], scale, a, b, c);
 }
 
+/// Whether the gradient of the current is the gain times the first carry.
+template <template <class> class N, Method M, int Variant, class V>
+constexpr bool carries_gradient = N<V>::template carries_gradient<M> && !has_taps<N, Variant>(0);
+
 /// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1; the rest of that state is in the row at `from`. With
 /// `Shared`, the gradient of the current is not stored where it is the gain times what is carried: whoever stores that in the result spares
-/// a fourth of the stores, which bound this loop.
+/// a fourth of the stores, which bound this loop. Nor is it where both kernels have taps: it is the feedback's.
 template <template <class> class N, Method M, int Variant, bool Terms, bool Shared, class V>
 void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h, const V* e,
                    const V* q, const V* a) {
   using C = Traits<N<V>>;
+  using Fields = FieldsOf<N, Variant>;
   using Carry = typename N<V>::template Carry<M, V>;
+  constexpr bool feedback = takes_feedback<N, Variant>;
+  constexpr bool stores_current = !(Shared && carries_gradient<N, M, Variant, V>) && !(feedback && has_taps<N, Variant>(0));
   constexpr int carries = field_count<Carry, V>;
   static_assert(carries <= C::states);   // a row has as much memory for it
   const auto parameters = list<C::parameters>(row.parameters, lane);
@@ -160,16 +183,18 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   befores.at[0] = before;
   for (int k = 1; k < C::states; ++k) befores.at[k] = row.before[k] + from;
   const auto directs = list<C::states>(row.direct);
-  V* const grad_current = row.grad_current;
+  V* const grad_current = row.grad_current + (lane & row.grad_current_follows);
+  V* const grad_feedback = feedback ? row.grad_feedback + lane : nullptr;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
     const Moment<V, typename C::State> at{
-        u[i], gather<typename C::State>(befores, i), gather<typename C::State>(directs, i), h[i], e[i], q[i], a[i]};
-    auto carry = gather<Carry>(carry_lanes, i);
+        u[i], gather<typename C::State, Fields>(befores, i), gather<typename C::State, Fields>(directs, i), h[i], e[i], q[i], a[i]};
+    auto carry = gather<Carry, Fields>(carry_lanes, i);
     typename C::Parameters terms;
-    const V gradient = adjoint<M, Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), at, carry, terms);
-    if constexpr (!Shared || !N<V>::template carries_gradient<M>) grad_current[i] = gradient;
-    scatter<set_carries<N, M, Variant, V>>(carry_lanes, i, carry);
+    const auto gradient = adjoint<M, Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), at, carry, terms);
+    if constexpr (stores_current) grad_current[i] = gradient.current;
+    if constexpr (feedback) grad_feedback[i] = gradient.feedback;
+    scatter<Fields>(carry_lanes, i, carry);
     if constexpr (Terms) {
       for_each_field<C::parameters>(terms, [&](V term, int k) __attribute__((always_inline)) { sums.at[k][i] += term; });
     }
@@ -180,6 +205,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
 template <template <class> class N, Method M, int Variant, class V>
 void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
   using C = Traits<N<V>>;
+  using Fields = FieldsOf<N, Variant>;
   using Carry = typename N<V>::template Carry<M, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto initial = list<C::states>(row.initial);
@@ -188,7 +214,7 @@ void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
     auto grad = initial_gradient<M, Variant>(gather<typename C::Parameters>(parameters, i), gather<typename C::State>(initial, i),
-                                             gather<Carry>(carries, i));
+                                             gather<Carry, Fields>(carries, i));
     scatter(grads, i, grad);
   }
 }
@@ -203,8 +229,7 @@ constexpr BackwardStages<V> backward_stages() {
           adjoint_stage<N, M, form, false, true, V>,
           adjoint_stage<N, M, form, true, false, V>,
           initial_stage<N, M, form, V>,
-          N<V>::template carries_gradient<M>,
-          field_count<typename N<V>::template Carry<M, V>, V> - (Traits<N<V>>::states - first_hidden<N<V>>)};
+          carries_gradient<N, M, form, V>};
 }
 
 template <template <class> class N, class V, int... Variant>

@@ -23,6 +23,35 @@ EXODUS_SCALAR void store(V* lanes, const X& vector) {
   __builtin_memcpy(lanes, &vector, sizeof vector);
 }
 
+/// At most as many lanes as a vector has; the others are zero, and their memory is not read.
+template <class V>
+EXODUS_SCALAR Vector<V> load_some(const V* lanes, int count) {
+  if (count == group_lanes<V>) return load(lanes);
+#if defined(__AVX512F__)
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(V) == 4) return (Vector<V>)_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), lanes);
+  if constexpr (sizeof(V) == 8) return (Vector<V>)_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), lanes);
+#else
+  Vector<V> vector{};
+  __builtin_memcpy(&vector, lanes, static_cast<std::size_t>(count) * sizeof(V));
+  return vector;
+#endif
+}
+
+template <class V, class X>
+EXODUS_SCALAR void store_some(V* lanes, const X& vector, int count) {
+  __builtin_memcpy(lanes, &vector, static_cast<std::size_t>(count) * sizeof(V));
+}
+
+/// With `around_caches` by a streaming store, of lanes that begin on a vector.
+template <class V, class X>
+EXODUS_SCALAR void store_vector(V* lanes, const X& vector, bool around_caches) {
+#if defined(__SSE2__)
+  if (around_caches) return stream_vector(lanes, vector);
+#endif
+  store(lanes, vector);
+}
+
 /// a*b + c; fused, as far as the instruction set can, for backward passes alone. (Written as a loop over the elements of a vector, GCC 12
 /// took it apart and four times as long.)
 template <bool Fused, class V>

@@ -56,22 +56,21 @@ inline int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t b
 
 /// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in the order of rows, which is that of j but for entries that
 /// interleave.
-template <class V>
-void add_reduced(double* out, const double* sums, const cpu::Rows& rows, const Param<V>& p, int sign) {
+inline void add_reduced(double* out, const double* sums, const cpu::Rows& rows, std::int64_t count, std::int64_t repeat, int sign) {
   const std::int64_t neurons = rows.neurons;
   if (rows.repeat > 1) {
-    for (std::int64_t place = 0; place < neurons; ++place) out[cpu::neuron_at(rows, place) / p.repeat % p.count] += sign * sums[place];
+    for (std::int64_t place = 0; place < neurons; ++place) out[cpu::neuron_at(rows, place) / repeat % count] += sign * sums[place];
     return;
   }
-  if (p.count == 1) {
+  if (count == 1) {
     double total = 0;
     for (std::int64_t j = 0; j < neurons; ++j) total += sums[j];
     out[0] += sign * total;
     return;
   }
-  for (std::int64_t j = 0, c = 0; j < neurons; c = c + 1 == p.count ? 0 : c + 1) {
+  for (std::int64_t j = 0, c = 0; j < neurons; c = c + 1 == count ? 0 : c + 1) {
     double total = 0;
-    for (const std::int64_t end = j + p.repeat < neurons ? j + p.repeat : neurons; j < end; ++j) total += sums[j];
+    for (const std::int64_t end = j + repeat < neurons ? j + repeat : neurons; j < end; ++j) total += sums[j];
     out[c] += sign * total;
   }
 }

@@ -1,6 +1,6 @@
 /// @file
-/// Kernels with taps (kernel.hpp) on a device. Forward, a thread sums the current over the taps at each step, and adds what a spike is
-/// worth to a ring of the steps that come; the recursion is the identity. Backward, lam of each step goes into the workspace; the spikes'
+/// Kernels with taps (kernel.hpp) on a device, operators outside the neuron. Forward, a thread sums the current over the taps at each step,
+/// and adds what a spike gives to a ring of the steps that come. Backward, lam of each step goes into the workspace; the spikes'
 /// correlation is summed as the steps need it, and the rest follows in kernels of its own (correlate(), sum_taps()).
 #pragma once
 
@@ -12,13 +12,13 @@ namespace exodus::cuda {
 /// Where a pass keeps what kernels with taps need, in arrays over the neurons, one for each of some steps; null: not needed.
 template <class V>
 struct FirMemory {
-  V* coming = nullptr;       ///< forward: a ring of as many steps as the spikes' kernel has taps
+  V* pending = nullptr;      ///< forward: a ring of as many steps as the spikes' kernel has taps
   V* past = nullptr;         ///< forward: a ring of one step less, of the last spikes
   V* inputs = nullptr;       ///< forward: a ring of as many steps as the current's kernel has taps, where the current is not its input
   const V* last = nullptr;   ///< forward: the spikes before step 0
   V* lam = nullptr;          ///< backward: of all steps
   V* spikes = nullptr;       ///< backward: likewise
-  V* pending[2] = {};        ///< BPTT: a ring of as many steps as the kernel has taps
+  V* scattered[2] = {};      ///< BPTT: a ring of as many steps as the kernel has taps
 };
 
 /// The taps of a neuron: tap k is at[k * stride].
@@ -35,7 +35,7 @@ EXODUS_DEVICE_SCALAR OwnTaps<V> taps_of(const Taps<V>& taps, const Divisor& repe
   return {taps.data + (turn - quotient(turn, count) * taps.count), taps.count, taps.length};
 }
 
-/// What an input gets that is first felt at step `first`: the correlation of lam with the taps, and its direct gradient as one of those
+/// What an input gets that is first used at step `first`: the correlation of lam with the taps, and its direct gradient as one of those
 /// that are remembered at the end, newest first.
 template <class V>
 EXODUS_DEVICE_SCALAR V correlation(const OwnTaps<V>& taps, const V* lam, const V* direct, std::int64_t neurons, std::int64_t neuron,
@@ -65,44 +65,47 @@ struct Before {
   }
 };
 
-/// The kernels with taps of a neuron, forward.
-template <class V, int Kernels, int FirstHidden>
+/// The kernels with taps of a neuron, forward: of the current, of the spikes.
+template <class V, bool OfCurrent, bool OfSpikes>
 class FirForward {
  public:
   /// Goes on from a step.
   EXODUS_DEVICE FirForward(const Formatted<ForwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory,
                            std::int64_t begin)
       : call_(call), groups_(groups), place_(place), memory_(memory) {
-    if (of_spikes()) now_ = begin % taps(1).count;
-    if (of_spikes() && begin == 0) start_spikes();
-  }
-
-  /// Sets what a step's recursions take, and gives its input: nothing from before, in place of the current its sum, and in place of the
-  /// spikes before it what all up to them are worth now.
-  template <class State>
-  EXODUS_DEVICE V before_step(std::int64_t step, State& state, V current) {
-    if (!place_.active) return current;
-    if (memory_.inputs != nullptr) at(memory_.inputs, step % taps(0).count) = current;
-    if constexpr (Kernels > 1) {   // but for those of the last step, which are a state of their own
-      if (memory_.past != nullptr && step > 0) at(memory_.past, (step - 1) % (taps(1).count - 1)) = state.spikes;
+    if constexpr (OfSpikes) {
+      now_ = begin % taps(1).count;
+      if (begin == 0) start_spikes();
     }
-    for_each_field<FirstHidden + kernel_states * Kernels>(state, [&](V& value, int k) {
-      if (k >= FirstHidden && given((k - FirstHidden) / kernel_states)) value = V(0);
-      if (k == 1 && of_spikes()) value = take();
-    });
-    return given(0) ? filtered(step) : current;
   }
 
-  EXODUS_DEVICE void after_step(V spikes) {
-    if (!place_.active || !of_spikes()) return;
-    add(spikes, 0);
+  /// What the neuron takes at a step, from the current and from the spikes before it.
+  EXODUS_DEVICE StepInputs<V, OfSpikes> inputs(std::int64_t step, V current, V spikes) {
+    StepInputs<V, OfSpikes> in;
+    in.current = current;
+    if (!place_.active) return in;
+    if constexpr (OfCurrent) {
+      if (memory_.inputs != nullptr) at(memory_.inputs, step % taps(0).count) = current;
+      in.current = filtered(step);
+    }
+    if constexpr (OfSpikes) {   // of those that are kept, the spikes of the last step are a state of their own
+      if (memory_.past != nullptr && step > 0) at(memory_.past, (step - 1) % (taps(1).count - 1)) = spikes;
+      in.feedback = take();
+    }
+    return in;
+  }
+
+  EXODUS_DEVICE void add_spikes(V spikes) {
+    if constexpr (OfSpikes) {
+      if (place_.active) add(spikes, 0);
+    }
   }
 
   /// What the kernels remember.
   EXODUS_DEVICE void finish() const {
     if (!place_.active) return;
     const std::int64_t time = call_.layout.time;
-    for (int role = 0; role < Kernels; ++role) {
+    for (int role = 0; role < 2; ++role) {
       V* const final = call_.fir[role].final;
       for (std::int64_t k = 0; given(role) && final != nullptr && k < taps(role).count - 1; ++k) {
         const std::int64_t step = time - 1 - role - k;
@@ -118,8 +121,7 @@ class FirForward {
   }
 
  private:
-  EXODUS_DEVICE bool given(int role) const { return call_.fir[role].taps.length > 0; }
-  EXODUS_DEVICE bool of_spikes() const { return Kernels > 1 && given(1); }
+  EXODUS_DEVICE static bool given(int role) { return role == 0 ? OfCurrent : OfSpikes; }
   EXODUS_DEVICE OwnTaps<V> taps(int role) const {
     return taps_of(call_.fir[role].taps, groups_.taps_repeats[role], groups_.taps_counts[role], place_.neuron);
   }
@@ -146,27 +148,27 @@ class FirForward {
   EXODUS_DEVICE void start_spikes() {
     if (!place_.active) return;
     const std::int64_t count = taps(1).count;
-    for (std::int64_t slot = 0; slot < count; ++slot) at(memory_.coming, slot) = V(0);
+    for (std::int64_t slot = 0; slot < count; ++slot) at(memory_.pending, slot) = V(0);
     const Before<V> earlier = before(1);
     for (std::int64_t step = -count; earlier.given() && step < 0; ++step) add(earlier[step], -1 - step);
   }
 
   /// What is there for the present step, which begins.
   EXODUS_DEVICE V take() {
-    V& slot = at(memory_.coming, now_);
+    V& slot = at(memory_.pending, now_);
     const V value = slot;
     slot = V(0);
     now_ = now_ + 1 == taps(1).count ? 0 : now_ + 1;
     return value;
   }
 
-  /// Adds what spikes are worth in the steps that come, from tap `first` on.
+  /// Adds what spikes give the steps that come, from tap `first` on.
   EXODUS_DEVICE void add(V spikes, std::int64_t first) {
     if (spikes == V(0)) return;
     const OwnTaps<V> own = taps(1);
     std::int64_t slot = now_;
     for (std::int64_t k = first; k < own.count; ++k) {
-      V& sum = at(memory_.coming, slot);
+      V& sum = at(memory_.pending, slot);
       sum = sum + own[k] * spikes;
       slot = slot + 1 == own.count ? 0 : slot + 1;
     }
@@ -182,7 +184,7 @@ class FirForward {
 /// The kernels with taps of a neuron, backward. EXODUS and SLAYER gather what the spikes of a step get from later steps: a correlation of
 /// lam with the taps (of the current, after the pass: correlate()). BPTT scatters it: the reverse of out[n] = sum of tap[k] in[n-k] adds
 /// tap[k] lam[n] to the gradient of in[n-k].
-template <Method M, class V, int Kernels, int FirstHidden>
+template <Method M, class V, bool OfCurrent, bool OfSpikes>
 class FirBackward {
  public:
   static constexpr bool scatters = M == Method::bptt;
@@ -191,84 +193,60 @@ class FirBackward {
   EXODUS_DEVICE FirBackward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory,
                             std::int64_t end)
       : call_(call), groups_(groups), place_(place), memory_(memory) {
-    for (int role = 0; scatters && place_.active && end == call.layout.time && role < Kernels; ++role) {
-      for (std::int64_t slot = 0; slot < length(role); ++slot) pending(role, slot) = V(0);
+    for (int role = 0; scatters && place_.active && end == call.layout.time && role < 2; ++role) {
+      for (std::int64_t slot = 0; given(role) && slot < length(role); ++slot) scattered(role, slot) = V(0);
     }
   }
 
-  /// Sets what an adjoint takes for kernels with taps: nothing from later, and of the spikes what the later steps' lam give them.
-  template <class Carry>
-  EXODUS_DEVICE void before_step(std::int64_t step, Carry& carry) const {
-    for_each_field<hidden + kernel_states * Kernels>(carry, [&](V& value, int k) {
-      if (k >= hidden && given((k - hidden) / kernel_states)) value = V(0);
-    });
-    if (!place_.active || !of_spikes() || M == Method::slayer) return;
-    set_spikes(carry, scatters ? take(1, step) : gathered(step));
+  /// What the spikes of a step get from later steps. Their kernel belongs to the reset, which SLAYER detaches.
+  EXODUS_DEVICE V of_spikes(std::int64_t step) const {
+    if (!OfSpikes || !place_.active || M == Method::slayer) return V(0);
+    return scatters ? take(1, step) : gathered(step);
   }
 
-  /// Keeps lam, and the spikes of the step; `grad`, what the adjoint gave, becomes the gradient of the step's input if the pass needs it.
-  template <class Carry>
-  EXODUS_DEVICE void after_step(std::int64_t step, Carry& carry, V& grad, V spikes) const {
-    if (!place_.active || memory_.lam == nullptr) return;
-    V lam = grad;
-    for_each_field<hidden + kernel_states * Kernels>(carry, [&](V& value, int k) {
-      if (of_spikes() && k == lam_carry) lam = value;
-    });
+  /// Keeps lam, the gradient of the kernels' output, and the spikes of the step; grad.current becomes the gradient of the kernel's input if
+  /// the pass needs it.
+  EXODUS_DEVICE void after_step(std::int64_t step, StepInputs<V, OfSpikes>& grad, V spikes) const {
+    if (!place_.active) return;
+    V lam = grad.current;
+    if constexpr (OfSpikes) lam = grad.feedback;
     memory_.lam[step * groups_.neurons + place_.neuron] = lam;
     if (memory_.spikes != nullptr) memory_.spikes[step * groups_.neurons + place_.neuron] = spikes;
-    for (int role = 0; scatters && role < Kernels; ++role) scatter(role, step - role, lam);
-    if (!given(0)) return;
-    if (scatters) {
-      grad = take(0, step);
-    } else if (call_.recurrent.features > 0) {
-      grad = correlation(taps(0), memory_.lam, call_.fir[0].grad_final, groups_.neurons, place_.neuron, step, call_.layout.time);
+    for (int role = 0; scatters && role < 2; ++role) scatter(role, step - role, lam);
+    if constexpr (OfCurrent) {
+      if (scatters) {
+        grad.current = take(0, step);
+      } else if (call_.recurrent.features > 0) {
+        grad.current = correlation(taps(0), memory_.lam, call_.fir[0].grad_final, groups_.neurons, place_.neuron, step, call_.layout.time);
+      }
     }
   }
 
-  /// After step 0: what came before it gets.
-  template <class Carry>
-  EXODUS_DEVICE void finish(Carry& carry) const {
-    if (!scatters || !place_.active) return;
-    if (of_spikes()) set_spikes(carry, take(1, -1));
-    for (int role = 0; role < Kernels; ++role) {
+  /// After step 0: what the remembered inputs get, but for the spikes of step -1.
+  EXODUS_DEVICE void finish() const {
+    for (int role = 0; scatters && place_.active && role < 2; ++role) {
       V* const grad_initial = call_.fir[role].grad_initial;
-      for (std::int64_t k = 0; grad_initial != nullptr && k < length(role) - 1; ++k) {
+      for (std::int64_t k = 0; given(role) && grad_initial != nullptr && k < length(role) - 1; ++k) {
         grad_initial[k * groups_.neurons + place_.neuron] = take(role, -1 - role - k);
       }
     }
   }
 
-  /// What the spikes of step -1 get; `own`, if it is not through taps that are correlated with lam.
-  EXODUS_DEVICE V of_last_spikes(V own) const { return M == Method::exodus && of_spikes() && place_.active ? gathered(-1) : own; }
-
   /// Whether the gradient of the current is left to correlate().
-  EXODUS_DEVICE bool leaves_current() const { return !scatters && given(0) && call_.recurrent.features == 0; }
+  EXODUS_DEVICE bool leaves_current() const { return OfCurrent && !scatters && call_.recurrent.features == 0; }
 
  private:
-  // For BPTT what is carried is the gradient of the state; else of the kernels alone, X and Y, of which Y is lam.
-  static constexpr int hidden = M == Method::bptt && Kernels > 1 ? FirstHidden : 0;
-  static constexpr int spikes_carry = M == Method::bptt ? 1 : kernel_states;
-  static constexpr int lam_carry = M == Method::bptt ? 1 : kernel_states + 1;
-
   EXODUS_DEVICE std::int64_t length(int role) const { return call_.fir[role].taps.length; }
-  EXODUS_DEVICE bool given(int role) const { return length(role) > 0; }
-  EXODUS_DEVICE bool of_spikes() const { return Kernels > 1 && given(1); }
+  EXODUS_DEVICE static bool given(int role) { return role == 0 ? OfCurrent : OfSpikes; }
   EXODUS_DEVICE OwnTaps<V> taps(int role) const {
     return taps_of(call_.fir[role].taps, groups_.taps_repeats[role], groups_.taps_counts[role], place_.neuron);
-  }
-
-  template <class Carry>
-  EXODUS_DEVICE void set_spikes(Carry& carry, V gradient) const {
-    for_each_field<hidden + kernel_states * Kernels>(carry, [&](V& value, int k) {
-      if (k == spikes_carry) value = gradient;
-    });
   }
 
   EXODUS_DEVICE V gathered(std::int64_t step) const {
     return correlation(taps(1), memory_.lam, call_.fir[1].grad_final, groups_.neurons, place_.neuron, step + 1, call_.layout.time);
   }
 
-  EXODUS_DEVICE V& pending(int role, std::int64_t slot) const { return memory_.pending[role][slot * groups_.neurons + place_.neuron]; }
+  EXODUS_DEVICE V& scattered(int role, std::int64_t slot) const { return memory_.scattered[role][slot * groups_.neurons + place_.neuron]; }
 
   /// The ring's slot of a step, which may be before step 0, but not by more than there are taps.
   EXODUS_DEVICE std::int64_t slot_of(int role, std::int64_t step) const { return (step + 2 * length(role)) % length(role); }
@@ -279,7 +257,7 @@ class FirBackward {
     const OwnTaps<V> own = taps(role);
     std::int64_t slot = slot_of(role, newest);
     for (std::int64_t k = 0; k < own.count; ++k) {
-      V& gradient = pending(role, slot);
+      V& gradient = scattered(role, slot);
       gradient = multiply_add(own[k], lam, gradient);
       slot = slot == 0 ? own.count - 1 : slot - 1;
     }
@@ -287,7 +265,7 @@ class FirBackward {
 
   /// What an input got from all later steps, its direct gradient as one of those that are remembered at the end included.
   EXODUS_DEVICE V take(int role, std::int64_t step) const {
-    V& slot = pending(role, slot_of(role, step));
+    V& slot = scattered(role, slot_of(role, step));
     V gradient = slot;
     slot = V(0);
     const std::int64_t entry = call_.layout.time - 1 - role - step;
@@ -308,7 +286,7 @@ struct FirAfter {
   Layout layout;
   FirRole<V> role;
   Divisor neurons, inner, repeat, count;
-  int lead = 0;                  ///< steps from an input to where it is first felt: 0 of the current, 1 of spikes
+  int lead = 0;                  ///< steps from an input to where it is first used: 0 of the current, 1 of spikes
   const V* lam = nullptr;        ///< of all steps, an array over the neurons each
   Source inputs;                 ///< likewise, or the current as it lies
   bool inputs_lie = false;       ///< that

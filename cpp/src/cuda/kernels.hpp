@@ -64,7 +64,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   constexpr int chunk = Stepped ? 1 : forward_steps<V>;
-  constexpr bool with_taps = Stepped && C::kernels > 0;
+  constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1);
   EXODUS_SHARED(V, tile, chunk * tile_pitch);
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
@@ -73,10 +73,10 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
     const Place place = taken_place<Stepped>(call.layout, groups, group);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
-    FirForward<V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory, begin);
+    FirForward<V, of_current, of_spikes> fir(call, groups, place, memory, begin);
     exchange.enter(place);
     const Sources<1> inputs{{{call.current, call.format}}};
-    V current[chunk] = {}, next[1][chunk], potential[chunk], spikes[chunk];
+    V current[chunk] = {}, next[1][chunk] = {}, potential[chunk], spikes[chunk];
     for (std::int64_t first = begin - chunk; first < end; first += chunk) {
       const std::int64_t later = first + chunk;
       // Under way while this chunk is worked on; at first there is none.
@@ -87,13 +87,15 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
         EXODUS_UNROLL
         for (int d = 0; d < chunk; ++d) {
           if constexpr (Stepped && N<V>::fires) {
-            if (exchange.given()) current[d] = current[d] + exchange.felt(state.spikes);
+            if (exchange.given()) current[d] = current[d] + exchange.from_spikes(state.spikes);
           }
-          if constexpr (with_taps) current[d] = fir.before_step(first, state, current[d]);
-          if (d < steps) step<Variant>(parameters, call.cap, state, current[d]);
-          if constexpr (with_taps && N<V>::fires) fir.after_step(state.spikes);
+          V spikes_before = V(0);
+          if constexpr (of_spikes) spikes_before = state.spikes;
+          const auto in = fir.inputs(first, current[d], spikes_before);
+          if (d < steps) step<Variant>(parameters, call.cap, state, in);
           potential[d] = state.potential;
           if constexpr (N<V>::fires) spikes[d] = state.spikes;
+          if constexpr (of_spikes) fir.add_spikes(state.spikes);
         }
         store_steps(call.potential, Format::arithmetic, call.layout, place, first, steps, potential, tile);
         if constexpr (N<V>::fires) store_steps(call.spikes, call.format, call.layout, place, first, steps, spikes, tile);
@@ -102,7 +104,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
       for (int d = 0; d < chunk; ++d) current[d] = next[0][d];
     }
     store_entries<C::states>(call.final, place, state);
-    if constexpr (with_taps) {
+    if constexpr (of_current || of_spikes) {
       if (end == call.layout.time) fir.finish();
     }
   }
@@ -136,18 +138,18 @@ class Rebuilt {
   using C = Traits<N<V>>;
   using State = typename C::State;
 
-  /// `felt`: what the current was with the recurrence, if there is one.
+  /// `total_current`: what the current was with the recurrence, if there is one.
   EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
-                        const typename C::Parameters& parameters, const V* felt)
-      : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap), felt_(felt) {}
+                        const typename C::Parameters& parameters, const V* total_current)
+      : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap), total_current_(total_current) {}
 
-  /// Sums what the neurons feel at steps [begin, end), from the state before the first of them, which becomes the state after the last.
-  EXODUS_DEVICE void feel(const Formatted<BackwardCall, V>& call, const Place& place, Exchange<V>& exchange, V* felt, std::int64_t begin,
-                          std::int64_t end, State& state) const {
+  /// Sums the total current of steps [begin, end), from the state before the first of them, which becomes the state after the last.
+  EXODUS_DEVICE void sum_current(const Formatted<BackwardCall, V>& call, const Place& place, Exchange<V>& exchange, V* total_current,
+                                 std::int64_t begin, std::int64_t end, State& state) const {
     for (std::int64_t n = begin; n < end; ++n) {
-      const V sum = exchange.felt(state.spikes);
+      const V sum = exchange.from_spikes(state.spikes);
       if (!place.active) continue;
-      felt[n * neurons_ + neuron_] = element<V>({call.current, call.format}, place.offset + n * call.layout.inner) + sum;
+      total_current[n * neurons_ + neuron_] = element<V>({call.current, call.format}, place.offset + n * call.layout.inner) + sum;
       state = after(call, place, n, state);
     }
   }
@@ -180,8 +182,8 @@ class Rebuilt {
  private:
   EXODUS_DEVICE State after(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n, const State& before) const {
     V current = V(0);
-    if (felt_ != nullptr) {
-      current = felt_[n * neurons_ + neuron_];
+    if (total_current_ != nullptr) {
+      current = total_current_[n * neurons_ + neuron_];
     } else if (call.current != nullptr) {
       current = element<V>({call.current, call.format}, place.offset + n * call.layout.inner);
     }
@@ -210,7 +212,7 @@ class Rebuilt {
   const std::int64_t neuron_, neurons_;
   const typename C::Parameters& parameters_;
   const V cap_;
-  const V* const felt_;
+  const V* const total_current_;
 };
 
 /// h[d] = f'(x[d]) for the steps of a chunk.
@@ -280,25 +282,26 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   using State = typename C::State;
   using Carry = typename N<V>::template Carry<M, V>;
   constexpr bool hidden = C::states > first_hidden<N<V>>;
-  constexpr bool with_taps = Stepped && C::kernels > 0, recurs = Stepped && N<V>::fires;
+  constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
+  constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && N<V>::fires;
   constexpr int inputs = Terms ? 5 : 4, chunk = Stepped ? 1 : backward_steps<V>, carries = field_count<Carry, V>;
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   const Layout& layout = call.layout;
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
   const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : layout.time;
-  const V* const felt = recurs ? recurrent.felt : nullptr;
+  const V* const total_current = recurs ? recurrent.total_current : nullptr;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
     const Place place = taken_place<Stepped>(layout, groups, group);
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const State initial = entries_of<State, C::states>(call.initial, place);
     State final = entries_of<State, C::states>(call.grad_final, place);   // of the loss by the state after the last step
-    Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters, felt);
+    Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters, total_current);
     if constexpr (recurs) {
-      if (felt != nullptr && recurrent.feels) {
+      if (total_current != nullptr && recurrent.sums_current) {
         State state = begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);
-        rebuilt.feel(call, place, exchange, recurrent.felt, begin, end, state);
+        rebuilt.sum_current(call, place, exchange, recurrent.total_current, begin, end, state);
         store_entries<C::states>(recurrent.state, place, state);
         if (!recurrent.adjoins) continue;
       }
@@ -306,7 +309,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     const bool rebuilds = hidden && tapes.steps != nullptr && place.active;
     if (rebuilds && end == layout.time) rebuilt.mark(call, place, initial);
 
-    const FirBackward<M, V, C::kernels, first_hidden<N<V>>> fir(call, groups, place, memory, end);
+    const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, memory, end);
     Carry carry{};
     double sums[C::parameters] = {};
     if constexpr (recurs) {
@@ -338,7 +341,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       decode(call.format, e);
       if constexpr (Terms) decode(call.format, values[4]);
       if constexpr (recurs) {
-        if (Terms && felt != nullptr) values[inputs - 1][0] = place.active ? felt[first * groups.neurons + place.neuron] : V(0);
+        if (Terms && total_current != nullptr)
+          values[inputs - 1][0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
         if (exchange.given() && first < layout.time - 1) e[0] += exchange.gathered();
       }
       V earlier = V(0);   // the potential before the chunk
@@ -363,15 +367,18 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
             q[d] += final.potential;
             if constexpr (N<V>::fires) e[d] += final.spikes;
           }
+          if constexpr (of_spikes) e[d] += fir.of_spikes(n);
           const Moment<V, typename C::State> at{u[d], before, direct, h[d], e[d], q[d], Terms ? values[inputs - 1][d] : V(0)};
           typename C::Parameters terms;
-          if constexpr (with_taps) fir.before_step(n, carry);
-          grad[d] = adjoint<M, Form>(parameters, at, carry, terms);
-          if constexpr (with_taps && recurs) {
-            fir.after_step(n, carry, grad[d], recorded_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes);
-          } else if constexpr (with_taps) {
-            fir.after_step(n, carry, grad[d], V(0));
+          auto gradient = adjoint<M, Form>(parameters, at, carry, terms);
+          if constexpr (with_taps) {
+            V spikes = V(0);
+            if constexpr (of_spikes) {
+              spikes = recorded_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes;
+            }
+            fir.after_step(n, gradient, spikes);
           }
+          grad[d] = gradient.current;
           if constexpr (recurs) {
             if (exchange.given()) exchange.give(grad[d]);
           }
@@ -391,10 +398,10 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       if (recurrent.carry != nullptr) store_carry<carries>(recurrent.carry, groups.neurons, place, carry);
     }
     if (begin == 0) {
-      if constexpr (with_taps) fir.finish(carry);
+      if constexpr (with_taps) fir.finish();
       State grad_initial = initial_gradient<M, Form>(parameters, initial, carry);
+      if constexpr (of_spikes) grad_initial.spikes += fir.of_spikes(-1);
       if constexpr (recurs) {
-        if constexpr (with_taps) grad_initial.spikes = fir.of_last_spikes(grad_initial.spikes);
         if (groups.features > 0) grad_initial.spikes += exchange.gathered();
       }
       store_entries<C::states>(call.grad_initial, place, grad_initial);

@@ -7,6 +7,7 @@
 
 #include "exodus/cuda_functions.hpp"
 
+#include "arena.hpp"
 #include "checks.hpp"
 #include "kernels.hpp"
 #include "recurrence.hpp"
@@ -18,6 +19,10 @@ namespace {
 /// Whether a model has kernels that take steps one by one: for kernels with taps, and for recurrent weights.
 template <template <class> class N, class V>
 constexpr bool has_stepped = Traits<N<V>>::kernels > 0 || N<V>::fires;
+
+/// Whether there is a kernel of a variant: with taps steps are taken one by one, and one by one of neurons that may have recurrent weights.
+template <template <class> class N, int Variant, bool Stepped>
+constexpr bool is_asked_for = has_taps<N, Variant>(0) || has_taps<N, Variant>(1) ? Stepped : !Stepped || N<float>::fires;
 
 template <class Call>
 bool steps_one_by_one(const Call& call) {
@@ -33,7 +38,7 @@ using BackwardKernel = void (*)(Formatted<BackwardCall, V>, Groups, Tape<V>, Fir
 
 template <template <class> class N, int Variant, class V, bool Stepped>
 constexpr ForwardKernel<V> forward_kernel_or_null() {
-  if constexpr (Stepped || !needs_taps<N, Variant>) return forward_kernel<N, Variant, V, Stepped>;
+  if constexpr (is_asked_for<N, Variant, Stepped>) return forward_kernel<N, Variant, V, Stepped>;
   return nullptr;
 }
 
@@ -45,7 +50,7 @@ ForwardKernel<V> forward_kernel_of(int variant, std::integer_sequence<int, Varia
 
 template <template <class> class N, Method M, int Form, class V, bool Terms, bool Stepped>
 constexpr BackwardKernel<V> backward_kernel_or_null() {
-  if constexpr (Stepped || !needs_taps<N, Form>) return backward_kernel<N, M, Form, V, Terms, Stepped>;
+  if constexpr (is_asked_for<N, Form, Stepped>) return backward_kernel<N, M, Form, V, Terms, Stepped>;
   return nullptr;
 }
 
@@ -107,12 +112,12 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
   };
   Status status = Status::ok;
   recurrent.adjoins = false;
-  for (std::int64_t n = 0; status == Status::ok && recurrent.felt != nullptr && n < time; ++n) {
+  for (std::int64_t n = 0; status == Status::ok && recurrent.total_current != nullptr && n < time; ++n) {
     const V* const spikes = n == 0 ? call.initial[1] : recurrent.state[1];
     status = multiply(entries, spikes, call.recurrent.weights, recurrent.sums, false, stream);
     if (status == Status::ok) status = run(n);
   }
-  recurrent.adjoins = true, recurrent.feels = false;
+  recurrent.adjoins = true, recurrent.sums_current = false;
   const auto gather = [&](V* out, bool adds) { return multiply<V>(entries, recurrent.gradient, recurrent.transposed, out, adds, stream); };
   for (std::int64_t n = time - 1; status == Status::ok && n >= 0; --n) {
     if (n < time - 1) status = gather(recurrent.sums, false);
@@ -142,35 +147,7 @@ Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& ta
   return launch(kernel, grid_of<V>(groups), stream, call, groups, tape, memory, recurrent);
 }
 
-template <class V>
-Repeats shape_of(const Param<V>& p) {
-  return {p.count, p.repeat};
-}
-
-/// Steps whose hidden states are on the tape at a time: whole chunks, about as many as there are segments.
-template <class V>
-std::int64_t segment_steps(std::int64_t time) {
-  std::int64_t steps = backward_steps<V>;
-  while (steps * steps < time) steps += backward_steps<V>;
-  return steps;
-}
-
-/// Hands out a workspace's parts, one behind another; of none, counts alone.
-class Carver {
- public:
-  explicit Carver(void* memory) : memory_(static_cast<char*>(memory)) {}
-  template <class X>
-  X* take(std::int64_t count) {
-    char* const at = memory_ == nullptr ? nullptr : memory_ + bytes_;
-    bytes_ += (static_cast<std::size_t>(count) * sizeof(X) + 7) / 8 * 8;
-    return count == 0 ? nullptr : reinterpret_cast<X*>(at);
-  }
-  std::size_t bytes() const { return bytes_; }
-
- private:
-  char* memory_;
-  std::size_t bytes_ = 0;
-};
+using Carver = Arena<8>;
 
 /// The most that an adjoint carries.
 template <class N, class V = typename Traits<N>::V, Method... M>
@@ -198,7 +175,7 @@ struct ForwardParts {
   ForwardParts(const Layout& layout, const FirRole<V> (&roles)[2], const Recurrence<V>& weights, void* memory) {
     Carver carver(memory);
     const std::int64_t taps = roles[1].taps.length, neurons = layout.outer * layout.inner;
-    fir.coming = carver.take<V>(taps * neurons);
+    fir.pending = carver.take<V>(taps * neurons);
     fir.past = carver.take<V>(taps > 1 ? (taps - 1) * neurons : 0);
     fir.inputs = carver.take<V>(weights.features > 0 ? roles[0].taps.length * neurons : 0);
     take_steps(carver, layout, weights, Traits<N>::states, recurrent);
@@ -217,23 +194,23 @@ struct BackwardParts {
   RecurrentMemory<V> recurrent;
   std::size_t bytes;
 
-  BackwardParts(const Layout& layout, const Wanted<N>& wanted, const FirRole<V> (&roles)[2], const Recurrence<V>& given, bool with_tape,
-                void* memory) {
+  BackwardParts(const Layout& layout, const RequestedGradients<N>& requested, const FirRole<V> (&roles)[2], const Recurrence<V>& given,
+                bool with_tape, void* memory) {
     Carver carver(memory);
     const std::int64_t neurons = layout.outer * layout.inner, slot = with_tape ? (Traits<N>::states - 1) * neurons : 0;
-    for (int k = 0; k < Traits<N>::parameters; ++k) sums[k] = carver.take<double>(wanted.summed[k] ? neurons : 0);
-    for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(wanted.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
+    for (int k = 0; k < Traits<N>::parameters; ++k) sums[k] = carver.take<double>(requested.summed[k] ? neurons : 0);
+    for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(requested.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
     const std::int64_t square = given.features * given.features;
-    weights = carver.take<double>(wanted.recurrent ? weight_parts(layout, given.features) * square : 0);
-    tape.segment = segment_steps<V>(layout.time);
+    weights = carver.take<double>(requested.recurrent ? weight_parts(layout, given.features) * square : 0);
+    tape.segment = rebuilt_steps(layout.time, backward_steps<V>);
     tape.segments = (layout.time + tape.segment - 1) / tape.segment;
     tape.steps = carver.take<V>((tape.segment + 1) * slot);
     tape.marks = carver.take<V>(tape.segments * slot);
     fir.lam = carver.take<V>(with_fir(roles) ? layout.time * neurons : 0);
-    fir.spikes = carver.take<V>(wanted.taps[1] != nullptr ? layout.time * neurons : 0);
-    for (int k = 0; k < 2; ++k) fir.pending[k] = carver.take<V>(roles[k].taps.length * neurons);
+    fir.spikes = carver.take<V>(requested.taps[1] != nullptr ? layout.time * neurons : 0);
+    for (int k = 0; k < 2; ++k) fir.scattered[k] = carver.take<V>(roles[k].taps.length * neurons);
     recurrent.transposed = carver.take<V>(square);
-    recurrent.felt = carver.take<V>(given.features > 0 && wanted.reads_current() ? layout.time * neurons : 0);
+    recurrent.total_current = carver.take<V>(given.features > 0 && requested.reads_current() ? layout.time * neurons : 0);
     take_steps(carver, layout, given, Traits<N>::states, recurrent);
     const std::int64_t step = given.features > entry_threads ? neurons : 0;
     recurrent.gradient = carver.take<V>(step);
@@ -248,52 +225,55 @@ Status check(const Workspace& workspace, std::size_t bytes) {
   return bytes > 0 && workspace.data == nullptr ? Status::null_pointer : Status::ok;
 }
 
-/// An array that the caller wants; null if there is none.
+/// An array that the caller wants; null if there is none. Those of parameters first: without neurons the others may be anything.
 template <class N>
-const void* some_result(const Formatted<BackwardCall, typename Traits<N>::V>& call, const Wanted<N>& wanted) {
-  const void* result = call.grad_current;
-  for (const auto* const state : call.grad_initial) result = result == nullptr ? state : result;
-  for (const double* const sum : wanted.grad) result = result == nullptr ? sum : result;
-  for (const double* const sum : wanted.taps) result = result == nullptr ? sum : result;
-  for (const auto& role : call.fir) result = result == nullptr ? role.grad_initial : result;
+const void* some_result(const typename N::Backward& arrays, const RequestedGradients<N>& requested,
+                        const Formatted<BackwardCall, typename Traits<N>::V>& call) {
+  const void* result = arrays.grad_recurrent;
+  const auto take = [&result](const void* array) { result = result == nullptr ? array : result; };
+  for (const double* const sum : requested.grad) take(sum);
+  for (const double* const sum : requested.taps) take(sum);
+  take(call.grad_current);
+  for (const auto* const state : call.grad_initial) take(state);
+  for (const auto& role : call.fir) take(role.grad_initial);
   return result;
 }
 
-/// Sets the wanted gradients of parameters and taps to zero: sums over no neurons.
+/// The gradients of parameters and taps: sums over the neurons.
 template <class N, class V>
-Status clear_gradients(const Wanted<N>& wanted, const Formatted<BackwardCall, V>& call, double* weights, Stream stream) {
-  const auto clear = [&](double* grad, const Repeats& shape, std::int64_t rows) {
-    if (grad == nullptr) return Status::ok;
-    const DeviceOf device(grad);
-    return device.ok() ? reduce(nullptr, 0, shape, grad, +1, false, stream, rows) : Status::cuda;
-  };
+Status sum_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call, std::int64_t neurons,
+                     Stream stream) {
   Status status = Status::ok;
-  for (int k = 0; status == Status::ok && k < Traits<N>::parameters; ++k) {
-    status = clear(wanted.grad[k], shape_of(call.parameters[k]), 1);
-  }
-  for (int k = 0; status == Status::ok && k < Traits<N>::kernels; ++k) {
-    const Taps<V>& taps = call.fir[k].taps;
-    status = clear(wanted.taps[k], {taps.count, taps.repeat}, taps.length);
-  }
-  const std::int64_t features = call.recurrent.features;
-  return status == Status::ok && wanted.recurrent ? clear(weights, {features * features, 1}, 1) : status;
+  for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
+    if (status != Status::ok) return;
+    status = reduce(sum.sums, neurons, {sum.count, sum.repeat}, sum.out, sum.sign, sum.adds, stream, sum.rows);
+  });
+  return status;
 }
 
-/// What kernels with taps do after the pass over time: what came into them gets its gradients, which BPTT has given already, and so do the
-/// taps.
+/// Sets the wanted gradients to zero: sums over no neurons.
 template <class N, class V>
-Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N>& parts, const Wanted<N>& wanted, Stream stream) {
+Status clear_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call, double* weights,
+                       Stream stream) {
+  const Status status = sum_gradients(neuron, requested, call, 0, stream);
+  const std::int64_t features = call.recurrent.features;
+  if (status != Status::ok || !requested.recurrent) return status;
+  return reduce(nullptr, 0, {features * features, 1}, weights, +1, false, stream);
+}
+
+/// What kernels with taps do after the pass over time: what came into them gets its gradients, which BPTT has given already, and taps get
+/// the sums of each neuron.
+template <class N, class V>
+Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N>& parts, Stream stream) {
   for (int k = 0; k < 2; ++k) {
-    const Taps<V>& taps = call.fir[k].taps;
-    if (taps.length == 0) continue;
+    if (call.fir[k].taps.length == 0) continue;
     FirAfter<V> fir(call.layout, call.fir[k], k);
     fir.lam = parts.fir.lam;
-    fir.role.sums = parts.taps[k];
     if (k == 0) {
       fir.inputs = {call.current, call.format}, fir.inputs_lie = true;
       fir.grad_inputs = call.grad_current;
       if (call.recurrent.features > 0) {   // the pass gave its gradient
-        fir.inputs = {parts.recurrent.felt, Format::arithmetic}, fir.inputs_lie = false;
+        fir.inputs = {parts.recurrent.total_current, Format::arithmetic}, fir.inputs_lie = false;
         fir.grad_inputs = nullptr;
       }
     } else {
@@ -303,11 +283,8 @@ Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N
     if (call.method != Method::bptt) {
       if (const Status status = correlate(fir, stream); status != Status::ok) return status;
     }
-    if (wanted.taps[k] == nullptr) continue;
+    if (!fir.role.summed) continue;
     if (const Status status = sum_taps(fir, stream); status != Status::ok) return status;
-    const Repeats shape{taps.count, taps.repeat};
-    const Status status = reduce(parts.taps[k], fir.neurons.value, shape, wanted.taps[k], +1, false, stream, taps.length);
-    if (status != Status::ok) return status;
   }
   return Status::ok;
 }
@@ -344,9 +321,9 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::Bac
   FirRole<typename Traits<N>::V> roles[2];
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
-  const Wanted<N> wanted(neuron, arrays);
-  const bool with_tape = rebuilds<N>(Method::bptt, wanted, false, roles);
-  return {nullptr, BackwardParts<N>(layout, wanted, roles, arrays.recurrent, with_tape, nullptr).bytes};
+  const RequestedGradients<N> requested(neuron, arrays);
+  const bool with_tape = rebuilds<N>(Method::bptt, requested, false, roles);
+  return {nullptr, BackwardParts<N>(layout, requested, roles, arrays.recurrent, with_tape, nullptr).bytes};
 }
 
 template <class N>
@@ -356,31 +333,25 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   using V = typename T::V;
   Formatted<BackwardCall, V> call;
   call.format = format_of<typename N::Storage>;
-  const Wanted<N> wanted(neuron, arrays);
-  if (Status status = read(layout, neuron, method, surrogate, arrays, wanted, call); status != Status::ok) return status;
-  if (empty(layout)) return clear_gradients(wanted, call, arrays.grad_recurrent, stream);
-  const bool with_tape = rebuilds<N>(method, wanted, surrogate.values != nullptr, call.fir);
-  const BackwardParts<N> parts(layout, wanted, call.fir, call.recurrent, with_tape, workspace.data);
-  if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;
-  const void* const result = some_result(call, wanted);
+  const RequestedGradients<N> requested(neuron, arrays);
+  if (Status status = read(layout, neuron, method, surrogate, arrays, requested, call); status != Status::ok) return status;
+  const bool with_tape = rebuilds<N>(method, requested, surrogate.values != nullptr, call.fir);
+  const BackwardParts<N> parts(layout, requested, call.fir, call.recurrent, with_tape, workspace.data);
+  if (const Status status = check(workspace, parts.bytes); status != Status::ok && !empty(layout)) return status;
+  const void* const result = some_result(arrays, requested, call);
   if (result == nullptr) return Status::ok;
   const DeviceOf device(result);
   if (!device.ok()) return Status::cuda;
+  if (empty(layout)) return clear_gradients(neuron, requested, call, arrays.grad_recurrent, stream);
 
   for (int k = 0; k < T::parameters; ++k) call.sums[k] = parts.sums[k];
+  for (int k = 0; k < 2; ++k) call.fir[k].sums = parts.taps[k];
   Status status = [&]<template <class> class M>(const M<typename N::Storage>&) {
-    return launch_backward<M, V>(call, parts.tape, parts.fir, parts.recurrent, wanted.sums > 0, stream);
+    return launch_backward<M, V>(call, parts.tape, parts.fir, parts.recurrent, requested.sums > 0, stream);
   }(neuron);
-  const std::int64_t neurons = layout.outer * layout.inner;
-  for (int k = 0; status == Status::ok && k < T::parameters; ++k) {
-    if (wanted.grad[k] != nullptr) status = reduce(call.sums[k], neurons, shape_of(call.parameters[k]), wanted.grad[k], +1, false, stream);
-  }
-  for_each_tie(neuron, [&](const Tie& tie) {
-    if (wanted.grad[tie.target] == nullptr || status != Status::ok) return;
-    status = reduce(call.sums[tie.source], neurons, shape_of(call.parameters[tie.target]), wanted.grad[tie.target], tie.sign, true, stream);
-  });
-  if (status == Status::ok) status = finish_taps(call, parts, wanted, stream);
-  if (status != Status::ok || !wanted.recurrent) return status;
+  if (status == Status::ok) status = finish_taps(call, parts, stream);
+  if (status == Status::ok) status = sum_gradients(neuron, requested, call, layout.outer * layout.inner, stream);
+  if (status != Status::ok || !requested.recurrent) return status;
   const WeightGradient<V> gradient{
       layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],
       parts.weights};

@@ -19,10 +19,10 @@ namespace exodus::cuda {
 /// Which steps a launch takes, and what passes over recurrent weights work in; null: not needed.
 template <class V>
 struct RecurrentMemory {
-  std::int64_t begin = 0, end = 0;     ///< steps
-  V* transposed = nullptr;             ///< backward: the weights
-  V* felt = nullptr;                   ///< backward: a' of all steps, an array over the neurons each
-  bool feels = true, adjoins = true;   ///< backward: whether the launch sums a', and whether it goes back
+  std::int64_t begin = 0, end = 0;            ///< steps
+  V* transposed = nullptr;                    ///< backward: the weights
+  V* total_current = nullptr;                 ///< backward: a' of all steps, an array over the neurons each
+  bool sums_current = true, adjoins = true;   ///< backward: whether the launch sums a', and whether it goes back
 
   // Step by step, arrays over the neurons:
   V* sums = nullptr;           ///< the product for the present step
@@ -61,7 +61,7 @@ class Exchange {
   }
 
   /// s W, from the spikes before a step. All threads of a block come here together, as to the other two.
-  EXODUS_DEVICE V felt(V spikes) {
+  EXODUS_DEVICE V from_spikes(V spikes) {
     if (groups_.features == 0) return active_ ? memory_.sums[neuron_] : V(0);
     const unsigned fired = __ballot_sync(0xffffffffu, active_ && spikes != V(0));
     next_turn();

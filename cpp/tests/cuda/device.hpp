@@ -65,7 +65,7 @@ class OnCpu : public HostMemory {
 using DeviceMemory = HostMemory;
 constexpr unsigned orders_of_threads = 2;
 inline void prepare(unsigned seed) {
-  cuda::shim::machine.random.seed(seed);
+  cuda::shim::seed(seed);
 }
 inline bool finish() {
   return true;

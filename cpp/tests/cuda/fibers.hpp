@@ -3,18 +3,9 @@
 /// a barrier or for other lanes of its warp. It aborts at barriers and warp operations that not all threads reach.
 #pragma once
 
-#include <ucontext.h>
-
-#include <deque>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
-#include <memory>
-#include <random>
-
-#include "watched_memory.hpp"
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 namespace exodus::cuda::shim {
 
@@ -26,116 +17,22 @@ struct Wait {
   bool operator==(const Wait&) const = default;
 };
 
-struct Fiber {
-  static constexpr std::size_t stack_bytes = 256 << 10;
-  ucontext_t context;
-  std::unique_ptr<char[]> stack = std::make_unique_for_overwrite<char[]>(stack_bytes);
-  Wait wait;
-  std::uint64_t given = 0, taken[32] = {};                 // to a warp operation, and by all lanes of it
-  std::deque<std::vector<std::function<void()>>> copies;   // asynchronous ones on their way, in groups; the last is still open
-};
+/// Seeds the order of threads and blocks.
+void seed(unsigned value);
 
-struct Machine {
-  std::vector<Fiber> fibers;
-  std::vector<unsigned> order;
-  std::function<void()> body;
-  ucontext_t scheduler;
-  const void* stack = nullptr;   ///< the scheduler's
-  std::size_t stack_bytes = 0;
-  std::mt19937 random{1};   ///< seeded by a test: the order of threads and blocks
-};
-inline Machine machine;
+/// Runs a kernel: blocks of threads, each thread a call of the body, with so much dynamic shared memory for each block.
+void run(std::int64_t blocks, int threads, std::size_t shared_bytes, std::function<void()> body);
 
-inline void switch_to(ucontext_t& from, ucontext_t& to, [[maybe_unused]] const void* stack, [[maybe_unused]] std::size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__)
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, stack, bytes);
-  swapcontext(&from, &to);
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-  swapcontext(&from, &to);
-#endif
-}
+/// Lets other threads run until what this one waits for is there.
+void pause(Wait wait);
 
-inline void pause(Wait wait) {
-  Fiber& fiber = machine.fibers[threadIdx.x];
-  fiber.wait = wait;
-  switch_to(fiber.context, machine.scheduler, machine.stack, machine.stack_bytes);
-}
+/// Waits for the lanes of a mask, each of which gives a value, and returns those of all lanes.
+const std::uint64_t* exchange(Wait::Kind kind, std::uint32_t mask, std::uint64_t value, std::uint32_t line);
 
-inline void enter() {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, &machine.stack, &machine.stack_bytes);
-#endif
-  machine.body();
-  pause({Wait::ended});
-}
-
-/// Lets some lanes of the warp that begins at a thread go on: each gets what all gave, and after a barrier knows what all did.
-inline void finish_lanes(unsigned first, std::uint32_t lanes, bool barrier) {
-  const auto in = [lanes](unsigned lane) { return (lanes >> lane & 1) != 0; };
-  Clock joint;
-  std::uint64_t given[32] = {};
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    if (!in(lane)) continue;
-    given[lane] = machine.fibers[first + lane].given;
-    for (unsigned k = 0; k < 32; ++k) joint.of[k] = std::max(joint.of[k], clocks[first + lane].of[k]);
-  }
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    if (!in(lane)) continue;
-    std::copy(given, given + 32, machine.fibers[first + lane].taken);
-    machine.fibers[first + lane].wait = {};
-    if (!barrier) continue;
-    clocks[first + lane] = joint;
-    ++clocks[first + lane].of[lane];
-  }
-}
-
-/// Lets the lanes [first, last) of a warp go on whose operation has all of its mask there; whether there were any.
-inline bool finish_warp(unsigned first, unsigned last) {
-  bool finished = false;
-  for (unsigned t = first; t < last; ++t) {
-    const Wait wait = machine.fibers[t].wait;
-    std::uint32_t there = 0;
-    for (unsigned other = first; other < last; ++other) there |= machine.fibers[other].wait == wait ? 1u << (other - first) : 0;
-    if (!wait.of_warp() || there != wait.mask) continue;
-    finish_lanes(first, there, wait.kind == Wait::warp_barrier);
-    finished = true;
-  }
-  return finished;
-}
-
-inline void run_block(unsigned threads) {
-  ++present_block, epoch = 1;
-  if (machine.fibers.size() < threads) machine.fibers.resize(threads);   // never smaller: their stacks are kept
-  machine.order.resize(threads);
-  clocks.assign(threads, {});
-  for (unsigned t = 0; t < threads; ++t) {
-    Fiber& fiber = machine.fibers[t];
-    machine.order[t] = t, fiber.wait = {}, fiber.copies.assign(1, {}), clocks[t].of[t % 32] = 1;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get(), fiber.context.uc_stack.ss_size = Fiber::stack_bytes;
-    makecontext(&fiber.context, enter, 0);
-  }
-  while (true) {
-    std::shuffle(machine.order.begin(), machine.order.end(), machine.random);
-    bool moved = false;
-    for (const unsigned t : machine.order) {
-      if (machine.fibers[t].wait.kind != Wait::nothing) continue;
-      moved = true, threadIdx.x = t;
-      switch_to(machine.scheduler, machine.fibers[t].context, machine.fibers[t].stack.get(), Fiber::stack_bytes);
-    }
-    for (unsigned first = 0; first < threads; first += 32) moved = finish_warp(first, std::min(first + 32, threads)) || moved;
-    if (moved) continue;
-    const Wait wait = machine.fibers[0].wait;
-    const auto same = [&wait](const Fiber& fiber) { return fiber.wait == wait; };
-    if (!std::all_of(machine.fibers.begin(), machine.fibers.begin() + threads, same))
-      fail("some threads wait where others do not, or ended");
-    if (wait.kind == Wait::ended) return;
-    if (wait.of_warp()) fail("a warp operation whose mask names lanes that never come");
-    ++epoch;
-    for (unsigned t = 0; t < threads; ++t) machine.fibers[t].wait = {};
-  }
-}
+/// Asynchronous copies of this thread, in groups: adds one to the open group, closes the group, makes those of all closed groups but the
+/// newest ones.
+void copy_later(std::function<void()> copy);
+void close_group();
+void finish_groups(std::size_t newest);
 
 }   // namespace exodus::cuda::shim

@@ -12,6 +12,7 @@
 #include "exodus/types.hpp"
 #include "fibers.hpp"
 #include "runtime.hpp"
+#include "watched_memory.hpp"
 
 #define EXODUS_KERNEL(threads) void
 #define EXODUS_DEVICE_SCALAR EXODUS_SCALAR
@@ -23,15 +24,6 @@ namespace exodus::cuda::shim {
 
 using Place = std::source_location;
 
-/// Waits for the lanes of a mask, each of which gives a value, and returns those of all lanes.
-inline const std::uint64_t* exchange(Wait::Kind kind, std::uint32_t mask, std::uint64_t value, Place here) {
-  if ((mask >> threadIdx.x % 32 & 1) == 0) fail("a lane takes part that is not in its mask");
-  Fiber& fiber = machine.fibers[threadIdx.x];
-  fiber.given = value;
-  pause({kind, mask, here.line()});
-  return fiber.taken;
-}
-
 /// The value of a lane, or one's own where there is no such lane.
 template <class T>
 T shuffle(std::uint32_t mask, T value, int from, Place here) {
@@ -40,13 +32,13 @@ T shuffle(std::uint32_t mask, T value, int from, Place here) {
   std::memcpy(&given, &value, sizeof value);
   const bool exists = from >= 0 && from < 32;
   if (exists && (mask >> from & 1) == 0) fail("a lane shuffles from one outside of the mask");
-  const std::uint64_t* const taken = exchange(Wait::warp, mask, given, here);
+  const std::uint64_t* const taken = exchange(Wait::warp, mask, given, here.line());
   if (exists) std::memcpy(&value, &taken[from], sizeof value);
   return value;
 }
 
 inline std::uint32_t ballot(std::uint32_t mask, bool vote, Place here) {
-  const std::uint64_t* const votes = exchange(Wait::warp, mask, vote, here);
+  const std::uint64_t* const votes = exchange(Wait::warp, mask, vote, here.line());
   std::uint32_t yes = 0;
   for (unsigned lane = 0; lane < 32; ++lane) yes |= (mask >> lane & 1) != 0 && votes[lane] != 0 ? 1u << lane : 0;
   return yes;
@@ -63,7 +55,7 @@ inline void __syncthreads(exodus::cuda::shim::Place here = exodus::cuda::shim::P
 }
 
 inline void __syncwarp(std::uint32_t mask = 0xffffffffu, exodus::cuda::shim::Place here = exodus::cuda::shim::Place::current()) {
-  exodus::cuda::shim::exchange(exodus::cuda::shim::Wait::warp_barrier, mask, 0, here);
+  exodus::cuda::shim::exchange(exodus::cuda::shim::Wait::warp_barrier, mask, 0, here.line());
 }
 
 template <class T>
@@ -105,20 +97,17 @@ void __pipeline_memcpy_async(Reference to, const T* from, std::size_t bytes) {
   if ((bytes != 4 && bytes != 8 && bytes != 16) || bytes % sizeof(T) != 0) fail("an asynchronous copy of other than 4, 8 or 16 bytes");
   if (reinterpret_cast<std::uintptr_t>(from) % bytes != 0) fail("an asynchronous copy from memory that is not aligned");
   for (std::size_t k = 0; k < bytes / sizeof(T); ++k) {
-    machine.fibers[threadIdx.x].copies.back().push_back([to = to[static_cast<std::int64_t>(k)], value = from[k]] { to = value; });
+    copy_later([to = to[static_cast<std::int64_t>(k)], value = from[k]] { to = value; });
   }
 }
 
 inline void __pipeline_commit() {
-  exodus::cuda::shim::machine.fibers[threadIdx.x].copies.emplace_back();
+  exodus::cuda::shim::close_group();
 }
 
 /// Waits for all committed groups of copies but the newest ones.
 inline void __pipeline_wait_prior(std::size_t newest) {
-  auto& copies = exodus::cuda::shim::machine.fibers[threadIdx.x].copies;
-  for (; copies.size() > newest + 1; copies.pop_front()) {
-    for (const auto& arrive : copies.front()) arrive();
-  }
+  exodus::cuda::shim::finish_groups(newest);
 }
 
 namespace exodus::cuda {
@@ -131,18 +120,8 @@ inline const char* why_unavailable() {
 
 template <class... P, class... A>
 void start(void (*kernel)(P...), Grid grid, cudaStream_t, A&&... arguments) {
-  using shim::machine;
   if (shim::fails("launch")) return;
-  std::vector<unsigned> order(static_cast<std::size_t>(grid.blocks));
-  for (unsigned b = 0; b < order.size(); ++b) order[b] = b;
-  std::shuffle(order.begin(), order.end(), machine.random);
-  machine.body = [&] { kernel(arguments...); };
-  blockDim.x = static_cast<unsigned>(grid.threads), gridDim.x = static_cast<unsigned>(grid.blocks);
-  shim::dynamic_bytes = grid.shared_bytes;
-  for (const unsigned b : order) {
-    blockIdx.x = b;
-    shim::run_block(blockDim.x);
-  }
+  shim::run(grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(arguments...); });
 }
 
 }   // namespace exodus::cuda

@@ -31,7 +31,7 @@ TEST(Shim, RunsEveryThreadOfEveryBlock) {
 TEST(Shim, HandsValuesOverThroughSharedMemory) {
   std::vector<int> got(threads);
   for (unsigned seed = 0; seed < 5; ++seed) {
-    shim::machine.random.seed(seed);
+    shim::seed(seed);
     run([&got] {
       EXODUS_SHARED(int, shared, threads);
       shared[me()] = me() * me();
@@ -87,7 +87,7 @@ TEST(Shim, CountsVotesOfTheLanesInTheMask) {
 TEST(Shim, HandsValuesOverWithinAWarpAtItsBarrier) {
   std::vector<int> got(threads);
   for (unsigned seed = 0; seed < 5; ++seed) {
-    shim::machine.random.seed(seed);
+    shim::seed(seed);
     run([&got] {
       EXODUS_SHARED(int, shared, threads);
       for (int round = 0; round < 3; ++round) {

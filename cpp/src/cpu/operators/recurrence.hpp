@@ -111,11 +111,13 @@ class RecurrentRow {
 
   bool given() const { return features_ > 0; }
 
-  /// s W, of the spikes before a step.
-  void feel_spikes(const V* spikes) const {
+  /// a' of a step, as lanes of the whole row: its current as it lies in memory, with what the spikes before it give.
+  const V* receive(const V* spikes, const Input<V>& current) const {
     for (std::int64_t at = 0; at < row_.lanes; at += features_) {
       product_with_spikes(weights_, spikes + at, memory_.fired, features_, memory_.sums + at);
     }
+    for (int b = 0; b < row_.block_count; ++b) add_sums(row_.blocks[b], current[row_.blocks[b]], memory_.current);
+    return memory_.current;
   }
 
   /// W g, of the step after one.
@@ -127,8 +129,6 @@ class RecurrentRow {
     for (; at < row_.lanes; at += features_) dense_product<1>(transposed_, memory_.grad_current + at, features_, memory_.sums + at);
   }
 
-  /// A block of the current plus the sums of feel_spikes().
-  const V* current(const Block& block, const V* current) const { return add_sums(block, current, memory_.current); }
   /// A block of the direct gradient of the spikes plus the sums of gather().
   const V* grad_spikes(const Block& block, const V* direct) const { return add_sums(block, direct, memory_.grad_spikes); }
 
@@ -139,9 +139,7 @@ class RecurrentRow {
     for (int i = 0; i < block.lanes; ++i) lanes[i] += sums[i];
   }
 
-  V* currents() const { return memory_.current; }        ///< of the whole row
   V* gradient() const { return memory_.grad_current; }   ///< g of a step, which gather() reads at the step before it
-  V* spikes() const { return memory_.spikes; }           ///< for the spikes before a step
 
  private:
   const V* add_sums(const Block& block, const V* lanes, V* results) const {

@@ -2,6 +2,9 @@
 /// What a call does for recurrent weights besides its rows: their copies in the workspace, and after a backward pass their gradient.
 #pragma once
 
+#include <cstring>
+
+#include "../store.hpp"
 #include "../threads.hpp"
 #include "../work.hpp"
 
@@ -20,18 +23,36 @@ std::size_t weights_size(const Recurrence<V>& recurrent) {
   return static_cast<std::size_t>(recurrent.features * weight_stride(recurrent)) * sizeof(V);
 }
 
+/// Rows that a task copies. Of the transpose they are columns of W: what is read lies in whole lines, and the lines that are written stay
+/// in the cache until they are full.
+constexpr std::int64_t copied_rows = 64;
+
+/// Rows [first, first + count) of a copy of the weights, or of their transpose.
+template <class V>
+void copy_weight_rows(const Recurrence<V>& recurrent, bool transposed, std::int64_t first, std::int64_t count,
+                      const cpu::WeightRows<V>& rows) {
+  const std::int64_t features = recurrent.features;
+  V* const to = rows.first + first * rows.stride;
+  if (transposed) cpu::transpose(recurrent.weights + first, features, to, rows.stride, features, count);
+  for (std::int64_t r = 0; r < count; ++r) {
+    V* const row = to + r * rows.stride;
+    if (!transposed) std::memcpy(row, recurrent.weights + (first + r) * features, static_cast<std::size_t>(features) * sizeof(V));
+    for (std::int64_t k = features; k < rows.stride; ++k) row[k] = V(0);
+  }
+}
+
 /// Copies them, or their transpose.
 template <class V>
-cpu::WeightRows<V> copy_weights(const Recurrence<V>& recurrent, bool transposed, char* memory) {
+cpu::WeightRows<V> copy_weights(const Recurrence<V>& recurrent, bool transposed, char* memory, int threads) {
   if (recurrent.features == 0) return {};
-  const cpu::WeightRows<V> rows{reinterpret_cast<V*>(memory), weight_stride(recurrent)};
+  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements: to wake one takes as long as some thousand
   const std::int64_t features = recurrent.features;
-  for (std::int64_t to = 0; to < features; ++to) {
-    for (std::int64_t k = 0; k < rows.stride; ++k) {
-      const std::int64_t at = transposed ? k * features + to : to * features + k;
-      rows.first[to * rows.stride + k] = k < features ? recurrent.weights[at] : V(0);
-    }
-  }
+  const cpu::WeightRows<V> rows{reinterpret_cast<V*>(memory), weight_stride(recurrent)};
+  auto task = [&](std::int64_t k, int /*thread*/) {
+    const std::int64_t first = k * copied_rows, left = features - first;
+    copy_weight_rows(recurrent, transposed, first, left < copied_rows ? left : copied_rows, rows);
+  };
+  cpu::parallel_for(ceil_div(features, copied_rows), features * features < worth_a_thread ? 1 : threads, task);
   return rows;
 }
 

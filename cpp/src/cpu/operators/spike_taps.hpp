@@ -1,15 +1,15 @@
 /// @file
-/// What spikes are worth later, forward: sum_k nu[k] s[n-1-k] of a FIR kernel, spike by spike. A spike adds the taps to what comes for its
-/// neuron, a ring of steps that lie together, so that it takes as many additions of vectors as its taps fill, and a row as many as it has
-/// spikes. The sums of the next steps are turned to lanes in groups; a spike among these steps adds to them there. Either way each sum
-/// goes from the oldest spike to the newest; the very last ones are added lane by lane, since a vector that was just written in parts
-/// would be waited for. How many additions a spike takes does not depend on the step, so that no branch does: those that have no tap add
-/// zeros, and those of sums beyond the group go where nobody looks.
+/// The taps of a neuron's own spikes (kernel.hpp), forward: sum_k nu[k] s[n-1-k], the feedback that a step takes.
+///
+/// Each neuron has a ring buffer of pending contributions, one slot per future step. A spike adds the whole kernel to it: K / W vector
+/// additions for K taps and vectors of W, nothing for silent neurons. The sums of the next steps are transposed to lanes in groups; a spike
+/// among these steps adds to them there. Either way each sum goes from the oldest spike to the newest. The very last spikes are added lane
+/// by lane, since the processor would wait for a vector that was just written in parts. How many additions a spike takes does not depend on
+/// the step, so that no branch does: those that have no tap add zeros, and those of sums beyond the group go where nobody looks.
 #pragma once
 
-#include "memory.hpp"
-#include "rows.hpp"
-#include "vectors.hpp"
+#include "../rows.hpp"
+#include "../vectors.hpp"
 
 namespace exodus::cpu {
 namespace {
@@ -25,13 +25,13 @@ constexpr int turned_steps = group_lanes<V> < 8 ? 8 : group_lanes<V>;
 static_assert(turned_steps<float> <= max_turned_steps);
 
 template <class V>
-class ComingSpikes {
+class SpikeTaps {
  public:
   /// Without taps it does nothing.
-  ComingSpikes(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& memory)
+  SpikeTaps(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& memory)
       : role_(plan.fir[1]), rows_(plan.rows), time_(plan.layout.time), row_(row), stride_(lane_stride<V>(row.lanes)), memory_(memory) {
     if (!given()) return;
-    clear(memory_.coming, row.lanes * ring());
+    clear(memory_.pending, row.lanes * ring());
     clear(memory_.sums, 2 * turned_steps<V> * stride_);
     set_taps();
     V* const spikes = memory_.scratch;
@@ -47,17 +47,19 @@ class ComingSpikes {
 
   bool given() const { return taps() > 0; }
 
-  /// In place of the spikes before a step, what all up to them are worth at it.
-  void before_step(std::int64_t step, V* spikes) {
+  /// Adds the spikes before a step, in whole bands: feedback() is then what they and all earlier ones give it.
+  void add(std::int64_t step, const V* spikes) {
     keep(step - 1, spikes);
     const std::int64_t ahead = step % turned_steps<V>;
     if (ahead == 0) turn(step);
-    add(step, spikes, step - ahead + turned_steps<V>);
+    add_but_first(step, spikes, step - ahead + turned_steps<V>);
     const V* const sums = memory_.sums + ahead * stride_;
     for (int i = 0; i < row_.lanes; i += group_lanes<V>) {
-      store(spikes + i, load(sums + i) + load(memory_.newest_tap + i) * load(spikes + i));
+      store(memory_.feedback + i, load(sums + i) + load(memory_.newest_tap + i) * load(spikes + i));
     }
   }
+
+  const V* feedback() const { return memory_.feedback; }
 
  private:
   std::int64_t taps() const { return role_.taps.length; }
@@ -89,8 +91,8 @@ class ComingSpikes {
     store_entry(role_.final, entry, spikes, rows_, row_);
   }
 
-  /// Adds the spikes before a step but for their first tap: before step `turned` to the sums, from it on to what comes.
-  void add(std::int64_t step, const V* spikes, std::int64_t turned) {
+  /// Adds the spikes before a step but for their first tap: before step `turned` to the sums, from it on to what is pending.
+  void add_but_first(std::int64_t step, const V* spikes, std::int64_t turned) {
     const std::int64_t column = turned % ring();
     for (int i = 0; i < row_.lanes; i += band_lanes<V>) {
       std::uint64_t fired = 0;
@@ -112,9 +114,9 @@ class ComingSpikes {
     const V* const at = memory_.spike_taps + lane * tap_step_;
     V* const sums = memory_.sums + step % turned_steps<V> * stride_ + lane;
     for (int k = 1; k < turned_steps<V>; ++k) sums[k * stride_] += at[k] * spike;
-    V* const coming = memory_.coming + lane * ring();
+    V* const pending = memory_.pending + lane * ring();
     for (std::int64_t k = turned - step, left = taps(); left > 0; left -= group_lanes<V>, k += group_lanes<V>) {
-      store(coming + column, load(coming + column) + load(at + k) * spike);
+      store(pending + column, load(pending + column) + load(at + k) * spike);
       column = column + group_lanes<V> == ring() ? 0 : column + group_lanes<V>;
     }
   }
@@ -125,18 +127,18 @@ class ComingSpikes {
     for (std::int64_t k = 1; k < taps(); ++k) {
       const std::int64_t n = step + k;
       if (n >= turned) {
-        memory_.coming[lane * ring() + n % ring()] += at[k] * spike;
+        memory_.pending[lane * ring() + n % ring()] += at[k] * spike;
       } else if (n >= 0) {
         memory_.sums[n % turned_steps<V> * stride_ + lane] += at[k] * spike;
       }
     }
   }
 
-  /// Turns what comes at the next steps to lanes, and makes room for later ones.
+  /// Transposes what is pending for the next steps to lanes, and makes room for later ones.
   void turn(std::int64_t step) {
-    V* const coming = memory_.coming + step % ring();
-    transpose(coming, ring(), memory_.sums, stride_, row_.lanes, turned_steps<V>);
-    for (int i = 0; i < row_.lanes; ++i) clear_row(coming + i * ring(), turned_steps<V>);
+    V* const pending = memory_.pending + step % ring();
+    transpose(pending, ring(), memory_.sums, stride_, row_.lanes, turned_steps<V>);
+    for (int i = 0; i < row_.lanes; ++i) clear_row(pending + i * ring(), turned_steps<V>);
   }
 
   const FirRole<V>& role_;

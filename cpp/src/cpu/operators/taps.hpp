@@ -1,12 +1,12 @@
 /// @file
-/// FIR kernels (kernel.hpp) around the stages of a step. Forward, the current is summed over the taps some steps at once, and what the
-/// spikes so far are worth now (fir_spikes.hpp) is put where the step looks for the spikes before it. Backward, the correlations: of lam
-/// with the spikes' taps before a step, with the current's after it.
+/// Kernels with taps (kernel.hpp), operators outside the neuron. Forward, the current is summed over the taps some steps at once, and the
+/// spikes so far give a step its feedback (spike_taps.hpp). Backward, the transposes: correlations of lam, the gradient of a kernel's
+/// output, with the taps.
 ///
 /// Everything here works on whole vectors of lanes in memory of its own, whose lanes beyond the row are zeros.
 #pragma once
 
-#include "fir_spikes.hpp"
+#include "spike_taps.hpp"
 
 namespace exodus::cpu {
 namespace {
@@ -140,6 +140,19 @@ void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::i
   }
 }
 
+/// to[-k * next + i] += tap k of lane i * from[i], for all taps.
+template <class V>
+void scatter_taps(const TapLanes<V>& taps, const V* from, V* to, std::int64_t next, std::int64_t lanes) {
+  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+    const Vector<V> value = load(from + i);
+    V* sum = to + i;
+    for (std::int64_t k = 0; k < taps.count; ++k, sum -= next) {
+      const V* const at = taps.at + k * taps.step;
+      store(sum, add_product<true, V>(taps.shared ? tap<true>(at) : tap<false>(at + i), value, load(sum)));
+    }
+  }
+}
+
 template <class V>
 EXODUS_SCALAR void add_lanes(V* to, const V* from, int lanes) {
   EXODUS_LANES
@@ -152,11 +165,11 @@ void copy_step(V* to, const Input<V>& input, const Row& row) {
   for (int b = 0; b < row.block_count; ++b) copy_lanes(to + row.blocks[b].lane, input[row.blocks[b]], row.blocks[b].lanes);
 }
 
-/// The FIR kernels of a row, forward.
+/// The kernels with taps of a row, forward.
 template <class V>
-class ForwardFir {
+class ForwardTaps {
  public:
-  ForwardFir(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& memory)
+  ForwardTaps(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& memory)
       : plan_(plan),
         row_(row),
         stride_(lane_stride<V>(row.lanes)),
@@ -194,16 +207,9 @@ class ForwardFir {
 
   V* filtered(std::int64_t step) const { return memory_.filtered + (step - begin_) % fir_steps * stride_; }
 
-  /// What a step's recursions take for kernels with taps: nothing from before, and in place of the spikes before it what all up to them are
-  /// worth now.
-  void before_step(std::int64_t step, const LaneArrays<V>& state, int hidden) {
-    const bool given[2] = {of_current(), of_spikes()};
-    for (int role = 0; role < 2; ++role) {
-      for (int k = 0; given[role] && !given[1 - role] && k < kernel_states; ++k)
-        clear_row(state[hidden + kernel_states * role + k], row_.lanes);
-    }
-    if (of_spikes()) spikes_.before_step(step, state[1]);
-  }
+  /// Adds the spikes before a step; what the step gets from all so far is in feedback().
+  void add_spikes(std::int64_t step, const V* spikes) { spikes_.add(step, spikes); }
+  const V* feedback() const { return spikes_.feedback(); }
 
   /// The earlier inputs that the current's kernel remembers.
   void finish() const {
@@ -216,9 +222,9 @@ class ForwardFir {
   V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_.count - 1) * stride_; }
 
   void filter(std::int64_t first, std::int64_t end) {
-    const std::int64_t felt = plan_.fir[0].initial == nullptr ? end : taps_.count;   // before step 0 there may be nothing
+    const std::int64_t used = plan_.fir[0].initial == nullptr ? end : taps_.count;   // before step 0 there may be nothing
     const int outputs = static_cast<int>(end - first);
-    sum_taps<true, false>(first_taps(taps_, felt), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
+    sum_taps<true, false>(first_taps(taps_, used), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
     end_ = end;
   }
 
@@ -232,7 +238,7 @@ class ForwardFir {
   const std::int64_t stride_;
   const FirForwardMemory<V> memory_;
   const TapLanes<V> taps_;
-  ComingSpikes<V> spikes_;
+  SpikeTaps<V> spikes_;
   std::int64_t begin_ = 0;   ///< of the segment
   std::int64_t end_ = 0;     ///< of the present group
 };
@@ -269,19 +275,19 @@ void add_spike_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::
   }
 }
 
-/// The FIR kernels of a row, backward. Steps come in groups of `fir_steps`, counted from step 0 whatever the layout, last step first.
+/// The kernels with taps of a row, backward. Steps come in groups of `fir_steps`, counted from step 0 whatever the layout, last step first.
 ///
 /// What an input gets from later steps is gathered as a correlation of lam with the taps. For BPTT it is scattered instead: the reverse of
 /// out[n] = sum of tap[k] in[n-k] adds tap[k] lam[n] to the gradient of in[n-k].
 template <class V>
-class BackwardFir {
+class BackwardTaps {
  public:
-  BackwardFir(const BackwardPlan<V>& plan, const Row& row, const FirBackwardMemory<V>& memory)
+  BackwardTaps(const BackwardPlan<V>& plan, const Row& row, const FirBackwardMemory<V>& memory)
       : plan_(plan), row_(row), stride_(lane_stride<V>(row.lanes)), bptt_(plan.method == Method::bptt), memory_(memory) {
     longest_ = memory_.longest(plan.fir);
     if (longest_ == 0) return;
-    // Beyond the last step lam is zero, and so is what an adjoint finds in its place before it is there: 0 times whatever lay there.
-    clear(memory_.lam, memory_.lam_size);
+    clear(memory_.lam, memory_.lam_size);   // beyond the last step it is zero
+    if (memory_.grad_last_spikes != nullptr) clear(memory_.grad_last_spikes, stride_);
     base_ = (plan.layout.time - 1) / plan.segment * plan.segment;
     for (int k = 0; k < 2; ++k) {
       const std::int64_t count = plan.fir[k].taps.length;
@@ -295,12 +301,15 @@ class BackwardFir {
     }
   }
 
+  bool given() const { return longest_ > 0; }
   bool given(int role) const { return taps_[role].count > 0; }
+  /// Whether the spikes get anything through their kernel: it belongs to the reset, which SLAYER detaches.
+  bool gives_spikes() const { return given(1) && plan_.method != Method::slayer; }
   bool with_terms(int role) const { return memory_.partial[role] != nullptr; }
 
   /// Where lam of a step belongs, and the inputs of a kernel whose taps' gradient is wanted.
   V* lam(std::int64_t step) const { return memory_.lam + (step - base_) * stride_; }
-  V* input(int role, std::int64_t step) const { return memory_.inputs[role] + in_group(step) * stride_; }
+  V* input(int role, std::int64_t step) const { return with_terms(role) ? memory_.inputs[role] + in_group(step) * stride_ : nullptr; }
 
   /// What the spikes, or the current, of a step get, once everything after them is known.
   V* gathered(int role, std::int64_t step) const {
@@ -312,11 +321,11 @@ class BackwardFir {
 
   /// Before the steps [first, last] of a group: what their spikes get from the steps after it.
   void before_group(std::int64_t first, std::int64_t last) {
-    if (!given(1) || plan_.method == Method::slayer) return;
+    if (!gives_spikes()) return;
     const int steps = static_cast<int>(last - first + 1);
     if (!bptt_) {
-      const TapLanes<V> felt = first_taps(taps_[1], plan_.layout.time - 1 - first);   // beyond the last step there is no lam
-      sum_taps<false, true>(felt, lam(last + 1), stride_, memory_.gathered[1], stride_, steps, row_.lanes);
+      const TapLanes<V> used = first_taps(taps_[1], plan_.layout.time - 1 - first);   // beyond the last step there is no lam
+      sum_taps<false, true>(used, lam(last + 1), stride_, memory_.gathered[1], stride_, steps, row_.lanes);
     }
     for (std::int64_t n = first; n <= last; ++n) add_direct(1, n);
   }
@@ -332,17 +341,15 @@ class BackwardFir {
   /// After a step, whose lam is there: for BPTT what earlier inputs get from it.
   void after_step(std::int64_t step) {
     for (int role = 0; bptt_ && role < 2; ++role) {
-      for (std::int64_t k = 0; k < taps_[role].count; ++k) {
-        add_taps(later_taps(taps_[role], k), 1, lam(step), stride_, scattered(role, step - role - k), row_.lanes);
-      }
+      scatter_taps(taps_[role], lam(step), scattered(role, step - role), stride_, row_.lanes);
     }
   }
 
   /// After some steps [first, last] of a group: what their current gets.
   void gather_current(std::int64_t first, std::int64_t last) {
     if (!bptt_) {
-      const TapLanes<V> felt = first_taps(taps_[0], plan_.layout.time - first);
-      sum_taps<true, true>(felt, lam(first), stride_, gathered(0, first), stride_, static_cast<int>(last - first + 1), row_.lanes);
+      const TapLanes<V> used = first_taps(taps_[0], plan_.layout.time - first);
+      sum_taps<true, true>(used, lam(first), stride_, gathered(0, first), stride_, static_cast<int>(last - first + 1), row_.lanes);
     }
     for (std::int64_t n = first; n <= last; ++n) add_direct(0, n);
   }
@@ -353,8 +360,8 @@ class BackwardFir {
     if (first % terms_steps == 0) move_terms();
   }
 
-  /// After step 0: what the remembered inputs get, the spikes before step 0 in `spikes`.
-  void finish(V* spikes) {
+  /// After step 0: what the remembered inputs get; the spikes before step 0, in grad_last_spikes().
+  void finish() {
     for (int role = 0; role < 2; ++role) {
       const std::int64_t earlier = given(role) ? taps_[role].count - 1 + role : 0;
       const bool wanted = plan_.fir[role].grad_initial != nullptr || (role == 1 && plan_.grad_initial[1] != nullptr);
@@ -364,13 +371,14 @@ class BackwardFir {
         if (!bptt_) {
           sum_taps<false, true>(later_taps(taps_[role], seen), lam(0), stride_, memory_.gathered[role], stride_, fir_steps, row_.lanes);
         }
-        for (std::int64_t n = -done - 1; n >= first && -n <= earlier; --n) finish_step(role, n, spikes);
+        for (std::int64_t n = -done - 1; n >= first && -n <= earlier; --n) finish_step(role, n);
       }
       const bool given_any = plan_.fir[role].initial != nullptr || (role == 1 && plan_.initial[1] != nullptr);
       for (std::int64_t n = -1; given_any && with_terms(role) && -n <= earlier; --n) add_initial_terms(role, n);
     }
     move_terms();
   }
+  const V* grad_last_spikes() const { return memory_.grad_last_spikes; }
 
  private:
   /// Terms of this many steps are summed in the arithmetic type before they go to the doubles.
@@ -426,10 +434,10 @@ class BackwardFir {
   }
 
   /// Of a step before step 0.
-  void finish_step(int role, std::int64_t step, V* spikes) {
+  void finish_step(int role, std::int64_t step) {
     add_direct(role, step);
     if (role == 1 && step == -1) {
-      copy_lanes(spikes, gathered(role, step), row_.lanes);
+      copy_lanes(memory_.grad_last_spikes, gathered(role, step), row_.lanes);
     } else if (plan_.fir[role].grad_initial != nullptr) {
       const std::int64_t entry = -1 - role - step;
       store_entry(plan_.fir[role].grad_initial, entry, gathered(role, step), plan_.rows, row_);

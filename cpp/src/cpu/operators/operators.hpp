@@ -1,0 +1,160 @@
+/// @file
+/// The operators of a row, in the order in which a step meets them (docs/recurrence.md): recurrent weights change its current, taps filter
+/// the current and give it feedback. Each is a gather, forward, and its transpose, backward. They stand between the neurons and memory;
+/// models know nothing of them.
+///
+///     forward:    a[n] -> recurrence (reads s[n-1]) -> taps of epsilon -> current;   taps of nu (read s[n-1], s[n-2], ...) -> feedback
+///     backward:   g of later steps -> transposes -> e[n];   dL/d(current, feedback) of the step -> the operators' own memory
+#pragma once
+
+#include "../stage_tables.hpp"
+#include "recurrence.hpp"
+#include "taps.hpp"
+
+namespace exodus::cpu {
+namespace {
+
+/// The operators of a row, forward.
+template <class V>
+class ForwardOperators {
+ public:
+  /// `spikes` are the lanes of the row's state.
+  ForwardOperators(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& taps, const RecurrentMemory<V>& recurrent,
+                   V* spikes)
+      : spikes_(spikes), recurrence_(plan.weights, {}, plan.rows, row, recurrent), taps_(plan, row, taps) {
+    if (taps_.of_spikes()) clear(spikes + row.lanes, lane_stride<V>(row.lanes) - row.lanes);   // spikes are read in whole bands
+  }
+
+  bool given() const { return recurrence_.given() || taps_.of_current() || taps_.of_spikes(); }
+  bool filters_current() const { return taps_.of_current(); }
+
+  /// Makes room for the steps of a segment.
+  void enter(std::int64_t begin, std::int64_t end) {
+    begin_ = begin, end_ = end;
+    taps_.enter(begin);
+  }
+
+  /// From the spikes before a step, and its current as it lies in memory: the current that its neurons take, as lanes; null if it is that
+  /// in memory. feedback() is then that of the step.
+  const V* gather(std::int64_t step, const Input<V>& current) {
+    const V* lanes = nullptr;
+    if (recurrence_.given()) lanes = recurrence_.receive(spikes_, current);
+    if (taps_.of_current()) {
+      if (recurrence_.given()) {
+        taps_.filter_step(lanes, step);
+      } else if ((step - begin_) % fir_steps == 0) {
+        taps_.before_group(current, step, smaller(step + fir_steps, end_));
+      }
+      lanes = taps_.filtered(step);
+    }
+    if (taps_.of_spikes()) taps_.add_spikes(step, spikes_);
+    return lanes;
+  }
+
+  const V* feedback() const { return taps_.feedback(); }   ///< null: there is none
+
+  /// What the operators remember.
+  void finish() const { taps_.finish(); }
+
+ private:
+  const V* const spikes_;
+  const RecurrentRow<V> recurrence_;
+  ForwardTaps<V> taps_;
+  std::int64_t begin_ = 0, end_ = 0;   ///< of the segment
+};
+
+/// The operators of a row, backward: their transposes, last step first.
+template <class V>
+class BackwardOperators {
+ public:
+  BackwardOperators(const BackwardPlan<V>& plan, const Row& row, const FirBackwardMemory<V>& taps, const RecurrentMemory<V>& recurrent)
+      : row_(row),
+        last_(plan.layout.time - 1),
+        recurrence_(plan.weights, plan.transposed_weights, plan.rows, row, recurrent),
+        taps_(plan, row, taps) {}
+
+  bool given() const { return recurrence_.given() || taps_.given(); }
+  bool recurrent() const { return recurrence_.given(); }
+  /// Whether the gradient of the neurons' current is not that of the current in memory.
+  bool filter_current() const { return taps_.given(0); }
+  bool read_current() const { return taps_.with_terms(0); }
+  /// Whether the gradient of the current is read as lanes.
+  bool take_gradient() const { return recurrence_.given(); }
+
+  /// Goes to the segment that begins at a step.
+  void enter(std::int64_t begin) {
+    if (taps_.given()) taps_.enter(begin);
+  }
+
+  /// Before a step: what its spikes get from later steps, and where its adjoint leaves the gradients of what it took.
+  void gather(std::int64_t step, AdjointRow<V>& work) {
+    if (recurrence_.given() && step < last_) recurrence_.gather();
+    if (taps_.given()) {
+      if (step == last_ || (step + 1) % fir_steps == 0) taps_.before_group(step / fir_steps * fir_steps, step);
+      taps_.before_step(step);
+    }
+    work.grad_feedback = taps_.given(1) ? taps_.lam(step) : nullptr;
+    if (taps_.given(0) || recurrence_.given()) {
+      work.grad_current = taps_.given(0) ? taps_.lam(step) : recurrence_.gradient();
+      work.grad_current_follows = ~0;
+    }
+  }
+
+  /// A block of the gradient of a step's spikes: `direct`, with what they get through the operators.
+  const V* grad_spikes(const Block& block, std::int64_t step, const V* direct) const {
+    if (recurrence_.given() && step < last_) direct = recurrence_.grad_spikes(block, direct);
+    if (!taps_.gives_spikes()) return direct;
+    V* const gathered = taps_.gathered(1, step) + block.lane;
+    add_lanes(gathered, direct, block.lanes);
+    return gathered;
+  }
+
+  /// The current of a step's neurons with what the recurrence gave it, as lanes, from that in memory and the spikes before the step.
+  const V* receive(const V* spikes, const Input<V>& current) const { return recurrence_.receive(spikes, current); }
+
+  /// Where a step's inputs of the kernels belong, the current and the spikes; null: not needed.
+  V* kept_current(std::int64_t step) const { return taps_.input(0, step); }
+  V* kept_spikes(std::int64_t step) const { return taps_.input(1, step); }
+
+  /// After the adjoint of a step. Of how many steps from it on the current has its gradient now, as grad_current().
+  std::int64_t scatter(std::int64_t step) {
+    if (!taps_.given()) return 0;
+    taps_.after_step(step);
+    const bool ends_group = step % fir_steps == 0;
+    const std::int64_t last = smaller((step / fir_steps + 1) * fir_steps, last_ + 1) - 1;
+    std::int64_t done = 0;
+    if (taps_.given(0) && recurrence_.given()) {
+      taps_.gather_current(step, step);
+      copy_lanes(recurrence_.gradient(), taps_.gathered(0, step), row_.lanes);
+      done = 1;
+    } else if (taps_.given(0) && ends_group) {
+      taps_.gather_current(step, last);
+      done = last + 1 - step;
+    }
+    if (ends_group) taps_.after_group(step, last);
+    return done;
+  }
+
+  const V* grad_current(std::int64_t step) const { return taps_.gathered(0, step); }
+
+  /// After step 0: what came before it gets.
+  void finish() {
+    if (recurrence_.given()) recurrence_.gather();
+    if (taps_.given()) taps_.finish();
+  }
+
+  /// Adds what the spikes before step 0 get to a block.
+  void add_to_last_spikes(const Block& block, V* grad_spikes) const {
+    if (recurrence_.given()) recurrence_.add_to(block, grad_spikes);
+    if (taps_.gives_spikes()) add_lanes(grad_spikes, taps_.grad_last_spikes() + block.lane, block.lanes);
+  }
+
+ private:
+  const Row& row_;
+  const std::int64_t last_;   ///< step
+  const RecurrentRow<V> recurrence_;
+  BackwardTaps<V> taps_;
+};
+
+}   // namespace
+}   // namespace exodus::cpu
