@@ -54,17 +54,16 @@ EXODUS_SCALAR void add_terms(double* sums, const V* x, const V* near, const V* f
   for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(lag_term(x[i], near[i], far[i]));
 }
 
-/// The terms of a block of steps, whose x are at `x` and whose delayed steps, with the one before the block, are vectors at `delayed`.
-template <class V, std::size_t... S>
-EXODUS_SCALAR void add_terms_of_block(double* sums, const LaneList<const V*, sizeof...(S)>& x, const V* delayed, int lanes,
-                                      std::index_sequence<S...>) {
-  constexpr int width = group_lanes<V>;
-  EXODUS_LANES
-  for (int i = 0; i < lanes; ++i) {
-    double sum = sums[i];
-    ((sum += static_cast<double>(lag_term(x.at[S][i], delayed[(S + 1) * width + i], delayed[S * width + i]))), ...);
-    sums[i] = sum;
+/// The terms of a block of steps, which are delayed, and before which the delayed step is `far`.
+template <class V>
+EXODUS_SCALAR void add_block_terms(double* sums, const V* const* x, int lane, const Vector<V>& far, const Vector<V>* block) {
+  constexpr int parts = sizeof(double) / sizeof(V), width = group_lanes<double>;
+  Vector<double> sum[parts];
+  for (int p = 0; p < parts; ++p) sum[p] = load(sums + p * width);
+  for (int s = 0; s < block_steps; ++s) {
+    add_to_doubles<V>(sum, lag_term<Vector<V>>(load(x[s] + lane), block[s], s == 0 ? far : block[s - 1]));
   }
+  for (int p = 0; p < parts; ++p) store(sums + p * width, sum[p]);
 }
 
 /// Delays the chosen lanes of a block by `Distance` steps, fewer than the block has. `kept` are the last steps of the block before.
@@ -335,10 +334,12 @@ class DelaySteps {
     const Vector<V> far = *last, fraction = take(memory_.fraction + begin);
     shift_lanes<V>(block, kept, stages_, number, take(memory_.bits + begin));
     *last = block[block_steps - 1];
-    if (rows.with_terms) {
+    if (Whole && rows.all_have_terms) {
+      add_block_terms<V>(memory_.sums + begin, rows.x, begin, far, block);
+    } else if (rows.with_terms) {
       store(memory_.delayed, far);
       for (int s = 0; s < block_steps; ++s) store(memory_.delayed + (s + 1) * width, block[s]);
-      add_block_terms(rows, begin, count);
+      add_some_terms_of_block(rows, begin, count);
     }
     for (int s = block_steps - 1; s > 0; --s) block[s] = interpolate(fraction, block[s], block[s - 1]);
     block[0] = interpolate(fraction, block[0], far);
@@ -349,11 +350,7 @@ class DelaySteps {
   }
 
   /// memory_.delayed are the vectors of the step before the block and of its steps.
-  void add_block_terms(const BlockRows& rows, int begin, int count) {
-    if (rows.all_have_terms) {
-      const auto x = list<block_steps>(rows.x, begin);
-      return add_terms_of_block(memory_.sums + begin, x, memory_.delayed, count, std::make_index_sequence<block_steps>{});
-    }
+  void add_some_terms_of_block(const BlockRows& rows, int begin, int count) {
     for (int s = 0; s < block_steps; ++s) {
       const V* const far = memory_.delayed + s * width - begin;
       if (rows.x[s] != nullptr) add_some_terms(rows.first + s, rows.x[s], far + width, far, begin, begin + count);
