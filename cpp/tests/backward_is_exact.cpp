@@ -830,7 +830,7 @@ TYPED_TEST(BackwardIsExact, OfTheLeakyIntegrator) {
 
 /// One neuron of a recursive filter (kernel.hpp): its numbers, what goes in, and the loss of its output and of its last state.
 struct Filter {
-  Kernel kind;
+  FilterTiming kind;
   double a, b, scale;
   std::vector<double> in, q;
   double x = 0, y = 0;             // before step 0
@@ -842,8 +842,8 @@ struct Filter {
     for (std::size_t n = 0; n < in.size(); ++n) {
       const double before = now_x, d_before = dx;
       dx = a * dx + (moved == 0 ? now_x : 0), now_x = a * now_x + in[n];
-      dy = b * dy + (moved == 1 ? now_y : 0) + (kind == Kernel::late ? d_before : dx);
-      now_y = b * now_y + (kind == Kernel::late ? before : now_x);
+      dy = b * dy + (moved == 1 ? now_y : 0) + (kind == FilterTiming::late ? d_before : dx);
+      now_y = b * now_y + (kind == FilterTiming::late ? before : now_x);
       loss += q[n] * (scale * dy + (moved == 2 ? now_y : 0));
     }
     return loss + grad_x * dx + grad_y * dy;
@@ -871,7 +871,7 @@ TYPED_TEST(BackwardIsExact, OfTheFilter) {
     const Values<V> values[] = {
         {random, shape(), layout, 0, 0.95}, {random, shape(), layout, 0, 0.95}, {random, shape(), layout, -1.5, 1.5}};
     KernelFilter<V> filter;
-    filter.kernel = static_cast<Kernel>(number % 2);
+    filter.kernel = static_cast<FilterTiming>(number % 2);
     filter.a = values[0].param(), filter.b = values[1].param(), filter.scale = values[2].param();
     const std::int64_t count = elements(layout), lanes = neurons(layout);
     Input<V> current(count), potential(count), q(count), initial[] = {Input<V>(lanes), Input<V>(lanes)},
