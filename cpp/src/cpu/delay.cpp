@@ -11,14 +11,17 @@ namespace exodus {
 namespace {
 
 /// Neurons of a row: a page of every array per step at most. Where each has a delay of its own, so many that what a shifter keeps stays in
-/// the second-level cache. 0: the inner axis is too short for that, rows are whole outer indices.
+/// the first-level cache, or, if they would be too few for memory to be read at speed, in the second. 0: the inner axis is too short for
+/// that, rows are whole outer indices.
 template <class V>
 std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads) {
-  constexpr std::int64_t cache = 256 << 10, line = 64, enough = 256;
+  constexpr std::int64_t first_cache = 32 << 10, second_cache = 256 << 10, line = 64, enough = 256;
   if (layout.inner < line) return 0;
   const bool shared = delays.steps.count == 1 || delays.steps.repeat >= enough;
   const std::int64_t kept = shared ? 1 : cpu::kept_steps(cpu::shift_stages(delays.most));
-  std::int64_t lanes = cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line;
+  const auto fitting = [&](std::int64_t cache) { return cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line; };
+  std::int64_t lanes = fitting(first_cache);
+  if (lanes < enough) lanes = fitting(second_cache) < enough ? fitting(second_cache) : enough;
   lanes = lanes < line ? line : (lanes < cpu::max_row_lanes<V> ? lanes : cpu::max_row_lanes<V>);
   const std::int64_t share = ceil_div(ceil_div(layout.inner, ceil_div(threads, layout.outer)), line) * line;
   return lanes < share ? lanes : share;

@@ -308,7 +308,7 @@ struct DelayMemory {
     sums = carver.take<double>(lanes);
     delayed = carver.take<V>(delay_piece + 64 + line);
     waiting = carver.take<V>(2 * line);
-    shifted = carver.take<V>((lanes + 2 * line) * kept);
+    shifted = carver.take<V>((lane_stride<V>(lanes) + line) * kept);
   }
 };
 
