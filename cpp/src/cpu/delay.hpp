@@ -175,49 +175,6 @@ EXODUS_SCALAR void for_lags(const DelayPlan<V>& plan, std::int64_t first, std::i
   }
 }
 
-/// Results that follow each other in memory, piece by piece, by streaming stores of whole vectors: one in which a piece ends waits for the
-/// next.
-template <class V>
-class VectorStream {
-  static constexpr int width = group_lanes<V>;
-
- public:
-  explicit VectorStream(V* waiting) : waiting_(waiting) {}
-
-  /// `vector(i, n)` are n results from i on, of a whole vector or fewer.
-  template <class Vectors>
-  void put(V* to, std::int64_t count, Vectors vector) {
-    const auto past = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % vector_bytes / sizeof(V));
-    std::int64_t done = 0;
-    if (past > 0) {
-      if (filled_ == 0) lead_ = past;
-      done = count < width - past ? count : width - past;
-      store(waiting_ + past, vector(0, static_cast<int>(done)));
-      filled_ = past + static_cast<int>(done);
-      if (filled_ < width) return;
-      flush(to + done);
-    }
-    for (; done + width <= count; done += width) store_vector(to + done, vector(done, width), true);
-    if (done == count) return;
-    store(waiting_, vector(done, static_cast<int>(count - done)));
-    filled_ = static_cast<int>(count - done);
-  }
-
-  /// Writes what waits, which ends at `end`.
-  void flush(V* end) {
-    if (filled_ == width && lead_ == 0) {
-      store_vector(end - width, load(waiting_), true);
-    } else {
-      for (int i = lead_; i < filled_; ++i) end[i - filled_] = waiting_[i];
-    }
-    lead_ = filled_ = 0;
-  }
-
- private:
-  V* waiting_;   ///< two vectors
-  int lead_ = 0, filled_ = 0;
-};
-
 /// Which neurons a pass is at, and what it reads of them.
 template <class V>
 struct DelayPlace {
@@ -267,9 +224,10 @@ template <class V>
 class DelaySteps {
   using Integer = typename IntegerOf<V>::type;
   static constexpr int width = group_lanes<V>;
-  static constexpr bool in_blocks = width == line_lanes<V>;   // which shifter runs
 
  public:
+  static constexpr bool in_blocks = width == line_lanes<V>;   // which shifter runs
+
   DelaySteps(const DelayPlan<V>& plan, const DelayMemory<V>& memory, std::int64_t row) : plan_(plan), memory_(memory), place_{plan} {
     const std::int64_t inner = plan.layout.inner, rows = (inner + plan.lanes - 1) / plan.lanes;
     const std::int64_t outer = row / rows, first = row % rows * plan.lanes;
@@ -521,17 +479,14 @@ class DelayLines {
   }
 
   void run() {
-    VectorStream<V> stream(memory_.waiting);
     for (std::int64_t o = 0; o < outers_; ++o) {
       const DelayPlace<V> place = place_of(o);
       if (together_) {
-        run_together(place, o, stream);
+        run_together(place, o);
       } else {
         for (std::int64_t i = 0; i < inner_; ++i) edge(place, o, i), run_line(place, o, i);
       }
     }
-    if (plan_.to != nullptr) stream.flush(plan_.to + place_of(outers_).base);
-    finish_streaming();
     run_states();
     if (plan_.sums != nullptr) copy_lanes(plan_.sums + first_ * inner_, memory_.sums, static_cast<int>(outers_ * inner_));
   }
@@ -588,10 +543,9 @@ class DelayLines {
   }
 
   /// All neurons of an outer index, in the order of memory, piece by piece. What their delay gets is in the first one's sum.
-  void run_together(const DelayPlace<V>& place, std::int64_t o, VectorStream<V>& stream) {
+  void run_together(const DelayPlace<V>& place, std::int64_t o) {
     const std::int64_t j = o * inner_, size = place.time() * inner_, with_terms = (place.time() - memory_.whole[j]) * inner_;
     const V fraction = memory_.fraction[j];
-    const bool around = plan_.stream && plan_.direct == nullptr && vector_bytes > 16;   // narrower ones take longer in parts
     double sums[sum_lanes] = {};
     for (std::int64_t begin = 0, count; begin < size; begin += count) {
       const std::int64_t first = begin + (plan_.backwards ? memory_.whole[j] : -memory_.whole[j] - 1) * inner_;
@@ -601,14 +555,7 @@ class DelayLines {
       const V* const near = delayed + (plan_.backwards ? 0 : inner_);
       const V* const far = delayed + (plan_.backwards ? inner_ : 0);
       V* const to = plan_.to == nullptr ? nullptr : plan_.to + place.base + begin;
-      if (to != nullptr && around) {
-        const Vector<V> fractions = fraction + Vector<V>{};
-        stream.put(to, count, [&](std::int64_t i, int n) __attribute__((always_inline)) {
-          return interpolate(fractions, load_some(near + i, n), load_some(far + i, n));
-        });
-      } else if (to != nullptr) {
-        interpolate_shared(to, fraction, near, far, count);
-      }
+      if (to != nullptr) interpolate_shared(to, fraction, near, far, count);
       if (plan_.sums == nullptr) continue;
       const std::int64_t terms = with_terms - begin < count ? with_terms - begin : count;
       for (std::int64_t i = 0; i < terms; i += sum_lanes) {

@@ -31,15 +31,6 @@ EXODUS_SCALAR Vector<V> load_some(const V* lanes, int count) {
   const unsigned mask = (1u << count) - 1;
   if constexpr (sizeof(V) == 4) return (Vector<V>)_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), lanes);
   if constexpr (sizeof(V) == 8) return (Vector<V>)_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), lanes);
-#elif defined(__AVX2__)
-  if constexpr (sizeof(V) == 4) {
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    return (Vector<V>)_mm256_maskload_epi32(reinterpret_cast<const int*>(lanes), mask);
-  }
-  if constexpr (sizeof(V) == 8) {
-    const __m256i mask = _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
-    return (Vector<V>)_mm256_maskload_epi64(reinterpret_cast<const long long*>(lanes), mask);
-  }
 #else
   Vector<V> vector{};
   __builtin_memcpy(&vector, lanes, static_cast<std::size_t>(count) * sizeof(V));
