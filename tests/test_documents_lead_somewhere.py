@@ -81,17 +81,19 @@ def problems_of_citations(text):
     return sorted(sections | paper | documents)
 
 
+def resolves(document, link):
+    """Whether the target of a document's relative link exists, and its anchor in it."""
+    name, _, fragment = link.partition("#")
+    target = document.parent / name if name else document
+    if not target.exists():
+        return False
+    return not fragment or fragment in map(anchor, headings(target.read_text()))
+
+
 def problems_of_links(document, text):
     """Links and paths of a document that lead nowhere."""
-    problems = []
-    for link in links(text):
-        name, _, fragment = link.partition("#")
-        target = document.parent / name if name else document
-        if not target.exists():
-            problems.append(link)
-        elif fragment and fragment not in map(anchor, headings(target.read_text())):
-            problems.append(link)
-    return problems + [path for path in paths(text) if not (ROOT / path).exists()]
+    broken = [link for link in links(text) if not resolves(document, link)]
+    return broken + [path for path in paths(text) if not (ROOT / path).exists()]
 
 
 def test_citations_of_sources_exist():
