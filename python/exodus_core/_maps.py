@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from ._backends import Array, decay, ieee, in_double
+from ._backends import Array, in_double
+from ._ieee import ieee
 from ._values import Number, plain
 
 Gradient = Array | None  # of what nobody asked for, None
@@ -71,23 +72,6 @@ class Constant(Map):
 
     def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
         return ()
-
-
-@dataclass(frozen=True)
-class FromTau(Map):
-    """A decay of a time constant: alpha = exp(-dt / tau)."""
-
-    dt: float = 1.0
-
-    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
-        return (plain(decay(self.dt, own[0])),)
-
-    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
-        if grads[0] is None:
-            return grads
-        xp, grad, tau = in_double(grads[0], own[0])
-        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
-        return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
 
 
 class Formula(Map):
@@ -163,15 +147,6 @@ class Chain(Map):
 def same(*names: str) -> tuple[Map, ...]:
     """A map for each of some parameters that the kernel takes by the same name."""
     return tuple(Same((name,), (name,)) for name in names)
-
-
-@lru_cache(maxsize=256)
-def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
-    """A map to each decay, from itself or from its time constant, by the names that were given."""
-    return tuple(
-        Same((own,), (name,)) if own == name else FromTau((own,), (name,), float(dt))
-        for name, own in zip(names, given, strict=True)
-    )
 
 
 def kernel_values(maps: Iterable[Map], own: Mapping[str, Number]) -> dict[str, Number]:

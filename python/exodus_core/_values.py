@@ -5,13 +5,16 @@ from __future__ import annotations
 import numbers
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ._backends import FLOATS, ieee, is_torch, require_plain
+from ._backends import FLOATS, is_torch, require_plain
+from ._ieee import ieee
 
-Number = Any  # a number or an array of numbers
+Number = Any  # a number or an array of numbers, of any library
+
+V = TypeVar("V", bound="Value")
 
 
 def numeric(name: str, value: Any) -> np.ndarray:
@@ -67,6 +70,12 @@ def _of_tensor(name: str, tensor: Any) -> np.ndarray:
     return values
 
 
+def choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
+    """Raise unless a value is one of some strings."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
+
+
 def require_that(name: str, value: Number, holds: Any, what: str, of: str = "") -> None:
     """Raise unless a condition holds for every value; NaN and infinities never do."""
     good = np.isfinite(value) & holds
@@ -117,10 +126,10 @@ class Value:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def copy_with(value: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy with other fields, not checked."""
+def copy_with(value: V, changes: Mapping[str, Any]) -> V:
+    """Copy a descriptor with other fields, not checked."""
     copy = object.__new__(type(value))
-    for f in fields(value):
+    for f in fields(value):  # type: ignore[arg-type]
         object.__setattr__(copy, f.name, changes.get(f.name, getattr(value, f.name)))
     return copy
 

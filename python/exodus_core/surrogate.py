@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
-from ._backends import FLOATS, ieee, is_torch, kernel_parameter, require_plain
+from ._backends import FLOATS, is_torch, require_plain
+from ._ieee import ieee
 from ._values import number
 
 __all__ = [
@@ -88,8 +89,16 @@ class Surrogate:
         u = np.ascontiguousarray(np.broadcast_to(u, shape))
         h = np.empty(shape, u.dtype)
         if h.size:
-            _core.evaluate(u.dtype.name, self._argument, kernel_parameter(th, shape, u.dtype), u, h)
+            _core.evaluate(u.dtype.name, self._argument, _kernel_parameter(th, shape, u.dtype), u, h)
         return h[()]
+
+
+def _kernel_parameter(value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """A number, or an array that broadcasts to a shape, as the kernels take a parameter of its elements."""
+    if np.ndim(value) == 0 or np.size(value) == 1:
+        return float(np.asarray(value, dtype).reshape(()))
+    values = np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), shape))
+    return values, values.size, 1
 
 
 @dataclass(frozen=True)

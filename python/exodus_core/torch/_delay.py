@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._arrays import arrange
 from .._delay import BoundDelay, Delayed, bind_delay, check_delay
+from .._layout import arrange
 from ._function import _memory, _tensor, _thread_count, check_tensor, differentiable_once
 from ._learnt import _tensor_value
 from ._modules import _no_state, _short, check_time_dim, loads_finite
@@ -29,8 +29,8 @@ class _Delay(torch.autograd.Function):
     def forward(
         ctx: Any, call: _Call, x: Tensor, delay: Tensor | None, state: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        array, arrangement = arrange("x", _memory(x), call.time_dim, "time_dim")
-        bound = bind_delay(arrangement, call.value, call.most, arrangement.backend.type_name(array))
+        array, layout = arrange("x", _memory(x), call.time_dim, "time_dim")
+        bound = bind_delay(layout, call.value, call.most, layout.backend.type_name(array))
         initial = bound.state("state", None if state is None else _memory(state))
         output, final = bound.run(array, initial, _thread_count(), with_state=call.with_state)
         ctx.set_materialize_grads(False)
@@ -56,10 +56,10 @@ class _Delay(torch.autograd.Function):
         x = initial = None
         if with_delay:
             saved, state = ctx.saved_tensors
-            x = bound.arrangement.place(_memory(saved))
+            x = bound.layout.place(_memory(saved))
             initial = bound.state("state", None if state is None else _memory(state))
         result = bound.run_adjoint(
-            None if grad is None else bound.arrangement.place(grad),
+            None if grad is None else bound.layout.place(grad),
             x,
             initial,
             bound.state("grad_state", grad_final),

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import cuda
-from ._backends import Array, Shape, is_torch, placement
-from ._cache import IdentityCache
+from .. import cuda
+from .._cache import IdentityCache
+from ._protocol import Array, Shape, is_torch, placement
 
 try:
     import array_api_compat
