@@ -6,12 +6,11 @@ from typing import Any
 
 from ._backends import Array, is_torch, on_device
 from ._binding import Binding
-from ._layout import require
+from ._layout import Layout, require
 
 
-def over_time(name: str, array: Any, binding: Binding, type_name: str) -> Array:
+def over_time(name: str, array: Any, layout: Layout, type_name: str) -> Array:
     """Return an array over time as it lies for the kernels."""
-    layout = binding.layout
     return layout.place(require(name, array, layout.shape, layout, type_name))
 
 

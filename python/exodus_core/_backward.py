@@ -120,7 +120,7 @@ def backward(
     result = run_backward(tape, gradients, requested, method, surrogate, grad_current=reused)
     if out is None:
         return result
-    vars(out).update(vars(result))
+    out.state, out.parameters, out.recurrent = result.state, result.parameters, result.recurrent
     return out
 
 
@@ -140,20 +140,23 @@ class Requested(NamedTuple):
     recurrent: bool
 
 
+_NOTHING_ELSE = Requested((), (), False)
+
+
 def incoming(tape: Tape, grad_spikes: Any, grad_potential: Any, grad_state: Any) -> Incoming:
     """Check the gradients that come in."""
-    binding, layout = tape.binding, tape.layout
-    if grad_spikes is not None and not tape.neuron._fires:
-        raise ValueError(f"grad_spikes must be None for {type(tape.neuron).__name__}, which has no spikes")
+    neuron, layout, type_name, arithmetic, *_ = tape.binding
+    if grad_spikes is not None and not neuron._fires:
+        raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
     if grad_spikes is None and grad_potential is None and grad_state is None:
         raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
     if grad_spikes is not None:
-        grad_spikes = over_time("grad_spikes", grad_spikes, binding, binding.type_name)
+        grad_spikes = over_time("grad_spikes", grad_spikes, layout, type_name)
     if grad_potential is not None:
-        grad_potential = over_time("grad_potential", grad_potential, binding, binding.arithmetic)
+        grad_potential = over_time("grad_potential", grad_potential, layout, arithmetic)
     final: list[Array | None] = []
     if grad_state is not None:
-        checked = state_arrays("grad_state", grad_state, binding, optional=True)
+        checked = state_arrays("grad_state", grad_state, tape.binding, optional=True)
         final = [None if array is None else layout.place_neurons(array) for array in checked]
     return Incoming(grad_spikes, grad_potential, final)
 
@@ -172,14 +175,17 @@ def run_backward(
 
     `grad_current` is an array to write into.
     """
-    binding, backend = tape.binding, tape.layout.backend
-    _check_needed(tape, requested.parameters)
+    binding, layout = tape.binding, tape.binding.layout
+    backend = layout.backend
+    if tape.potential is None or tape.current is None:
+        _check_needed(tape, requested.parameters)
     if grad_current is None:
-        grad_current = tape.layout.empty(binding.type_name)
+        grad_current = layout.empty(binding.type_name)
     h = _surrogate_argument(surrogate, tape)  # kept until the kernels are done
     grad_initial = empty_state(binding)
-    bound = binding.parameters
-    sums = {name: backend.empty((bound[name].count,), (0,), "float64") for name in requested.kernel}
+    sums = {
+        name: backend.empty((binding.parameters[name].count,), (0,), "float64") for name in requested.kernel
+    }
     grad_weights = None
     if requested.recurrent and tape.recurrent is not None:
         grad_weights = backend.empty(tape.recurrent.shape, (0, 1), "float64")
@@ -202,27 +208,30 @@ def _launch(
     threads: int,
 ) -> None:
     """Call the kernels, which fill the gradients of the current, of the initial state, and the sums."""
-    binding, layout, backend = tape.binding, tape.layout, tape.layout.backend
-    handle, weights = backend.handle, tape.recurrent
+    binding, potential, current, spikes, initial, weights = tape
+    grad_spikes, grad_potential, grad_final = gradients
+    neuron, layout, type_name, *_ = binding
+    backend = layout.backend
+    handle = backend.handle
     backend.kernels.backward(
-        binding.neuron._model,
-        binding.type_name,
+        neuron._model,
+        type_name,
         layout.sizes,
         binding.arguments(),
         binding.options,
         METHODS.index(method),
         surrogate if isinstance(surrogate, tuple) else handle(surrogate),
-        handle(tape.potential),
-        handle(tape.current),
+        handle(potential),
+        handle(current),
         None if weights is None else (handle(weights), *layout.features),
-        handle(tape.spikes if grad_weights is not None else None),
-        tuple(map(handle, tape.initial or ())),
-        handle(gradients.spikes),
-        handle(gradients.potential),
-        tuple(map(handle, gradients.final)),
+        handle(spikes if grad_weights is not None else None),
+        tuple(map(handle, initial or ())),
+        handle(grad_spikes),
+        handle(grad_potential),
+        tuple(map(handle, grad_final)),
         handle(grad_current),
         tuple(map(handle, grad_initial)),
-        *_sum_arguments(binding.neuron, sums, handle),
+        *_sum_arguments(neuron, sums, handle),
         handle(grad_weights),
         backend.where(grad_current, threads),
     )
@@ -259,14 +268,16 @@ def _requested(trace: Trace, parameters: Iterable[str] | None) -> Requested:
     """Return the gradients to compute; None are all that there are."""
     has_weights = trace.recurrent is not None
     if parameters is None:
-        return Requested(*all_names(trace._binding.neuron), has_weights)
+        own, kernel = all_names(trace._binding.neuron)
+        return Requested(own, kernel, has_weights)
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
     wanted = frozenset(parameters)
+    if not wanted:
+        return _NOTHING_ELSE
     recurrent = has_weights and "recurrent" in wanted
-    return request(
-        trace._binding.neuron, wanted - {"recurrent"} if recurrent else wanted, recurrent, has_weights
-    )
+    own = wanted - {"recurrent"} if recurrent else wanted
+    return request(trace._binding.neuron, own, recurrent, has_weights)
 
 
 def request(
@@ -296,8 +307,8 @@ def _sum_arguments(
 
 def _parameter_gradients(tape: Tape, sums: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Any]:
     """Turn the kernels' sums into gradients by the descriptor's names."""
-    neuron, layout, bound = tape.neuron, tape.layout, tape.binding.parameters
-    convert, arithmetic = layout.backend.convert, tape.binding.arithmetic
+    neuron, layout, _, arithmetic, bound, _ = tape.binding
+    convert = layout.backend.convert
     with ieee():
         kernel = {name: bound[name].gradient(flat, layout) for name, flat in sums.items()}
         own = neuron._own_gradients(kernel)

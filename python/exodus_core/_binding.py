@@ -24,13 +24,13 @@ Bound = dict[str, "BoundParameter"]
 
 _MOST_REMEMBERED = 64  # shapes of data
 
-# Of a neuron: by type the parameters if all are numbers, else None; its options and names.
+# For a neuron: by arithmetic type its parameters if all are numbers, else None; its options and names.
 _known = IdentityCache()
-_bound = IdentityCache()  # of a neuron: by layout and type its own values as they were bound
+_bound = IdentityCache()  # for a neuron: by layout and type its own values as they were bound
 
 
 class Binding(NamedTuple):
-    """A call's parameters, and that for which they were bound: they fit nothing else."""
+    """A call's parameters, and the neuron, layout and dtype for which they were bound."""
 
     neuron: Neuron
     layout: Layout
@@ -40,7 +40,7 @@ class Binding(NamedTuple):
     options: dict[str, int]  # the neuron's, by the kernel's names
 
     def arguments(self) -> dict[str, Any]:
-        """What the extension takes."""
+        """Return the parameters as the extension takes them."""
         backend = self.layout.backend
         return {
             name: bound.value if bound.values is None else bound.argument(backend)
@@ -55,14 +55,14 @@ def bind(
     learnt: Collection[str] = (),
     origin: Neuron | None = None,
 ) -> Binding:
-    """The parameters for the kernels, rounded to the arithmetic dtype first.
+    """Bind a neuron's parameters, rounded to the arithmetic dtype, to a layout.
 
     `origin` is the descriptor from which `neuron` was made by putting in learnt values, which lie on the
-    device of the data: all other values are the same from call to call.
+    device of the data. All other values are the same from call to call.
     """
     arithmetic = ARITHMETIC[type_name]
     if learnt:
-        # What lies on the host is learnt too: it is another array in each call.
+        # NumPy's learnt values are other arrays in each call: nothing to remember.
         before = {} if layout.backend is NUMPY else _remembered(origin or neuron, layout, arithmetic)
         bound, options = _bind_arrays(neuron, layout, arithmetic, before, learnt), neuron._options()
         return Binding(neuron, layout, type_name, arithmetic, bound, options)
@@ -77,7 +77,7 @@ def bind(
 
 
 def all_names(neuron: Neuron) -> tuple[frozenset[str], frozenset[str]]:
-    """The parameters that a neuron was given, and the kernel's names behind them."""
+    """Return the names of a neuron's parameters, and the kernel's names behind them."""
     known = _known.of(neuron)
     if "names" not in known:
         names = frozenset(neuron._names())
@@ -100,7 +100,7 @@ def _bind_arrays(
     before: Bound,
     learnt: Collection[str] = (),
 ) -> Bound:
-    """Bind what was not bound `before`, and add it there if it is not on a device."""
+    """Bind the parameters that are not in `before`, and add those there that are not on a device."""
     for name in neuron._names():  # as the user knows them; the kernel's are made of them
         value = neuron._value_of(name)
         if not isinstance(value, (float, tuple)):
@@ -130,9 +130,9 @@ def _bind_scalars(values: dict[str, object], arithmetic: str) -> Bound | None:
 
 
 def _remembered(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:
-    """A neuron's own values as they were bound.
+    """Return a neuron's own values as they were bound.
 
-    To bind them anew takes time; a copy to a device would wait for it, and cannot be in a CUDA graph.
+    Binding takes time. A copy to a device would wait for it, and cannot be in a CUDA graph.
     """
     known = _bound.of(neuron)
     if len(known) >= _MOST_REMEMBERED:
@@ -148,13 +148,13 @@ class BoundParameter:
     Attributes
     ----------
     value : float
-        That of all neurons, where there are no `values`.
+        The value for all neurons, where there are no `values`.
     values : array or None
-        In memory order; of taps, a row for each. Neuron j has the value (j / repeat) % count.
+        In memory order; taps have a row each. Neuron j has the value (j / repeat) % count.
     repeat : int
-        For how many neurons, one behind another, a value is.
+        How many neurons, one behind another, share a value.
     shape : tuple of int
-        Of the parameter, as the user gave it.
+        The shape in which the user gave it.
     """
 
     value: float
@@ -167,27 +167,27 @@ class BoundParameter:
 
     @classmethod
     def scalar(cls, value: float) -> BoundParameter:
-        """A number for all neurons."""
+        """Bind a number that all neurons share."""
         return cls(value, None, 1, (), (), (), False)
 
     def argument(self, backend: Backend) -> Any:
-        """What the extension takes: a number, or (values, count, repeat), of taps (values, length, ...)."""
+        """Return the extension's argument: a number or (values, count, repeat), with taps' length inside."""
         if self.values is None:
             return self.value
         return (backend.handle(self.values), *self.values.shape, self.repeat)
 
     @property
     def count(self) -> int:
-        """How many values the kernels see."""
+        """The number of values that the kernels see."""
         return 1 if self.values is None else math.prod(self.values.shape)
 
     def gradient(self, flat: Array, layout: Layout) -> Array:
-        """The kernels' gradient, `count` doubles, in the parameter's own shape."""
+        """Return the kernels' gradient, `count` doubles, in the parameter's own shape."""
         if self.values is None:
             return flat.reshape(self.shape)
         backend = layout.backend
         shape = layout.neuron_shape if self._full else self._padded
-        # A row, or of taps one for each.
+        # One row; for taps a row each.
         lanes = flat.reshape((-1, *(shape[axis] for axis in self._order)))
         grad = backend.permute(lanes, (0, *(self._order.index(k) + 1 for k in range(len(self._order)))))
         if self._full:
@@ -199,7 +199,7 @@ class BoundParameter:
 def bind_parameter(
     name: str, value: Any, layout: Layout, type_name: str, taps: bool = False
 ) -> BoundParameter:
-    """Round a parameter to the arithmetic dtype; broadcast it, of taps each, against the neurons."""
+    """Round a parameter to the arithmetic dtype; broadcast it, or each tap, against the neurons."""
     backend, here = layout.backend, on_device(value)
     own = backend if here else NUMPY
     array = own.convert(value, type_name)

@@ -35,7 +35,7 @@ def check_surrogate(surrogate: Any) -> None:
 
 
 def _takes_two(function: FunctionType) -> bool:
-    """Whether a function takes two arguments, by its code object: a signature takes longer."""
+    """Tell whether a function takes two arguments, by its code object: a signature takes longer."""
     code = function.__code__
     return code.co_argcount == 2 and code.co_kwonlyargcount == 0
 
@@ -43,7 +43,7 @@ def _takes_two(function: FunctionType) -> bool:
 def _signature(function: Any) -> inspect.Signature | None:
     """Return a callable's signature, or None if Python does not know it."""
     owner = next((kind for kind in type(function).__mro__ if "__call__" in vars(kind)), object)
-    # Torch's own __call__, of a module, passes anything on to `forward`.
+    # The __call__ of torch's modules passes any arguments on to `forward`.
     passes_on = owner.__module__.startswith("torch.") and hasattr(function, "forward")
     try:
         return inspect.signature(function.forward if passes_on else function)

@@ -18,7 +18,7 @@ _MOST_BYTES = 2**62  # of a state
 
 
 class Delayed(NamedTuple):
-    """What a delay made of an array.
+    """A delayed array, and the state to go on from.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class DelayGradients(NamedTuple):
 
 
 class BoundDelay(NamedTuple):
-    """A call's delays as the kernels take them, and that for which they were bound."""
+    """A call's delays as the kernels take them, and the layout for which they were bound."""
 
     layout: Layout
     type_name: str  # of the array
@@ -70,7 +70,7 @@ class BoundDelay(NamedTuple):
         return (self.most + 1,)
 
     def state(self, name: str, state: Any) -> Array | None:
-        """A state, or its gradient, as it lies for the kernels."""
+        """Return a state, or its gradient, as it lies for the kernels."""
         if state is None:
             return None
         here = self.layout
@@ -78,7 +78,7 @@ class BoundDelay(NamedTuple):
         return here.place_neurons(require(name, state, shape, here, self.arithmetic))
 
     def run(self, x: Array, initial: Array | None, threads: int, *, with_state: bool = True) -> Delayed:
-        """The forward pass, of an array that lies like the layout; an unwanted state is None."""
+        """Run the forward pass on an array that lies like the layout; an unwanted state is None."""
         here, backend = self.layout, self.layout.backend
         output = here.empty(self.type_name)
         final = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
@@ -105,7 +105,7 @@ class BoundDelay(NamedTuple):
         with_delay: bool = True,
         with_state: bool = True,
     ) -> DelayGradients:
-        """The adjoint, of arrays that lie like the layout; x is read by the gradient of the delay alone.
+        """Run the adjoint on arrays that lie like the layout; only the delay's gradient reads x.
 
         Gradients that are not wanted are None.
         """
@@ -132,7 +132,7 @@ class BoundDelay(NamedTuple):
 
 
 def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
-    """A delay that a user gave, and the longest that its state is kept for."""
+    """Check a user's delay; return it and the longest delay that the state is kept for."""
     if most is not None:
         if isinstance(most, bool) or not isinstance(most, (int, np.integer)):
             raise TypeError(f"most must be an integer, got {most!r}")
@@ -151,7 +151,7 @@ def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
 
 
 def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDelay:
-    """Delays, which were checked, for an array that lies like this."""
+    """Bind delays that ``check_delay`` has passed to a layout."""
     neurons = math.prod(layout.neuron_shape)
     if (most + 1) * max(neurons, 1) * np.dtype(np.float64).itemsize > _MOST_BYTES:
         raise ValueError(f"most must be such that a state of most + 1 steps fits in memory, got {most}")
@@ -163,7 +163,7 @@ def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDe
 def _bound(
     x: Any, delay: Any, most: Any, time_axis: int | None, with_state: bool
 ) -> tuple[Array, BoundDelay]:
-    """The array as it lies for the kernels, and its delays; all of them checked."""
+    """Return the array as it lies for the kernels, and its delays; check both."""
     if with_state and most is None:
         raise ValueError("most must be given with a state, of most + 1 steps, got None")
     array, layout = arrange("x", x, time_axis)
@@ -177,7 +177,7 @@ def delay(
     """Delay every neuron's input by a number of steps, whole or not (math.md, Recurrence and delays).
 
     With t = k + f, k = floor(t), the output is linear between steps: output[n] = (1-f) x[n-k] + f x[n-k-1].
-    A whole delay reads x[n-k] alone.
+    A whole delay reads only x[n-k].
 
     Parameters
     ----------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,26 @@ _DECAYS = frozenset({*DECAYS, "beta"})  # that of kernel.DoubleExponential has n
 _POSITIVE = frozenset({*DECAYS.values(), "threshold"})
 
 
-class Domain(Enum):
+@dataclass(frozen=True)
+class Domain:
     """The values that a parameter may have, as messages say it."""
 
-    DECAY = "in [0, 1]"
-    POSITIVE = "above 0"
-    FREE = "finite"
+    text: str
 
     def holds(self, value: Any) -> Any:
         """Tell of each value whether it is inside; NaN and infinities are for the caller to refuse."""
-        if self is Domain.DECAY:
+        if self is DECAY:
             return (np.asarray(value) >= 0) & (np.asarray(value) <= 1)
-        return np.asarray(value) > 0 if self is Domain.POSITIVE else True
+        return np.asarray(value) > 0 if self is POSITIVE else True
 
 
+DECAY, POSITIVE, FREE = Domain("in [0, 1]"), Domain("above 0"), Domain("finite")
+
+
+@lru_cache(maxsize=1024)
 def domain_of(name: str) -> Domain:
     """Return the domain of a parameter, whose name may begin with its owner's ("epsilon.tau")."""
     own = name.rpartition(".")[2]
     if own in _DECAYS:
-        return Domain.DECAY
-    return Domain.POSITIVE if own in _POSITIVE else Domain.FREE
+        return DECAY
+    return POSITIVE if own in _POSITIVE else FREE

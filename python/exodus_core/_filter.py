@@ -17,7 +17,7 @@ from .surrogate import SingleExponential
 
 
 class Filtered(NamedTuple):
-    """What a kernel made of an array, or its adjoint of a gradient.
+    """A filtered array, or of the adjoint a gradient, and the state to go on from.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""From an array of any layout to the kernels' (outer, time, inner).
+"""An array's layout, as the kernels' (outer, time, inner).
 
 A neuron does not care in which order the other axes lie in memory, so any dense stride order is used in
 place: axes outside of time are `outer`, axes inside are `inner`. Everything that goes with an array
@@ -71,11 +71,11 @@ class Layout:
         return self.shape[axis], math.prod(self.shape[k] for k in inside if k != self.time_axis)
 
     def empty(self, type_name: str) -> Array:
-        """A new array that lies like this: the one place where results over time are allocated."""
+        """Make an array that lies like this: the one place where results over time are allocated."""
         return self.backend.empty_on_line(self.shape, self.order, type_name)
 
     def empty_neurons(self, type_name: str, leading: tuple[int, ...] = ()) -> Array:
-        """A new array with a value per neuron, or with leading axes several."""
+        """Make an array with a value per neuron, or with leading axes."""
         return self.backend.empty(leading + self.neuron_shape, self._neuron_order(len(leading)), type_name)
 
     def _neuron_order(self, leading: int) -> tuple[int, ...]:
@@ -87,19 +87,19 @@ class Layout:
         return array if self.backend.lies(array, order) else self.backend.copy(array, order)
 
     def place(self, array: Array) -> Array:
-        """The array itself if it lies like this, else a copy that does."""
+        """Return the array itself if it lies like this, else a copy that does."""
         return self._placed(array, self.order)
 
     def copy_neurons(self, array: Array) -> Array:
-        """A copy of an array with a value per neuron, or with leading axes several, that lies like this."""
+        """Copy an array with a value per neuron, or with leading axes, into this layout."""
         return self.backend.copy(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
 
     def place_neurons(self, array: Array) -> Array:
-        """The same, but the array itself if it lies like this."""
+        """Return the array itself if it lies like this, else such a copy."""
         return self._placed(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
 
     def with_time(self, parameter: Array) -> Array:
-        """A parameter, shaped to broadcast against the array with its time axis."""
+        """Return a parameter, shaped to broadcast against the array with its time axis."""
         shape = tuple(parameter.shape)
         if len(shape) == 0 or self.time_axis is None:
             return parameter
@@ -107,14 +107,14 @@ class Layout:
         return parameter.reshape((*neurons[: self.time_axis], 1, *neurons[self.time_axis :]))
 
     def lies_here(self, array: Array) -> bool:
-        """Whether an array of this shape lies in memory like this."""
+        """Tell whether an array of this shape lies in memory like this."""
         return self.backend.lies(array, self.order)
 
 
 def arrange(
     name: str, value: Any, time_axis: int | None, axis_name: str = "time_axis"
 ) -> tuple[Array, Layout]:
-    """The array, copied once if it has gaps, overlaps or negative strides, and its layout."""
+    """Return the array, copied once if it has gaps, overlaps or negative strides, and its layout."""
     backend = backend_of(value)
     array = backend.array(name, value)
     shape = tuple(array.shape)
@@ -142,13 +142,13 @@ def arrange(
 def _layout(
     shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None, backend: Backend
 ) -> Layout | None:
-    """The layout of a dense array; remembered, since a network calls with the same ones."""
+    """Return the layout of a dense array; remembered, since a network calls with the same ones."""
     order = tuple(range(len(shape))) if 0 in shape else _dense_order(shape, strides, itemsize)
     return None if order is None else Layout(shape, order, time_axis, backend)
 
 
 def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
-    """The axes from the longest stride to the shortest, or None if there are gaps or overlaps."""
+    """Return the axes by falling stride, or None if there are gaps or overlaps."""
     order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
     wide = [axis for axis in order if shape[axis] > 1]
     expected = itemsize
@@ -165,11 +165,8 @@ def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
 
 
 def require(name: str, value: Any, shape: tuple[int, ...], like: Layout, type_name: str) -> Array:
-    """The argument as an array of exactly this shape and type, of the library that `like` has."""
-    array = like.backend.array(name, value)
-    given = like.backend.type_name(array)
-    if given != type_name:
-        raise TypeError(f"{name} must have dtype {type_name}, got {given}")
+    """Return an argument that is an array of exactly this shape and type, of the library of `like`."""
+    array = like.backend.typed(name, value, type_name)
     if array.shape != shape:  # torch's shapes are tuples too
         raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
     return array

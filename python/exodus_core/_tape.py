@@ -74,7 +74,6 @@ class Tape(NamedTuple):
 
 def record(
     binding: Binding,
-    *,
     potential: Any = None,
     current: Any = None,
     spikes: Any = None,
@@ -85,18 +84,18 @@ def record(
 
     They need it. Traces are copied, pickled and edited; hooks of torch's autograd pack saved tensors.
     """
-    layout, type_name = binding.layout, binding.type_name
+    neuron, layout, type_name, arithmetic, *_ = binding
     if potential is not None:
-        potential = over_time("trace.potential", potential, binding, binding.arithmetic)
+        potential = over_time("trace.potential", potential, layout, arithmetic)
     if current is not None:
-        current = over_time("trace.current", current, binding, type_name)
+        current = over_time("trace.current", current, layout, type_name)
     if spikes is not None:
-        spikes = over_time("trace.spikes", spikes, binding, type_name)
+        spikes = over_time("trace.spikes", spikes, layout, type_name)
     if recurrent is not None:
         recurrent = recurrent_weights("trace.recurrent", recurrent, binding)
     if initial is not None:
         fields = state_arrays("trace.initial_state", initial, binding)
-        initial = binding.neuron._state(*map(layout.place_neurons, fields))
+        initial = neuron._state(*map(layout.place_neurons, fields))
     return Tape(binding, potential, current, spikes, initial, recurrent)
 
 
@@ -114,22 +113,14 @@ def check_trace(trace: Any) -> None:
 
 def tape_of(trace: Trace, *, reads_spikes: bool = False) -> Tape:
     """Make the tape of a trace that ``check_trace`` has passed; only some calls read its spikes."""
-    binding = trace._binding
-    potential, spikes = trace.potential, None
+    binding, potential, spikes = trace._binding, trace.potential, None
     if binding.neuron._fires:
-        # A neuron that fires has both: None is refused here too.
-        if potential is None:
-            over_time("trace.potential", potential, binding, binding.arithmetic)
-        if reads_spikes:
-            spikes = over_time("trace.spikes", trace.spikes, binding, binding.type_name)
-    return record(
-        binding,
-        potential=potential,
-        current=trace.current,
-        spikes=spikes,
-        initial=trace.initial_state,
-        recurrent=trace.recurrent,
-    )
+        spikes = trace.spikes if reads_spikes else None
+        if potential is None:  # ``require`` says so
+            over_time("trace.potential", potential, binding.layout, binding.arithmetic)
+        if reads_spikes and spikes is None:
+            over_time("trace.spikes", spikes, binding.layout, binding.type_name)
+    return record(binding, potential, trace.current, spikes, trace.initial_state, trace.recurrent)
 
 
 def _require_equal(name: str, given: Any, bound: Any) -> None:

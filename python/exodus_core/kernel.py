@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ._backends import decay, register_plain
-from ._domains import Domain, domain_of
+from ._domains import FREE, domain_of
 from ._ieee import ieee
 from ._maps import Constant, Formula, Map, Same
 from ._values import Number, Value, in_float64, number, plain, require_that
@@ -54,8 +54,8 @@ class Kernel(Value):
         for name in self._fields():
             value = number(name, getattr(self, name))
             # The kernels' time constants are checked further on, in Alpha.
-            domain = domain_of(name) if name in self._decays else Domain.FREE
-            require_that(name, value, domain.holds(value), domain.value)
+            domain = domain_of(name) if name in self._decays else FREE
+            require_that(name, value, domain.holds(value), domain.text)
             object.__setattr__(self, name, value)
 
     @property
@@ -67,7 +67,7 @@ class Kernel(Value):
         return {name: getattr(self, name) for name in self._decays}
 
     def _history(self) -> dict[str, tuple[int]]:
-        """How many values the state's x and y have for a neuron, if not one."""
+        """Return the number of values per neuron of the state's x and y, where it is not one."""
         return {}
 
     def taps(self, length: int) -> np.ndarray:
@@ -153,7 +153,7 @@ class DoubleExponential(Kernel):
 
 
 class _Recursion(Formula):
-    """Of the alpha kernel: p = e^(-1/tau) twice, and w = scale (e/tau) p."""
+    """The alpha kernel's numbers: p = e^(-1/tau) twice, and w = scale (e/tau) p."""
 
     def values(self, xp: Any, tau: Any, scale: Any) -> Sequence[Any]:
         p = decay(1.0, tau)

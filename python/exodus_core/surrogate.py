@@ -1,4 +1,4 @@
-"""Surrogate gradients: what stands for f'(u), the derivative of the spike function, in a backward pass.
+"""Surrogate gradients, which stand for f'(u), the derivative of the spike function, in a backward pass.
 
 Each is a value (a frozen dataclass) that goes to ``backward`` and to torch layers, and a function on
 arrays: ``surrogate(potential, threshold)`` evaluates it by the very kernel that a backward pass uses.
@@ -58,7 +58,7 @@ class Surrogate:
 
     @cached_property
     def _argument(self) -> tuple[int, float, float, float, float]:
-        """What the bindings take: the kind's number, the scale, and the table's a, b, c."""
+        """The bindings' argument: the kind's number, the scale, and the table's a, b, c."""
         shape = [getattr(self, field.name) for field in fields(self) if field.name != "scale"]
         a, b, c = shape + [0.0] * (3 - len(shape))
         return _core.surrogates.index(self._kind), self.scale, a, b, c  # type: ignore[attr-defined]
@@ -94,7 +94,7 @@ class Surrogate:
 
 
 def _kernel_parameter(value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """A number, or an array that broadcasts to a shape, as the kernels take a parameter of its elements."""
+    """Return a number, or an array that broadcasts to a shape, as the extension takes a parameter."""
     if np.ndim(value) == 0 or np.size(value) == 1:
         return float(np.asarray(value, dtype).reshape(()))
     values = np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), shape))

@@ -36,7 +36,7 @@ _CUDA_DEVICES = (2, 13)  # of DLPack: CUDA, and its managed memory
 
 
 def on_device(value: Any) -> bool:
-    """Whether a value is an array on a GPU."""
+    """Tell whether a value is an array on a GPU."""
     if isinstance(value, (np.ndarray, np.generic, float, int)):
         return False
     if is_torch(value):
@@ -50,7 +50,7 @@ def on_device(value: Any) -> bool:
 
 
 def backend_of(array: Any) -> Backend:
-    """The backend of an array; NumPy, which will say so, of what is none.
+    """Return the backend of an array; of anything else NumPy, whose `array` then refuses it.
 
     Raises
     ------
@@ -68,20 +68,20 @@ def backend_of(array: Any) -> Backend:
 def decay(dt: Any, tau: Any) -> Array:
     """e^(-dt / tau) in float64, where tau lies; dt is a number, or tau and dt are not on a GPU.
 
-    It is a function of our own, since the exponentials of NumPy (which has several, by the processor),
-    torch and CUDA differ in the last bit, on which spikes depend.
+    The library's own exponential: those of NumPy (which picks one by processor), torch and CUDA differ in
+    the last bit, on which spikes depend.
     """
     return (backend_of(tau) if on_device(tau) else NUMPY).decay(dt, tau)
 
 
 def rotation(angle: Any) -> tuple[Array, Array]:
-    """Cosine and sine in float64, where the angle lies; of our own, as the decay is."""
+    """Cosine and sine in float64, where the angle lies; the library's own, as the decay is."""
     cosines, sines = (backend_of(angle) if on_device(angle) else NUMPY).rotation(angle)
     return cosines, sines
 
 
 def in_double(*values: Any) -> tuple[Any, ...]:
-    """Functions on arrays, and descriptors' values as arrays in float64: NumPy's, unless one is on a GPU."""
+    """Return the namespace of some values, and them as arrays in float64: NumPy's unless one is on a GPU."""
     device = next((value for value in values if on_device(value)), None)
     backend = NUMPY if device is None else backend_of(device)
     return backend.xp, *(

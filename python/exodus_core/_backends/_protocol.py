@@ -40,6 +40,9 @@ class Backend(Protocol):
     def array(self, name: str, value: Any) -> Array:
         """Return an argument; raise a TypeError that names it unless it is an array for the kernels."""
 
+    def typed(self, name: str, value: Any, type_name: str) -> Array:
+        """Return an argument as `array` does; raise a TypeError too unless it has this type."""
+
     def type_name(self, array: Array) -> str:
         """Name an array's type."""
 
@@ -102,6 +105,12 @@ class Backend(Protocol):
 
     def finish(self, array: Array) -> None:
         """Wait for the kernels where the library would not."""
+
+
+def require_type(name: str, given: str, type_name: str) -> None:
+    """Raise unless an argument's type is the one that is needed."""
+    if given != type_name:
+        raise TypeError(f"{name} must have dtype {type_name}, got {given}")
 
 
 @lru_cache(maxsize=1024)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ._protocol import Shape, is_torch, placement
+from ._protocol import Shape, is_torch, placement, require_type
 
 _LINE = 64  # bytes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NAMES = {dtype: dtype.name for dtype in FLOATS}
 _TYPES = {dtype.name: dtype for dtype in FLOATS}
+_IN_ORDER = tuple(tuple(range(axes)) for axes in range(65))  # NumPy has at most 64
 
 # An array of another class is more than its values: a masked array has a mask, a quantity a unit.
 _plain_classes: set[type] = {np.ndarray, np.memmap}
@@ -58,6 +59,14 @@ class NumpyBackend:
         require_plain(name, value)
         return np.asarray(value)
 
+    def typed(self, name: str, value: Any, type_name: str) -> np.ndarray:
+        """Return an argument as `array` does, if it has this type."""
+        if type(value) is np.ndarray and value.dtype is _TYPES[type_name]:
+            return value  # as it nearly always is; otherwise it may be another object for the same type
+        array = self.array(name, value)
+        require_type(name, _NAMES[array.dtype], type_name)
+        return array
+
     def type_name(self, array: np.ndarray) -> str:
         """The name of an array's type, as the kernels know it."""
         return _NAMES[array.dtype]
@@ -71,15 +80,15 @@ class NumpyBackend:
         return array.strides
 
     def aligned(self, array: np.ndarray) -> bool:
-        """Whether elements lie at multiples of their size."""
+        """Tell whether elements lie at multiples of their size."""
         return array.flags.aligned
 
     def writeable(self, array: np.ndarray) -> bool:
-        """Whether an array may be written into."""
+        """Tell whether an array may be written into."""
         return array.flags.writeable
 
     def overlap(self, a: np.ndarray, b: np.ndarray) -> bool:
-        """Whether two arrays share an element."""
+        """Tell whether two arrays share an element."""
         max_work = 10_000
         try:  # By position: as a keyword it doubles the time.
             return np.shares_memory(a, b, max_work)  # type: ignore[arg-type]
@@ -87,8 +96,8 @@ class NumpyBackend:
             return True
 
     def lies(self, array: np.ndarray, order: Shape) -> bool:
-        """Whether an array is dense, its axes in this order from the outermost in memory on."""
-        flags = array.transpose(order).flags
+        """Tell whether an array is dense, its axes in this order from the outermost in memory on."""
+        flags = array.flags if order == _IN_ORDER[len(order)] else array.transpose(order).flags
         return flags.c_contiguous and flags.aligned
 
     def empty(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
@@ -97,7 +106,7 @@ class NumpyBackend:
         return np.empty(lengths, _TYPES[type_name]).transpose(axes)
 
     def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
-        """One that begins on a cache line: streaming stores fill whole lines, numpy's own begin within."""
+        """Make one that begins on a cache line, since streaming stores fill whole lines."""
         lengths, axes = placement(shape, order)
         dtype = _TYPES[type_name]
         size = math.prod(shape) * dtype.itemsize
@@ -157,11 +166,11 @@ class NumpyBackend:
         return self.convert(array, "float64")
 
     def handle(self, array: Any) -> Any:
-        """What the kernels' extension takes for an array."""
+        """Return an array as the extension takes it."""
         return array
 
     def where(self, array: np.ndarray, threads: int) -> Any:
-        """What the extension is told about where to run."""
+        """Return the number of threads."""
         return threads
 
     def finish(self, array: np.ndarray) -> None:

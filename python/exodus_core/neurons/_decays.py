@@ -37,7 +37,7 @@ class FromTau(Map):
 
 @lru_cache(maxsize=256)
 def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
-    """A map to each decay, from itself or from its time constant, by the names that were given."""
+    """Return the map to each decay, from itself or its time constant, by the names that were given."""
     return tuple(
         Same((own,), (name,)) if own == name else FromTau((own,), (name,), float(dt))
         for name, own in zip(names, given, strict=True)
@@ -45,7 +45,7 @@ def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tupl
 
 
 class Decaying(Neuron):
-    """What neurons with decays share: each is given, or its time constant."""
+    """Base of the neurons with decays, each given as such or as its time constant."""
 
     _decays: ClassVar[tuple[str, ...]] = ("alpha",)
 
@@ -67,7 +67,7 @@ class Decaying(Neuron):
         require_that("dt", self.dt, self.dt > 0, "above 0")
 
     def _decay_maps(self) -> tuple[Map, ...]:
-        """To each decay, from itself or from its time constant."""
+        """Return the map to each decay, from itself or from its time constant."""
         return to_decays(self._decays, tuple([self._own_name(name) for name in self._decays]), self.dt)
 
     def _decay_values(self) -> dict[str, Number]:
@@ -75,12 +75,12 @@ class Decaying(Neuron):
         return kernel_values(maps, self._values(maps))
 
     def _own_name(self, name: str) -> str:
-        """The descriptor's name of a kernel's parameter: a decay's time constant where that was given."""
+        """Return the descriptor's name of a decay: its time constant's where that was given."""
         return DECAYS[name] if getattr(self, name) is None else name
 
 
 class Leaky(Decaying):
-    """Neurons with decays and a gain."""
+    """Base of the neurons with decays and a gain."""
 
     gain: Number
 

@@ -20,15 +20,15 @@ from .._values import Number, Value, choice, copy_with, in_float64, number, nume
 
 @ieee()
 def check(values: Mapping[str, Number]) -> None:
-    """Check parameters; the names of decays and of the threshold tell their ranges."""
+    """Check parameters, whose names tell their domains."""
     _check_values(values)
 
 
 def _check_values(values: Mapping[str, Number], of: str = "") -> None:
-    """Check them in the mode that is set. `of` ends the messages."""
+    """Check them in the arithmetic mode that is set. Messages end with `of`."""
     for name, value in values.items():
         domain = domain_of(name)
-        require_that(name, value, domain.holds(value), domain.value, of)
+        require_that(name, value, domain.holds(value), domain.text, of)
     if "v_min" in values and "threshold" in values:
         try:
             below = np.asarray(values["v_min"]) < np.asarray(values["threshold"])
@@ -80,33 +80,33 @@ class Neuron(Value):
     _current_readers: ClassVar[frozenset[str]] = frozenset()  # the kernel's names; their gradients need it
 
     def _maps(self) -> Sequence[Map]:
-        """From the parameters that this neuron was given to those of the kernel."""
+        """Return the maps from the parameters that this neuron was given to those of the kernel."""
         raise NotImplementedError
 
     def _parameters(self) -> dict[str, Number]:
-        """Parameters by the kernel's names, not yet rounded."""
+        """Return the parameters by the kernel's names, not yet rounded."""
         maps = self._maps()
         return kernel_values(maps, self._values(maps))
 
     def _values(self, maps: Iterable[Map]) -> dict[str, Number]:
-        """The values of the maps, by the descriptor's names."""
+        """Return the values that the maps take, by the descriptor's names."""
         return {name: self._value_of(name) for part in maps for name in part.own}
 
     def _options(self) -> dict[str, int]:
-        """Options by the kernel's names."""
+        """Return the options by the kernel's names."""
         raise NotImplementedError
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Gradients by the descriptor's names from those by the kernel's names; called within ``ieee``."""
+        """Turn gradients by the kernel's names into those by the descriptor's; called within ``ieee``."""
         maps = self._maps()
         return own_gradients(maps, self._values(maps), grads)
 
     def _wanted(self, names: set[str]) -> set[str]:
-        """The kernel's names behind the descriptor's."""
+        """Return the kernel's names behind the descriptor's."""
         return sources(self._maps(), names)
 
     def _names(self) -> list[str]:
-        """The descriptor's names of the parameters that this neuron was given."""
+        """Return the descriptor's names of the parameters that this neuron was given."""
         return [name for part in self._maps() for name in part.own]
 
     def _set_values(self) -> None:
@@ -121,34 +121,34 @@ class Neuron(Value):
             object.__setattr__(self, name, number(name, value))
 
     def _growing(self, h: np.ndarray, recording: Recording) -> Array:
-        """Where in a trace of a neuron that fires the exact gradient grows; called within ``ieee``."""
+        """Tell of each step whether the exact gradient grows, if the neuron fires; called within ``ieee``."""
         return np.abs(self._carry_factor(h, recording)) > 1.0
 
     def _carry_factor(self, h: np.ndarray, recording: Recording) -> Array:
-        """d[n] / d[n+1] of the exact gradient."""
+        """Return d[n] / d[n+1] of the exact gradient."""
         raise NotImplementedError
 
     def _drive(self, recording: Recording) -> Array:
-        """What is held against the threshold and what a surrogate sees, over time."""
+        """Return the surrogate's argument over time, which is also compared with the threshold."""
         return recording.potential
 
     def _reads_current(self, names: Iterable[str]) -> bool:
-        """Whether gradients of these parameters need the input current: those of the gain do."""
+        """Tell whether gradients of these parameters need the input current, as that of a gain does."""
         return not self._current_readers.isdisjoint(self._wanted(set(names)))
 
     def _reads_recording(self, names: Collection[str]) -> bool:
-        """Whether gradients, of these parameters too, need the potential and the state of before.
+        """Tell whether the gradients, these parameters' too, need the potential and the initial state.
 
-        A neuron that does not fire is linear: only its parameters' gradients do.
+        A neuron that does not fire is linear, so only its parameters' gradients do.
         """
         return self._fires or len(names) > 0
 
     def _leading(self, name: str) -> tuple[int | None, ...]:
-        """The axes of a parameter that come before those of the neurons: their lengths, None of any."""
+        """Return the lengths of a parameter's axes before those of the neurons, None where any will do."""
         return ()
 
     def _history(self) -> dict[str, tuple[int]]:
-        """How many values a neuron has of those fields of the state that are not one value."""
+        """Return the number of values per neuron, for the fields of the state that have not one."""
         return {}
 
     @property
@@ -164,7 +164,7 @@ class Neuron(Value):
         return {}
 
     def _value_of(self, name: str) -> Number:
-        """A parameter by the descriptor's name."""
+        """Return a parameter by the descriptor's name."""
         return getattr(self, name)
 
     def _with(self, values: Mapping[str, Number]) -> Self:

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_TIMES = 4  # of the slowest decay's 1 / (1 - decay): what it lets stand after a window is below e^-4
+_TIMES = 4  # A window lasts 4 / (1 - slowest decay) steps, after which that decay leaves less than e^-4.
 
 
 def time_first(array: np.ndarray, axis: int | None) -> np.ndarray:
-    """An array over time in float64, time on the first axis."""
+    """Return an array over time in float64, with time on the first axis."""
     return np.asarray(array[None] if axis is None else np.moveaxis(array, axis, 0), np.float64)
 
 
 def growing_windows(
     p: Mapping[str, np.ndarray], h: np.ndarray, u: np.ndarray, s: np.ndarray, *, to_zero: bool
 ) -> np.ndarray:
-    """Of each window, whether the product of its steps' matrices has a norm above 1.
+    """Tell of each window whether the product of its steps' matrices has a norm above 1.
 
     The matrix of a single step stretches some direction for most useful parameters, though products of steps
     do not grow. A window lasts a few times as long as the slowest decay. `p` are the parameters of the
@@ -42,7 +42,7 @@ def _matrices(
 
 
 def _products(steps: np.ndarray, window: int) -> np.ndarray:
-    """The products of `window` matrices from each step on, later ones on the left."""
+    """Return the products of `window` matrices from each step on, later ones on the left."""
     products, covered = steps, 1
     for bit in f"{window:b}"[1:]:
         products, covered = products[covered:] @ products[:-covered], 2 * covered
@@ -52,7 +52,7 @@ def _products(steps: np.ndarray, window: int) -> np.ndarray:
 
 
 def _stretches(matrices: np.ndarray) -> np.ndarray:
-    """Whether the larger singular value is above 1.
+    """Tell of each matrix whether its larger singular value is above 1.
 
     The sum of their squares is that of the entries', their product the determinant's magnitude: one of them
     is above 1 where (s^2 - 1) (t^2 - 1) < 0, both are only where s t > 1.
@@ -66,7 +66,7 @@ def _stretches(matrices: np.ndarray) -> np.ndarray:
 
 
 def _spectral_radius(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """The larger magnitude of the eigenvalues of ((a, b), (c, d))."""
+    """Return the larger magnitude of the eigenvalues of ((a, b), (c, d))."""
     half, determinant = (a + d) / 2, a * d - b * c
     root = np.sqrt(half * half - determinant + 0j)
     radius: np.ndarray = np.maximum(np.abs(half + root), np.abs(half - root))

@@ -28,7 +28,7 @@ class FilterState(State, _Filtering):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Filter(Neuron):
-    """A kernel alone, without spikes: what ``kernel_filter`` runs."""
+    """A kernel without spikes, the neuron that ``kernel_filter`` runs."""
 
     kernel: Kernel
 

@@ -40,7 +40,7 @@ class _TurnedReal(Formula):
 
 
 class _TurnedImaginary(_TurnedReal):
-    """The same for (imaginary, real) where the imaginary part fires."""
+    """The same rotation for (imaginary, real), where the imaginary part fires."""
 
     turn = -1.0
     into = (0.0, 1.0)

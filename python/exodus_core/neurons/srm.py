@@ -30,7 +30,7 @@ class _Responding(NamedTuple):
 
 
 class SRMState(State, _Responding):
-    """State of SRM after a step: beside potential and spikes what its kernels remember.
+    """State of SRM after a step: potential, spikes, and the memory of its kernels.
 
     A FIR kernel of K taps remembers K - 1 earlier inputs, newest first, along a first axis of its `x`; its
     `y` is empty.
@@ -42,7 +42,7 @@ class SRMState(State, _Responding):
 
 @lru_cache(maxsize=256)
 def _of_kernels(epsilon: Any, nu: Any) -> tuple[Map, ...]:
-    """The maps of an SRM's kernels, by their classes; parameters are named by the role."""
+    """Return the maps of an SRM's kernels, by their classes; parameters are named by role."""
     roles = {"epsilon": epsilon, "nu": nu}
     return tuple(part.named(f"{role}.", f"{role}_") for role, kind in roles.items() for part in kind._maps)
 
@@ -123,7 +123,7 @@ class SRM(Neuron):
             Length of a step. Spikes are 1 here, whatever it is; SLAYER's are 1/Ts, and its filters
             multiply by Ts.
         type : str, optional
-            As in SLAYER's files; "SRMALPHA" alone.
+            As in SLAYER's files: only "SRMALPHA".
 
         Returns
         -------
@@ -179,7 +179,7 @@ class SRM(Neuron):
         return getattr(getattr(self, owner) if owner else self, own)
 
     def _fields_with(self, values: Mapping[str, Number], change: Any) -> dict[str, Any]:
-        """The fields that change, where `change` makes a kernel with other values."""
+        """Return the changed fields; `change` makes a kernel with other values."""
         changed: dict[str, Any] = {k: v for k, v in values.items() if "." not in k}
         for role, kernel in self._kernels():
             own = {k.removeprefix(f"{role}."): v for k, v in values.items() if k.startswith(f"{role}.")}

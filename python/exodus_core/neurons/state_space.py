@@ -46,14 +46,14 @@ class CoupledStates(Neuron):
     _current_readers = frozenset({"A01", "A11", "b0", "b1"})
 
     def _reset_to_zero(self) -> bool:
-        """Whether a spike also makes the potential zero."""
+        """Tell whether a spike also makes the potential zero."""
         return False
 
     def _options(self) -> dict[str, int]:
         return {"reset": RESETS.index("zero" if self._reset_to_zero() else "subtract")}
 
     def _check_together(self, values: Mapping[str, Number]) -> None:
-        """Check parameters of which the matrix is made, one by one and that they broadcast."""
+        """Check the parameters that make the matrix, one by one, and that they broadcast."""
         check(values)
         shapes = {name: np.shape(value) for name, value in values.items() if np.shape(value)}
         try:
@@ -110,7 +110,7 @@ class StateSpace(CoupledStates):
     b, r : array_like
         What an input and a spike of the step before add to the states, shape (2,) or (2, ...).
     threshold : float or array_like, optional
-        Above 0. Its gradient counts firing alone: what a spike takes away is in r.
+        Above 0. Its gradient counts only firing: what a spike subtracts is in r.
     reset : {"subtract", "zero"}, optional
         "zero" makes the potential of a neuron that fired zero before A, beside what r adds.
 
@@ -192,13 +192,13 @@ def _stacked(name: str, value: Any, leading: tuple[int, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _maps_of(kind: Any, neuron: Any, given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
-    """A formula of a neuron's decays, each by the name that was given, and of its other parameters."""
+    """Return a formula of a neuron's decays, by the names that were given, and its other parameters."""
     first = to_decays(neuron._decays, given, dt) + same(*neuron._others)
     return (Chain.of(first, kind(neuron._decays + neuron._others, _KERNEL)),)
 
 
 class FromDecays(CoupledStates, Decaying):
-    """Neurons whose matrix is made of decays and of other parameters."""
+    """Base of the neurons whose matrix is made of decays and other parameters."""
 
     _others: ClassVar[tuple[str, ...]]
 

@@ -16,7 +16,7 @@ from ._modules import _no_state, _short, check_time_dim, loads_finite
 
 
 class _Call(NamedTuple):
-    """What a call passes around autograd."""
+    """The arguments of a call that are not autograd's."""
 
     value: Any  # of the delay, as an array or a number
     most: int
@@ -35,7 +35,7 @@ class _Delay(torch.autograd.Function):
         output, final = bound.run(array, initial, _thread_count(), with_state=call.with_state)
         ctx.set_materialize_grads(False)
         ctx.bound = bound
-        # The gradient of the delay alone reads them: a delay is linear in its input.
+        # Only the gradient of the delay reads them: a delay is linear in its input.
         learns = delay is not None and delay.requires_grad
         ctx.save_for_backward(*((x, state) if learns else ()))
         ctx.dtype = None if delay is None else delay.dtype

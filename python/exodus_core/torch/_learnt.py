@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._domains import Domain, domain_of
+from .._domains import DECAY, POSITIVE, domain_of
 from ..neurons import Neuron
 
 
 def _in_range(name: str, value: Tensor) -> Tensor:
     """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
     domain = domain_of(name)
-    if domain is Domain.DECAY:
+    if domain is DECAY:
         return value.clamp(0.0, 1.0)
-    return value.clamp_min(torch.finfo(value.dtype).eps) if domain is Domain.POSITIVE else value
+    return value.clamp_min(torch.finfo(value.dtype).eps) if domain is POSITIVE else value
 
 
 def _tensor_value(name: str, parameter: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def check_time_dim(time_dim: Any) -> None:
 
 
 def loads_finite(state_dict: Any, prefix: str, names: Iterable[str], errors: list[str]) -> bool:
-    """Whether the values that a layer is to load are finite; if not, an error is added that names one."""
+    """Tell whether the values that a layer is to load are finite; if not, add an error that names one."""
     for name in names:
         value = state_dict.get(prefix + name)
         if isinstance(value, Tensor) and not value.is_meta and not bool(torch.isfinite(value).all()):
