@@ -23,7 +23,7 @@ def calls(x, grad, delay, most, time_axis):
     """The kernels' calls, into arrays that are reused, by pass; and the array that they write."""
     array, layout = arrange("x", x, time_axis)
     bound = bind_delay(layout, delay, most, "float32")
-    output, sums = layout.empty("float32"), np.empty(bound.steps.count)
+    output, sums = layout.empty("float32"), np.empty(bound.steps.size)
     kernels, common = layout.backend.kernels, ("float32", layout.sizes)
     steps = bound.steps.argument(layout.backend)
 

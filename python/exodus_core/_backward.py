@@ -184,7 +184,7 @@ def run_backward(
     h = _surrogate_argument(surrogate, tape)  # kept until the kernels are done
     grad_initial = empty_state(binding)
     sums = {
-        name: backend.empty((binding.parameters[name].count,), (0,), "float64") for name in requested.kernel
+        name: backend.empty((binding.parameters[name].size,), (0,), "float64") for name in requested.kernel
     }
     grad_weights = None
     if requested.recurrent and tape.recurrent is not None:

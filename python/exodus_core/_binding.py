@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,8 +140,7 @@ def _remembered(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:
     return result
 
 
-@dataclass(frozen=True)
-class BoundParameter:
+class BoundParameter(NamedTuple):
     """A parameter as the kernels take it for an layout.
 
     Attributes
@@ -161,9 +159,9 @@ class BoundParameter:
     values: Array | None
     repeat: int
     shape: tuple[int, ...]
-    _padded: tuple[int, ...]  # the shape with ones in front
-    _order: tuple[int, ...]
-    _full: bool  # expanded to a value per neuron
+    padded: tuple[int, ...]  # the shape with ones in front
+    order: tuple[int, ...]
+    full: bool  # expanded to a value per neuron
 
     @classmethod
     def scalar(cls, value: float) -> BoundParameter:
@@ -177,7 +175,7 @@ class BoundParameter:
         return (backend.handle(self.values), *self.values.shape, self.repeat)
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """The number of values that the kernels see."""
         return 1 if self.values is None else math.prod(self.values.shape)
 
@@ -186,12 +184,12 @@ class BoundParameter:
         if self.values is None:
             return flat.reshape(self.shape)
         backend = layout.backend
-        shape = layout.neuron_shape if self._full else self._padded
+        shape = layout.neuron_shape if self.full else self.padded
         # One row; for taps a row each.
-        lanes = flat.reshape((-1, *(shape[axis] for axis in self._order)))
-        grad = backend.permute(lanes, (0, *(self._order.index(k) + 1 for k in range(len(self._order)))))
-        if self._full:
-            axes = tuple(k + 1 for k, n in enumerate(self._padded) if n == 1)
+        lanes = flat.reshape((-1, *(shape[axis] for axis in self.order)))
+        grad = backend.permute(lanes, (0, *(self.order.index(k) + 1 for k in range(len(self.order)))))
+        if self.full:
+            axes = tuple(k + 1 for k, n in enumerate(self.padded) if n == 1)
             grad = backend.xp.sum(grad, axis=axes, keepdims=True)
         return grad.reshape(self.shape)
 

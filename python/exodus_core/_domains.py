@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,11 +14,11 @@ _DECAYS = frozenset({*DECAYS, "beta"})  # that of kernel.DoubleExponential has n
 _POSITIVE = frozenset({*DECAYS.values(), "threshold"})
 
 
-@dataclass(frozen=True)
 class Domain:
-    """The values that a parameter may have, as messages say it."""
+    """The values that a parameter may have; `text` is for messages."""
 
-    text: str
+    def __init__(self, text: str) -> None:
+        self.text = text
 
     def holds(self, value: Any) -> Any:
         """Tell of each value whether it is inside; NaN and infinities are for the caller to refuse."""

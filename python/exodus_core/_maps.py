@@ -19,7 +19,7 @@ from ._values import Number, plain
 Gradient = Array | None  # None where nobody asked for it
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Map:
     """Some parameters of a neuron, by its own names, and the kernel's parameters that are made of them."""
 
@@ -47,7 +47,7 @@ class Map:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Same(Map):
     """The kernel takes the values as they are."""
 
@@ -61,7 +61,7 @@ class Same(Map):
         return (self.kernel[self.own.index(name)],)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Constant(Map):
     """A constant of the kernel that depends on no parameter."""
 
@@ -107,7 +107,7 @@ class Formula(Map):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Chain(Map):
     """A composition: `last` takes the results of the maps of `first`, in order."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from . import _core
 from ._backends import FLOATS, is_torch, require_plain
 from ._ieee import ieee
-from ._values import number
+from ._values import Value, number
 
 __all__ = [
     "ATan",
@@ -38,8 +38,8 @@ __all__ = [
 _ANY_SIGN = ("mean", "scale", "ratio")
 
 
-@dataclass(frozen=True)
-class Surrogate:
+@dataclass(frozen=True, eq=False, repr=False)
+class Surrogate(Value):
     """Base of the built-in surrogates."""
 
     _kind: ClassVar[str]
@@ -55,6 +55,10 @@ class Surrogate:
                 kind = "finite" if field.name in _ANY_SIGN else "positive and finite"
                 raise ValueError(f"{field.name} must be {kind}, got {value!r}")
             object.__setattr__(self, field.name, float(value))
+
+    def __repr__(self) -> str:
+        shown = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     @cached_property
     def _argument(self) -> tuple[int, float, float, float, float]:
@@ -101,7 +105,7 @@ def _kernel_parameter(value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return values, values.size, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SingleExponential(Surrogate):
     """scale exp(-abs(x) / (width th)) / (width th).
 
@@ -115,7 +119,7 @@ class SingleExponential(Surrogate):
     _kind = "single_exponential"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PeriodicExponential(Surrogate):
     """scale exp(-abs(y) / width), with a peak at every multiple of the threshold.
 
@@ -127,7 +131,7 @@ class PeriodicExponential(Surrogate):
     _kind = "periodic_exponential"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Boxcar(Surrogate):
     """Scale / width where abs(x) <= width / 2, else 0.
 
@@ -139,7 +143,7 @@ class Boxcar(Surrogate):
     _kind = "boxcar"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Triangle(Surrogate):
     """Scale max(0, 1 - abs(x) / width) / width.
 
@@ -152,7 +156,7 @@ class Triangle(Surrogate):
     _kind = "triangle"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gaussian(Surrogate):
     """Scale G(x; mean, sigma), the normal density.
 
@@ -165,7 +169,7 @@ class Gaussian(Surrogate):
     _kind = "gaussian"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MultiGaussian(Surrogate):
     """A normal density with negative wings.
 
@@ -180,7 +184,7 @@ class MultiGaussian(Surrogate):
     _kind = "multi_gaussian"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class FastSigmoid(Surrogate):
     """Scale / (slope abs(x) + 1)^2: SuperSpike.
 
@@ -193,7 +197,7 @@ class FastSigmoid(Surrogate):
     _kind = "fast_sigmoid"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ATan(Surrogate):
     """Scale (slope / 2) / (1 + (pi slope x / 2)^2).
 
@@ -205,7 +209,7 @@ class ATan(Surrogate):
     _kind = "atan"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sigmoid(Surrogate):
     """Scale slope g (1 - g) with g = 1 / (1 + e^(-slope x)).
 
@@ -217,7 +221,7 @@ class Sigmoid(Surrogate):
     _kind = "sigmoid"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StraightThrough(Surrogate):
     """The constant `scale`; snnTorch's straight_through_estimator."""
 

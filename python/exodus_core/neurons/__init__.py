@@ -5,8 +5,7 @@ Parameters are numbers, or arrays that broadcast against the data without its ti
 channel of (B, T, C, H, W) has shape (C, 1, 1). There is a file for each family of neurons.
 """
 
-from ._protocol import Neuron
-from ._state import State
+from ._protocol import Neuron, State
 from .ad_lif import AdLIF, AdLIFState
 from .alif import ALIF, ALIFState
 from .cuba_lif import CubaLIF, CubaLIFState

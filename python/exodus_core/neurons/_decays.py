@@ -18,7 +18,7 @@ from .._values import Number, number, plain, require_that
 from ._protocol import Neuron
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class FromTau(Map):
     """A decay of a time constant: alpha = exp(-dt / tau)."""
 

@@ -1,4 +1,4 @@
-"""`Neuron`, the base of the descriptors: a class names its kernel model and maps its parameters to it."""
+"""`Neuron`, the base of the descriptors, and `State`, the base of their states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from .._backends import FLOATS, Array
+from .._backends import FLOATS, Array, is_torch
 from .._domains import domain_of
 from .._ieee import ieee
 from .._layout import Layout
@@ -43,6 +43,51 @@ def _check_values(values: Mapping[str, Number], of: str = "") -> None:
 def check_rounded(values: Mapping[str, Number], type_name: str) -> None:
     """Check the parameters as the kernels will see them, by the kernels' names, within ``ieee``."""
     _check_values(values, f" after rounding to {type_name}")
+
+
+class State:
+    """Base of the states: named tuples with an array for each of a neuron's quantities.
+
+    Those of torch layers hold tensors, and are cut from their history and moved as tensors are. Checkpoints
+    name a state's class by its `__module__`, which therefore stays, wherever the class moves.
+    """
+
+    __slots__ = ()
+
+    def _each(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        parts: Any = self
+        for name, part in zip(parts._fields, parts, strict=True):
+            if not is_torch(part):
+                raise TypeError(
+                    f"{method} is for states of torch layers: {name} must be a tensor, "
+                    f"got {type(part).__name__}"
+                )
+        return type(self)(*(getattr(part, method)(*args, **kwargs) for part in parts))
+
+    def detach(self) -> Any:
+        """Cut the state from its history, so that no gradient flows to the chunk before.
+
+        Returns
+        -------
+        named tuple of Tensor
+            Of the same class.
+        """
+        return self._each("detach")
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move the state to a device, or convert it to a dtype.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for ``torch.Tensor.to``.
+
+        Returns
+        -------
+        named tuple of Tensor
+            Of the same class.
+        """
+        return self._each("to", *args, **kwargs)
 
 
 class Recording(Protocol):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .._backends import Array
 from .._maps import Formula, Map
 from .._values import Number, choice
-from ._state import State
+from ._protocol import State
 from .state_space import MATRIX, FromDecays
 
 

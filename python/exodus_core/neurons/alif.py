@@ -11,8 +11,7 @@ from .._backends import Array
 from .._maps import Map, same
 from .._values import Number
 from ._decays import Leaky
-from ._protocol import Recording, check
-from ._state import State
+from ._protocol import Recording, State, check
 
 
 class _Adapting(NamedTuple):

@@ -9,9 +9,8 @@ from .._backends import Array
 from .._maps import Map
 from .._values import Number
 from ._decays import Leaky
-from ._protocol import check
+from ._protocol import State, check
 from ._reset import Resetting
-from ._state import State
 
 
 class _Synaptic(NamedTuple):

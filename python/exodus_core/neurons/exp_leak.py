@@ -9,8 +9,7 @@ from .._backends import Array
 from .._maps import Map
 from .._values import Number
 from ._decays import Leaky
-from ._protocol import check
-from ._state import State
+from ._protocol import State, check
 
 
 class _Potential(NamedTuple):

@@ -9,8 +9,7 @@ from .._backends import Array
 from .._maps import Map
 from .._values import Number
 from ..kernel import Kernel
-from ._protocol import Neuron
-from ._state import State
+from ._protocol import Neuron, State
 
 
 class _Filtering(NamedTuple):

@@ -15,9 +15,8 @@ from .._maps import Map, same
 from .._values import Number, choice, copy_with, number, plain, require_that
 from ..kernel import Alpha, DoubleExponential, Exponential, Kernel
 from ..surrogate import SingleExponential
-from ._protocol import Neuron, Recording, check
+from ._protocol import Neuron, Recording, State, check
 from ._reset import check_max_spikes
-from ._state import State
 
 
 class _Responding(NamedTuple):

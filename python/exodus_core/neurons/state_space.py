@@ -14,9 +14,8 @@ from .._domains import DECAYS
 from .._maps import Chain, Gradient, Map, same
 from .._values import Number, choice, number, numeric, plain
 from ._decays import Decaying, to_decays
-from ._protocol import Neuron, Recording, check
+from ._protocol import Neuron, Recording, State, check
 from ._reset import RESETS
-from ._state import State
 from ._windows import growing_windows, time_first
 
 MATRIX = ("A00", "A01", "A10", "A11")
@@ -71,7 +70,7 @@ class CoupledStates(Neuron):
         return growing_windows(values, *over_time, to_zero=self._reset_to_zero())
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class _Entries(Map):
     """The entries of the arrays A, b and r, one after another along their leading axes."""
 
