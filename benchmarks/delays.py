@@ -15,17 +15,17 @@ from bandwidth import address, compare
 from native import build
 
 import exodus_core as ec
-from exodus_core._arrays import arrange
 from exodus_core._delay import bind_delay
+from exodus_core._layout import arrange
 
 
 def calls(x, grad, delay, most, time_axis):
     """The kernels' calls, into arrays that are reused, by pass; and the array that they write."""
-    array, arrangement = arrange("x", x, time_axis)
-    bound = bind_delay(arrangement, delay, most, "float32")
-    output, sums = arrangement.empty("float32"), np.empty(bound.steps.count)
-    kernels, common = arrangement.backend.kernels, ("float32", arrangement.sizes)
-    steps = bound.steps.argument(arrangement.backend)
+    array, layout = arrange("x", x, time_axis)
+    bound = bind_delay(layout, delay, most, "float32")
+    output, sums = layout.empty("float32"), np.empty(bound.steps.size)
+    kernels, common = layout.backend.kernels, ("float32", layout.sizes)
+    steps = bound.steps.argument(layout.backend)
 
     def forward():
         kernels.delay(*common, steps, most, array, None, output, None, 0)

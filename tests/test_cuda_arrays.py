@@ -153,7 +153,7 @@ def test_a_copied_trace_has_memory_of_its_own(name):
     e = None if trace.spikes is None else DeviceArray(current)
     expected = ec.backward(trace, e, grad_potential=DeviceArray(current))
     copied = copy.deepcopy(trace)
-    for bound in trace._parameters.parameters.values():
+    for bound in trace._binding.parameters.values():
         if bound.values is not None:
             host(bound.values)[...] = np.nan
     got = ec.backward(copied, e, grad_potential=DeviceArray(current))

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("array_api_compat")
 snn = pytest.importorskip("exodus_core.torch")
 from device_layers import LAYERS, RECURRENT_LAYERS, WIDTH, check_layer, inputs, make, results  # noqa: E402
-from exodus_core import _device  # noqa: E402 (needs array-api-compat)
+from exodus_core._backends import device as _device  # noqa: E402 (needs array-api-compat)
 
 
 @pytest.fixture

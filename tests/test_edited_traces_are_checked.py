@@ -20,7 +20,6 @@ import pytest
 import exodus_core as ec
 from compare import assert_same_bits
 from exodus_core import kernel, surrogate
-from exodus_core._arrays import Arrangement
 
 RNG = np.random.default_rng(0)
 SHAPE = (11, 4, 600)
@@ -110,9 +109,8 @@ def replacements(trace, name):
         tuple(part.tolist() for part in trace.state),
         ec.IF().initial_state((4, 600), whole.dtype) if len(trace.state) != 2 else trace.state + trace.state,
     ]
-    arrangement, binding = trace._arrangement, trace._parameters
+    binding = trace._binding
     other = made("LIF of arrays" if name != "LIF of arrays" else "LIF")
-    turned = ec.forward(NEURONS[name], np.asfortranarray(CURRENT[3:]), state=trace.initial_state)
     return {
         "spikes": arrays,
         "potential": arrays,
@@ -121,25 +119,15 @@ def replacements(trace, name):
         "initial_state": states,
         "neuron": [None, ec.LIF, "LIF", *(n for k, n in NEURONS.items() if k != name), ec.IF(threshold=0.1)],
         "time_axis": [None, 1, 2, -3, 99, "0", 0.0, True],
-        "_arrangement": [
-            None,
-            turned._arrangement,
-            Arrangement(whole.shape, (2, 1, 0), 0),
-            Arrangement(whole.shape, (0, 1, 2), 1),
-            Arrangement((99, *whole.shape[1:]), (0, 1, 2), 0),
-            dataclasses.replace(arrangement, backend=None),
-        ],
-        "_parameters": [
+        "_binding": [
             None,
             {},
-            other._parameters,
-            turned._parameters,
-            made(name, np.float32)._parameters,
-            binding._replace(type_name="float32"),
+            tuple(binding),
+            other._binding,
+            made(name, np.float32)._binding,
             binding._replace(neuron=other.neuron),
-            binding._replace(arrangement=turned._arrangement),
+            binding._replace(layout=dataclasses.replace(binding.layout, time_axis=1)),
         ],
-        "_type_name": [None, "float32", "float16", "int64", 5],
         "recurrent": [
             0.5,
             "text",
@@ -182,7 +170,7 @@ def check_one(call, field, value, expected):
         found = call()
     except (TypeError, ValueError) as error:
         # Parameters that were bound for another call: either they or the part that they do not fit is named.
-        word = "trace." if field == "_parameters" else field
+        word = "trace." if field == "_binding" else field
         assert word in str(error), (field, repr(value)[:200], error)
         return
     for one, other in zip(found, expected, strict=True):
@@ -197,6 +185,17 @@ def check_out(trace, field, value):
         assert field in str(error), (field, repr(value)[:200], error)
     else:
         assert_same_bits(again.potential, trace.potential)
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_parameters_bound_for_another_layout_give_the_same_gradients(name):
+    """A binding holds the layout that it is for: the arrays are laid out for it, and sums have its order."""
+    trace = made(name)
+    turned = ec.forward(NEURONS[name], np.asfortranarray(CURRENT[3:]), state=trace.initial_state)
+    assert turned._binding.layout.order != trace._binding.layout.order
+    edited = dataclasses.replace(trace, _binding=turned._binding)
+    for found, expected in zip(results(edited, name), results(trace, name), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NEURONS)
@@ -219,7 +218,7 @@ def run_here(code):
 def check_the_extension():
     """Arrays of wrong sizes and types are refused by the extension too, which sees no names."""
     trace = made("LIF of arrays")
-    backend = trace._arrangement.backend
+    backend = trace._binding.layout.backend
     seen = []
     kernels = backend.kernels
 

@@ -13,7 +13,7 @@ import pytest
 import exodus_core as ec
 from compare import assert_gradient_close, assert_same_bits
 from drive import METHODS
-from exodus_core._arrays import Arrangement
+from exodus_core._layout import Layout
 
 torch = pytest.importorskip("torch", reason="needs torch")
 snn = pytest.importorskip("exodus_core.torch")
@@ -415,13 +415,13 @@ def test_filter_keeps_nothing():
 @pytest.fixture
 def allocations(monkeypatch):
     """How many arrays over time are made."""
-    made, empty = [], Arrangement.empty
+    made, empty = [], Layout.empty
 
     def counted(self, type_name):
         made.append(self.shape)
         return empty(self, type_name)
 
-    monkeypatch.setattr(Arrangement, "empty", counted)
+    monkeypatch.setattr(Layout, "empty", counted)
     return made
 
 

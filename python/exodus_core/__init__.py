@@ -5,16 +5,21 @@ the spikes and returns `Gradients`, by EXODUS, SLAYER or BPTT. For torch see ``e
 """
 
 from . import _core, cuda, kernel, surrogate
+from ._backward import Gradients, backward
 from ._delay import Delayed, DelayGradients, delay, delay_adjoint
-from ._run import Filtered, Gradients, Trace, backward, forward, growth, kernel_filter, kernel_filter_adjoint
+from ._filter import Filtered, kernel_filter, kernel_filter_adjoint
+from ._forward import forward
+from ._growth import growth
+from ._tape import Trace
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
-from .coupled import AdLIF, AdLIFState, ResonateAndFire, StateSpace, StateSpaceState
 from .neurons import (
     ALIF,
     IF,
     LIF,
     SRM,
+    AdLIF,
+    AdLIFState,
     ALIFState,
     CubaLIF,
     CubaLIFState,
@@ -22,7 +27,10 @@ from .neurons import (
     ExpLeakState,
     LIFState,
     Neuron,
+    ResonateAndFire,
     SRMState,
+    StateSpace,
+    StateSpaceState,
 )
 
 __all__ = [

@@ -1,42 +1,46 @@
 """A neuron's parameters as the kernels take them: rounded, broadcast, and remembered from call to call.
 
-Descriptors are values; what is computed from them, and what of them lies on a device, is remembered here.
+Descriptors are values. Whatever is computed from them, and copies of them on a device, is remembered here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _core
-from ._arrays import Arrangement, BoundParameter, bind_parameter, require_broadcast
-from ._backends import NUMPY, ieee, on_device
+from ._backends import ARITHMETIC, NUMPY, Array, Backend, on_device
 from ._cache import IdentityCache
-from .neurons import Neuron, check_rounded
+from ._ieee import ieee
+from ._layout import Layout
+from .neurons import Neuron
+from .neurons._protocol import check_rounded
 
-Bound = dict[str, BoundParameter]
+Bound = dict[str, "BoundParameter"]
 
 _MOST_REMEMBERED = 64  # shapes of data
 
-# Of a neuron: by type the parameters if all are numbers, else None; its options and names.
+# For a neuron: by arithmetic type its parameters if all are numbers, else None; its options and names.
 _known = IdentityCache()
-_bound = IdentityCache()  # of a neuron: by arrangement and type its own values as they were bound
+_bound = IdentityCache()  # for a neuron: by layout and type its own values as they were bound
 
 
 class Binding(NamedTuple):
-    """A call's parameters, and that for which they were bound: they fit nothing else."""
+    """A call's parameters, and the neuron, layout and dtype for which they were bound."""
 
     neuron: Neuron
-    arrangement: Arrangement
+    layout: Layout
     type_name: str  # of current and spikes
+    arithmetic: str  # the type of everything else
     parameters: dict[str, BoundParameter]
     options: dict[str, int]  # the neuron's, by the kernel's names
 
     def arguments(self) -> dict[str, Any]:
-        """What the extension takes."""
-        backend = self.arrangement.backend
+        """Return the parameters as the extension takes them."""
+        backend = self.layout.backend
         return {
             name: bound.value if bound.values is None else bound.argument(backend)
             for name, bound in self.parameters.items()
@@ -45,36 +49,34 @@ class Binding(NamedTuple):
 
 def bind(
     neuron: Neuron,
-    arrangement: Arrangement,
+    layout: Layout,
     type_name: str,
-    arithmetic: str,
     learnt: Collection[str] = (),
     origin: Neuron | None = None,
 ) -> Binding:
-    """The parameters for the kernels, rounded to the arithmetic dtype first.
+    """Bind a neuron's parameters, rounded to the arithmetic dtype, to a layout.
 
     `origin` is the descriptor from which `neuron` was made by putting in learnt values, which lie on the
-    device of the data: all other values are the same from call to call.
+    device of the data. All other values are the same from call to call.
     """
+    arithmetic = ARITHMETIC[type_name]
     if learnt:
-        # What lies on the host is learnt too: it is another array in each call.
-        before = (
-            {} if arrangement.backend is NUMPY else _remembered(origin or neuron, arrangement, arithmetic)
-        )
-        bound, options = _bind_arrays(neuron, arrangement, arithmetic, before, learnt), neuron._options()
-        return Binding(neuron, arrangement, type_name, bound, options)
+        # NumPy's learnt values are other arrays in each call: nothing to remember.
+        before = {} if layout.backend is NUMPY else _remembered(origin or neuron, layout, arithmetic)
+        bound, options = _bind_arrays(neuron, layout, arithmetic, before, learnt), neuron._options()
+        return Binding(neuron, layout, type_name, arithmetic, bound, options)
     known = _known.of(neuron)
     if arithmetic not in known:
         with ieee():
             known[arithmetic] = _bind_scalars(neuron._parameters(), arithmetic)
         known["options"] = neuron._options()
     scalars: Bound | None = known[arithmetic]
-    bound = _bind_fixed(neuron, arrangement, arithmetic) if scalars is None else scalars
-    return Binding(neuron, arrangement, type_name, bound, known["options"])
+    bound = _bind_fixed(neuron, layout, arithmetic) if scalars is None else scalars
+    return Binding(neuron, layout, type_name, arithmetic, bound, known["options"])
 
 
 def all_names(neuron: Neuron) -> tuple[frozenset[str], frozenset[str]]:
-    """The parameters that a neuron was given, and the kernel's names behind them."""
+    """Return the names of a neuron's parameters, and the kernel's names behind them."""
     known = _known.of(neuron)
     if "names" not in known:
         names = frozenset(neuron._names())
@@ -83,25 +85,25 @@ def all_names(neuron: Neuron) -> tuple[frozenset[str], frozenset[str]]:
     return result
 
 
-def _bind_fixed(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Bound:
-    before = _remembered(neuron, arrangement, arithmetic)
-    if before and arrangement.backend is NUMPY:
+def _bind_fixed(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:
+    before = _remembered(neuron, layout, arithmetic)
+    if before and layout.backend is NUMPY:
         return before
-    return _bind_arrays(neuron, arrangement, arithmetic, before)
+    return _bind_arrays(neuron, layout, arithmetic, before)
 
 
 def _bind_arrays(
     neuron: Neuron,
-    arrangement: Arrangement,
+    layout: Layout,
     arithmetic: str,
     before: Bound,
     learnt: Collection[str] = (),
 ) -> Bound:
-    """Bind what was not bound `before`, and add it there if it is not on a device."""
+    """Bind the parameters that are not in `before`, and add those there that are not on a device."""
     for name in neuron._names():  # as the user knows them; the kernel's are made of them
         value = neuron._value_of(name)
         if not isinstance(value, (float, tuple)):
-            require_broadcast(name, tuple(value.shape), arrangement, len(neuron._leading(name)))
+            require_broadcast(name, tuple(value.shape), layout, len(neuron._leading(name)))
     with ieee():
         given = neuron._parameters()
         here = {name: value for name, value in given.items() if not on_device(value)}
@@ -111,7 +113,7 @@ def _bind_arrays(
     taps = _core.models[neuron._model][2]
     bound = {
         name: (before.get(name) if name in here else None)
-        or bind_parameter(name, rounded.get(name, value), arrangement, arithmetic, taps=name in taps)
+        or bind_parameter(name, rounded.get(name, value), layout, arithmetic, taps=name in taps)
         for name, value in given.items()
     }
     before.update({name: bound[name] for name in here})
@@ -126,13 +128,119 @@ def _bind_scalars(values: dict[str, object], arithmetic: str) -> Bound | None:
     return {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
 
 
-def _remembered(neuron: Neuron, arrangement: Arrangement, arithmetic: str) -> Bound:
-    """A neuron's own values as they were bound.
+def _remembered(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:
+    """Return a neuron's own values as they were bound.
 
-    To bind them anew takes time; a copy to a device would wait for it, and cannot be in a CUDA graph.
+    Binding takes time. A copy to a device would wait for it, and cannot be in a CUDA graph.
     """
     known = _bound.of(neuron)
     if len(known) >= _MOST_REMEMBERED:
         known.clear()
-    result: Bound = known.setdefault((arrangement, arithmetic), {})
+    result: Bound = known.setdefault((layout, arithmetic), {})
     return result
+
+
+class BoundParameter(NamedTuple):
+    """A parameter as the kernels take it for an layout.
+
+    Attributes
+    ----------
+    value : float
+        The value for all neurons, where there are no `values`.
+    values : array or None
+        In memory order; taps have a row each. Neuron j has the value (j / repeat) % count.
+    repeat : int
+        How many neurons, one behind another, share a value.
+    shape : tuple of int
+        The shape in which the user gave it.
+    """
+
+    value: float
+    values: Array | None
+    repeat: int
+    shape: tuple[int, ...]
+    padded: tuple[int, ...]  # the shape with ones in front
+    order: tuple[int, ...]
+    full: bool  # expanded to a value per neuron
+
+    @classmethod
+    def scalar(cls, value: float) -> BoundParameter:
+        """Bind a number that all neurons share."""
+        return cls(value, None, 1, (), (), (), False)
+
+    def argument(self, backend: Backend) -> Any:
+        """Return the extension's argument: a number or (values, count, repeat), with taps' length inside."""
+        if self.values is None:
+            return self.value
+        return (backend.handle(self.values), *self.values.shape, self.repeat)
+
+    @property
+    def size(self) -> int:
+        """The number of values that the kernels see."""
+        return 1 if self.values is None else math.prod(self.values.shape)
+
+    def gradient(self, flat: Array, layout: Layout) -> Array:
+        """Return the kernels' gradient, `count` doubles, in the parameter's own shape."""
+        if self.values is None:
+            return flat.reshape(self.shape)
+        backend = layout.backend
+        shape = layout.neuron_shape if self.full else self.padded
+        # One row; for taps a row each.
+        lanes = flat.reshape((-1, *(shape[axis] for axis in self.order)))
+        grad = backend.permute(lanes, (0, *(self.order.index(k) + 1 for k in range(len(self.order)))))
+        if self.full:
+            axes = tuple(k + 1 for k, n in enumerate(self.padded) if n == 1)
+            grad = backend.xp.sum(grad, axis=axes, keepdims=True)
+        return grad.reshape(self.shape)
+
+
+def bind_parameter(
+    name: str, value: Any, layout: Layout, type_name: str, taps: bool = False
+) -> BoundParameter:
+    """Round a parameter to the arithmetic dtype; broadcast it, or each tap, against the neurons."""
+    backend, here = layout.backend, on_device(value)
+    own = backend if here else NUMPY
+    array = own.convert(value, type_name)
+    given = tuple(array.shape)
+    shape, neurons, order = given[taps:], layout.neuron_shape, layout.neuron_order
+    require_broadcast(name, given, layout, int(taps))
+    padded = (1,) * (len(neurons) - len(shape)) + shape
+    if not here and len(given) == 0:
+        return BoundParameter.scalar(float(array))
+    if not here and array.size == 1 and not taps:
+        return BoundParameter(float(array.reshape(())), None, 1, shape, padded, order, False)
+    # In memory order: the parameter's axes must follow each other for (j / repeat) % count to say it.
+    sizes = [padded[axis] for axis in order]
+    varies = [k for k, axis in enumerate(order) if padded[axis] > 1]
+    between = [k for k in range(varies[0], varies[-1] + 1) if neurons[order[k]] > 1] if varies else []
+    full = 0 not in neurons and any(sizes[k] == 1 for k in between)
+    rows = array.reshape((-1, *padded))
+    if full:
+        rows = own.xp.broadcast_to(rows, (rows.shape[0], *neurons))
+    values = own.contiguous(own.permute(rows, (0, *(axis + 1 for axis in order))))
+    values = values.reshape((rows.shape[0], -1) if taps else (-1,))
+    if not here:
+        values = backend.convert(values, type_name)
+    behind = range(varies[-1] + 1, len(order)) if varies and not full else ()
+    repeat = max(1, math.prod(neurons[order[k]] for k in behind))
+    return BoundParameter(0.0, values, repeat, given, padded, order, full)
+
+
+def require_broadcast(name: str, given: tuple[int, ...], layout: Layout, leading: int) -> None:
+    """Raise unless a parameter of this shape, but for its leading axes, broadcasts against the neurons."""
+    shape, neurons = given[leading:], layout.neuron_shape
+    if len(shape) > len(neurons) or any(
+        n not in (1, m) for n, m in zip(shape[::-1], neurons[::-1], strict=False)
+    ):
+        beside = {0: "", 1: " beside its first axis"}.get(leading, f" beside its first {leading} axes")
+        raise ValueError(
+            f"{name} must broadcast against the neurons' shape {neurons}, got shape {shape}{beside}"
+            + _hint(shape, neurons)
+        )
+
+
+def _hint(shape: tuple[int, ...], neurons: tuple[int, ...]) -> str:
+    if len(shape) != 1 or shape[0] not in neurons:
+        return ""
+    behind = len(neurons) - 1 - neurons.index(shape[0])
+    return f": for one value per channel pass {(shape[0],) + (1,) * behind}"

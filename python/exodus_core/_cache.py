@@ -1,4 +1,4 @@
-"""What is remembered of an object for as long as it lives, without a trace of it in the object itself."""
+"""A cache beside objects: entries live as long as their object, which does not know of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class IdentityCache:
-    """A dictionary for each object, by the object's identity: it need have no hash, and is not kept alive."""
+    """A dictionary for each object, by identity: the object needs no hash, and is not kept alive."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[Any], dict[Any, Any]]] = {}
@@ -16,11 +16,11 @@ class IdentityCache:
         return len(self._known)
 
     def of(self, owner: Any) -> dict[Any, Any]:
-        """The object's own dictionary, empty at first."""
+        """Return the object's own dictionary, which is empty at first."""
         key = id(owner)
         known = self._known.get(key)
         if known is None or known[0]() is not owner:
-            # Whoever gets the key next may be there already when the callback of the former runs.
+            # Another object may have the same id by the time that the callback of the former runs.
             known = weakref.ref(owner, lambda dead: self._forget(key, dead)), {}
             self._known[key] = known
         return known[1]

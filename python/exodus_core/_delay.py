@@ -7,16 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._arrays import Arrangement, BoundParameter, arrange, bind_parameter, require
-from ._backends import Array, ieee, on_device
-from ._run import ARITHMETIC, _check_not_torch
+from ._arguments import check_not_torch
+from ._backends import ARITHMETIC, Array, on_device
+from ._binding import BoundParameter, bind_parameter
+from ._ieee import ieee
+from ._layout import Layout, arrange, require
 from ._values import number, require_that
 
 _MOST_BYTES = 2**62  # of a state
 
 
 class Delayed(NamedTuple):
-    """What a delay made of an array.
+    """A delayed array, and the state to go on from.
 
     Attributes
     ----------
@@ -50,9 +52,9 @@ class DelayGradients(NamedTuple):
 
 
 class BoundDelay(NamedTuple):
-    """A call's delays as the kernels take them, and that for which they were bound."""
+    """A call's delays as the kernels take them, and the layout for which they were bound."""
 
-    arrangement: Arrangement
+    layout: Layout
     type_name: str  # of the array
     steps: BoundParameter
     most: int
@@ -68,16 +70,16 @@ class BoundDelay(NamedTuple):
         return (self.most + 1,)
 
     def state(self, name: str, state: Any) -> Array | None:
-        """A state, or its gradient, as it lies for the kernels."""
+        """Return a state, or its gradient, as it lies for the kernels."""
         if state is None:
             return None
-        here = self.arrangement
+        here = self.layout
         shape = self.leading + here.neuron_shape
         return here.place_neurons(require(name, state, shape, here, self.arithmetic))
 
     def run(self, x: Array, initial: Array | None, threads: int, *, with_state: bool = True) -> Delayed:
-        """The forward pass, of an array that lies like the arrangement; an unwanted state is None."""
-        here, backend = self.arrangement, self.arrangement.backend
+        """Run the forward pass on an array that lies like the layout; an unwanted state is None."""
+        here, backend = self.layout, self.layout.backend
         output = here.empty(self.type_name)
         final = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
         backend.kernels.delay(
@@ -103,14 +105,14 @@ class BoundDelay(NamedTuple):
         with_delay: bool = True,
         with_state: bool = True,
     ) -> DelayGradients:
-        """The adjoint, of arrays that lie like the arrangement; x is read by the gradient of the delay alone.
+        """Run the adjoint on arrays that lie like the layout; only the delay's gradient reads x.
 
         Gradients that are not wanted are None.
         """
-        here, backend = self.arrangement, self.arrangement.backend
+        here, backend = self.layout, self.layout.backend
         grad_x = here.empty(self.type_name) if with_x else None
         grad_initial = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
-        sums = backend.empty((self.steps.count,), (0,), "float64") if with_delay else None
+        sums = backend.empty((self.steps.size,), (0,), "float64") if with_delay else None
         of_delay = (x, initial) if with_delay else (None, None)
         some = next(array for array in (grad_x, grad_initial, sums) if array is not None)
         backend.kernels.delay_adjoint(
@@ -130,7 +132,7 @@ class BoundDelay(NamedTuple):
 
 
 def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
-    """A delay that a user gave, and the longest that its state is kept for."""
+    """Check a user's delay; return it and the longest delay that the state is kept for."""
     if most is not None:
         if isinstance(most, bool) or not isinstance(most, (int, np.integer)):
             raise TypeError(f"most must be an integer, got {most!r}")
@@ -148,25 +150,25 @@ def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
     return value, int(most)
 
 
-def bind_delay(arrangement: Arrangement, delay: Any, most: int, type_name: str) -> BoundDelay:
-    """Delays, which were checked, for an array that lies like this."""
-    neurons = math.prod(arrangement.neuron_shape)
+def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDelay:
+    """Bind delays that ``check_delay`` has passed to a layout."""
+    neurons = math.prod(layout.neuron_shape)
     if (most + 1) * max(neurons, 1) * np.dtype(np.float64).itemsize > _MOST_BYTES:
         raise ValueError(f"most must be such that a state of most + 1 steps fits in memory, got {most}")
     with ieee():
-        steps = bind_parameter("delay", delay, arrangement, ARITHMETIC[type_name])
-    return BoundDelay(arrangement, type_name, steps, most)
+        steps = bind_parameter("delay", delay, layout, ARITHMETIC[type_name])
+    return BoundDelay(layout, type_name, steps, most)
 
 
 def _bound(
     x: Any, delay: Any, most: Any, time_axis: int | None, with_state: bool
 ) -> tuple[Array, BoundDelay]:
-    """The array as it lies for the kernels, and its delays; all of them checked."""
+    """Return the array as it lies for the kernels, and its delays; check both."""
     if with_state and most is None:
         raise ValueError("most must be given with a state, of most + 1 steps, got None")
-    array, arrangement = arrange("x", x, time_axis)
+    array, layout = arrange("x", x, time_axis)
     value, most = check_delay(delay, most)
-    return array, bind_delay(arrangement, value, most, arrangement.backend.type_name(array))
+    return array, bind_delay(layout, value, most, layout.backend.type_name(array))
 
 
 def delay(
@@ -175,7 +177,7 @@ def delay(
     """Delay every neuron's input by a number of steps, whole or not (docs/mathematics.md, Delays).
 
     With t = k + f, k = floor(t), the output is linear between steps: output[n] = (1-f) x[n-k] + f x[n-k-1].
-    A whole delay reads x[n-k] alone.
+    A whole delay reads only x[n-k].
 
     Parameters
     ----------
@@ -203,7 +205,7 @@ def delay(
     ValueError, TypeError
         If an argument does not fit; the message names it.
     """
-    _check_not_torch("x", x, "delay")
+    check_not_torch("x", x, "delay")
     array, bound = _bound(x, delay, most, time_axis, state is not None)
     return bound.run(array, bound.state("state", state), 0)
 
@@ -244,10 +246,10 @@ def delay_adjoint(
     ValueError, TypeError
         If an argument does not fit; the message names it.
     """
-    _check_not_torch("x", x, "delay", ", whose backward pass is the adjoint")
+    check_not_torch("x", x, "delay", ", whose backward pass is the adjoint")
     with_state = state is not None or grad_state is not None
     array, bound = _bound(x, delay, most, time_axis, with_state)
-    here = bound.arrangement
+    here = bound.layout
     placed = here.place(require("grad", grad, here.shape, here, bound.type_name))
     return bound.run_adjoint(
         placed, array, bound.state("state", state), bound.state("grad_state", grad_state), 0

@@ -1,72 +1,61 @@
-"""How the gradients of coupled states grow: products of steps' matrices (docs/mathematics.md, Growth)."""
+"""``growth``: how often the exact gradient grows."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-
 import numpy as np
 
-_TIMES = 4  # of the slowest decay's 1 / (1 - decay): what it lets stand after a window is below e^-4
+from ._arguments import check_not_torch
+from ._backends import NUMPY
+from ._custom_surrogate import SurrogateLike, check_surrogate, evaluated
+from ._ieee import ieee
+from ._tape import Tape, Trace, check_trace, tape_of
+from .surrogate import SingleExponential
 
 
-def time_first(array: np.ndarray, axis: int | None) -> np.ndarray:
-    """An array over time in float64, time on the first axis."""
-    return np.asarray(array[None] if axis is None else np.moveaxis(array, axis, 0), np.float64)
+def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> float:  # noqa: B008
+    """Tell how often the exact gradient grows (docs/mathematics.md, Stability).
 
+    A step multiplies the gradient that it carries by alpha - reset h; where that is beyond [-1, 1],
+    EXODUS and BPTT alike grow. The remedy is a surrogate with a lower peak: h <= (1 + alpha) / reset.
 
-def growing_windows(
-    p: Mapping[str, np.ndarray], h: np.ndarray, u: np.ndarray, s: np.ndarray, *, to_zero: bool
-) -> np.ndarray:
-    """Of each window, whether the product of its steps' matrices has a norm above 1.
+    A step of coupled states (StateSpace, AdLIF, ResonateAndFire) multiplies it by a matrix, which stretches
+    some direction for most useful parameters though products of steps do not grow. Of these neurons the norm
+    of the product over a window is measured, 4 / (1 - decay) steps of the slowest decay, a window from every
+    step on; of a shorter trace, over all of it. Recurrent weights are not in it.
 
-    The matrix of a single step stretches some direction for most useful parameters, though products of steps
-    do not grow. A window lasts a few times as long as the slowest decay. `p` are the parameters of the
-    state-space kernel; h, u and s have time first.
+    Parameters
+    ----------
+    trace : Trace
+        What ``forward`` returned.
+    surrogate : Surrogate or callable, optional
+        As for ``backward``.
+
+    Returns
+    -------
+    float
+        The share of all steps at which abs(alpha - reset h) > 1, of coupled states that of all windows whose
+        product has a norm above 1; 0 for the default surrogate with resets that subtract the threshold, and
+        for neurons without reset.
+
+    Raises
+    ------
+    TypeError
+        For an SRM whose refractory kernel is not `Exponential`: its gradient has no such factor. For arrays
+        on a GPU: copy them to the CPU.
     """
-    steps = _matrices(p, h, u, s, to_zero)
-    slowest = float(np.max(_spectral_radius(p["A00"], p["A01"], p["A10"], p["A11"])))
-    longest = len(steps)
-    window = longest if slowest >= 1 else min(longest, math.ceil(_TIMES / (1 - slowest)))
-    return _stretches(_products(steps, window))
+    check_not_torch("trace", trace, "growth")
+    check_surrogate(surrogate)
+    check_trace(trace)
+    return growth_on(tape_of(trace, reads_spikes=True), surrogate)
 
 
-def _matrices(
-    p: Mapping[str, np.ndarray], h: np.ndarray, u: np.ndarray, s: np.ndarray, to_zero: bool
-) -> np.ndarray:
-    """d(u, v)[n+1] / d(u, v)[n] of every step, where spikes have the surrogate's derivative h."""
-    kept, lost = (s == 0, u) if to_zero else (np.ones_like(u), np.zeros_like(u))
-    first = [p[f"A{i}0"] * kept + h * (p[f"r{i}"] - lost * p[f"A{i}0"]) for i in (0, 1)]
-    second = [np.broadcast_to(p[f"A{i}1"], u.shape) for i in (0, 1)]
-    return np.stack([np.stack(first, -1), np.stack(second, -1)], -1)
-
-
-def _products(steps: np.ndarray, window: int) -> np.ndarray:
-    """The products of `window` matrices from each step on, later ones on the left."""
-    products, covered = steps, 1
-    for bit in f"{window:b}"[1:]:
-        products, covered = products[covered:] @ products[:-covered], 2 * covered
-        if bit == "1":
-            products, covered = steps[covered:] @ products[:-1], covered + 1
-    return products
-
-
-def _stretches(matrices: np.ndarray) -> np.ndarray:
-    """Whether the larger singular value is above 1.
-
-    The sum of their squares is that of the entries', their product the determinant's magnitude: one of them
-    is above 1 where (s^2 - 1) (t^2 - 1) < 0, both are only where s t > 1.
-    """
-    (a, b), (c, d) = np.moveaxis(matrices, (-2, -1), (0, 1))
-    squares, determinant = a * a + b * b + c * c + d * d, a * d - b * c
-    stretches: np.ndarray = (
-        (squares > 1 + determinant * determinant) | (np.abs(determinant) > 1) | np.isinf(squares)
-    )
-    return stretches
-
-
-def _spectral_radius(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """The larger magnitude of the eigenvalues of ((a, b), (c, d))."""
-    half, determinant = (a + d) / 2, a * d - b * c
-    root = np.sqrt(half * half - determinant + 0j)
-    return np.maximum(np.abs(half + root), np.abs(half - root))
+def growth_on(tape: Tape, surrogate: SurrogateLike) -> float:
+    """Compute ``growth`` on the tape of any front end, which has checked the surrogate."""
+    neuron, layout = tape.neuron, tape.layout
+    if layout.backend is not NUMPY:
+        raise TypeError(f"trace must be of NumPy's arrays, got arrays of {layout.backend}")
+    if not neuron._fires or 0 in layout.shape:
+        return 0.0
+    h = evaluated(surrogate, tape).astype(np.float64)
+    with ieee():
+        return float(np.mean(neuron._growing(h, tape)))

@@ -1,4 +1,4 @@
-"""From a neuron's own parameters to those that the kernels take, and the way of gradients back.
+"""Maps from a neuron's own parameters to the kernel's; their transposes take gradients back.
 
 A time constant stands for a decay, decays and couplings for the matrix of coupled states. Each such relation
 is one object, a map and its transpose: `apply` makes the kernels' values, in float64 and with the same bits
@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from ._backends import Array, decay, ieee, in_double
+from ._backends import Array, in_double
+from ._ieee import ieee
 from ._values import Number, plain
 
-Gradient = Array | None  # of what nobody asked for, None
+Gradient = Array | None  # None where nobody asked for it
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Map:
     """Some parameters of a neuron, by its own names, and the kernel's parameters that are made of them."""
 
@@ -26,19 +27,19 @@ class Map:
     kernel: tuple[str, ...]
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
-        """The kernel's values, not yet rounded."""
+        """Return the kernel's values, not yet rounded."""
         raise NotImplementedError
 
     def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
-        """The gradients of those own values that have all their sources; called within ``ieee``."""
+        """Return the own values' gradients, None where a source is missing; called within ``ieee``."""
         raise NotImplementedError
 
     def sources(self, name: str) -> Iterable[str]:
-        """The kernel's names whose gradients that of an own value is made of."""
+        """Return the kernel's names whose gradients make up that of an own value."""
         return self.kernel
 
     def named(self, own: str, kernel: str) -> Map:
-        """The same map of parameters whose names begin with these prefixes."""
+        """Return this map for parameters whose names begin with these prefixes."""
         return replace(
             self,
             own=tuple(own + name for name in self.own),
@@ -46,7 +47,7 @@ class Map:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Same(Map):
     """The kernel takes the values as they are."""
 
@@ -60,9 +61,9 @@ class Same(Map):
         return (self.kernel[self.own.index(name)],)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Constant(Map):
-    """A number of the kernel's that no parameter moves."""
+    """A constant of the kernel that depends on no parameter."""
 
     value: float = 0.0
 
@@ -73,23 +74,6 @@ class Constant(Map):
         return ()
 
 
-@dataclass(frozen=True)
-class FromTau(Map):
-    """A decay of a time constant: alpha = exp(-dt / tau)."""
-
-    dt: float = 1.0
-
-    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
-        return (plain(decay(self.dt, own[0])),)
-
-    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
-        if grads[0] is None:
-            return grads
-        xp, grad, tau = in_double(grads[0], own[0])
-        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
-        return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
-
-
 class Formula(Map):
     """A map by formulas on arrays in float64 that broadcast; a subclass has them as two functions."""
 
@@ -98,7 +82,7 @@ class Formula(Map):
         raise NotImplementedError
 
     def chain(self, xp: Any, own: Sequence[Array], grads: Sequence[Array]) -> Sequence[tuple[Array, ...]]:
-        """Of each own value the terms of its gradient, one for each of the kernel's that it goes into.
+        """Return the terms of each own value's gradient, one for each kernel value that depends on it.
 
         Each has the shape of that parameter of the kernel, which was broadcast from some of the own values.
         """
@@ -123,16 +107,16 @@ class Formula(Map):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Chain(Map):
-    """One map after others: `last` takes what those of `first` make, in order."""
+    """A composition: `last` takes the results of the maps of `first`, in order."""
 
     first: tuple[Map, ...]
     last: Map
 
     @classmethod
     def of(cls, first: tuple[Map, ...], last: Map) -> Chain:
-        """The chain, whose own names are those of the maps that come first."""
+        """Compose them; the own names are those of the maps that come first."""
         return cls(tuple(name for part in first for name in part.own), last.kernel, first, last)
 
     def _split(self, own: Sequence[Number]) -> list[Sequence[Number]]:
@@ -161,21 +145,12 @@ class Chain(Map):
 
 @lru_cache(maxsize=256)
 def same(*names: str) -> tuple[Map, ...]:
-    """A map for each of some parameters that the kernel takes by the same name."""
+    """Return a map for each of some parameters that the kernel takes by the same name."""
     return tuple(Same((name,), (name,)) for name in names)
 
 
-@lru_cache(maxsize=256)
-def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
-    """A map to each decay, from itself or from its time constant, by the names that were given."""
-    return tuple(
-        Same((own,), (name,)) if own == name else FromTau((own,), (name,), float(dt))
-        for name, own in zip(names, given, strict=True)
-    )
-
-
 def kernel_values(maps: Iterable[Map], own: Mapping[str, Number]) -> dict[str, Number]:
-    """The kernel's parameters by name."""
+    """Return the kernel's parameters by name."""
     return {
         name: value
         for part in maps
@@ -186,7 +161,7 @@ def kernel_values(maps: Iterable[Map], own: Mapping[str, Number]) -> dict[str, N
 def own_gradients(
     maps: Iterable[Map], own: Mapping[str, Number], grads: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Gradients by the own names; those of maps without a gradient given are left out."""
+    """Return gradients by the own names; maps to which no gradient is given are left out."""
     found: dict[str, Array] = {}
     for part in maps:
         given = [grads.get(name) for name in part.kernel]
@@ -198,7 +173,7 @@ def own_gradients(
 
 
 def sources(maps: Iterable[Map], names: set[str]) -> set[str]:
-    """The kernel's names behind the own ones."""
+    """Return the kernel's names whose gradients those of the own names need."""
     return {source for part in maps for name in part.own if name in names for source in part.sources(name)}
 
 

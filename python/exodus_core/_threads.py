@@ -12,7 +12,7 @@ _VARIABLE = "EXODUS_NUM_THREADS"
 
 
 def _in_environment() -> bool:
-    """Whether the environment chooses the number of threads, which the library then has taken from it."""
+    """Tell whether the environment sets the number of threads; the library has then read it itself."""
     text = os.environ.get(_VARIABLE, "")
     if text and re.fullmatch("0*[1-9][0-9]*", text, re.ASCII) is None:
         raise ImportError(f"{_VARIABLE} must be a number of threads, 1 or more, got {text!r}")
@@ -23,7 +23,7 @@ _chosen = _in_environment()
 
 
 def was_chosen() -> bool:
-    """Whether the user chose the number of threads, so that a front end's own setting stands back."""
+    """Tell whether the user chose the number of threads, which then overrides a front end's own."""
     return _chosen
 
 

@@ -1,21 +1,24 @@
-"""What descriptors of neurons and of kernels share: frozen values that compare, hash and print."""
+"""Base and checks of descriptors: frozen values that compare, hash and print."""
 
 from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ._backends import FLOATS, ieee, is_torch, require_plain
+from ._backends import FLOATS, is_torch, require_plain
+from ._ieee import ieee
 
-Number = Any  # a number or an array of numbers
+Number = Any  # a number or an array of numbers, of any library
+
+V = TypeVar("V", bound="Value")
 
 
 def numeric(name: str, value: Any) -> np.ndarray:
-    """A number or an array of numbers as an array of its own."""
+    """Return a copy of a number or an array of numbers as an array."""
     if is_torch(value) and hasattr(value, "detach"):
         value = _of_tensor(name, value)
     if value is None or isinstance(value, (str, bytes, bool, np.bool_)) or is_torch(value):
@@ -32,7 +35,7 @@ def numeric(name: str, value: Any) -> np.ndarray:
 
 @ieee()
 def number(name: str, value: Any) -> Number:
-    """A parameter as a float or as a read-only array of its own."""
+    """Return a parameter as a float, or as a read-only copy."""
     if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
         try:
             return float(value)
@@ -50,7 +53,7 @@ def number(name: str, value: Any) -> Number:
 
 
 def _of_tensor(name: str, tensor: Any) -> np.ndarray:
-    """The values of a torch tensor on the CPU."""
+    """Return the values of a torch tensor on the CPU."""
     if tensor.requires_grad:
         raise TypeError(
             f"{name} must be numbers, got a tensor that requires a gradient: pass {name}.detach(), or let "
@@ -67,6 +70,12 @@ def _of_tensor(name: str, tensor: Any) -> np.ndarray:
     return values
 
 
+def choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
+    """Raise unless a value is one of some strings."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
+
+
 def require_that(name: str, value: Number, holds: Any, what: str, of: str = "") -> None:
     """Raise unless a condition holds for every value; NaN and infinities never do."""
     good = np.isfinite(value) & holds
@@ -76,7 +85,7 @@ def require_that(name: str, value: Number, holds: Any, what: str, of: str = "") 
 
 
 def _typed(value: Any) -> str:
-    """A repr that can be typed back, of arrays of any size too."""
+    """Return a repr that can be evaluated, also for large arrays."""
     if isinstance(value, np.ndarray):
         return f"np.array({value.tolist()!r}, dtype={value.dtype.name!r})"
     return repr(value)
@@ -108,7 +117,7 @@ class Value:
             object.__setattr__(self, name, value)
 
     def _given(self) -> dict[str, Any]:
-        """The fields that differ from their defaults."""
+        """Return the fields that differ from their defaults."""
         values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, (value, default) in values.items() if not _same(value, default)}
 
@@ -117,21 +126,21 @@ class Value:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def copy_with(value: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy with other fields, not checked."""
+def copy_with(value: V, changes: Mapping[str, Any]) -> V:
+    """Copy a descriptor with other fields, not checked."""
     copy = object.__new__(type(value))
-    for f in fields(value):
+    for f in fields(value):  # type: ignore[arg-type]
         object.__setattr__(copy, f.name, changes.get(f.name, getattr(value, f.name)))
     return copy
 
 
 def plain(value: Any) -> Number:
-    """A NumPy array without axes as a float; anything else as it is."""
+    """Return a NumPy array without axes as a float, anything else as it is."""
     return float(value) if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
 
 
 def in_float64(value: Number) -> Number:
-    """A number, or an array of NumPy's in float64."""
+    """Return a number as it is, a NumPy array in float64."""
     return value.astype(np.float64, copy=False) if isinstance(value, np.ndarray) else value
 
 

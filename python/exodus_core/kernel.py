@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._backends import decay, ieee, register_plain
+from ._backends import decay, register_plain
+from ._domains import FREE, domain_of
+from ._ieee import ieee
 from ._maps import Constant, Formula, Map, Same
 from ._values import Number, Value, in_float64, number, plain, require_that
 
@@ -51,8 +53,9 @@ class Kernel(Value):
     def __post_init__(self) -> None:
         for name in self._fields():
             value = number(name, getattr(self, name))
-            inside = (np.asarray(value) >= 0) & (np.asarray(value) <= 1) if name in self._decays else True
-            require_that(name, value, inside, "in [0, 1]" if name in self._decays else "finite")
+            # The kernels' time constants are checked further on, in Alpha.
+            domain = domain_of(name) if name in self._decays else FREE
+            require_that(name, value, domain.holds(value), domain.text)
             object.__setattr__(self, name, value)
 
     @property
@@ -64,7 +67,7 @@ class Kernel(Value):
         return {name: getattr(self, name) for name in self._decays}
 
     def _history(self) -> dict[str, tuple[int]]:
-        """How many values the state's x and y have for a neuron, if not one."""
+        """Return the number of values per neuron of the state's x and y, where it is not one."""
         return {}
 
     def taps(self, length: int) -> np.ndarray:
@@ -112,7 +115,8 @@ class Exponential(Kernel):
 
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         alpha, scale = values
-        return scale * _powers(length, alpha)
+        taps: np.ndarray = scale * _powers(length, alpha)
+        return taps
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -149,7 +153,7 @@ class DoubleExponential(Kernel):
 
 
 class _Recursion(Formula):
-    """Of the alpha kernel: p = e^(-1/tau) twice, and w = scale (e/tau) p."""
+    """The alpha kernel's numbers: p = e^(-1/tau) twice, and w = scale (e/tau) p."""
 
     def values(self, xp: Any, tau: Any, scale: Any) -> Sequence[Any]:
         p = decay(1.0, tau)
@@ -203,7 +207,8 @@ class Alpha(Kernel):
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         tau, scale = values
         n = np.arange(length, dtype=np.float64).reshape((length,) + (1,) * tau.ndim)
-        return scale * (n / tau) * np.e * decay(n, tau)
+        taps: np.ndarray = scale * (n / tau) * np.e * decay(n, tau)
+        return taps
 
 
 @register_plain

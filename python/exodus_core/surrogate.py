@@ -1,4 +1,4 @@
-"""Surrogate gradients: what stands for f'(u), the derivative of the spike function, in a backward pass.
+"""Surrogate gradients, which stand for f'(u), the derivative of the spike function, in a backward pass.
 
 Each is a value (a frozen dataclass) that goes to ``backward`` and to torch layers, and a function on
 arrays: ``surrogate(potential, threshold)`` evaluates it by the very kernel that a backward pass uses.
@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
-from ._backends import FLOATS, ieee, is_torch, kernel_parameter, require_plain
-from ._values import number
+from ._backends import FLOATS, is_torch, require_plain
+from ._ieee import ieee
+from ._values import Value, number
 
 __all__ = [
     "ATan",
@@ -37,8 +38,8 @@ __all__ = [
 _ANY_SIGN = ("mean", "scale", "ratio")
 
 
-@dataclass(frozen=True)
-class Surrogate:
+@dataclass(frozen=True, eq=False, repr=False)
+class Surrogate(Value):
     """Base of the built-in surrogates."""
 
     _kind: ClassVar[str]
@@ -55,9 +56,13 @@ class Surrogate:
                 raise ValueError(f"{field.name} must be {kind}, got {value!r}")
             object.__setattr__(self, field.name, float(value))
 
+    def __repr__(self) -> str:
+        shown = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     @cached_property
     def _argument(self) -> tuple[int, float, float, float, float]:
-        """What the bindings take: the kind's number, the scale, and the table's a, b, c."""
+        """The bindings' argument: the kind's number, the scale, and the table's a, b, c."""
         shape = [getattr(self, field.name) for field in fields(self) if field.name != "scale"]
         a, b, c = shape + [0.0] * (3 - len(shape))
         return _core.surrogates.index(self._kind), self.scale, a, b, c  # type: ignore[attr-defined]
@@ -88,11 +93,19 @@ class Surrogate:
         u = np.ascontiguousarray(np.broadcast_to(u, shape))
         h = np.empty(shape, u.dtype)
         if h.size:
-            _core.evaluate(u.dtype.name, self._argument, kernel_parameter(th, shape, u.dtype), u, h)
+            _core.evaluate(u.dtype.name, self._argument, _kernel_parameter(th, shape, u.dtype), u, h)
         return h[()]
 
 
-@dataclass(frozen=True)
+def _kernel_parameter(value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Return a number, or an array that broadcasts to a shape, as the extension takes a parameter."""
+    if np.ndim(value) == 0 or np.size(value) == 1:
+        return float(np.asarray(value, dtype).reshape(()))
+    values = np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), shape))
+    return values, values.size, 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class SingleExponential(Surrogate):
     """scale exp(-abs(x) / (width th)) / (width th).
 
@@ -106,7 +119,7 @@ class SingleExponential(Surrogate):
     _kind = "single_exponential"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PeriodicExponential(Surrogate):
     """scale exp(-abs(y) / width), with a peak at every multiple of the threshold.
 
@@ -118,7 +131,7 @@ class PeriodicExponential(Surrogate):
     _kind = "periodic_exponential"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Boxcar(Surrogate):
     """Scale / width where abs(x) <= width / 2, else 0.
 
@@ -130,7 +143,7 @@ class Boxcar(Surrogate):
     _kind = "boxcar"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Triangle(Surrogate):
     """Scale max(0, 1 - abs(x) / width) / width.
 
@@ -143,7 +156,7 @@ class Triangle(Surrogate):
     _kind = "triangle"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gaussian(Surrogate):
     """Scale G(x; mean, sigma), the normal density.
 
@@ -156,7 +169,7 @@ class Gaussian(Surrogate):
     _kind = "gaussian"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MultiGaussian(Surrogate):
     """A normal density with negative wings.
 
@@ -171,7 +184,7 @@ class MultiGaussian(Surrogate):
     _kind = "multi_gaussian"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class FastSigmoid(Surrogate):
     """Scale / (slope abs(x) + 1)^2: SuperSpike.
 
@@ -184,7 +197,7 @@ class FastSigmoid(Surrogate):
     _kind = "fast_sigmoid"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ATan(Surrogate):
     """Scale (slope / 2) / (1 + (pi slope x / 2)^2).
 
@@ -196,7 +209,7 @@ class ATan(Surrogate):
     _kind = "atan"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sigmoid(Surrogate):
     """Scale slope g (1 - g) with g = 1 / (1 + e^(-slope x)).
 
@@ -208,7 +221,7 @@ class Sigmoid(Surrogate):
     _kind = "sigmoid"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StraightThrough(Surrogate):
     """The constant `scale`; snnTorch's straight_through_estimator."""
 

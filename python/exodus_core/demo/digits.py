@@ -167,7 +167,8 @@ def digits(seed: int = 0, epochs: int = 30, splits: int = 3) -> Digits:
 
 def _scores(net: nn.Module, spikes: Tensor) -> Tensor:
     """The readout's potential, averaged over time."""
-    return net(spikes).mean(dim=0)
+    scores: Tensor = net(spikes).mean(dim=0)
+    return scores
 
 
 def _train(

@@ -11,7 +11,6 @@ try:
 except ImportError as error:
     raise ImportError("exodus_core.torch needs torch: pip install 'exodus-snn[torch]'") from error
 
-from .. import coupled as _coupled
 from .. import neurons as _neurons
 from ._delay import Delay, delay
 from ._function import Trace, growth, kernel_filter, spike
@@ -54,4 +53,5 @@ __all__ = [
 # torch.load trusts what it knows: tensors, and from here on the named tuples that hold a state. (Before
 # torch 2.4 there is no such list, and by default no distrust.)
 if hasattr(_torch.serialization, "add_safe_globals"):
-    _torch.serialization.add_safe_globals([*_neurons.STATES, *_coupled.STATES])
+    _states = [vars(_neurons)[name] for name in _neurons.__all__ if name.endswith("State")]
+    _torch.serialization.add_safe_globals(_states)

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._arrays import arrange
 from .._delay import BoundDelay, Delayed, bind_delay, check_delay
+from .._layout import arrange
 from ._function import _memory, _tensor, _thread_count, check_tensor, differentiable_once
 from ._learnt import _tensor_value
 from ._modules import _no_state, _short, check_time_dim, loads_finite
 
 
 class _Call(NamedTuple):
-    """What a call passes around autograd."""
+    """The arguments of a call that are not autograd's."""
 
     value: Any  # of the delay, as an array or a number
     most: int
@@ -29,13 +29,13 @@ class _Delay(torch.autograd.Function):
     def forward(
         ctx: Any, call: _Call, x: Tensor, delay: Tensor | None, state: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        array, arrangement = arrange("x", _memory(x), call.time_dim, "time_dim")
-        bound = bind_delay(arrangement, call.value, call.most, arrangement.backend.type_name(array))
+        array, layout = arrange("x", _memory(x), call.time_dim, "time_dim")
+        bound = bind_delay(layout, call.value, call.most, layout.backend.type_name(array))
         initial = bound.state("state", None if state is None else _memory(state))
         output, final = bound.run(array, initial, _thread_count(), with_state=call.with_state)
         ctx.set_materialize_grads(False)
         ctx.bound = bound
-        # The gradient of the delay alone reads them: a delay is linear in its input.
+        # Only the gradient of the delay reads them: a delay is linear in its input.
         learns = delay is not None and delay.requires_grad
         ctx.save_for_backward(*((x, state) if learns else ()))
         ctx.dtype = None if delay is None else delay.dtype
@@ -56,10 +56,10 @@ class _Delay(torch.autograd.Function):
         x = initial = None
         if with_delay:
             saved, state = ctx.saved_tensors
-            x = bound.arrangement.place(_memory(saved))
+            x = bound.layout.place(_memory(saved))
             initial = bound.state("state", None if state is None else _memory(state))
         result = bound.run_adjoint(
-            None if grad is None else bound.arrangement.place(grad),
+            None if grad is None else bound.layout.place(grad),
             x,
             initial,
             bound.state("grad_state", grad_final),

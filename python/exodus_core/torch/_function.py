@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _run, _threads
-from .._arrays import Arrangement
+from .. import _threads
 from .._backends import Array
-from .._binding import Binding
-from .._run import Filtered, SurrogateLike, check_algorithm, check_surrogate, run_backward, run_forward
-from .._run import Trace as ArrayTrace
+from .._backward import check_algorithm, incoming, request, run_backward
+from .._custom_surrogate import SurrogateLike, check_surrogate
+from .._filter import Filtered
+from .._forward import run_forward
+from .._growth import growth_on
+from .._tape import Tape, record
 from ..kernel import Kernel
 from ..neurons import Filter, Neuron
 from ..surrogate import SingleExponential, Surrogate
@@ -24,7 +26,7 @@ from ._learnt import check_parameters, with_tensors
 
 @dataclass(eq=False)
 class Trace:
-    """What a neuron did over time, as tensors.
+    """A neuron's course over time, as tensors.
 
     Attributes
     ----------
@@ -39,46 +41,12 @@ class Trace:
     spikes: Tensor | None
     potential: Tensor
     state: Any
-    _record: Any = field(default=None, repr=False)
-
-
-@dataclass
-class _Record:
-    """A forward pass without its arrays over time, which autograd saves."""
-
-    neuron: Neuron
-    time_axis: int | None
-    arrangement: Arrangement
-    parameters: Binding
-    type_name: str
-
-    def trace(
-        self,
-        spikes: Array | None = None,
-        potential: Array | None = None,
-        current: Array | None = None,
-        initial: Any = None,
-        recurrent: Array | None = None,
-    ) -> ArrayTrace:
-        """The pass with what is there of its arrays."""
-        return ArrayTrace(
-            spikes,
-            potential,
-            None,
-            self.neuron,
-            current,
-            initial,
-            self.time_axis,
-            self.arrangement,
-            self.parameters,
-            self.type_name,
-            recurrent,
-        )
+    _tape: Tape | None = field(default=None, repr=False)  # without the arrays over time
 
 
 @dataclass
 class Call:
-    """What a call passes around autograd."""
+    """The arguments of a call that are not autograd's."""
 
     neuron: Neuron  # with the learnt values in place
     origin: Neuron  # the descriptor in which they were put
@@ -169,7 +137,7 @@ def differentiable_once(results: tuple[Tensor | None, ...]) -> tuple[Tensor | No
 class _Spike(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, call: Call, records: list[Any], current: Tensor, recurrent: Tensor | None, *rest: Tensor
+        ctx: Any, call: Call, tapes: list[Tape], current: Tensor, recurrent: Tensor | None, *rest: Tensor
     ) -> tuple[Tensor | None, ...]:
         neuron, count = call.neuron, len(call.learnt)
         state = rest[count:] or None
@@ -191,11 +159,10 @@ class _Spike(torch.autograd.Function):
         )
         results = (trace.potential, trace.spikes, *trace.state)
         tensors = tuple(None if result is None else _tensor(result) for result in results)
-        record = _Record(neuron, trace.time_axis, trace._arrangement, trace._parameters, trace._type_name)
-        records += (record, trace.initial_state)
+        tapes.append(Tape(trace._binding, initial=trace.initial_state))
         ctx.set_materialize_grads(False)
-        ctx.call, ctx.record, ctx.has_state = call, record, state is not None
-        # The current is read by the gradient of the gain alone; a linear neuron's input needs neither.
+        ctx.call, ctx.binding, ctx.has_state = call, trace._binding, state is not None
+        # Only the gradient of the gain reads the current; that of a linear neuron's input reads nothing.
         wanted = [name for name, tensor in zip(call.learnt, rest, strict=False) if tensor.requires_grad]
         ctx.reads_recording = neuron._reads_recording(wanted)
         ctx.reads_current = neuron._reads_current(wanted)
@@ -226,14 +193,15 @@ class _Spike(torch.autograd.Function):
         grad_potential, grad_spikes, *grad_state = (None if g is None else _memory(g) for g in grads)
         _, _, _, needs_recurrent, *needs = ctx.needs_input_grad
         wanted = [name for name, needed in zip(call.learnt, needs, strict=False) if needed]
+        tape = _Spike._recorded(ctx)
         result = run_backward(
-            _Spike._recorded(ctx),
-            grad_spikes,
-            grad_potential,
-            None if all(g is None for g in grad_state) else grad_state,
+            tape,
+            incoming(
+                tape, grad_spikes, grad_potential, None if all(g is None for g in grad_state) else grad_state
+            ),
+            request(tape.neuron, wanted, needs_recurrent),
             call.method,
             _array_surrogate(call.surrogate),
-            [*wanted, "recurrent"] if needs_recurrent else wanted,
             threads=_thread_count(),
         )
         parameters = [_tensor(result.parameters[name]) if name in wanted else None for name in call.learnt]
@@ -242,18 +210,17 @@ class _Spike(torch.autograd.Function):
         return (None, None, _tensor(result.current), recurrent, *parameters, *states)
 
     @staticmethod
-    def _recorded(ctx: Any) -> ArrayTrace:
-        """The forward pass, from what was saved of it."""
-        record: _Record = ctx.record
+    def _recorded(ctx: Any) -> Tape:
+        """Return the tape of the saved tensors, which hooks may have packed."""
         saved = dict(zip(ctx.saved_names, map(_memory, ctx.saved_tensors), strict=True))
         state = [array for name, array in saved.items() if name.startswith("state ")]
-        current = saved.get("current")
-        return record.trace(
-            saved.get("spikes"),
-            saved.get("potential"),
-            None if current is None else record.arrangement.place(current),
-            record.neuron._state(*state) if state else None,
-            saved.get("recurrent"),
+        return record(
+            ctx.binding,
+            potential=saved.get("potential"),
+            current=saved.get("current"),
+            spikes=saved.get("spikes"),
+            initial=ctx.binding.neuron._state(*state) if state else None,
+            recurrent=saved.get("recurrent"),
         )
 
 
@@ -272,9 +239,9 @@ def run(
     inputs = (current, recurrent, *learnt.values(), *(state or ()))
     if not call.with_potential and torch.is_grad_enabled():  # a backward pass may read it
         call.with_potential = any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-    records: list[Any] = []
-    potential, spikes, *final = _Spike.apply(call, records, *inputs)
-    return Trace(spikes, potential, call.neuron._state(*final), records)
+    tapes: list[Tape] = []
+    potential, spikes, *final = _Spike.apply(call, tapes, *inputs)
+    return Trace(spikes, potential, call.neuron._state(*final), *tapes)
 
 
 def spike(
@@ -390,12 +357,13 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     TypeError
         For what is no such trace, one on a GPU, and an SRM whose refractory kernel is not `Exponential`.
     """
-    if not isinstance(trace, Trace) or trace._record is None:
+    if not isinstance(trace, Trace) or trace._tape is None:
         raise TypeError(f"trace must be what exodus_core.torch.spike returned, got {type(trace).__name__}")
     check_surrogate(surrogate)
     if trace.potential.is_cuda:
         raise TypeError("trace must be of tensors on the CPU, got tensors on a GPU: run the neuron there")
     spikes = None if trace.spikes is None else _memory(trace.spikes)
-    record, initial = trace._record
-    recorded = record.trace(spikes, _memory(trace.potential), initial=initial)
-    return _run.growth(recorded, _array_surrogate(surrogate))
+    tape = record(
+        trace._tape.binding, potential=_memory(trace.potential), spikes=spikes, initial=trace._tape.initial
+    )
+    return growth_on(tape, _array_surrogate(surrogate))

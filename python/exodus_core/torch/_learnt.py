@@ -9,18 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import neurons
+from .._domains import DECAY, POSITIVE, domain_of
 from ..neurons import Neuron
 
 
 def _in_range(name: str, value: Tensor) -> Tensor:
     """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
-    own = name.rpartition(".")[2]
-    if own in neurons.DECAYS or own == "beta":
+    domain = domain_of(name)
+    if domain is DECAY:
         return value.clamp(0.0, 1.0)
-    if own == "threshold" or own in neurons.DECAYS.values():
-        return value.clamp_min(torch.finfo(value.dtype).eps)
-    return value
+    return value.clamp_min(torch.finfo(value.dtype).eps) if domain is POSITIVE else value
 
 
 def _tensor_value(name: str, parameter: Tensor) -> Tensor:
@@ -53,8 +51,7 @@ def with_tensors(neuron: Neuron, current: Tensor, learnt: Mapping[str, Tensor], 
                 f"{name} must be on the device of current, {current.device}, got {parameter.device}: {remedy}"
             )
     take = _tensor_value if current.is_cuda else value_of
-    result: Neuron = neuron._with_unchecked({name: take(name, p) for name, p in learnt.items()})
-    return result
+    return neuron._with_unchecked({name: take(name, p) for name, p in learnt.items()})
 
 
 def check_parameters(neuron: Neuron, parameters: Any) -> dict[str, Tensor]:

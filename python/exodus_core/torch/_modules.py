@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import coupled, neurons
-from .._run import ARITHMETIC, SurrogateLike, check_algorithm
+from .. import neurons
+from .._backends import ARITHMETIC
+from .._backward import check_algorithm
+from .._custom_surrogate import SurrogateLike
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
 from ._function import Call, Trace, check_tensor, run
@@ -52,7 +54,7 @@ def check_time_dim(time_dim: Any) -> None:
 
 
 def loads_finite(state_dict: Any, prefix: str, names: Iterable[str], errors: list[str]) -> bool:
-    """Whether the values that a layer is to load are finite; if not, an error is added that names one."""
+    """Tell whether the values that a layer is to load are finite; if not, add an error that names one."""
     for name in names:
         value = state_dict.get(prefix + name)
         if isinstance(value, Tensor) and not value.is_meta and not bool(torch.isfinite(value).all()):
@@ -93,6 +95,7 @@ class Layer(nn.Module):
     """Base of the spiking layers: of a descriptor, with the keywords of ``from_neuron``; see ``LIF``."""
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
+    _given: Neuron  # whose own values stand for those that are not learnt
 
     def __init_subclass__(cls, descriptor: type[Neuron] | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -424,18 +427,18 @@ class ExpLeak(Layer, descriptor=neurons.ExpLeak):
     """
 
 
-class StateSpace(Layer, descriptor=coupled.StateSpace):
+class StateSpace(Layer, descriptor=neurons.StateSpace):
     """Layer of two coupled states: ``exodus_core.StateSpace``, with the layer keywords of ``LIF``.
 
     ``learn=("A", "b", "r")`` learns them whole; ``learn={"A": (2, 2, 16)}`` a matrix for each of 16 neurons.
     """
 
 
-class AdLIF(Layer, descriptor=coupled.AdLIF):
+class AdLIF(Layer, descriptor=neurons.AdLIF):
     """Adaptive LIF layer, which can oscillate: ``exodus_core.AdLIF``, with the layer keywords of ``LIF``."""
 
 
-class ResonateAndFire(Layer, descriptor=coupled.ResonateAndFire):
+class ResonateAndFire(Layer, descriptor=neurons.ResonateAndFire):
     """Resonate-and-fire layer: ``exodus_core.ResonateAndFire``, with the layer keywords of ``LIF``."""
 
 

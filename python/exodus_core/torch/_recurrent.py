@@ -94,6 +94,6 @@ class Recurrent(nn.Module):
         return self.layer.initial_state(*args, **keywords)
 
     def extra_repr(self) -> str:
-        """What `repr` shows besides the layer."""
+        """Show the features, and how many weights a mask leaves."""
         masked = "" if self.mask is None else f", {int(self.mask.sum())} weights"
         return f"features={self.features}{masked}"

@@ -1,49 +1,23 @@
-"""Whose arrays go to the kernels: NumPy's to those of the CPU, any library's on a GPU to the CUDA ones.
-
-An array stays in its own library from a call to its results. What the package does with arrays beside the
-kernels (making them, copying them into an order, sums of a parameter's gradient) goes through a backend's
-methods: NumPy's here, the others' in ``_device``.
-"""
+"""NumPy's arrays, for the kernels of the CPU."""
 
 from __future__ import annotations
 
 import math
-from contextlib import ContextDecorator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import _core, cuda
+from .. import _core
+from ._protocol import Shape, is_torch, placement, require_type
 
 _LINE = 64  # bytes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NAMES = {dtype: dtype.name for dtype in FLOATS}
 _TYPES = {dtype.name: dtype for dtype in FLOATS}
-_CUDA_DEVICES = (2, 13)  # of DLPack: CUDA, and its managed memory
+_IN_ORDER = tuple(tuple(range(axes)) for axes in range(65))  # NumPy has at most 64
 
-Array = Any  # of any library
-Shape = tuple[int, ...]
-
-# Of arrays of another class the values are not all: a masked array's mask, a quantity's unit.
+# An array of another class is more than its values: a masked array has a mask, a quantity a unit.
 _plain_classes: set[type] = {np.ndarray, np.memmap}
-
-
-@lru_cache(maxsize=1024)
-def _of_torch(kind: Any) -> bool:
-    return any(base.__module__.split(".")[0] == "torch" for base in kind.__mro__)
-
-
-def is_torch(value: Any) -> bool:
-    """Whether a value is one of torch's, without importing torch."""
-    kind: Any = type(value)
-    return _of_torch(kind)
-
-
-@lru_cache(maxsize=1024)
-def placement(shape: Shape, order: Shape) -> tuple[Shape, Shape]:
-    """The lengths in the order of memory, and the transposition back."""
-    return tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(order))))
 
 
 def register_plain(kind: type) -> type:
@@ -59,34 +33,6 @@ def require_plain(name: str, value: Any) -> None:
             f"{name} must be a plain numpy array, got {type(value).__name__}: "
             "if its values are all that counts, pass numpy.asarray of it"
         )
-
-
-def kernel_parameter(value: Any, shape: Shape, dtype: Any) -> Any:
-    """A number, or an array that broadcasts to a shape, as the kernels take a parameter of its elements."""
-    if np.ndim(value) == 0 or np.size(value) == 1:
-        return float(np.asarray(value, dtype).reshape(()))
-    values = np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), shape))
-    return values, values.size, 1
-
-
-class ieee(ContextDecorator):
-    """Within it arithmetic is IEEE 754's default, whatever the caller has set.
-
-    Underflow and overflow are not errors (``numpy.seterr``), and the processor rounds to nearest and keeps
-    subnormal numbers.
-    """
-
-    def _recreate_cm(self) -> ieee:
-        """As a decorator: one for each call."""
-        return ieee()
-
-    def __enter__(self) -> None:
-        self._errors, self._mode = np.errstate(all="ignore"), _core.DefaultMode()
-        self._errors.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._mode.end()
-        self._errors.__exit__(*error)
 
 
 class NumpyBackend:
@@ -113,6 +59,14 @@ class NumpyBackend:
         require_plain(name, value)
         return np.asarray(value)
 
+    def typed(self, name: str, value: Any, type_name: str) -> np.ndarray:
+        """Return an argument as `array` does, if it has this type."""
+        if type(value) is np.ndarray and value.dtype is _TYPES[type_name]:
+            return value  # as it nearly always is; otherwise it may be another object for the same type
+        array = self.array(name, value)
+        require_type(name, _NAMES[array.dtype], type_name)
+        return array
+
     def type_name(self, array: np.ndarray) -> str:
         """The name of an array's type, as the kernels know it."""
         return _NAMES[array.dtype]
@@ -126,15 +80,15 @@ class NumpyBackend:
         return array.strides
 
     def aligned(self, array: np.ndarray) -> bool:
-        """Whether elements lie at multiples of their size."""
+        """Tell whether elements lie at multiples of their size."""
         return array.flags.aligned
 
     def writeable(self, array: np.ndarray) -> bool:
-        """Whether an array may be written into."""
+        """Tell whether an array may be written into."""
         return array.flags.writeable
 
     def overlap(self, a: np.ndarray, b: np.ndarray) -> bool:
-        """Whether two arrays share an element."""
+        """Tell whether two arrays share an element."""
         max_work = 10_000
         try:  # By position: as a keyword it doubles the time.
             return np.shares_memory(a, b, max_work)  # type: ignore[arg-type]
@@ -142,8 +96,8 @@ class NumpyBackend:
             return True
 
     def lies(self, array: np.ndarray, order: Shape) -> bool:
-        """Whether an array is dense, its axes in this order from the outermost in memory on."""
-        flags = array.transpose(order).flags
+        """Tell whether an array is dense, its axes in this order from the outermost in memory on."""
+        flags = array.flags if order == _IN_ORDER[len(order)] else array.transpose(order).flags
         return flags.c_contiguous and flags.aligned
 
     def empty(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
@@ -152,7 +106,7 @@ class NumpyBackend:
         return np.empty(lengths, _TYPES[type_name]).transpose(axes)
 
     def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
-        """One that begins on a cache line: streaming stores fill whole lines, numpy's own begin within."""
+        """Make one that begins on a cache line, since streaming stores fill whole lines."""
         lengths, axes = placement(shape, order)
         dtype = _TYPES[type_name]
         size = math.prod(shape) * dtype.itemsize
@@ -212,11 +166,11 @@ class NumpyBackend:
         return self.convert(array, "float64")
 
     def handle(self, array: Any) -> Any:
-        """What the kernels' extension takes for an array."""
+        """Return an array as the extension takes it."""
         return array
 
     def where(self, array: np.ndarray, threads: int) -> Any:
-        """What the extension is told about where to run."""
+        """Return the number of threads."""
         return threads
 
     def finish(self, array: np.ndarray) -> None:
@@ -224,58 +178,3 @@ class NumpyBackend:
 
 
 NUMPY = NumpyBackend()
-
-
-def on_device(value: Any) -> bool:
-    """Whether a value is an array on a GPU."""
-    if isinstance(value, (np.ndarray, np.generic, float, int)):
-        return False
-    if is_torch(value):
-        return bool(getattr(value, "is_cuda", False))
-    if hasattr(value, "__cuda_array_interface__"):
-        return True
-    try:
-        return value.__dlpack_device__()[0] in _CUDA_DEVICES
-    except (AttributeError, TypeError):
-        return False
-
-
-def backend_of(array: Any) -> Any:
-    """The backend of an array; NumPy, which will say so, of what is none.
-
-    Raises
-    ------
-    RuntimeError
-        If the array is on a GPU and there are no CUDA kernels, or none that can run; the message says why.
-    """
-    if not on_device(array):
-        return NUMPY
-    cuda.kernels()
-    from ._device import device_backend  # needs array-api-compat
-
-    return device_backend(array)
-
-
-def decay(dt: Any, tau: Any) -> Array:
-    """e^(-dt / tau) in float64, where tau lies; dt is a number, or tau and dt are not on a GPU.
-
-    It is a function of our own, since the exponentials of NumPy (which has several, by the processor),
-    torch and CUDA differ in the last bit, on which spikes depend.
-    """
-    return (backend_of(tau) if on_device(tau) else NUMPY).decay(dt, tau)
-
-
-def rotation(angle: Any) -> tuple[Array, Array]:
-    """Cosine and sine in float64, where the angle lies; of our own, as the decay is."""
-    cosines, sines = (backend_of(angle) if on_device(angle) else NUMPY).rotation(angle)
-    return cosines, sines
-
-
-def in_double(*values: Any) -> tuple[Any, ...]:
-    """Functions on arrays, and descriptors' values as arrays in float64: NumPy's, unless one is on a GPU."""
-    device = next((value for value in values if on_device(value)), None)
-    backend = NUMPY if device is None else backend_of(device)
-    return backend.xp, *(
-        backend.constant(value) if isinstance(value, np.ndarray) else backend.convert(value, "float64")
-        for value in values
-    )

@@ -1,7 +1,7 @@
 """Arrays on a GPU, of libraries that share their memory by DLPack or the CUDA array interface.
 
-What such arrays need beside the kernels is in the array API standard, by way of array-api-compat, which knows
-torch, CuPy and JAX.
+Everything else that such arrays need is in the array API standard. array-api-compat provides it for torch,
+CuPy and JAX.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import cuda
-from ._backends import Array, Shape, is_torch, placement
-from ._cache import IdentityCache
+from .. import cuda
+from .._cache import IdentityCache
+from ._protocol import Array, Shape, is_torch, placement, require_type
 
 try:
     import array_api_compat
@@ -35,7 +35,7 @@ _constants = IdentityCache()  # of a descriptor's array: by backend its copy the
 
 
 class _Memory(NamedTuple):
-    """Where an array lies; strides in bytes, and the stream on which it is used if its library says so."""
+    """An array's place in memory: strides in bytes, and the stream of its last use if its library says."""
 
     address: int
     strides: Shape
@@ -55,7 +55,7 @@ def _current(device: Any) -> Any:
 
 
 def _interface(array: Array) -> dict[str, Any] | None:
-    """What an array says by the CUDA array interface; CuPy names the stream of the current device."""
+    """Return an array's CUDA array interface, in which CuPy names the stream of the current device."""
     with _current(getattr(array, "device", None)):
         return getattr(array, "__cuda_array_interface__", None)
 
@@ -130,6 +130,12 @@ class DeviceBackend:
     def __str__(self) -> str:
         return f"{self.xp.__name__.rpartition('.')[2]} on {self.device}"
 
+    def typed(self, name: str, value: Any, type_name: str) -> Array:
+        """Return an argument as `array` does, if it has this type."""
+        array = self.array(name, value)
+        require_type(name, self.type_name(array), type_name)
+        return array
+
     def type_name(self, array: Array) -> str:
         """The name of an array's type, as the kernels know it."""
         return _memory(array).type_name
@@ -143,21 +149,21 @@ class DeviceBackend:
         return _memory(array).strides
 
     def aligned(self, array: Array) -> bool:
-        """Whether elements lie at multiples of their size."""
+        """Tell whether elements lie at multiples of their size."""
         memory = _memory(array)
         return memory.address % _SIZES[memory.type_name] == 0
 
     def writeable(self, array: Array) -> bool:
-        """Whether an array may be written into."""
+        """Tell whether an array may be written into."""
         return array_api_compat.is_writeable_array(array) and not _memory(array).read_only
 
     def overlap(self, a: Array, b: Array) -> bool:
-        """Whether the memory from the first to the last element of two arrays overlaps."""
+        """Tell whether the memory from the first to the last element of two arrays overlaps."""
         (a_begin, a_end), (b_begin, b_end) = _extent(a), _extent(b)
         return a_begin < b_end and b_begin < a_end
 
     def lies(self, array: Array, order: Shape) -> bool:
-        """Whether an array is dense, its axes in this order from the outermost in memory on."""
+        """Tell whether an array is dense, its axes in this order from the outermost in memory on."""
         memory = _memory(array)
         expected = _SIZES[memory.type_name]
         if memory.address % expected != 0:
@@ -244,13 +250,13 @@ class DeviceBackend:
         return known[self]
 
     def handle(self, array: Array | None) -> int | None:
-        """What the kernels' extension takes for an array."""
+        """Return an array as the extension takes it."""
         if array is None:
             return None
         return array.data_ptr() if is_torch(array) else _memory(array).address
 
     def where(self, array: Array, threads: int) -> tuple[int, Any]:
-        """What the extension is told about where to run: the stream, and how to get memory."""
+        """Return the stream, and a function that allocates workspace."""
         held: list[Array] = []  # until the call is over
 
         def allocate(count: int) -> tuple[Array, int]:
@@ -289,7 +295,7 @@ def _extent(array: Array) -> tuple[int, int]:
 
 
 def _described(value: Any) -> str:
-    """What a value is, for messages."""
+    """Describe a value, for messages."""
     device = getattr(value, "device", None)
     return type(value).__name__ + ("" if device is None else f" on {device}")
 

@@ -1,0 +1,315 @@
+"""``backward``: the gradients of a loss, by EXODUS, SLAYER or BPTT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from . import _core
+from ._arguments import empty_state, over_time, state_arrays
+from ._backends import Array
+from ._binding import Binding, all_names
+from ._custom_surrogate import SurrogateLike, check_surrogate, evaluated
+from ._ieee import ieee
+from ._out import check_apart, check_out, named
+from ._tape import Tape, Trace, check_trace, tape_of
+from .neurons import Neuron
+from .surrogate import SingleExponential, Surrogate
+
+METHODS = ("exodus", "slayer", "bptt")  # in the order of exodus::Method
+
+
+@dataclass(eq=False)
+class Gradients:
+    """The gradients of a loss.
+
+    Attributes
+    ----------
+    current : array
+        dL/da[n], in the current's shape, dtype and memory order.
+    state : named tuple of array
+        dL/d(initial state): the earlier chunk's ``grad_state=``.
+    parameters : dict of str to array
+        dL/d(parameter) for each parameter that the neuron was given, in the parameter's own shape.
+    recurrent : array or None
+        dL/d(recurrent weights), in their shape and dtype, where there are some and it was wanted.
+    """
+
+    current: Array
+    state: Any
+    parameters: dict[str, Any]
+    recurrent: Array | None = None
+
+
+def check_algorithm(method: Any, surrogate: Any) -> None:
+    """Check the choice of a backward pass."""
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
+    check_surrogate(surrogate)
+
+
+def backward(
+    trace: Trace,
+    grad_spikes: Array | None = None,
+    *,
+    method: str = "exodus",
+    surrogate: SurrogateLike = SingleExponential(),  # noqa: B008 (frozen)
+    grad_potential: Array | None = None,
+    grad_state: Any = None,
+    parameters: Iterable[str] | None = None,
+    out: Gradients | None = None,
+) -> Gradients:
+    """Compute the gradients of a loss from those of the spikes (docs/mathematics.md, Backward; S16, S19).
+
+    Parameters
+    ----------
+    trace : Trace
+        What ``forward`` returned.
+    grad_spikes : array or None, optional
+        e[n] = dL/ds[n], shape and dtype of the spikes. None where only the potential matters, and always
+        for ExpLeak.
+    method : {"exodus", "slayer", "bptt"}, optional
+        The algorithm. "exodus" and "bptt" are exact for the surrogate; "slayer" ignores that a spike's reset
+        changes later potentials (other libraries' ``detach_reset=True``).
+    surrogate : Surrogate or callable, optional
+        f'(u): a built-in, or a function ``(potential, threshold) -> array``.
+    grad_potential : array, optional
+        q[n] = dL/du[n], where the loss also reads the potential.
+    grad_state : tuple of (array or None), optional
+        dL/d(final state): a later chunk's ``gradients.state``.
+    parameters : collection of str, optional
+        Which parameters' gradients to compute, "recurrent" among them where there are such weights; None is
+        all of them, () is none and the fastest.
+    out : Gradients, optional
+        An earlier result of the same shape, dtype and layout, whose `current` is reused.
+
+    Returns
+    -------
+    Gradients
+        Of the current, the initial state and the parameters; `out` itself where it was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it, what it must be and what it was.
+    """
+    check_algorithm(method, surrogate)
+    check_trace(trace)
+    requested = _requested(trace, parameters)
+    reuses_beside_spikes = out is not None and trace.spikes is not None
+    tape = tape_of(trace, reads_spikes=requested.recurrent or reuses_beside_spikes)
+    gradients = incoming(tape, grad_spikes, grad_potential, grad_state)
+    reused = None
+    if out is not None:
+        fields = trace.neuron._state._fields
+        reused = _reused(
+            out,
+            tape.binding,
+            {
+                "grad_spikes": grad_spikes,
+                "grad_potential": grad_potential,
+                "current": trace.current,
+                "trace.spikes": trace.spikes if trace.neuron._fires else None,
+                "trace.potential": trace.potential,
+                "trace.recurrent": trace.recurrent,
+                **named("trace.initial_state", fields, trace.initial_state),
+                **named("grad_state", fields, grad_state),
+            },
+        )
+    result = run_backward(tape, gradients, requested, method, surrogate, grad_current=reused)
+    if out is None:
+        return result
+    out.state, out.parameters, out.recurrent = result.state, result.parameters, result.recurrent
+    return out
+
+
+class Incoming(NamedTuple):
+    """dL/d(results of the forward pass), checked, as they lie for the kernels; None where there is none."""
+
+    spikes: Array | None
+    potential: Array | None
+    final: list[Array | None]
+
+
+class Requested(NamedTuple):
+    """The gradients that a backward pass is to compute beside those of current and state."""
+
+    parameters: Collection[str]  # the descriptor's names
+    kernel: Collection[str]  # the kernel's names behind them
+    recurrent: bool
+
+
+_NOTHING_ELSE = Requested((), (), False)
+
+
+def incoming(tape: Tape, grad_spikes: Any, grad_potential: Any, grad_state: Any) -> Incoming:
+    """Check the gradients that come in."""
+    neuron, layout, type_name, arithmetic, *_ = tape.binding
+    if grad_spikes is not None and not neuron._fires:
+        raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
+    if grad_spikes is None and grad_potential is None and grad_state is None:
+        raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
+    if grad_spikes is not None:
+        grad_spikes = over_time("grad_spikes", grad_spikes, layout, type_name)
+    if grad_potential is not None:
+        grad_potential = over_time("grad_potential", grad_potential, layout, arithmetic)
+    final: list[Array | None] = []
+    if grad_state is not None:
+        checked = state_arrays("grad_state", grad_state, tape.binding, optional=True)
+        final = [None if array is None else layout.place_neurons(array) for array in checked]
+    return Incoming(grad_spikes, grad_potential, final)
+
+
+def run_backward(
+    tape: Tape,
+    gradients: Incoming,
+    requested: Requested,
+    method: str,
+    surrogate: SurrogateLike,
+    *,
+    grad_current: Array | None = None,
+    threads: int = 0,
+) -> Gradients:
+    """Run the backward pass for any front end, which has checked method and surrogate.
+
+    `grad_current` is an array to write into.
+    """
+    binding, layout = tape.binding, tape.binding.layout
+    backend = layout.backend
+    if tape.potential is None or tape.current is None:
+        _check_needed(tape, requested.parameters)
+    if grad_current is None:
+        grad_current = layout.empty(binding.type_name)
+    h = _surrogate_argument(surrogate, tape)  # kept until the kernels are done
+    grad_initial = empty_state(binding)
+    sums = {
+        name: backend.empty((binding.parameters[name].size,), (0,), "float64") for name in requested.kernel
+    }
+    grad_weights = None
+    if requested.recurrent and tape.recurrent is not None:
+        grad_weights = backend.empty(tape.recurrent.shape, (0, 1), "float64")
+    _launch(tape, gradients, method, h, grad_current, grad_initial, sums, grad_weights, threads)
+    grads = _parameter_gradients(tape, sums, requested.parameters) if sums else {}
+    if grad_weights is not None:
+        grad_weights = backend.convert(grad_weights, binding.arithmetic)
+    return Gradients(grad_current, grad_initial, grads, grad_weights)
+
+
+def _launch(
+    tape: Tape,
+    gradients: Incoming,
+    method: str,
+    surrogate: Any,
+    grad_current: Array,
+    grad_initial: Any,
+    sums: Mapping[str, Array],
+    grad_weights: Array | None,
+    threads: int,
+) -> None:
+    """Call the kernels, which fill the gradients of the current, of the initial state, and the sums."""
+    binding, potential, current, spikes, initial, weights = tape
+    grad_spikes, grad_potential, grad_final = gradients
+    neuron, layout, type_name, *_ = binding
+    backend = layout.backend
+    handle = backend.handle
+    backend.kernels.backward(
+        neuron._model,
+        type_name,
+        layout.sizes,
+        binding.arguments(),
+        binding.options,
+        METHODS.index(method),
+        surrogate if isinstance(surrogate, tuple) else handle(surrogate),
+        handle(potential),
+        handle(current),
+        None if weights is None else (handle(weights), *layout.features),
+        handle(spikes if grad_weights is not None else None),
+        tuple(map(handle, initial or ())),
+        handle(grad_spikes),
+        handle(grad_potential),
+        tuple(map(handle, grad_final)),
+        handle(grad_current),
+        tuple(map(handle, grad_initial)),
+        *_sum_arguments(neuron, sums, handle),
+        handle(grad_weights),
+        backend.where(grad_current, threads),
+    )
+    backend.finish(grad_current)
+
+
+def _surrogate_argument(surrogate: SurrogateLike, tape: Tape) -> Any:
+    """Return a built-in surrogate's numbers, or the values of a custom one."""
+    if isinstance(surrogate, Surrogate):
+        return surrogate._argument
+    if tape.neuron._fires:
+        return evaluated(surrogate, tape)
+    return SingleExponential()._argument  # a neuron that does not fire has no use for any
+
+
+def _check_needed(tape: Tape, parameters: Collection[str]) -> None:
+    """Raise if the tape lacks an array that a parameter's gradient reads."""
+    if tape.potential is None and tape.neuron._reads_recording(parameters):
+        raise TypeError("trace.potential must be an array, which a parameter's gradient needs, got None")
+    if tape.current is None and tape.neuron._reads_current(parameters):
+        raise ValueError("trace.current must be the input, which a parameter's gradient needs, got None")
+
+
+def _reused(out: Any, binding: Binding, sources: Mapping[str, Array | None]) -> Array:
+    """Return the array of an earlier result for the current's gradient; it shares no memory with sources."""
+    if not isinstance(out, Gradients):
+        raise TypeError(f"out must be a Gradients, got {type(out).__name__}")
+    check_out("current", out.current, binding.type_name, binding.layout)
+    check_apart(binding.layout.backend, {"out.current": out.current}, sources)
+    return out.current
+
+
+def _requested(trace: Trace, parameters: Iterable[str] | None) -> Requested:
+    """Return the gradients to compute; None are all that there are."""
+    has_weights = trace.recurrent is not None
+    if parameters is None:
+        own, kernel = all_names(trace._binding.neuron)
+        return Requested(own, kernel, has_weights)
+    if isinstance(parameters, str):
+        raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
+    wanted = frozenset(parameters)
+    if not wanted:
+        return _NOTHING_ELSE
+    recurrent = has_weights and "recurrent" in wanted
+    own = wanted - {"recurrent"} if recurrent else wanted
+    return request(trace._binding.neuron, own, recurrent, has_weights)
+
+
+def request(
+    neuron: Neuron, wanted: Collection[str], recurrent: bool = False, has_weights: bool = False
+) -> Requested:
+    """Request the gradients of some parameters of a neuron, by the names that it was given."""
+    if not wanted:
+        return Requested(wanted, wanted, recurrent)
+    names = neuron._names()
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        listed = ", ".join(sorted(map(repr, unknown)))
+        among = [*names, "recurrent"] if has_weights else names
+        raise ValueError(f"parameters must be among {among}, got {listed}")
+    return Requested(wanted, neuron._wanted(set(wanted)), recurrent)
+
+
+def _sum_arguments(
+    neuron: Neuron, sums: Mapping[str, Array], handle: Callable[[Array | None], Any]
+) -> tuple[tuple[Any, ...], ...]:
+    """Return the kernels' sums in their order: those of parameters, and those of kernels with taps."""
+    if not sums:
+        return (), ()
+    parameters, _, taps = _core.models[neuron._model]
+    return tuple([handle(sums.get(k)) for k in parameters]), tuple([handle(sums.get(k)) for k in taps])
+
+
+def _parameter_gradients(tape: Tape, sums: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Any]:
+    """Turn the kernels' sums into gradients by the descriptor's names."""
+    neuron, layout, _, arithmetic, bound, _ = tape.binding
+    convert = layout.backend.convert
+    with ieee():
+        kernel = {name: bound[name].gradient(flat, layout) for name, flat in sums.items()}
+        own = neuron._own_gradients(kernel)
+        return {name: convert(gradient, arithmetic)[()] for name, gradient in own.items() if name in wanted}

@@ -1,0 +1,84 @@
+"""Surrogates that are functions of the user's: checked before a call, and evaluated on a forward pass."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from ._backends import Array, on_device, require_plain
+from ._ieee import ieee
+from ._tape import Tape
+from .surrogate import Surrogate
+
+SurrogateLike = Surrogate | Callable[[Any, Any], Any]
+
+
+def check_surrogate(surrogate: Any) -> None:
+    """Check a surrogate. A class is callable too, but it makes a surrogate and is none."""
+    if isinstance(surrogate, Surrogate) or (isinstance(surrogate, FunctionType) and _takes_two(surrogate)):
+        return
+    if not callable(surrogate) or isinstance(surrogate, type):
+        raise TypeError(f"surrogate must be a Surrogate such as Boxcar(), or a callable, got {surrogate!r}")
+    signature = _signature(surrogate)
+    if signature is None:
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        raise TypeError(
+            f"surrogate must take two arguments, (potential, threshold), got {surrogate!r} with {signature}"
+        ) from None
+
+
+def _takes_two(function: FunctionType) -> bool:
+    """Tell whether a function takes two arguments, by its code object: a signature takes longer."""
+    code = function.__code__
+    return code.co_argcount == 2 and code.co_kwonlyargcount == 0
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    """Return a callable's signature, or None if Python does not know it."""
+    owner = next((kind for kind in type(function).__mro__ if "__call__" in vars(kind)), object)
+    # The __call__ of torch's modules passes any arguments on to `forward`.
+    passes_on = owner.__module__.startswith("torch.") and hasattr(function, "forward")
+    try:
+        return inspect.signature(function.forward if passes_on else function)
+    except (TypeError, ValueError):
+        return None
+
+
+def evaluated(surrogate: SurrogateLike, tape: Tape) -> Array:
+    """Evaluate a custom surrogate on a forward pass, in the potential's memory order."""
+    layout, arithmetic = tape.layout, tape.binding.arithmetic
+    h = _surrogate_values(surrogate, tape)
+    require_plain("what surrogate returns", h)
+    h = h if on_device(h) else np.asarray(h)
+    if tuple(h.shape) != layout.shape:
+        raise ValueError(
+            f"surrogate must return an array of the potential's shape {layout.shape}, got {tuple(h.shape)}"
+        )
+    if isinstance(h, np.ndarray) and h.dtype.kind != "f":
+        raise TypeError(f"surrogate must return floating-point numbers, got dtype {h.dtype}")
+    if isinstance(h, np.ndarray) and h.dtype == arithmetic:
+        return layout.place(h)
+    with ieee():
+        return layout.place(layout.backend.convert(h, arithmetic))
+
+
+def _surrogate_values(surrogate: SurrogateLike, tape: Tape) -> Array:
+    """Call the user's function, which must not write into the arrays of the tape."""
+    read_only = tape.layout.backend.read_only
+    with ieee():
+        drive, threshold = read_only(tape.neuron._drive(tape)), read_only(_threshold(tape))
+    return surrogate(drive, threshold)
+
+
+def _threshold(tape: Tape) -> Array:
+    """Return the threshold, shaped to broadcast against the potential with its time axis."""
+    layout, bound = tape.layout, tape.binding.parameters["threshold"]
+    threshold = bound.value if bound.values is None else tape.neuron._parameters()["threshold"]
+    return layout.with_time(layout.backend.convert(threshold, tape.binding.arithmetic))

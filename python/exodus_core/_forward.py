@@ -1,0 +1,153 @@
+"""``forward``: neurons over time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ._arguments import empty_state, recurrent_weights, state_arrays
+from ._backends import Array
+from ._binding import Binding, bind
+from ._layout import arrange
+from ._out import check_apart, check_out, named
+from ._tape import Trace
+from .neurons import Neuron
+
+
+def forward(
+    neuron: Neuron,
+    current: Array,
+    *,
+    time_axis: int | None = 0,
+    state: Any = None,
+    recurrent: Array | None = None,
+    out: Trace | None = None,
+) -> Trace:
+    """Run neurons over time.
+
+    Parameters
+    ----------
+    neuron : Neuron
+        The descriptor, such as LIF.
+    current : array
+        Input current a[n], float32 or float64, time on `time_axis`: NumPy's, or one on a GPU (torch, CuPy,
+        JAX), as then are all arrays of the call and of its result. On a GPU also float16 or bfloat16: so are
+        then spikes and their gradients, all else is float32, and so is the arithmetic. Any dense stride
+        order runs in place; arrays with gaps, overlaps or negative strides are copied once.
+    time_axis : int or None, optional
+        None runs a single step on an array without a time axis.
+    state : named tuple of array, optional
+        State before the first step (an earlier ``trace.state``, or ``neuron.initial_state``), shaped like
+        `current` without its time axis. None starts at rest. It is not modified.
+    recurrent : array, optional
+        Weights W of shape (N, N) between the N neurons along the last axis that is not time, in the dtype of
+        states: a[n] + s[n-1] W is the current (docs/mathematics.md, Recurrence). The sum goes over the
+        neurons that fired, in order. Not for neurons without spikes.
+    out : Trace, optional
+        An earlier result of the same shape, dtype and layout, whose `spikes` and `potential` are reused.
+
+    Returns
+    -------
+    Trace
+        Spikes, potential and final state; `out` itself where it was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it, what it must be and what it was.
+    RuntimeError
+        If `current` is on a GPU and the CUDA kernels are not installed or cannot run; the message says which.
+    """
+    return run_forward(neuron, current, time_axis, state, recurrent, out)
+
+
+def run_forward(
+    neuron: Neuron,
+    current: Any,
+    time_axis: int | None,
+    state: Any,
+    recurrent: Any = None,
+    out: Trace | None = None,
+    *,
+    learnt: Collection[str] = (),
+    origin: Neuron | None = None,
+    axis_name: str = "time_axis",
+    given_name: str = "current",
+    threads: int = 0,
+    with_potential: bool = True,
+) -> Trace:
+    """Run ``forward`` for any front end.
+
+    Those for other libraries keep the parameters that they learn in range themselves (and put them in place
+    of those of the descriptor `origin`), have their own names for the arguments, bring their own number of
+    threads, and do without the potential where nobody reads it.
+    """
+    if not isinstance(neuron, Neuron):
+        raise TypeError(
+            f"neuron must be a descriptor such as LIF, got {type(neuron).__name__}: "
+            "torch modules are called themselves, or see exodus_core.torch.spike"
+        )
+    given = current
+    current, layout = arrange(given_name, given, time_axis, axis_name)
+    binding = bind(neuron, layout, layout.backend.type_name(current), learnt, origin)
+    weights = None if recurrent is None else recurrent_weights("recurrent", recurrent, binding)
+    initial = None
+    if state is not None:
+        initial = neuron._state(*map(layout.copy_neurons, state_arrays("state", state, binding)))
+    if out is None:
+        spikes = layout.empty(binding.type_name) if neuron._fires else None
+        potential = layout.empty(binding.arithmetic) if with_potential else None
+    else:
+        sources = {"current": given, "recurrent": recurrent, **named("state", neuron._state._fields, state)}
+        spikes, potential = _reused(out, binding, sources)
+    final = empty_state(binding)
+    _launch(binding, current, weights, initial, spikes, potential, final, threads)
+    trace = Trace(spikes, potential, final, neuron, current, initial, layout.time_axis, binding, weights)
+    if out is None:
+        return trace
+    vars(out).update(vars(trace))
+    return out
+
+
+def _reused(out: Any, binding: Binding, sources: Mapping[str, Array | None]) -> tuple[Array | None, Array]:
+    """Return spikes and potential of an earlier trace, which share no memory with the sources."""
+    if not isinstance(out, Trace):
+        raise TypeError(f"out must be a Trace, got {type(out).__name__}")
+    spikes, potential, layout = out.spikes, out.potential, binding.layout
+    if binding.neuron._fires:
+        check_out("spikes", spikes, binding.type_name, layout)
+    elif spikes is not None:
+        raise ValueError("out.spikes must be None for a neuron without spikes, got an array")
+    check_out("potential", potential, binding.arithmetic, layout)
+    check_apart(layout.backend, {"out.spikes": spikes, "out.potential": potential}, sources)
+    return spikes, potential
+
+
+def _launch(
+    binding: Binding,
+    current: Array,
+    recurrent: Array | None,
+    initial: Any,
+    spikes: Array | None,
+    potential: Array | None,
+    final: Any,
+    threads: int,
+) -> None:
+    """Call the kernels, which fill spikes, potential and the final state."""
+    layout, backend = binding.layout, binding.layout.backend
+    handle = backend.handle
+    backend.kernels.forward(
+        binding.neuron._model,
+        binding.type_name,
+        layout.sizes,
+        binding.arguments(),
+        binding.options,
+        handle(current),
+        None if recurrent is None else (handle(recurrent), *layout.features),
+        tuple(map(handle, initial or ())),
+        handle(spikes),
+        handle(potential),
+        tuple(map(handle, final)),
+        backend.where(current, threads),
+    )
+    backend.finish(current)

@@ -1,0 +1,172 @@
+"""An array's layout, as the kernels' (outer, time, inner).
+
+A neuron does not care in which order the other axes lie in memory, so any dense stride order is used in
+place: axes outside of time are `outer`, axes inside are `inner`. Everything that goes with an array
+(results, gradients, states) lies in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from ._backends import NUMPY, Array, Backend, backend_of
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array with (or, `time_axis` None, without) a time axis lies in memory.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the array.
+    order : tuple of int
+        Its axes, outermost in memory first.
+    time_axis : int or None
+        Not negative.
+    backend : Backend
+        Of the array and of everything that goes with it.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    time_axis: int | None
+    backend: Backend = NUMPY
+
+    @cached_property
+    def neuron_shape(self) -> tuple[int, ...]:
+        """The shape without the time axis."""
+        return tuple(n for axis, n in enumerate(self.shape) if axis != self.time_axis)
+
+    @cached_property
+    def neuron_order(self) -> tuple[int, ...]:
+        """The axes of `neuron_shape`, outermost in memory first."""
+        if self.time_axis is None:
+            return self.order
+        return tuple(axis - (axis > self.time_axis) for axis in self.order if axis != self.time_axis)
+
+    @cached_property
+    def sizes(self) -> tuple[int, int, int]:
+        """(outer, time, inner)."""
+        if self.time_axis is None:
+            return 1, 1, math.prod(self.shape)
+        place = self.order.index(self.time_axis)
+        outer = math.prod(self.shape[axis] for axis in self.order[:place])
+        inner = math.prod(self.shape[axis] for axis in self.order[place + 1 :])
+        return outer, self.shape[self.time_axis], inner
+
+    @cached_property
+    def features(self) -> tuple[int, int]:
+        """The neurons of a batch entry, along the last axis that is not time, and how far apart they are.
+
+        Neuron j of the kernels' order is feature (j / apart) % count.
+        """
+        axis = max(axis for axis in range(len(self.shape)) if axis != self.time_axis)
+        inside = self.order[self.order.index(axis) + 1 :]
+        return self.shape[axis], math.prod(self.shape[k] for k in inside if k != self.time_axis)
+
+    def empty(self, type_name: str) -> Array:
+        """Make an array that lies like this: the one place where results over time are allocated."""
+        return self.backend.empty_on_line(self.shape, self.order, type_name)
+
+    def empty_neurons(self, type_name: str, leading: tuple[int, ...] = ()) -> Array:
+        """Make an array with a value per neuron, or with leading axes."""
+        return self.backend.empty(leading + self.neuron_shape, self._neuron_order(len(leading)), type_name)
+
+    def _neuron_order(self, leading: int) -> tuple[int, ...]:
+        if leading == 0:
+            return self.neuron_order
+        return tuple(range(leading)) + tuple(axis + leading for axis in self.neuron_order)
+
+    def _placed(self, array: Array, order: tuple[int, ...]) -> Array:
+        return array if self.backend.lies(array, order) else self.backend.copy(array, order)
+
+    def place(self, array: Array) -> Array:
+        """Return the array itself if it lies like this, else a copy that does."""
+        return self._placed(array, self.order)
+
+    def copy_neurons(self, array: Array) -> Array:
+        """Copy an array with a value per neuron, or with leading axes, into this layout."""
+        return self.backend.copy(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
+
+    def place_neurons(self, array: Array) -> Array:
+        """Return the array itself if it lies like this, else such a copy."""
+        return self._placed(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
+
+    def with_time(self, parameter: Array) -> Array:
+        """Return a parameter, shaped to broadcast against the array with its time axis."""
+        shape = tuple(parameter.shape)
+        if len(shape) == 0 or self.time_axis is None:
+            return parameter
+        neurons = (1,) * (len(self.shape) - 1 - len(shape)) + shape
+        return parameter.reshape((*neurons[: self.time_axis], 1, *neurons[self.time_axis :]))
+
+    def lies_here(self, array: Array) -> bool:
+        """Tell whether an array of this shape lies in memory like this."""
+        return self.backend.lies(array, self.order)
+
+
+def arrange(
+    name: str, value: Any, time_axis: int | None, axis_name: str = "time_axis"
+) -> tuple[Array, Layout]:
+    """Return the array, copied once if it has gaps, overlaps or negative strides, and its layout."""
+    backend = backend_of(value)
+    array = backend.array(name, value)
+    shape = tuple(array.shape)
+    if time_axis is not None:
+        if isinstance(time_axis, bool) or not isinstance(time_axis, (int, np.integer)):
+            raise TypeError(f"{axis_name} must be an integer or None, got {time_axis!r}")
+        if not -len(shape) <= time_axis < len(shape):
+            raise ValueError(
+                f"{axis_name} must be an axis of {name}, whose shape is {shape}, got {time_axis}"
+            )
+        time_axis = int(time_axis) % len(shape)
+        if shape[time_axis] == 0:
+            raise ValueError(f"{name} must not have a time axis of length zero, got shape {shape}")
+    layout = _layout(shape, backend.strides(array), backend.itemsize(array), time_axis, backend)
+    if layout is None or not backend.aligned(array):
+        array = backend.dense(array)
+        layout = _layout(shape, backend.strides(array), backend.itemsize(array), time_axis, backend)
+    if layout is None:  # where strides are odd, any order will do
+        layout = Layout(shape, tuple(range(len(shape))), time_axis, backend)
+        array = backend.copy(array, layout.order)
+    return array, layout
+
+
+@lru_cache(maxsize=1024)
+def _layout(
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None, backend: Backend
+) -> Layout | None:
+    """Return the layout of a dense array; remembered, since a network calls with the same ones."""
+    order = tuple(range(len(shape))) if 0 in shape else _dense_order(shape, strides, itemsize)
+    return None if order is None else Layout(shape, order, time_axis, backend)
+
+
+def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
+    """Return the axes by falling stride, or None if there are gaps or overlaps."""
+    order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    wide = [axis for axis in order if shape[axis] > 1]
+    expected = itemsize
+    for axis in reversed(wide):
+        if strides[axis] != expected:
+            return None
+        expected *= shape[axis]
+    # An axis of size one lies anywhere: it keeps its place among the others.
+    result = list(wide)
+    for axis, size in enumerate(shape):
+        if size == 1:
+            result.insert(next((k for k, other in enumerate(result) if other > axis), len(result)), axis)
+    return tuple(result)
+
+
+def require(name: str, value: Any, shape: tuple[int, ...], like: Layout, type_name: str) -> Array:
+    """Return an argument that is an array of exactly this shape and type, of the library of `like`."""
+    array = like.backend.typed(name, value, type_name)
+    if array.shape != shape:  # torch's shapes are tuples too
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
+    return array

@@ -1,0 +1,136 @@
+"""A forward pass as the backward pass reads it, and the `Trace` that ``forward`` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ._arguments import over_time, recurrent_weights, state_arrays
+from ._backends import Array
+from ._binding import Binding
+from ._layout import Layout
+from .neurons import Neuron
+
+
+@dataclass(eq=False)
+class Trace:
+    """A neuron's course over time.
+
+    Attributes
+    ----------
+    spikes : array or None
+        s[n], in the current's shape, dtype and memory order; None for ExpLeak.
+    potential : array
+        u[n], before the reset.
+    state : named tuple of array
+        After the last step; the next call's ``state=``.
+    neuron : Neuron
+        The descriptor.
+    current : array
+        The input itself, not a copy: it must not be overwritten before ``backward``.
+    initial_state : named tuple of array or None
+        A copy of the initial state; None at rest.
+    time_axis : int or None
+        The argument of ``forward``, counted from the front.
+    recurrent : array or None
+        The recurrent weights themselves, not a copy.
+    """
+
+    spikes: Array | None
+    potential: Array
+    state: Any
+    neuron: Neuron
+    current: Array
+    initial_state: Any
+    time_axis: int | None
+    _binding: Binding
+    recurrent: Array | None = None
+
+
+class Tape(NamedTuple):
+    """A forward pass as the backward pass reads it.
+
+    The binding holds layout, dtype and parameters. The arrays have been checked, and lie as the kernels take
+    them; an array that no gradient reads is None.
+    """
+
+    binding: Binding
+    potential: Array | None = None
+    current: Array | None = None
+    spikes: Array | None = None
+    initial: Any = None
+    recurrent: Array | None = None
+
+    @property
+    def neuron(self) -> Neuron:
+        """The descriptor."""
+        return self.binding.neuron
+
+    @property
+    def layout(self) -> Layout:
+        """How the arrays lie."""
+        return self.binding.layout
+
+
+def record(
+    binding: Binding,
+    potential: Any = None,
+    current: Any = None,
+    spikes: Any = None,
+    initial: Any = None,
+    recurrent: Any = None,
+) -> Tape:
+    """Make a tape: the one place where the arrays of a forward pass are checked on their way back.
+
+    They need it. Traces are copied, pickled and edited; hooks of torch's autograd pack saved tensors.
+    """
+    neuron, layout, type_name, arithmetic, *_ = binding
+    if potential is not None:
+        potential = over_time("trace.potential", potential, layout, arithmetic)
+    if current is not None:
+        current = over_time("trace.current", current, layout, type_name)
+    if spikes is not None:
+        spikes = over_time("trace.spikes", spikes, layout, type_name)
+    if recurrent is not None:
+        recurrent = recurrent_weights("trace.recurrent", recurrent, binding)
+    if initial is not None:
+        fields = state_arrays("trace.initial_state", initial, binding)
+        initial = neuron._state(*map(layout.place_neurons, fields))
+    return Tape(binding, potential, current, spikes, initial, recurrent)
+
+
+def check_trace(trace: Any) -> None:
+    """Raise unless the argument is a trace whose facts are those of its forward pass."""
+    if not isinstance(trace, Trace):
+        raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
+    binding = trace._binding
+    if not isinstance(binding, Binding):
+        raise TypeError(f"trace._binding must be what forward bound, got {type(binding).__name__}")
+    if trace.neuron is not binding.neuron or trace.time_axis is not binding.layout.time_axis:
+        _require_equal("neuron", trace.neuron, binding.neuron)  # copies are equal
+        _require_equal("time_axis", trace.time_axis, binding.layout.time_axis)
+
+
+def tape_of(trace: Trace, *, reads_spikes: bool = False) -> Tape:
+    """Make the tape of a trace that ``check_trace`` has passed; only some calls read its spikes."""
+    binding, potential, spikes = trace._binding, trace.potential, None
+    if binding.neuron._fires:
+        spikes = trace.spikes if reads_spikes else None
+        if potential is None:  # ``require`` says so
+            over_time("trace.potential", potential, binding.layout, binding.arithmetic)
+        if reads_spikes and spikes is None:
+            over_time("trace.spikes", spikes, binding.layout, binding.type_name)
+    return record(binding, potential, trace.current, spikes, trace.initial_state, trace.recurrent)
+
+
+def _require_equal(name: str, given: Any, bound: Any) -> None:
+    if type(given) is not type(bound) or given != bound:
+        raise ValueError(
+            f"trace.{name} must be that of the forward pass, {_short(bound)}, got {_short(given)}"
+        )
+
+
+def _short(value: Any) -> str:
+    """A repr for messages: that of a neuron's arrays fills pages."""
+    text, most = repr(value), 200
+    return text if len(text) <= most else text[:most] + "..."

@@ -1,0 +1,40 @@
+"""Neuron descriptors: frozen values that are validated once and go to numpy and torch alike.
+
+The equations are those of the headers in `exodus/`; symbols as in the appendix of the EXODUS paper.
+Parameters are numbers, or arrays that broadcast against the data without its time axis: one value per
+channel of (B, T, C, H, W) has shape (C, 1, 1). There is a file for each family of neurons.
+"""
+
+from ._protocol import Neuron, State
+from .ad_lif import AdLIF, AdLIFState
+from .alif import ALIF, ALIFState
+from .cuba_lif import CubaLIF, CubaLIFState
+from .exp_leak import ExpLeak, ExpLeakState
+from .kernel_filter import Filter, FilterState
+from .lif import IF, LIF, LIFState
+from .resonate_and_fire import ResonateAndFire
+from .srm import SRM, SRMState
+from .state_space import StateSpace, StateSpaceState
+
+__all__ = [
+    "ALIF",
+    "IF",
+    "LIF",
+    "SRM",
+    "ALIFState",
+    "AdLIF",
+    "AdLIFState",
+    "CubaLIF",
+    "CubaLIFState",
+    "ExpLeak",
+    "ExpLeakState",
+    "Filter",
+    "FilterState",
+    "LIFState",
+    "Neuron",
+    "ResonateAndFire",
+    "SRMState",
+    "State",
+    "StateSpace",
+    "StateSpaceState",
+]

@@ -1,0 +1,102 @@
+"""A decay per step or its time constant, alpha = exp(-dt / tau), and the gradient's way back."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from .._backends import decay, in_double, is_torch
+from .._domains import DECAYS
+from .._ieee import ieee
+from .._maps import Gradient, Map, Same, kernel_values, same
+from .._values import Number, number, plain, require_that
+from ._protocol import Neuron
+
+
+@dataclass(eq=False, repr=False)
+class FromTau(Map):
+    """A decay of a time constant: alpha = exp(-dt / tau)."""
+
+    dt: float = 1.0
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        return (plain(decay(self.dt, own[0])),)
+
+    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
+        if grads[0] is None:
+            return grads
+        xp, grad, tau = in_double(grads[0], own[0])
+        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
+        return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
+
+
+@lru_cache(maxsize=256)
+def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
+    """Return the map to each decay, from itself or its time constant, by the names that were given."""
+    return tuple(
+        Same((own,), (name,)) if own == name else FromTau((own,), (name,), float(dt))
+        for name, own in zip(names, given, strict=True)
+    )
+
+
+class Decaying(Neuron):
+    """Base of the neurons with decays, each given as such or as its time constant."""
+
+    _decays: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    dt: float
+
+    @ieee()
+    def _check_decay(self) -> None:
+        for alpha, tau in ((name, DECAYS[name]) for name in self._decays):
+            values = getattr(self, alpha), getattr(self, tau)
+            if (values[0] is None) == (values[1] is None):
+                given = "neither" if values[0] is None else f"{alpha}={values[0]!r} and {tau}={values[1]!r}"
+                raise ValueError(f"exactly one of {alpha} and {tau} must be given, got {given}")
+            if values[1] is not None:
+                require_that(tau, values[1], np.asarray(values[1]) > 0, "above 0")
+        if is_torch(self.dt):
+            object.__setattr__(self, "dt", number("dt", self.dt))
+        if isinstance(self.dt, bool) or not isinstance(self.dt, numbers.Real):
+            raise TypeError(f"dt must be a number, got {self.dt!r}")
+        require_that("dt", self.dt, self.dt > 0, "above 0")
+
+    def _decay_maps(self) -> tuple[Map, ...]:
+        """Return the map to each decay, from itself or from its time constant."""
+        return to_decays(self._decays, tuple([self._own_name(name) for name in self._decays]), self.dt)
+
+    def _decay_values(self) -> dict[str, Number]:
+        maps = self._decay_maps()
+        return kernel_values(maps, self._values(maps))
+
+    def _own_name(self, name: str) -> str:
+        """Return the descriptor's name of a decay: its time constant's where that was given."""
+        return DECAYS[name] if getattr(self, name) is None else name
+
+
+class Leaky(Decaying):
+    """Base of the neurons with decays and a gain."""
+
+    gain: Number
+
+    def _decay_and_gain(self) -> tuple[Map, ...]:
+        return self._decay_maps() + (() if isinstance(self.gain, str) else same("gain"))
+
+    def _parameters(self) -> dict[str, Number]:
+        values = super()._parameters()
+        if isinstance(self.gain, str):  # the kernel counts its gradient to alpha
+            _, alpha = in_double(values["alpha"])
+            values["gain"] = plain(1.0 - alpha)
+        return values
+
+    def _reads_current(self, names: Iterable[str]) -> bool:
+        follows = isinstance(self.gain, str) and self._own_name("alpha") in names
+        return follows or super()._reads_current(names)
+
+    def _gain_options(self) -> dict[str, int]:
+        return {"gain_follows_alpha": isinstance(self.gain, str)}

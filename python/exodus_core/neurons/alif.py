@@ -1,0 +1,114 @@
+"""ALIF, whose equations are those of `exodus/alif.hpp`."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .._backends import Array
+from .._maps import Map, same
+from .._values import Number
+from ._decays import Leaky
+from ._protocol import Recording, State, check
+
+
+class _Adapting(NamedTuple):
+    potential: Array
+    spikes: Array
+    adaptation: Array
+
+
+class ALIFState(State, _Adapting):
+    """State of ALIF after a step, one value per neuron: it fires at threshold + `adaptation`."""
+
+    __module__ = "exodus_core.neurons"
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ALIF(Leaky):
+    """The adaptive LIF: every spike raises the threshold by an adaptation that decays.
+
+    b[n] = alpha_adapt b[n-1] + adapt_scale s[n-1];  u[n] = alpha u[n-1] + gain a[n] - threshold s[n-1];
+    s[n] = 1 where u[n] - b[n] >= threshold. The surrogate sees u - b and the base threshold.
+
+    Parameters
+    ----------
+    alpha, alpha_adapt : float or array_like, optional
+        Decays of the membrane and of the adaptation per step, in [0, 1].
+    adapt_scale : float or array_like, optional
+        What a spike adds to the threshold.
+    threshold : float or array_like, optional
+        The base threshold, above 0, which a spike also subtracts from the potential.
+    tau, tau_adapt : float or array_like, optional
+        Time constants in the unit of `dt`, each in place of its decay.
+    gain : float or array_like, optional
+        Factor of the input current.
+    dt, v_min
+        As for LIF.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range or not a number.
+    """
+
+    alpha: Number = None
+    alpha_adapt: Number = None
+    adapt_scale: Number = None
+    threshold: Number = 1.0
+    _: KW_ONLY
+    tau: Number = None
+    tau_adapt: Number = None
+    dt: float = 1.0
+    gain: Number = 1.0
+    v_min: Number = None
+
+    _model = "Alif"
+    _current_readers = frozenset({"gain"})
+    _state = ALIFState
+    _decays = ("alpha", "alpha_adapt")
+    _value_fields = ("alpha", "alpha_adapt", "adapt_scale", "threshold", "tau", "tau_adapt", "gain", "v_min")
+
+    def __post_init__(self) -> None:
+        if self.adapt_scale is None:
+            raise TypeError("adapt_scale must be a number or an array of numbers, got None")
+        self._set_values()
+        self._check_decay()
+        check(self._parameters())
+
+    def _maps(self) -> tuple[Map, ...]:
+        clamp = () if self.v_min is None else same("v_min")
+        return self._decay_and_gain() + same("adapt_scale", "threshold") + clamp
+
+    def _options(self) -> dict[str, int]:
+        return {}
+
+    def _drive(self, recording: Recording) -> Array:
+        """Potential less adaptation, rebuilt from the potential in the kernels' order of operations."""
+        axis, potential = recording.layout.time_axis, recording.potential
+        backend, xp = recording.layout.backend, recording.layout.backend.xp
+        steps = potential[None, ...] if axis is None else xp.moveaxis(potential, axis, 0)
+        decay, scale, threshold = (
+            backend.convert(self._parameters()[name], backend.type_name(potential))
+            for name in ("alpha_adapt", "adapt_scale", "threshold")
+        )
+        zero, one = xp.zeros_like(steps[0, ...]), xp.ones_like(steps[0, ...])
+        state = recording.initial
+        b, s = (zero, zero) if state is None else (state.adaptation, state.spikes)
+        drive = []
+        for n in range(steps.shape[0]):
+            b = (decay * b) + (scale * s)
+            drive.append(steps[n, ...] - b)
+            s = xp.where(drive[-1] >= threshold, one, zero)
+        return drive[0] if axis is None else xp.stack(drive, axis=axis)
+
+    def _carry_factor(self, h: np.ndarray, recording: Recording) -> Array:
+        values = self._parameters()
+        alpha, threshold = (
+            recording.layout.with_time(np.asarray(values[name], np.float64))
+            for name in ("alpha", "threshold")
+        )
+        return alpha - threshold * h

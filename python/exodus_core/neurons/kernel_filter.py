@@ -1,0 +1,59 @@
+"""A kernel as a neuron without spikes, which ``kernel_filter`` runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .._backends import Array
+from .._maps import Map
+from .._values import Number
+from ..kernel import Kernel
+from ._protocol import Neuron, State
+
+
+class _Filtering(NamedTuple):
+    potential: Array
+    x: Array
+    y: Array
+
+
+class FilterState(State, _Filtering):
+    """State of a kernel's filter after a step: its output and what the kernel remembers (see SRMState)."""
+
+    __module__ = "exodus_core.neurons"
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Filter(Neuron):
+    """A kernel without spikes, the neuron that ``kernel_filter`` runs."""
+
+    kernel: Kernel
+
+    _model = "KernelFilter"
+    _state = FilterState
+    _fires = False
+    _value_fields = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kernel, Kernel):
+            raise TypeError(f"kernel must be a kernel such as kernel.Alpha, got {self.kernel!r}")
+
+    def _decay_values(self) -> dict[str, Number]:
+        return self.kernel._decay_values()
+
+    def _maps(self) -> tuple[Map, ...]:
+        return self.kernel._maps
+
+    def _value_of(self, name: str) -> Number:
+        return getattr(self.kernel, name)
+
+    def _leading(self, name: str) -> tuple[int | None, ...]:
+        return (None,) if name == "taps" else ()
+
+    def _options(self) -> dict[str, int]:
+        return {"kernel": int(self.kernel._late)}
+
+    def _history(self) -> dict[str, tuple[int]]:
+        return self.kernel._history()

@@ -1,0 +1,128 @@
+"""LIF and IF, whose equations are those of `exodus/lif.hpp`."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
+
+from .._backends import Array
+from .._maps import Map, same
+from .._values import Number
+from ._decays import Leaky
+from ._protocol import State, check
+from ._reset import Resetting
+
+
+class _Spiking(NamedTuple):
+    potential: Array
+    spikes: Array
+
+
+class LIFState(State, _Spiking):
+    """State of LIF and IF after a step, one value per neuron: `potential` is the one before the reset."""
+
+    __module__ = "exodus_core.neurons"
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LIF(Leaky, Resetting):
+    """The leaky integrate-and-fire neuron (appendix, section 3).
+
+    u[n] = alpha u[n-1] + gain a[n] - reset of s[n-1];  s[n] = 1 where u[n] >= threshold.
+
+    Parameters
+    ----------
+    alpha : float or array_like, optional
+        Decay of the membrane per step, in [0, 1]. Exactly one of `alpha` and `tau` is given.
+    threshold : float or array_like, optional
+        Above 0.
+    tau : float or array_like, optional
+        Time constant in the unit of `dt`: alpha = exp(-dt / tau).
+    dt : float, optional
+        Length of a step.
+    gain : float, array_like or "1-alpha", optional
+        Factor of the input current. "1-alpha" is sinabs' norm_input and spikingjelly's decay_input; its
+        gradient then reaches alpha.
+    reset : {"subtract", "zero", "none"}, optional
+        What a spike does to the potential.
+    reset_amount : float or array_like, optional
+        What is subtracted for a spike; None means the threshold, which then gets the gradient.
+    reset_timing : {"after_decay", "before_decay"}, optional
+        For "subtract": the paper's order, or that of sinabs.
+    v_min : float or array_like, optional
+        Lower bound of the potential, below the threshold. A step with u == v_min counts as clipped.
+    max_spikes : int or None, optional
+        Most spikes in a step; None is any number. Unless 1, s = min(floor(u / threshold), max_spikes).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range or not a number.
+    """
+
+    alpha: Number = None
+    threshold: Number = 1.0
+    _: KW_ONLY
+    tau: Number = None
+    dt: float = 1.0
+    gain: Number = 1.0
+    reset: str = "subtract"
+    reset_amount: Number = None
+    reset_timing: str = "after_decay"
+    v_min: Number = None
+    max_spikes: int | None = 1
+
+    _model = "Lif"
+    _state = LIFState
+    _current_readers = frozenset({"gain"})
+    _gain_may_follow = True
+    _value_fields = ("alpha", "threshold", "tau", "gain", "reset_amount", "v_min")
+
+    def __post_init__(self) -> None:
+        self._set_values()
+        self._check_decay()
+        self._check_reset()
+        check(self._parameters())
+
+    def _maps(self) -> tuple[Map, ...]:
+        return self._decay_and_gain() + self._threshold_and_reset()
+
+    def _options(self) -> dict[str, int]:
+        return self._gain_options() | self._reset_options()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IF(Resetting):
+    """The integrate-and-fire neuron: LIF with alpha = 1.
+
+    Parameters
+    ----------
+    threshold, gain, reset, reset_amount, reset_timing, v_min, max_spikes
+        As for LIF; `gain` is a number or an array.
+    """
+
+    threshold: Number = 1.0
+    _: KW_ONLY
+    gain: Number = 1.0
+    reset: str = "subtract"
+    reset_amount: Number = None
+    reset_timing: str = "after_decay"
+    v_min: Number = None
+    max_spikes: int | None = 1
+
+    _model = "Lif"
+    _state = LIFState
+    _current_readers = frozenset({"gain"})
+    _value_fields = ("threshold", "gain", "reset_amount", "v_min")
+
+    def __post_init__(self) -> None:
+        self._set_values()
+        self._check_reset()
+        check(self._parameters())
+
+    def _maps(self) -> tuple[Map, ...]:
+        return same("gain") + self._threshold_and_reset()
+
+    def _options(self) -> dict[str, int]:
+        return self._reset_options()

@@ -1,0 +1,214 @@
+"""StateSpace: two coupled states by their matrix, the neuron that `exodus/state_space.hpp` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from .._backends import Array, in_double
+from .._domains import DECAYS
+from .._maps import Chain, Gradient, Map, same
+from .._values import Number, choice, number, numeric, plain
+from ._decays import Decaying, to_decays
+from ._protocol import Neuron, Recording, State, check
+from ._reset import RESETS
+from ._windows import growing_windows, time_first
+
+MATRIX = ("A00", "A01", "A10", "A11")
+_KERNEL = (*MATRIX, "b0", "b1", "r0", "r1", "threshold")  # in the order of exodus::StateSpaceParameters
+_LEADING = {"A": (2, 2), "b": (2,), "r": (2,)}
+
+
+class _Coupled(NamedTuple):
+    potential: Array
+    spikes: Array
+    second: Array
+
+
+class StateSpaceState(State, _Coupled):
+    """State of StateSpace and ResonateAndFire after a step: `potential` and `second` are u and v."""
+
+    __module__ = "exodus_core.coupled"
+    __slots__ = ()
+
+
+class CoupledStates(Neuron):
+    """Base of the neurons that the state-space kernel runs."""
+
+    _model = "StateSpace"
+    _state: ClassVar[Any] = StateSpaceState
+    # Gradients of b read the current; those of a second column the second state, which is rebuilt from it.
+    _current_readers = frozenset({"A01", "A11", "b0", "b1"})
+
+    def _reset_to_zero(self) -> bool:
+        """Tell whether a spike also makes the potential zero."""
+        return False
+
+    def _options(self) -> dict[str, int]:
+        return {"reset": RESETS.index("zero" if self._reset_to_zero() else "subtract")}
+
+    def _check_together(self, values: Mapping[str, Number]) -> None:
+        """Check the parameters that make the matrix, one by one, and that they broadcast."""
+        check(values)
+        shapes = {name: np.shape(value) for name, value in values.items() if np.shape(value)}
+        try:
+            np.broadcast_shapes(*shapes.values())
+        except ValueError:
+            raise ValueError(f"{' and '.join(shapes)} must broadcast, got shapes {shapes}") from None
+        check(self._parameters())
+
+    def _growing(self, h: np.ndarray, recording: Recording) -> Array:
+        values = {name: np.asarray(value, np.float64) for name, value in self._parameters().items()}
+        over_time = (
+            time_first(array, recording.layout.time_axis)
+            for array in (h, recording.potential, recording.spikes)
+        )
+        return growing_windows(values, *over_time, to_zero=self._reset_to_zero())
+
+
+@dataclass(eq=False, repr=False)
+class _Entries(Map):
+    """The entries of the arrays A, b and r, one after another along their leading axes."""
+
+    def apply(self, own: Sequence[Number]) -> Sequence[Number]:
+        (value,), leading = own, _LEADING[self.own[0]]
+        if isinstance(value, tuple):
+            return tuple(np.ravel(value).tolist())
+        return tuple(plain(value[(*index, ...)]) for index in np.ndindex(leading))
+
+    def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
+        xp, *arrays = in_double(*grads)
+        return (xp.reshape(xp.stack(arrays), _LEADING[self.own[0]] + tuple(arrays[0].shape)),)
+
+
+_STATE_SPACE = (
+    _Entries(("A",), MATRIX),
+    _Entries(("b",), ("b0", "b1")),
+    _Entries(("r",), ("r0", "r1")),
+    *same("threshold"),
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StateSpace(CoupledStates):
+    """Two coupled states by their matrix (docs/mathematics.md, Coupled states).
+
+    x[n] = A Z x[n-1] + b a[n] + r s[n-1], where x[0] is the potential u, s[n] = 1 where u[n] >= threshold,
+    and Z, of a reset to zero, takes away the potential of a neuron that fired. The order of operations is
+    ``x0 = (((A00 u) + (A01 v)) + (b0 a)) + (r0 s)``, x1 likewise.
+
+    Parameters
+    ----------
+    A : array_like
+        Shape (2, 2), or (2, 2, ...) with axes behind that broadcast against the neurons, (2, 2, C, 1, 1)
+        for a matrix per channel of (B, T, C, H, W). Entries of nested lists may be numbers and arrays.
+    b, r : array_like
+        What an input and a spike of the step before add to the states, shape (2,) or (2, ...).
+    threshold : float or array_like, optional
+        Above 0. Its gradient counts only firing: what a spike subtracts is in r.
+    reset : {"subtract", "zero"}, optional
+        "zero" makes the potential of a neuron that fired zero before A, beside what r adds.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range or not a number, or an array has another shape.
+    """
+
+    A: Any
+    b: Any
+    r: Any
+    threshold: Number = 1.0
+    _: KW_ONLY
+    reset: str = "subtract"
+
+    _value_fields = ("threshold",)
+
+    def __post_init__(self) -> None:
+        for name in _LEADING:
+            object.__setattr__(self, name, _entries(name, getattr(self, name)))
+        self._set_values()
+        choice("reset", self.reset, ("subtract", "zero"))
+        for name in _LEADING:
+            check({name: np.asarray(getattr(self, name))})
+        check({"threshold": self.threshold})
+
+    def _maps(self) -> Sequence[Map]:
+        return _STATE_SPACE
+
+    def _leading(self, name: str) -> tuple[int | None, ...]:
+        return _LEADING.get(name, ())
+
+    def _reset_to_zero(self) -> bool:
+        return self.reset == "zero"
+
+
+def _entries(name: str, value: Any) -> Any:
+    """A parameter with leading axes: nested tuples of floats, or a read-only array of its own."""
+    leading = _LEADING[name]
+    if isinstance(value, (list, tuple)):
+        value = _stacked(name, value, leading)
+    array = number(name, value)
+    if np.shape(array)[: len(leading)] != leading:
+        axes = ", ".join(map(str, leading))
+        raise ValueError(
+            f"{name} must have shape ({axes}{',' * (len(leading) == 1)}) or ({axes}, ...), "
+            f"got {np.shape(array)}"
+        )
+    if array.ndim > len(leading):
+        return array
+    numbers = array.astype(np.float64).tolist()
+    return tuple(tuple(row) if isinstance(row, list) else row for row in numbers)
+
+
+def _stacked(name: str, value: Any, leading: tuple[int, ...]) -> np.ndarray:
+    """Nested lists of numbers and arrays as one array, the entries broadcast to the same shape."""
+    rows = list(value)
+    if len(leading) == 2 and all(isinstance(row, (list, tuple)) for row in rows):
+        rows = [_stacked(name, row, leading[1:]) for row in rows]
+    parts = [numeric(name, row) for row in rows]
+    depth = len(leading) - 1  # that of axes in a part which are not the neurons'
+    try:
+        behind = np.broadcast_shapes(*(part.shape[depth:] for part in parts))
+        shapes = [
+            part.shape[:depth] + (1,) * (len(behind) - part.ndim + depth) + part.shape[depth:]
+            for part in parts
+        ]
+        return np.stack(
+            [
+                np.broadcast_to(part.reshape(shape), part.shape[:depth] + behind)
+                for part, shape in zip(parts, shapes, strict=True)
+            ]
+        )
+    except ValueError:
+        shapes = [part.shape for part in parts]
+        raise ValueError(f"{name} must have entries that broadcast, got parts of shapes {shapes}") from None
+
+
+@lru_cache(maxsize=256)
+def _maps_of(kind: Any, neuron: Any, given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
+    """Return a formula of a neuron's decays, by the names that were given, and its other parameters."""
+    first = to_decays(neuron._decays, given, dt) + same(*neuron._others)
+    return (Chain.of(first, kind(neuron._decays + neuron._others, _KERNEL)),)
+
+
+class FromDecays(CoupledStates, Decaying):
+    """Base of the neurons whose matrix is made of decays and other parameters."""
+
+    _others: ClassVar[tuple[str, ...]]
+
+    def _maps_by(self, kind: Any) -> Sequence[Map]:
+        given = tuple([self._own_name(name) for name in self._decays])
+        neuron: Any = type(self)
+        maps: tuple[Map, ...] = _maps_of(kind, neuron, given, self.dt)
+        return maps
+
+    def _check_all(self) -> None:
+        self._check_decay()
+        taus = [DECAYS[name] for name in self._decays]
+        names = (*self._decays, *taus, *self._others)
+        self._check_together({name: value for name in names if (value := getattr(self, name)) is not None})
