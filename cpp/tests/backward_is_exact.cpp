@@ -1,5 +1,5 @@
 /// @file
-/// backward() gives the gradients that math.md defines, and the same bits whatever the threads and the place of a neuron in the layout.
+/// backward() gives the gradients of docs/mathematics.md, Backward, with the same bits for any threads and any place in the layout.
 ///
 /// Two witnesses, both in double, neuron by neuron. `by_tangents` never goes backwards: it moves each input of the forward pass in turn
 /// (every a[m], every parameter, the initial state) and follows the derivative of all later steps by forward substitution, which is the

@@ -5,7 +5,7 @@
 ///     u[n] = a00 u[n-1] + a01 v[n-1] + gain a[n] + spike_weight s[n-1],   s[n] = f(u[n])
 ///     v[n] = a10 u[n-1] + a11 v[n-1] + gain a[n]
 ///
-/// With X0 = dL/du, X1 = dL/dv (math.md, Coupled states):
+/// With X0 = dL/du, X1 = dL/dv (docs/mathematics.md, Coupled states):
 ///
 ///     S[n]  = e[n] + spike_weight X0[n+1]
 ///     X0[n] = q[n] + h[n] S[n] + a00 X0[n+1] + a10 X1[n+1],   X1[n] = dL/dv[n], direct, + a01 X0[n+1] + a11 X1[n+1]

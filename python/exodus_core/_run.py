@@ -189,8 +189,8 @@ def forward(
         `current` without its time axis. None starts at rest. It is not modified.
     recurrent : array, optional
         Weights W of shape (N, N) between the N neurons along the last axis that is not time, in the dtype of
-        states: a[n] + s[n-1] W is the current (math.md, Recurrence). The sum goes over the neurons that
-        fired, in order. Not for neurons without spikes.
+        states: a[n] + s[n-1] W is the current (docs/mathematics.md, Recurrence). The sum goes over the
+        neurons that fired, in order. Not for neurons without spikes.
     out : Trace, optional
         An earlier result of the same shape, dtype and layout, whose `spikes` and `potential` are reused.
 
@@ -495,7 +495,7 @@ def backward(
     parameters: Iterable[str] | None = None,
     out: Gradients | None = None,
 ) -> Gradients:
-    """Compute the gradients of a loss from those of the spikes (math.md, Backward; S16, S19).
+    """Compute the gradients of a loss from those of the spikes (docs/mathematics.md, Backward; S16, S19).
 
     Parameters
     ----------
@@ -665,7 +665,7 @@ def _check_not_torch(name: str, value: Any, function: str, note: str = "") -> No
 
 
 def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> float:  # noqa: B008
-    """Tell how often the exact gradient grows (math.md, Stability).
+    """Tell how often the exact gradient grows (docs/mathematics.md, Stability).
 
     A step multiplies the gradient that it carries by alpha - reset h; where that is beyond [-1, 1],
     EXODUS and BPTT alike grow. The remedy is a surrogate with a lower peak: h <= (1 + alpha) / reset.

@@ -1,7 +1,7 @@
 """Neuron descriptors: frozen values that are validated once and go to numpy and torch alike.
 
-The equations are those of the headers `exodus/lif.hpp` and `exodus/exp_leak.hpp`; symbols as in the
-appendix of the EXODUS paper. Parameters are numbers, or arrays that broadcast against the data without its
+The equations are those of the headers `exodus/lif.hpp` and `exodus/exp_leak.hpp`; symbols as in
+docs/mathematics.md, Notation. Parameters are numbers, or arrays that broadcast against the data without its
 time axis: one value per channel of (B, T, C, H, W) has shape (C, 1, 1).
 """
 
@@ -489,7 +489,7 @@ class _Resetting(Neuron):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LIF(_Leaky, _Resetting):
-    """The leaky integrate-and-fire neuron (appendix, section 3).
+    """The leaky integrate-and-fire neuron (docs/mathematics.md, LIF).
 
     u[n] = alpha u[n-1] + gain a[n] - reset of s[n-1];  s[n] = 1 where u[n] >= threshold.
 
@@ -741,7 +741,7 @@ def _of_kernels(epsilon: Any, nu: Any) -> tuple[Map, ...]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SRM(Neuron):
-    """The spike response model: any response kernel, any refractory kernel (appendix, section 2).
+    """The spike response model: any response kernel, any refractory kernel (docs/mathematics.md, Forward).
 
     u[n] = sum_{k<=n} epsilon[n-k] a[k] + sum_{k<n} nu[n-1-k] s[k];  s[n] = 1 where u[n] >= threshold. With
     ``Exponential(alpha)`` and ``Exponential(alpha, scale=-threshold)`` it is the LIF.

@@ -7,7 +7,7 @@
 ///
 /// Since b is linear in past spikes, u - b is the potential of a spike response model with nu[j] = -theta alpha^j - adapt_scale
 /// alpha_adapt^j, so that (S9) and (S16) hold as they stand. With r = alpha_adapt, kappa = adapt_scale, EXODUS carries two numbers
-/// (math.md, ALIF):
+/// (docs/mathematics.md, ALIF):
 ///
 ///     S[n] = dL/ds[n] = e[n] - theta d[n+1] + kappa g[n+1]
 ///     w[n] = q[n] + h[n] S[n] + alpha d[n+1],   d[n] = dL/dx[n] = w[n] unless step n was clipped, then 0

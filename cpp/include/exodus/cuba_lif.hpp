@@ -4,7 +4,7 @@
 ///     i[n] = alpha_syn i[n-1] + gain a[n],   u[n], s[n]: LIF (lif.hpp) with x[n] = i[n]
 ///
 /// It is the spike response model with eps = alpha^n * alpha_syn^n (convolved) and nu = -amount alpha^n. Backward, d[n] is LIF's, and one
-/// more reverse recurrence follows it (math.md, CubaLIF):
+/// more reverse recurrence follows it (docs/mathematics.md, CubaLIF):
 ///
 ///     p[n] = dL/di[n] = d[n] + alpha_syn p[n+1],   dL/da[n] = gain p[n]
 ///     dL/d alpha_syn = sum_n p[n] i[n-1],   dL/d gain = sum_n p[n] a[n],   dL/di[-1] = alpha_syn p[0]

@@ -1,5 +1,5 @@
 /// @file
-/// The leaky integrate-and-fire neuron (appendix, section 3): parameters, state, step, adjoints.
+/// The leaky integrate-and-fire neuron (docs/mathematics.md, LIF): parameters, state, step, adjoints.
 ///
 /// Forward, with x[n] = gain a[n] and rho the reset amount:
 ///
@@ -130,7 +130,7 @@ EXODUS_SCALAR LifState<V> restore_state(const LifParameters<V>& p, V cap, const 
   return {u, fire<LifVariant<Variant>::multi>(u, p.threshold, cap)};
 }
 
-/// The terms of step n in the parameters' gradients (math.md, Parameters).
+/// The terms of step n in the parameters' gradients (docs/mathematics.md, Parameters).
 template <LifReset R, class V>
 EXODUS_SCALAR LifParameters<V> gradient_terms(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, V S, V w, V d) {
   const LifState<V>& before = at.before;

@@ -1,6 +1,6 @@
 /// @file
-/// The spike response model (appendix, section 2): the input passes the response kernel eps, spikes pass the refractory kernel nu
-/// (kernel.hpp).
+/// The spike response model (docs/mathematics.md, Forward): the input passes the response kernel eps, spikes pass the refractory
+/// kernel nu (kernel.hpp).
 ///
 ///     u[n] = (eps * a)[n] + sum_{k<n} nu[n-1-k] s[k],   s[n] = f(u[n])
 ///

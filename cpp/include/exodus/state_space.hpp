@@ -6,7 +6,7 @@
 ///     u[n] = A00 kept[n-1] + A01 v[n-1] + b0 a[n] + r0 s[n-1],   s[n] = 1[u[n] >= theta]
 ///     v[n] = A10 kept[n-1] + A11 v[n-1] + b1 a[n] + r1 s[n-1]
 ///
-/// With X = dL/d(u, v) and Y[n] = A^T X[n+1], EXODUS carries X (math.md, Coupled states):
+/// With X = dL/d(u, v) and Y[n] = A^T X[n+1], EXODUS carries X (docs/mathematics.md, Coupled states):
 ///
 ///     S[n]  = dL/ds[n] = e[n] + r . X[n+1]   (reset to zero: - u[n] Y0[n])
 ///     X0[n] = q[n] + h[n] S[n] + Y0[n]       (reset to zero: Y0[n] only where step n did not fire),   X1[n] = direct + Y1[n]

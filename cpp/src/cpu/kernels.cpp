@@ -8,7 +8,8 @@ namespace exodus::cpu::EXODUS_ISA {
 
 extern const IsaTable kernels;
 template <class V>
-constexpr IsaFunctions<V> all = {forward_row<V>, backward_row<V>, pack_spikes<V>, weight_gradient<V>, evaluate_range<V>, delay_row<V>};
+constexpr IsaFunctions<V> all = {forward_row<V>,    backward_row<V>, pack_spikes<V>,          weight_gradient<V>,
+                                 evaluate_range<V>, delay_row<V>,    DelaySteps<V>::in_blocks};
 constinit const IsaTable kernels = {all<float>, all<double>};
 
 }   // namespace exodus::cpu::EXODUS_ISA

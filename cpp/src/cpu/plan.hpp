@@ -137,6 +137,7 @@ struct IsaFunctions {
   void (*weight_gradient)(const WeightGradientPlan<V>&, std::int64_t tile, int thread);
   void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential, V* h);
   void (*delay)(const DelayPlan<V>&, std::int64_t row, int thread);
+  bool delays_in_blocks;   ///< of steps, where neurons have delays of their own
 };
 
 /// What an object file compiled for one instruction set exports.
