@@ -836,12 +836,12 @@ struct Filter {
   double x = 0, y = 0;             // before step 0
   double grad_x = 0, grad_y = 0;   // of the state after the last step
 
-  /// dL by moving a, b, scale, x or y, of that order the one given: the steps, followed forward.
-  double tangent(int moved) const {
+  /// dL by moving a, b, scale, x, y or the input of a step, of that order the one given: the steps, followed forward.
+  double tangent(int moved, std::size_t step = 0) const {
     double now_x = x, now_y = y, dx = moved == 3, dy = moved == 4, loss = 0;
     for (std::size_t n = 0; n < in.size(); ++n) {
       const double before = now_x, d_before = dx;
-      dx = a * dx + (moved == 0 ? now_x : 0), now_x = a * now_x + in[n];
+      dx = a * dx + (moved == 0 ? now_x : 0) + (moved == 5 && n == step), now_x = a * now_x + in[n];
       dy = b * dy + (moved == 1 ? now_y : 0) + (kind == FilterTiming::late ? d_before : dx);
       now_y = b * now_y + (kind == FilterTiming::late ? before : now_x);
       loss += q[n] * (scale * dy + (moved == 2 ? now_y : 0));
@@ -860,7 +860,7 @@ struct Filter {
   }
 };
 
-/// A filter's own parameters, and its state.
+/// A filter's own parameters, its state and its input.
 TYPED_TEST(BackwardIsExact, OfTheFilter) {
   using V = TypeParam;
   Random random(16);
@@ -878,13 +878,13 @@ TYPED_TEST(BackwardIsExact, OfTheFilter) {
                                                          grad_final[] = {Input<V>(lanes), Input<V>(lanes)};
     for (Input<V>* array : {&current, &q, &initial[0], &initial[1], &grad_final[0], &grad_final[1]}) array->fill(random, -1, 1);
     const bool with_state = random.coin(), with_final = random.coin();
-    Output<V> of_x(lanes), of_y(lanes);
+    Output<V> of_current(count), of_x(lanes), of_y(lanes);
     Output<double> grads[] = {Output<double>(values[0].count()), Output<double>(values[1].count()), Output<double>(values[2].count())};
     typename KernelFilter<V>::Forward to{.current = current.data(), .potential = potential.data()};
     typename KernelFilter<V>::Backward back{.potential = potential.data(), .current = current.data(), .grad_potential = q.data()};
     if (with_state) to.initial = back.initial = {nullptr, initial[0].data(), initial[1].data()};
     if (with_final) back.grad_final = {nullptr, grad_final[0].data(), grad_final[1].data()};
-    back.grad_initial = {nullptr, of_x.data(), of_y.data()};
+    back.grad_current = of_current.data(), back.grad_initial = {nullptr, of_x.data(), of_y.data()};
     back.grad = {grads[0].data(), grads[1].data(), grads[2].data()};
     SCOPED_TRACE(describe(layout));
     ASSERT_EQ(run_forward(layout, filter, to), Status::ok);
@@ -904,6 +904,11 @@ TYPED_TEST(BackwardIsExact, OfTheFilter) {
         const auto c = static_cast<std::size_t>(values[k].index(j));
         sums[k][c] += one.tangent(k), sizes[k][c] += size.tangent(k);
       }
+      for (const std::int64_t n : {std::int64_t{0}, layout.time / 2, layout.time - 1}) {
+        const auto step = static_cast<std::size_t>(n);
+        ASSERT_NEAR(of_current[at(layout, j, n)], one.tangent(5, step), tolerance<V> * size.tangent(5, step))
+            << "neuron " << j << " step " << n;
+      }
       ASSERT_NEAR(of_x[j], one.tangent(3), tolerance<V> * size.tangent(3)) << "neuron " << j;
       ASSERT_NEAR(of_y[j], one.tangent(4), tolerance<V> * size.tangent(4)) << "neuron " << j;
     }
@@ -913,6 +918,7 @@ TYPED_TEST(BackwardIsExact, OfTheFilter) {
       }
       EXPECT_TRUE(grads[k].zones_intact());
     }
+    EXPECT_TRUE(of_current.zones_intact() && of_x.zones_intact() && of_y.zones_intact());
   }
 }
 

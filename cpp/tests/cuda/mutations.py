@@ -5,6 +5,9 @@ one, in a copy of cpp/src/cuda, of all its files or of some by name. BUILD is a 
 in it, one with -DEXODUS_SANITIZE=address,undefined: only that sees what is read beyond an end. Prints a line
 for each change. It fails if one survives that mutations_explained.txt does not excuse, if a change that is
 excused is noticed, or if (where all files are tried) it is not made any more.
+
+All changes are compiled into one program, and the environment says which one is made (changes.hpp); but
+those of what the compiler has to know are compiled one by one.
 """
 
 import json
@@ -17,6 +20,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "cpp" / "src" / "cuda"
@@ -28,6 +32,36 @@ BARRIER = re.compile(r"__syncthreads\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 NOT_COMPARISONS = ("template", "#", "///", "//", "static_assert", "constexpr", "using", "namespace")
+SWITCHES = Path(__file__).with_name("changes.hpp")
+OPERATORS = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least"}
+
+
+class Change(NamedTuple):
+    """What is put in place of columns [begin, end) of a line."""
+
+    path: Path
+    number: int
+    line: str
+    begin: int
+    end: int
+    replacement: str
+
+    @property
+    def changed(self):
+        """The line, changed."""
+        return self.line[: self.begin] + self.replacement + self.line[self.end :]
+
+    @property
+    def at_compile_time(self):
+        """Whether the compiler has to know."""
+        return "constexpr" in self.line
+
+    def switch(self, k):
+        """What is put there if the change may be made or not, as change k."""
+        if not self.replacement.strip(";"):
+            return f"if (::exodus::changes::made != {k}) __syncthreads();"
+        is_now = OPERATORS[self.line[self.begin : self.end]]
+        return f"< ::exodus::changes::choice<{k}, ::exodus::changes::{is_now}> >"
 
 
 def excuses():
@@ -42,13 +76,13 @@ def excuses():
     return found
 
 
-def key(path, changed):
+def key(change):
     """A change, as it is excused: spaces do not count."""
-    return path.name, " ".join(changed.split())
+    return change.path.name, " ".join(change.changed.split())
 
 
 def changes():
-    """Yield (file, line number, changed line)."""
+    """Yield every change."""
     for path in sorted([*SOURCES.glob("*.hpp"), *SOURCES.glob("*.cu")]):
         host_only = False
         for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -59,11 +93,10 @@ def changes():
                     continue
             if line.strip().startswith(NOT_COMPARISONS):
                 continue
-            if BARRIER.search(line):
-                yield path, number, BARRIER.sub(";", line)
+            for found in BARRIER.finditer(line):
+                yield Change(path, number, line, *found.span(), ";")
             for found in COMPARISON.finditer(line):
-                begin, end = found.span(1)
-                yield path, number, line[:begin] + SHIFTED[found[1]] + line[end:]
+                yield Change(path, number, line, *found.span(1), SHIFTED[found[1]])
 
 
 def compile_commands(build):
@@ -83,82 +116,124 @@ def compile_commands(build):
     return words
 
 
-def noticed(change, build, words):
-    """Why the tests fail with a change, or None if they pass."""
-    path, number, changed = change
-    models = MODELS_WITH_TAPS if path.name in TAPS_ALONE or "forms" in changed else MODELS
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "cuda"
-        shutil.copytree(SOURCES, copy)
-        lines = (copy / path.name).read_text().splitlines()
-        lines[number - 1] = changed
+def copied(scratch, edits):
+    """A copy of the sources, of which `edits` replaces columns of lines: (change, replacement)."""
+    copy = Path(scratch) / "cuda"
+    shutil.copytree(SOURCES, copy)
+    for path in {change.path for change, _ in edits}:
+        lines = path.read_text().splitlines()
+        here = [(change, text) for change, text in edits if change.path == path]
+        for change, text in sorted(here, key=lambda edit: edit[0].begin, reverse=True):
+            line = lines[change.number - 1]
+            lines[change.number - 1] = line[: change.begin] + text + line[change.end :]
         (copy / path.name).write_text("\n".join(lines) + "\n")
-        objects = []
-        shared = [("cuda_shim", source) for source in ("common.cu", "delay.cu", "recurrence.cu")]
-        for target, source in [*shared, *((f"cuda_shim_{m}", "model.cu") for m in models)]:
-            command, directory, unchanged = words[target, source]
-            if path.suffix == ".cu" and path.name != source:
-                objects.append(unchanged)
-                continue
-            objects.append(f"{scratch}/{target}_{source}.o")
-            compiled = [*command, "-w", "-o", objects[-1], "-c", str(copy / source)]
-            if subprocess.run(compiled, cwd=directory, capture_output=True).returncode != 0:
-                return "does not compile"
-        tests = build / "cpp" / "tests"
-        names = ["kernels_are_the_cpu", *(f"kernels_are_the_cpu_{model}" for model in models)]
-        folders = [tests / "cuda" / "CMakeFiles" / f"cuda_{name}.dir" for name in names]
-        own = [
-            str(o)
-            for folder in [*folders, tests / "CMakeFiles" / "tests_main.dir"]
-            for o in folder.rglob("*.o")
-        ]
-        sanitizers = [word for word in command if word.startswith("-fsanitize")]
-        program = f"{scratch}/test"
-        link = ["g++", *sanitizers, *own, *objects, str(tests / "cuda" / "libcuda_shim.a"), f"-L{build}"]
-        link += ["-lexodus_core", f"-Wl,-rpath,{build}", "-lgtest", "-lpthread", "-o", program]
-        subprocess.run(link, check=True)
-        types = ("float", "double", "float16", "bfloat16")
-        filters = (
-            ":".join(f"*{model}_{name}.*" for model in models for name in types) + ":CudaTaps*:CudaDelay*"
-        )
-        environment = os.environ | {"ASAN_OPTIONS": "detect_stack_use_after_return=0"}
-        run = [program, f"--gtest_filter={filters}", "--gtest_fail_fast"]
-        try:
-            done = subprocess.run(run, capture_output=True, text=True, timeout=600, env=environment)
-        except subprocess.TimeoutExpired:
-            return "never ends"
-        if done.returncode == 0:
-            return None
-        found = re.search(r"shim: .*|ERROR: AddressSanitizer: [\w-]+|runtime error: .*", done.stderr)
-        return found[0] if found else "other results"
+    return copy
+
+
+def program_of(edits, models, build, words, scratch, pool):
+    """The tests of some models with sources that are edited, and the compiler's errors: one of the two."""
+    copy = copied(scratch, edits)
+    edited = {change.path for change, _ in edits}
+    shared = [("cuda_shim", source) for source in ("common.cu", "delay.cu", "recurrence.cu")]
+    objects, compiled = [], []
+    for target, source in [*((f"cuda_shim_{m}", "model.cu") for m in models), *shared]:
+        command, directory, unchanged = words[target, source]
+        if not any(path.suffix == ".hpp" or path.name == source for path in edited):
+            objects.append(unchanged)
+            continue
+        objects.append(f"{scratch}/{target}_{source}.o")
+        new = [*command, "-w", "-include", str(SWITCHES), "-o", objects[-1], "-c", str(copy / source)]
+        compiled.append(pool.submit(subprocess.run, new, cwd=directory, capture_output=True, text=True))
+    for done in [job.result() for job in compiled]:
+        if done.returncode != 0:
+            return None, done.stderr
+    tests = build / "cpp" / "tests"
+    names = ["kernels_are_the_cpu", *(f"kernels_are_the_cpu_{model}" for model in models)]
+    folders = [tests / "cuda" / "CMakeFiles" / f"cuda_{name}.dir" for name in names]
+    folders.append(tests / "CMakeFiles" / "tests_main.dir")
+    own = [str(o) for folder in folders for o in folder.rglob("*.o")]
+    sanitizers = [word for word in command if word.startswith("-fsanitize")]
+    program = f"{scratch}/test"
+    link = ["g++", *sanitizers, *own, *objects, str(tests / "cuda" / "libcuda_shim.a"), f"-L{build}"]
+    link += ["-lexodus_core", f"-Wl,-rpath,{build}", "-lgtest", "-lpthread", "-o", program]
+    subprocess.run(link, check=True)
+    return program, ""
+
+
+def models_for(change):
+    """The models whose tests should notice."""
+    return MODELS_WITH_TAPS if change.path.name in TAPS_ALONE or "forms" in change.line else MODELS
+
+
+def failure(program, models, made):
+    """Why the tests fail with a change, or None if they pass."""
+    types = ("float", "double", "float16", "bfloat16")
+    filters = ":".join(f"*{model}_{name}.*" for model in models for name in types) + ":CudaTaps*:CudaDelay*"
+    environment = os.environ | {"ASAN_OPTIONS": "detect_stack_use_after_return=0", "EXODUS_CHANGE": str(made)}
+    run = [program, f"--gtest_filter={filters}", "--gtest_fail_fast"]
+    try:
+        done = subprocess.run(run, capture_output=True, text=True, timeout=600, env=environment)
+    except subprocess.TimeoutExpired:
+        return "never ends"
+    if done.returncode == 0:
+        return None
+    found = re.search(r"shim: .*|ERROR: AddressSanitizer: [\w-]+|runtime error: .*", done.stderr)
+    return found[0] if found else "other results"
+
+
+def noticed_alone(change, build, words, pool):
+    """Why the tests fail with a change that is compiled by itself, or None if they pass."""
+    with tempfile.TemporaryDirectory() as scratch:
+        models = models_for(change)
+        program, _ = program_of([(change, change.replacement)], models, build, words, scratch, pool)
+        return "does not compile" if program is None else failure(program, models, -1)
+
+
+def results(tried, build):
+    """Yield for each change why the tests fail, or None."""
+    words = compile_commands(build)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory() as scratch:
+        switched = [(c, c.switch(k)) for k, c in enumerate(tried) if not c.at_compile_time]
+        program, errors = program_of(switched, MODELS + MODELS_WITH_TAPS, build, words, scratch, pool)
+        if program is None:
+            sys.exit(f"the program with all changes does not compile:\n{errors}")
+        asked = sorted({models_for(change) for change in tried})
+        for why in pool.map(lambda models: failure(program, models, -1), asked):
+            if why:
+                sys.exit(f"the tests fail without any change: {why}")
+        runs = {
+            k: pool.submit(failure, program, models_for(c), k)
+            for k, c in enumerate(tried)
+            if not c.at_compile_time
+        }
+        for k, change in enumerate(tried):
+            yield runs[k].result() if k in runs else noticed_alone(change, build, words, pool)
 
 
 def main():
     """Try every change and print what became of it."""
-    build = Path(sys.argv[1]).resolve()
-    words = compile_commands(build)
     chosen = set(sys.argv[2:] or os.listdir(SOURCES))
-    everything = [c for c in changes() if chosen & {c[0].name, f"{c[0].name}:{c[1]}"}]
+    tried = [c for c in changes() if chosen & {c.path.name, f"{c.path.name}:{c.number}"}]
+    tried.sort(key=lambda change: change.at_compile_time)  # these last: the others' program is there
     explained_changes = excuses()
     survivors, stale = 0, []
     if len(sys.argv) == 2:
-        made = {key(path, changed) for path, _, changed in everything}
+        made = {key(change) for change in tried}
         stale = [
             f"{file}: {line}\n    is excused, but no such change is made"
             for file, line in explained_changes
             if (file, line) not in made
         ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda change: noticed(change, build, words), everything)
-        for (path, number, changed), why in zip(everything, results, strict=True):
-            explained = explained_changes.get(key(path, changed))
-            verdict = why or (f"makes no difference: {explained}" if explained else "SURVIVES")
-            survivors += verdict == "SURVIVES"
-            if why and explained:
-                stale.append(f"{path.name}:{number}: {changed.strip()}\n    is excused, but noticed: {why}")
-            print(f"{path.name}:{number}: {changed.strip()}\n    {verdict}", flush=True)
+    for change, why in zip(tried, results(tried, Path(sys.argv[1]).resolve()), strict=True):
+        explained = explained_changes.get(key(change))
+        verdict = why or (f"makes no difference: {explained}" if explained else "SURVIVES")
+        survivors += verdict == "SURVIVES"
+        where = f"{change.path.name}:{change.number}: {change.changed.strip()}"
+        if why and explained:
+            stale.append(f"{where}\n    is excused, but noticed: {why}")
+        print(f"{where}\n    {verdict}", flush=True)
     print(*stale, sep="\n")
-    print(f"{len(everything)} changes, {survivors} survive, {len(stale)} excuses are stale")
+    print(f"{len(tried)} changes, {survivors} survive, {len(stale)} excuses are stale")
     sys.exit(1 if survivors or stale else 0)
 
 
