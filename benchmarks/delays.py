@@ -4,7 +4,7 @@ As bandwidth.py: the bound is the faster of plain and streaming stores, everythi
 run, best rounds and medians. The adjoint of the input alone (dx) has the bytes of the forward pass; with the
 gradient of the delay (dx, dt) it reads the input as well.
 
-    python benchmarks/delays.py [--threads 2] [--rounds 30] [--steps 250 --batch 32 --neurons 1024 --most 25]
+    python benchmarks/delays.py [--threads 2] [--rounds 30] [--steps 250 --batch 128 --neurons 128 --most 25]
 """
 
 import argparse
@@ -54,7 +54,7 @@ def bounds(library, x, grad, output, name, threads):
 def main():
     """Print a line for each layout and pass."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    for name, default in dict(threads=2, rounds=30, steps=250, batch=32, neurons=1024, most=25).items():
+    for name, default in dict(threads=2, rounds=30, steps=250, batch=128, neurons=128, most=25).items():
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
     ec.set_num_threads(arguments.threads)
@@ -66,7 +66,8 @@ def main():
     layouts = {"time first": ((t, b, n), 0), "batch first": ((b, t, n), 1), "time last": ((b, n, t), 2)}
     for layout, (shape, time_axis) in layouts.items():
         x, grad = (draw.normal(size=shape).astype(np.float32) for _ in range(2))
-        for kind, delay in {"one": most * 0.3, "whole, one": most // 2, "each its own": each}.items():
+        kinds = {"one": most * 0.3, "whole, one": most // 2, "each": each, "whole, each": np.floor(each)}
+        for kind, delay in kinds.items():
             passes, output = calls(x, grad, delay, most, time_axis)
             for name, call in passes.items():
                 limits = bounds(library, x, grad, output, name, arguments.threads)

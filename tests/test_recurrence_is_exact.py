@@ -1,4 +1,4 @@
-"""Recurrent weights: a'[n] = a[n] + s[n-1] W before any neuron that fires (math.md, Recurrence).
+"""Recurrent weights: a'[n] = a[n] + s[n-1] W before any neuron that fires (docs/mathematics.md, Recurrence).
 
 Property: forward has the bits of the sum in the order of the contract, in every layout and chunking,
 on any number of threads; in float64 EXODUS and BPTT give what autograd of the unrolled step gives, to

@@ -52,7 +52,7 @@ void sum_gradients(const N& neuron, const RequestedGradients<N>& requested, cons
 template <class N>
 Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace) noexcept {
   using V = typename Traits<N>::V;
-  const cpu::Kernels<V>* const kernels = kernels_for<V>();
+  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
   if (kernels == nullptr) return Status::unsupported;
   const FloatingPointMode mode;
   cpu::ForwardPlan<V> plan;
@@ -112,7 +112,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
                 const typename N::Backward& arrays, Workspace workspace) noexcept {
   using T = Traits<N>;
   using V = typename T::V;
-  const cpu::Kernels<V>* const kernels = kernels_for<V>();
+  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
   if (kernels == nullptr) return Status::unsupported;
   const FloatingPointMode mode;
   cpu::BackwardPlan<V> plan;
@@ -177,7 +177,7 @@ template <class S>
 Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& threshold, std::int64_t count,
                 const arithmetic_t<S>* potential, arithmetic_t<S>* h) noexcept {
   using V = arithmetic_t<S>;
-  const cpu::Kernels<V>* const kernels = kernels_for<V>();
+  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
   if (kernels == nullptr || !valid(surrogate.kind)) return Status::unsupported;
   if (count < 0) return Status::bad_layout;
   if (!valid(threshold)) return Status::bad_parameter;

@@ -49,15 +49,24 @@ struct OptionCheck {
   bool ok = true;
   void operator()(const char*, Reset reset) { ok = ok && Reset::subtract <= reset && reset <= Reset::none; }
   void operator()(const char*, ResetTiming t) { ok = ok && ResetTiming::after_decay <= t && t <= ResetTiming::before_decay; }
-  void operator()(const char*, Kernel kernel) { ok = ok && Kernel::prompt <= kernel && kernel <= Kernel::late; }
+  void operator()(const char*, FilterTiming timing) { ok = ok && FilterTiming::prompt <= timing && timing <= FilterTiming::late; }
   void operator()(const char*, std::int64_t count) { ok = ok && count >= 0; }
   void operator()(const char*, bool) {}
 };
 
+/// Lists the neuron's parameters, with the values of the table for those not given. A kernel with taps ignores its own.
 template <class N, class V = arithmetic_t<typename N::Storage>>
-Status set_parameters(const N& neuron, Param<V>* parameters) {
-  to_list<Traits<N>::parameters>(resolved(neuron), parameters);
+Status set_parameters(const N& neuron, const FirRole<V>* roles, Param<V>* parameters) {
+  const typename N::template Parameters<Param<V>>& given = neuron;
+  to_list<Traits<N>::parameters>(given, parameters);
   for (int k = 0; k < Traits<N>::parameters; ++k) {
+    const ParameterFacts& facts = N::parameter_table[k];
+    const int kernel = k / kernel_parameters;
+    const bool ignored = kernel < Traits<N>::kernels && roles[kernel].taps.length > 0;
+    if (parameters[k].count == 0 || ignored) {
+      const int other = parameter_index<N>(facts.same_as);
+      parameters[k] = other < 0 ? Param<V>(static_cast<V>(facts.otherwise)) : parameters[other];
+    }
     if (!valid(parameters[k])) return Status::bad_parameter;
   }
   OptionCheck check;
@@ -122,8 +131,8 @@ void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
 template <class N, class State, class Element>
 Status read_neuron(const Layout& layout, const N& neuron, const State& initial, const Recurrence<typename Traits<N>::V>& recurrent,
                    Call<typename Traits<N>::V, Element>& call) {
-  if (const Status status = set_parameters(neuron, call.parameters); status != Status::ok) return status;
   if (!set_taps(neuron, layout.outer * layout.inner, call.fir)) return Status::bad_parameter;
+  if (const Status status = set_parameters(neuron, call.fir, call.parameters); status != Status::ok) return status;
   if (const Status status = check<N>(recurrent, layout.outer * layout.inner); status != Status::ok) return status;
   call.recurrent = recurrent;
   call.layout = layout;

@@ -31,7 +31,7 @@ struct RequestedGradients {
 
   bool reads_current() const {
     for (int k = 0; k < Traits<N>::parameters; ++k) {
-      if (summed[k] && N::reads_current(k)) return true;
+      if (summed[k] && N::parameter_table[k].reads_current) return true;
     }
     return taps[0] != nullptr;
   }
@@ -58,7 +58,7 @@ bool rebuilds(Method method, const RequestedGradients<N>& requested, bool surrog
   int hidden = Traits<N>::states - first_hidden<N>;
   for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
   if (hidden == 0) return false;
-  if constexpr (requires { N::fires_by_hidden; }) {
+  if constexpr (requires { N::surrogate_reads_hidden_state; }) {
     if (!surrogate_given) return true;
   }
   return method == Method::bptt || requested.sums > 0;

@@ -2,6 +2,9 @@
 /// What engines ask of a model at compile time.
 #pragma once
 
+#include <iterator>
+#include <type_traits>
+
 #include "call.hpp"
 
 namespace exodus {
@@ -15,8 +18,24 @@ struct Traits {
   static constexpr int parameters = field_count<Parameters, V>;
   static constexpr int states = field_count<State, V>;
   static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // that may have taps
+  static constexpr int variants = N::variants;
+  static constexpr int adjoint_variants = N::adjoint_variants > 0 ? N::adjoint_variants : N::variants;
+  static_assert(parameters == static_cast<int>(std::size(N::parameter_table)) && states == static_cast<int>(std::size(N::state_names)));
   static_assert(parameters <= max_parameters && states <= max_states);
 };
+
+/// What a backward pass carries from a step to the one before. BPTT carries dL/d(state); of a linear neuron all methods are the same.
+template <class N, Method M, class X>
+using carry_of = std::conditional_t<M == Method::bptt && N::fires, typename N::template State<X>, typename N::template Carry<X>>;
+
+/// The parameter of a role; -1: there is none.
+template <class N>
+consteval int parameter_of(Role role) {
+  for (int k = 0; k < Traits<N>::parameters; ++k) {
+    if (N::parameter_table[k].role == role) return k;
+  }
+  return -1;
+}
 
 /// Copies the fields of an aggregate into a list.
 template <int Count, class Aggregate, class X>
@@ -24,9 +43,9 @@ void to_list(const Aggregate& aggregate, X* list) {
   for_each_field<Count>(aggregate, [list](const X& value, int k) { list[k] = value; });
 }
 
-/// Whether the surrogate sees drive(state) in place of the potential.
+/// Whether the surrogate sees surrogate_argument(state) in place of the potential.
 template <template <class> class N, class V>
-inline constexpr bool fires_by_hidden = requires { N<V>::fires_by_hidden; };
+inline constexpr bool surrogate_reads_hidden_state = requires { N<V>::surrogate_reads_hidden_state; };
 
 /// Whether a kernel of a variant has taps, which an operator applies outside the neuron. The kernel of the current is 0, that of the
 /// spikes 1. (Immediate, like what follows: an object of an instruction set must not define a function that could be merged.)

@@ -1,5 +1,5 @@
 /// @file
-/// backward() gives the gradients that math.md defines, and the same bits whatever the threads and the place of a neuron in the layout.
+/// backward() gives the gradients of docs/mathematics.md, Backward, with the same bits for any threads and any place in the layout.
 ///
 /// Two witnesses, both in double, neuron by neuron. `by_tangents` never goes backwards: it moves each input of the forward pass in turn
 /// (every a[m], every parameter, the initial state) and follows the derivative of all later steps by forward substitution, which is the
@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
+#include <exodus/kernel_filter.hpp>
 #include <functional>
 
 #include "lif_population.hpp"
@@ -824,6 +825,94 @@ TYPED_TEST(BackwardIsExact, OfTheLeakyIntegrator) {
     arrays.grad_current = again.data();
     ASSERT_EQ(run_backward(layout, neuron, Method::exodus, Surrogate<V>{}, arrays), Status::ok);
     ASSERT_TRUE(again.same_bits(grad_current));
+  }
+}
+
+/// One neuron of a recursive filter (kernel.hpp): its numbers, what goes in, and the loss of its output and of its last state.
+struct Filter {
+  FilterTiming kind;
+  double a, b, scale;
+  std::vector<double> in, q;
+  double x = 0, y = 0;             // before step 0
+  double grad_x = 0, grad_y = 0;   // of the state after the last step
+
+  /// dL by moving a, b, scale, x or y, of that order the one given: the steps, followed forward.
+  double tangent(int moved) const {
+    double now_x = x, now_y = y, dx = moved == 3, dy = moved == 4, loss = 0;
+    for (std::size_t n = 0; n < in.size(); ++n) {
+      const double before = now_x, d_before = dx;
+      dx = a * dx + (moved == 0 ? now_x : 0), now_x = a * now_x + in[n];
+      dy = b * dy + (moved == 1 ? now_y : 0) + (kind == FilterTiming::late ? d_before : dx);
+      now_y = b * now_y + (kind == FilterTiming::late ? before : now_x);
+      loss += q[n] * (scale * dy + (moved == 2 ? now_y : 0));
+    }
+    return loss + grad_x * dx + grad_y * dy;
+  }
+
+  /// The same without signs: what rounding is relative to.
+  Filter size() const {
+    Filter sizes = *this;
+    for (std::vector<double>* const series : {&sizes.in, &sizes.q}) {
+      for (double& value : *series) value = std::fabs(value);
+    }
+    for (double* const value : {&sizes.scale, &sizes.x, &sizes.y, &sizes.grad_x, &sizes.grad_y}) *value = std::fabs(*value);
+    return sizes;
+  }
+};
+
+/// A filter's own parameters, and its state.
+TYPED_TEST(BackwardIsExact, OfTheFilter) {
+  using V = TypeParam;
+  Random random(16);
+  int number = 0;
+  for (const Layout& layout : layouts(20000)) {
+    ++number;
+    const auto shape = [&] { return static_cast<Shape>(random.below(static_cast<std::int64_t>(Shape::count))); };
+    const Values<V> values[] = {
+        {random, shape(), layout, 0, 0.95}, {random, shape(), layout, 0, 0.95}, {random, shape(), layout, -1.5, 1.5}};
+    KernelFilter<V> filter;
+    filter.kernel = static_cast<FilterTiming>(number % 2);
+    filter.a = values[0].param(), filter.b = values[1].param(), filter.scale = values[2].param();
+    const std::int64_t count = elements(layout), lanes = neurons(layout);
+    Input<V> current(count), potential(count), q(count), initial[] = {Input<V>(lanes), Input<V>(lanes)},
+                                                         grad_final[] = {Input<V>(lanes), Input<V>(lanes)};
+    for (Input<V>* array : {&current, &q, &initial[0], &initial[1], &grad_final[0], &grad_final[1]}) array->fill(random, -1, 1);
+    const bool with_state = random.coin(), with_final = random.coin();
+    Output<V> of_x(lanes), of_y(lanes);
+    Output<double> grads[] = {Output<double>(values[0].count()), Output<double>(values[1].count()), Output<double>(values[2].count())};
+    typename KernelFilter<V>::Forward to{.current = current.data(), .potential = potential.data()};
+    typename KernelFilter<V>::Backward back{.potential = potential.data(), .current = current.data(), .grad_potential = q.data()};
+    if (with_state) to.initial = back.initial = {nullptr, initial[0].data(), initial[1].data()};
+    if (with_final) back.grad_final = {nullptr, grad_final[0].data(), grad_final[1].data()};
+    back.grad_initial = {nullptr, of_x.data(), of_y.data()};
+    back.grad = {grads[0].data(), grads[1].data(), grads[2].data()};
+    SCOPED_TRACE(describe(layout));
+    ASSERT_EQ(run_forward(layout, filter, to), Status::ok);
+    ASSERT_EQ(run_backward(layout, filter, methods[number % 3], Surrogate<V>{}, back), Status::ok);
+
+    std::vector<double> sums[3], sizes[3];
+    for (int k = 0; k < 3; ++k) {
+      sums[k].resize(static_cast<std::size_t>(values[k].count())), sizes[k].resize(sums[k].size());
+    }
+    for (std::int64_t j = 0; j < lanes; ++j) {
+      Filter one{filter.kernel, values[0].at(j, V(0)), values[1].at(j, V(0)), values[2].at(j, V(1)), {}, {}};
+      for (std::int64_t n = 0; n < layout.time; ++n) one.in.push_back(current[at(layout, j, n)]), one.q.push_back(q[at(layout, j, n)]);
+      if (with_state) one.x = initial[0][j], one.y = initial[1][j];
+      if (with_final) one.grad_x = grad_final[0][j], one.grad_y = grad_final[1][j];
+      const Filter size = one.size();
+      for (int k = 0; k < 3; ++k) {
+        const auto c = static_cast<std::size_t>(values[k].index(j));
+        sums[k][c] += one.tangent(k), sizes[k][c] += size.tangent(k);
+      }
+      ASSERT_NEAR(of_x[j], one.tangent(3), tolerance<V> * size.tangent(3)) << "neuron " << j;
+      ASSERT_NEAR(of_y[j], one.tangent(4), tolerance<V> * size.tangent(4)) << "neuron " << j;
+    }
+    for (int k = 0; k < 3; ++k) {
+      for (std::size_t c = 0; c < sums[k].size(); ++c) {
+        ASSERT_NEAR(grads[k][static_cast<std::int64_t>(c)], sums[k][c], tolerance<V> * sizes[k][c]) << "parameter " << k << " value " << c;
+      }
+      EXPECT_TRUE(grads[k].zones_intact());
+    }
   }
 }
 

@@ -5,7 +5,7 @@
 ///     u[n] = a00 u[n-1] + a01 v[n-1] + gain a[n] + spike_weight s[n-1],   s[n] = f(u[n])
 ///     v[n] = a10 u[n-1] + a11 v[n-1] + gain a[n]
 ///
-/// With X0 = dL/du, X1 = dL/dv (math.md, Coupled states):
+/// With X0 = dL/du, X1 = dL/dv (docs/mathematics.md, Coupled states):
 ///
 ///     S[n]  = e[n] + spike_weight X0[n+1]
 ///     X0[n] = q[n] + h[n] S[n] + a00 X0[n+1] + a10 X1[n+1],   X1[n] = dL/dv[n], direct, + a01 X0[n+1] + a11 X1[n+1]
@@ -35,58 +35,37 @@ struct CoupledCarry {
 };
 
 template <class S>
-struct Coupled : CoupledParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct Coupled : NeuronModel<S, CoupledParameters, CoupledState> {
   template <class X>
-  using Parameters = CoupledParameters<X>;
-  template <class X>
-  using State = CoupledState<X>;
-  template <Method M, class X>
-  using Carry = std::conditional_t<M == Method::bptt, CoupledState<X>, CoupledCarry<X>>;
-  using Forward = ForwardArrays<S, CoupledState>;
-  using Backward = BackwardArrays<S, CoupledState, CoupledParameters>;
+  using Carry = CoupledCarry<X>;
 
-  static constexpr bool fires = true;
   static constexpr int variants = 1, adjoint_variants = 1, threshold_index = 6, gain_index = -1;
-  template <Method M>
-  static constexpr bool carries_gradient = false;
-  static constexpr bool reads_current(int parameter) { return parameter != threshold_index; }
-  static constexpr const char* parameter_names[] = {"a00", "a01", "a10", "a11", "gain", "spike_weight", "threshold"};
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "a00", .otherwise = 1, .reads_current = true},
+      {.name = "a01", .reads_current = true},
+      {.name = "a10", .reads_current = true},
+      {.name = "a11", .otherwise = 1, .reads_current = true},
+      {.name = "gain", .otherwise = 1, .reads_current = true},
+      {.name = "spike_weight", .otherwise = -1, .reads_current = true},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+  };
   static constexpr const char* state_names[] = {"potential", "spikes", "second"};
 };
 
-template <class S, class F>
-static inline void for_each_option(Coupled<S>&, F&&) {}
-
-template <class S>
-static inline int variant_of(const Coupled<S>&) {
-  return 0;
-}
-
-template <class S>
-static inline CoupledParameters<Param<arithmetic_t<S>>> resolved(const Coupled<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  return {given(neuron.a00, P(1)),  given(neuron.a01, P(0)),           given(neuron.a10, P(0)),      given(neuron.a11, P(1)),
-          given(neuron.gain, P(1)), given(neuron.spike_weight, P(-1)), given(neuron.threshold, P(1))};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const Coupled<S>&, F&&) {}
-
 template <int Variant, class V>
-EXODUS_SCALAR CoupledState<V> recorded(const CoupledParameters<V>& p, V cap, const CoupledState<V>& before, V u, V a) {
+EXODUS_SCALAR CoupledState<V> restore_state(const CoupledParameters<V>& p, V cap, const CoupledState<V>& before, V u, V a) {
   return {u, fire<false>(u, p.threshold, cap), ((p.a10 * before.potential) + (p.a11 * before.second)) + (p.gain * a)};
 }
 
 template <int Variant, class V>
 EXODUS_SCALAR void step(const CoupledParameters<V>& p, V cap, CoupledState<V>& state, const StepInputs<V>& in) {
   const V u = (((p.a00 * state.potential) + (p.a01 * state.second)) + (p.gain * in.current)) + (p.spike_weight * state.spikes);
-  state = recorded<Variant>(p, cap, state, u, in.current);
+  state = restore_state<Variant>(p, cap, state, u, in.current);
 }
 
 /// The terms of the parameters' gradients, from X0[n], X1[n] and h[n] S[n].
 template <class V>
-EXODUS_SCALAR CoupledParameters<V> coupled_terms(const Moment<V, CoupledState<V>>& at, V grad_u, V grad_v, V fired) {
+EXODUS_SCALAR CoupledParameters<V> coupled_terms(const StepRecord<V, CoupledState<V>>& at, V grad_u, V grad_v, V fired) {
   const CoupledState<V>& before = at.before;
   return {grad_u * before.potential,
           grad_u * before.second,
@@ -98,7 +77,7 @@ EXODUS_SCALAR CoupledParameters<V> coupled_terms(const Moment<V, CoupledState<V>
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const StepRecord<V, CoupledState<V>>& at, CoupledCarry<V>& carry,
                                     CoupledParameters<V>& terms) {
   const V S = M == Method::slayer ? at.e : at.e + p.spike_weight * carry.potential;
   const V fired = at.h * S;
@@ -116,18 +95,13 @@ EXODUS_SCALAR CoupledState<V> initial_gradient(const CoupledParameters<V>& p, co
 
 /// BPTT: every statement of step() in reverse.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const Moment<V, CoupledState<V>>& at, CoupledState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const StepRecord<V, CoupledState<V>>& at, CoupledState<V>& carry,
                                     CoupledParameters<V>& terms) {
   const V fired = at.h * (at.e + carry.spikes);
   const V grad_u = (at.q + carry.potential) + fired, grad_v = at.direct.second + carry.second;
   terms = coupled_terms(at, grad_u, grad_v, fired);
   carry = {grad_u * p.a00 + grad_v * p.a10, grad_u * p.spike_weight, grad_u * p.a01 + grad_v * p.a11};
   return {p.gain * (grad_u + grad_v)};
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR CoupledState<V> initial_gradient(const CoupledParameters<V>&, const CoupledState<V>&, const CoupledState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

@@ -17,7 +17,7 @@ template <class N>
 class HiddenStates : public testing::Test {
  public:
   using V = typename N::Storage;
-  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_names));
+  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_table));
 
   /// A pass over the layout; neuron j at step n has the same data whatever the layout.
   struct Pass {
@@ -61,7 +61,7 @@ class HiddenStates : public testing::Test {
       neuron.reset = Reset::zero;
     }
     static void set(Srm<V>& neuron) {
-      neuron.epsilon = Kernel::late;
+      neuron.epsilon = FilterTiming::late;
       neuron.epsilon_a = neuron.epsilon_b = V(0.8), neuron.nu_a = V(0.9), neuron.nu_b = V(0.5);
     }
 
@@ -88,7 +88,7 @@ class HiddenStates : public testing::Test {
       if (with_parameters) {
         back.current = current.data();
         for_each_field<parameters>(back.grad, [&](double*& grad, int k) {
-          if (std::string(N::parameter_names[k]) != "reset_amount") grad = &grads[k];
+          if (std::string(N::parameter_table[k].name) != "reset_amount") grad = &grads[k];
         });
       }
       const bool done = run_forward(layout, neuron, to, threads) == Status::ok &&

@@ -39,7 +39,7 @@ template <class N>
 class RecurrenceIsTheSum : public testing::Test {
  public:
   using V = typename N::Storage;
-  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_names));
+  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_table));
   using State = std::vector<std::vector<V>>;
 
   template <class Struct, class List>

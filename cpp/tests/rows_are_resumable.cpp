@@ -46,8 +46,8 @@ void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thre
 
 }   // namespace
 
-const KernelTable* kernels() noexcept {
-  static constexpr KernelTable table = {
+const IsaTable* kernels() noexcept {
+  static constexpr IsaTable table = {
       {forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr},
       {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr}};
   return &table;
@@ -64,7 +64,7 @@ constexpr Layout layouts[] = {{1, 70, 200}, {3, 70, 100}, {4, 70, 5}, {20, 70, 1
 template <class N>
 struct Results {
   using V = typename N::Storage;
-  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_names));
+  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_table));
 
   std::vector<V> spikes, potential, grad_current;
   std::vector<std::vector<V>> final, grad_initial;

@@ -46,7 +46,7 @@ std::size_t stack_used(F f) {
 template <class N>
 struct Call {
   using V = typename N::Storage;
-  static constexpr int parameters = static_cast<int>(std::size(N::parameter_names));
+  static constexpr int parameters = static_cast<int>(std::size(N::parameter_table));
   Layout layout;
   N neuron;
   std::vector<V> in, spikes, potential, grad_current;

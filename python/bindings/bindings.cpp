@@ -97,17 +97,59 @@ std::vector<std::string> taps_names() {
   return {};
 }
 
+template <class N>
+std::vector<std::string> parameter_names() {
+  std::vector<std::string> names;
+  for (const exodus::ParameterFacts& facts : N::parameter_table) names.emplace_back(facts.name);
+  return names;
+}
+
+const char* name_of(exodus::Domain domain) {
+  switch (domain) {
+    case exodus::Domain::decay:
+      return "decay";
+    case exodus::Domain::positive:
+      return "positive";
+    case exodus::Domain::free:
+      break;
+  }
+  return "free";
+}
+
+/// By name: the domain; the value where it is not given, None if that is no number of its own; whether its gradient needs the current.
+template <class N>
+py::dict parameter_facts() {
+  py::dict result;
+  for (const exodus::ParameterFacts& facts : N::parameter_table) {
+    const bool own_value = facts.same_as == nullptr && facts.otherwise == facts.otherwise;
+    const py::object otherwise = own_value ? py::object(py::float_(facts.otherwise)) : py::object(py::none());
+    result[facts.name] = py::make_tuple(name_of(facts.domain), otherwise, facts.reads_current);
+  }
+  return result;
+}
+
+/// Calls add(name, model's struct) for each model.
+template <class Add>
+void for_each_model(Add add) {
+#define EXODUS_MODEL(name) add(#name, exodus::name<float>{});
+  EXODUS_MODELS(EXODUS_MODEL)
+#undef EXODUS_MODEL
+}
+
 /// The names of a model's parameters, states and kernels with taps, in the order in which addresses are passed.
 py::dict models() {
   py::dict result;
-#define EXODUS_MODEL(name)                                                                                                           \
-  {                                                                                                                                  \
-    using N = exodus::name<float>;                                                                                                   \
-    result[#name] = py::make_tuple(std::vector<std::string>(std::begin(N::parameter_names), std::end(N::parameter_names)),           \
-                                   std::vector<std::string>(std::begin(N::state_names), std::end(N::state_names)), taps_names<N>()); \
-  }
-  EXODUS_MODELS(EXODUS_MODEL)
-#undef EXODUS_MODEL
+  for_each_model([&]<class N>(const char* name, const N&) {
+    result[name] = py::make_tuple(parameter_names<N>(), std::vector<std::string>(std::begin(N::state_names), std::end(N::state_names)),
+                                  taps_names<N>());
+  });
+  return result;
+}
+
+/// The table of each model's parameters.
+py::dict parameters() {
+  py::dict result;
+  for_each_model([&]<class N>(const char* name, const N&) { result[name] = parameter_facts<N>(); });
   return result;
 }
 
@@ -129,6 +171,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("set_num_threads", &exodus::set_num_threads);
   m.def("isa", &exodus::isa);
   m.attr("models") = models();
+  m.attr("parameters") = parameters();
   m.attr("version") = exodus::version();
   m.attr("surrogates") = std::vector<std::string>{
 #define EXODUS_KIND(name, expression) #name,

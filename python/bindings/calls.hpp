@@ -128,8 +128,8 @@ N to_neuron(const py::dict& parameters, const py::dict& options) {
   using V = arithmetic_t<typename N::Storage>;
   N neuron;
   typename N::template Parameters<Param<V>>& fields = neuron;
-  for_each_field<std::size(N::parameter_names)>(fields, [&](Param<V>& field, int k) {
-    if (parameters.contains(N::parameter_names[k])) field = to_param<V>(parameters[N::parameter_names[k]]);
+  for_each_field<std::size(N::parameter_table)>(fields, [&](Param<V>& field, int k) {
+    if (parameters.contains(N::parameter_table[k].name)) field = to_param<V>(parameters[N::parameter_table[k].name]);
   });
   if constexpr (has_taps<N>) {
     for_each_field<std::size(N::taps_names)>(neuron.taps, [&](Taps<V>& field, int k) {
@@ -169,8 +169,11 @@ std::array<std::int64_t, Traits<N>::states> state_sizes(const N& neuron, std::in
 /// The sizes of the arrays of parameters' gradients.
 template <class N>
 std::array<std::int64_t, Traits<N>::parameters> parameter_sizes(const N& neuron) {
-  Param<typename Traits<N>::V> parameters[Traits<N>::parameters];
-  check(set_parameters(neuron, parameters));
+  using V = typename Traits<N>::V;
+  FirRole<V> roles[2];
+  if (!set_taps(neuron, 0, roles)) throw py::value_error(message(Status::bad_parameter));
+  Param<V> parameters[Traits<N>::parameters];
+  check(set_parameters(neuron, roles, parameters));
   std::array<std::int64_t, Traits<N>::parameters> sizes;
   for (std::size_t k = 0; k < sizes.size(); ++k) sizes[k] = parameters[k].count;
   return sizes;
@@ -233,7 +236,7 @@ void with_neuron(const std::string& model, const std::string& type_name, F&& f) 
 template <class Engine>
 void forward(const std::string& model, const std::string& type_name, const Sizes& sizes, const py::dict& parameters,
              const py::dict& options, const py::object& current, const py::object& recurrent, const py::tuple& initial,
-             const py::object& spikes, const py::object& potential, const py::tuple& final, const py::object& where) {
+             const py::object& spikes, const py::object& potential, const py::tuple& final, const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
@@ -250,7 +253,7 @@ void forward(const std::string& model, const std::string& type_name, const Sizes
     arrays.potential = pointer<V>(potential, elements);
     arrays.final = to_fields<Final, V>(final, of_states);
     arrays.recurrent = to_recurrence<V>(recurrent);
-    const Engine engine(where);
+    const Engine engine(execution);
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
     engine.check(without_lock([&] { return engine.forward(layout, neuron, arrays, memory.workspace()); }));
   });
@@ -277,7 +280,7 @@ void backward(const std::string& model, const std::string& type_name, const Size
               const py::dict& options, int method, const py::object& surrogate, const py::object& potential, const py::object& current,
               const py::object& recurrent, const py::object& spikes, const py::tuple& initial, const py::object& grad_spikes,
               const py::object& grad_potential, const py::tuple& grad_final, const py::object& grad_current, const py::tuple& grad_initial,
-              const py::tuple& grad_parameters, const py::tuple& grad_taps, const py::object& grad_recurrent, const py::object& where) {
+              const py::tuple& grad_parameters, const py::tuple& grad_taps, const py::object& grad_recurrent, const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
@@ -302,7 +305,7 @@ void backward(const std::string& model, const std::string& type_name, const Size
     arrays.recurrent = to_recurrence<V>(recurrent);
     arrays.spikes = pointer<const S>(spikes, elements);
     arrays.grad_recurrent = pointer<double>(grad_recurrent, arrays.recurrent.features * arrays.recurrent.features);
-    const Engine engine(where);
+    const Engine engine(execution);
     const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
     engine.check(
         without_lock([&] { return engine.backward(layout, neuron, static_cast<Method>(method), bend, arrays, memory.workspace()); }));
@@ -325,7 +328,7 @@ inline std::int64_t delay_state_size(std::int64_t most, std::int64_t neurons) {
 
 template <class Engine>
 void delay(const std::string& type_name, const Sizes& sizes, const py::object& steps, std::int64_t most, const py::object& x,
-           const py::object& initial, const py::object& output, const py::object& final, const py::object& where) {
+           const py::object& initial, const py::object& output, const py::object& final, const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_type<Engine>(type_name, [&]<class S>(S) {
     using V = arithmetic_t<S>;
@@ -338,7 +341,7 @@ void delay(const std::string& type_name, const Sizes& sizes, const py::object& s
     arrays.initial = pointer<const V>(initial, of_state);
     arrays.output = pointer<S>(output, elements);
     arrays.final = pointer<V>(final, of_state);
-    const Engine engine(where);
+    const Engine engine(execution);
     const auto memory = engine.memory(engine.workspace(layout, delays, arrays));
     engine.check(without_lock([&] { return engine.delay(layout, delays, arrays, memory.workspace()); }));
   });
@@ -347,7 +350,7 @@ void delay(const std::string& type_name, const Sizes& sizes, const py::object& s
 template <class Engine>
 void delay_adjoint(const std::string& type_name, const Sizes& sizes, const py::object& steps, std::int64_t most,
                    const py::object& grad_output, const py::object& x, const py::object& initial, const py::object& grad_final,
-                   const py::object& grad_x, const py::object& grad_initial, const py::object& grad_steps, const py::object& where) {
+                   const py::object& grad_x, const py::object& grad_initial, const py::object& grad_steps, const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_type<Engine>(type_name, [&]<class S>(S) {
     using V = arithmetic_t<S>;
@@ -363,7 +366,7 @@ void delay_adjoint(const std::string& type_name, const Sizes& sizes, const py::o
     arrays.grad_x = pointer<S>(grad_x, elements);
     arrays.grad_initial = pointer<V>(grad_initial, of_state);
     arrays.grad_steps = pointer<double>(grad_steps, delays.steps.count);
-    const Engine engine(where);
+    const Engine engine(execution);
     const auto memory = engine.memory(engine.workspace(layout, delays, arrays));
     engine.check(without_lock([&] { return engine.delay_adjoint(layout, delays, arrays, memory.workspace()); }));
   });

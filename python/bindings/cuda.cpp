@@ -15,9 +15,9 @@ class OnStream {
  public:
   static constexpr bool halves = true;
 
-  explicit OnStream(const py::object& where) {
+  explicit OnStream(const py::object& execution) {
     std::uintptr_t stream;
-    std::tie(stream, allocate_) = where.cast<std::tuple<std::uintptr_t, py::object>>();
+    std::tie(stream, allocate_) = execution.cast<std::tuple<std::uintptr_t, py::object>>();
     stream_ = reinterpret_cast<exodus::cuda::Stream>(stream);
   }
 

@@ -60,7 +60,7 @@ def backward(
     parameters: Iterable[str] | None = None,
     out: Gradients | None = None,
 ) -> Gradients:
-    """Compute the gradients of a loss from those of the spikes (math.md, Backward; S16, S19).
+    """Compute the gradients of a loss from those of the spikes (docs/mathematics.md, Backward; S16, S19).
 
     Parameters
     ----------

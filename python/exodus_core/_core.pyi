@@ -7,6 +7,7 @@ Recurrent = tuple[ndarray, int, int] | None
 Bend = tuple[int, float, float, float, float] | ndarray
 
 models: dict[str, tuple[list[str], list[str], list[str]]]
+parameters: dict[str, dict[str, tuple[str, float | None, bool]]]
 surrogates: list[str]
 version: str
 

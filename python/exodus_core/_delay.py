@@ -174,7 +174,7 @@ def _bound(
 def delay(
     x: Array, delay: Any, *, most: int | None = None, time_axis: int | None = 0, state: Any = None
 ) -> Delayed:
-    """Delay every neuron's input by a number of steps, whole or not (math.md, Recurrence and delays).
+    """Delay every neuron's input by a number of steps, whole or not (docs/mathematics.md, Delays).
 
     With t = k + f, k = floor(t), the output is linear between steps: output[n] = (1-f) x[n-k] + f x[n-k-1].
     A whole delay reads only x[n-k].
@@ -220,7 +220,7 @@ def delay_adjoint(
     state: Any = None,
     grad_state: Any = None,
 ) -> DelayGradients:
-    """Compute the gradients of a loss through ``delay`` (math.md, Recurrence and delays).
+    """Compute the gradients of a loss through ``delay`` (docs/mathematics.md, Delays).
 
     With g = dL/d(output): dL/dx[m] = (1-f) g[m+k] + f g[m+k+1], and of the delay
     dL/dt = sum_n g[n] (x[n-k-1] - x[n-k]), summed in double. The output has a kink at a whole delay, where

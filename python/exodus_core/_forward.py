@@ -41,8 +41,8 @@ def forward(
         `current` without its time axis. None starts at rest. It is not modified.
     recurrent : array, optional
         Weights W of shape (N, N) between the N neurons along the last axis that is not time, in the dtype of
-        states: a[n] + s[n-1] W is the current (math.md, Recurrence). The sum goes over the neurons that
-        fired, in order. Not for neurons without spikes.
+        states: a[n] + s[n-1] W is the current (docs/mathematics.md, Recurrence). The sum goes over the
+        neurons that fired, in order. Not for neurons without spikes.
     out : Trace, optional
         An earlier result of the same shape, dtype and layout, whose `spikes` and `potential` are reused.
 

@@ -13,7 +13,7 @@ from .surrogate import SingleExponential
 
 
 def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> float:  # noqa: B008
-    """Tell how often the exact gradient grows (math.md, Stability).
+    """Tell how often the exact gradient grows (docs/mathematics.md, Stability).
 
     A step multiplies the gradient that it carries by alpha - reset h; where that is beyond [-1, 1],
     EXODUS and BPTT alike grow. The remedy is a surrogate with a lower peak: h <= (1 + alpha) / reset.

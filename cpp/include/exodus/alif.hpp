@@ -7,7 +7,7 @@
 ///
 /// Since b is linear in past spikes, u - b is the potential of a spike response model with nu[j] = -theta alpha^j - adapt_scale
 /// alpha_adapt^j, so that (S9) and (S16) hold as they stand. With r = alpha_adapt, kappa = adapt_scale, EXODUS carries two numbers
-/// (math.md, ALIF):
+/// (docs/mathematics.md, ALIF):
 ///
 ///     S[n] = dL/ds[n] = e[n] - theta d[n+1] + kappa g[n+1]
 ///     w[n] = q[n] + h[n] S[n] + alpha d[n+1],   d[n] = dL/dx[n] = w[n] unless step n was clipped, then 0
@@ -43,52 +43,26 @@ struct AlifCarry {
 
 /// ALIF for data of type S. Not given: alpha and alpha_adapt 1, adapt_scale 0, threshold 1, gain 1, v_min none.
 template <class S>
-struct Alif : AlifParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct Alif : NeuronModel<S, AlifParameters, AlifState> {
   template <class X>
-  using Parameters = AlifParameters<X>;
-  template <class X>
-  using State = AlifState<X>;
-  template <Method M, class X>   // BPTT carries dL/d(state)
-  using Carry = std::conditional_t<M == Method::bptt, AlifState<X>, AlifCarry<X>>;
-  using Forward = ForwardArrays<S, AlifState>;
-  using Backward = BackwardArrays<S, AlifState, AlifParameters>;
+  using Carry = AlifCarry<X>;
 
-  static constexpr bool fires = true;
-  static constexpr bool fires_by_hidden = true;   ///< the surrogate's argument is more than the potential
-  static constexpr int variants = 1;
-  static constexpr int adjoint_variants = 1;
-  static constexpr int threshold_index = 3;   ///< which parameter the surrogate reads
-  static constexpr int gain_index = 4;        ///< what multiplies the current
-  template <Method M>
-  static constexpr bool carries_gradient = M != Method::bptt;
-  static constexpr bool reads_current(int parameter) { return parameter == gain_index; }
-  static constexpr const char* parameter_names[] = {"alpha", "alpha_adapt", "adapt_scale", "threshold", "gain", "v_min"};
+  static constexpr bool surrogate_reads_hidden_state = true;   ///< the surrogate's argument is more than the potential
+  static constexpr bool carries_gradient = true;
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
+      {.name = "alpha_adapt", .domain = Domain::decay, .otherwise = 1},
+      {.name = "adapt_scale"},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+      {.name = "gain", .otherwise = 1, .reads_current = true, .role = Role::gain},
+      {.name = "v_min", .otherwise = never_clips},
+  };
   static constexpr const char* state_names[] = {"potential", "spikes", "adaptation"};
 };
 
-template <class S, class F>
-static inline void for_each_option(Alif<S>&, F&&) {}
-
-template <class S>
-static inline int variant_of(const Alif<S>&) {
-  return 0;
-}
-
-/// The parameters with the defaults of those not given. NaN as v_min never clips.
-template <class S>
-static inline AlifParameters<Param<arithmetic_t<S>>> resolved(const Alif<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  return {given(neuron.alpha, P(1)),     given(neuron.alpha_adapt, P(1)), given(neuron.adapt_scale, P(0)),
-          given(neuron.threshold, P(1)), given(neuron.gain, P(1)),        given(neuron.v_min, never_clips<S>())};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const Alif<S>&, F&&) {}
-
 /// u - b, what is held against the threshold and what the surrogate sees.
 template <class V>
-EXODUS_SCALAR V drive(const AlifState<V>& state) {
+EXODUS_SCALAR V surrogate_argument(const AlifState<V>& state) {
   return state.potential - state.adaptation;
 }
 
@@ -100,20 +74,20 @@ EXODUS_SCALAR V adaptation(const AlifParameters<V>& p, const AlifState<V>& befor
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR AlifState<V> recorded(const AlifParameters<V>& p, V cap, const AlifState<V>& before, V u, V /*a*/) {
+EXODUS_SCALAR AlifState<V> restore_state(const AlifParameters<V>& p, V cap, const AlifState<V>& before, V u, V /*a*/) {
   AlifState<V> state{u, V(0), adaptation(p, before)};
-  state.spikes = fire<false>(drive(state), p.threshold, cap);
+  state.spikes = fire<false>(surrogate_argument(state), p.threshold, cap);
   return state;
 }
 
 template <int Variant, class V>
 EXODUS_SCALAR void step(const AlifParameters<V>& p, V cap, AlifState<V>& state, const StepInputs<V>& in) {
   const V u = ((p.alpha * state.potential) + (p.gain * in.current)) - (p.threshold * state.spikes);
-  state = recorded<Variant>(p, cap, state, u < p.v_min ? p.v_min : u, in.current);
+  state = restore_state<Variant>(p, cap, state, u < p.v_min ? p.v_min : u, in.current);
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const StepRecord<V, AlifState<V>>& at, AlifCarry<V>& carry,
                                     AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
   const V S = M == Method::slayer ? at.e : multiply_add(p.adapt_scale, carry.g, multiply_add(-p.threshold, carry.d, at.e));
@@ -141,7 +115,7 @@ EXODUS_SCALAR AlifState<V> initial_gradient(const AlifParameters<V>& p, const Al
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const Moment<V, AlifState<V>>& at, AlifState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const StepRecord<V, AlifState<V>>& at, AlifState<V>& carry,
                                     AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
 
@@ -163,11 +137,6 @@ EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const Moment<V, 
 
   carry = {grad_v * p.alpha, grad_b * p.adapt_scale - grad_v * p.threshold, grad_b * p.alpha_adapt};
   return {grad_v * p.gain};
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR AlifState<V> initial_gradient(const AlifParameters<V>&, const AlifState<V>&, const AlifState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

@@ -4,7 +4,7 @@
 ///     i[n] = alpha_syn i[n-1] + gain a[n],   u[n], s[n]: LIF (lif.hpp) with x[n] = i[n]
 ///
 /// It is the spike response model with eps = alpha^n * alpha_syn^n (convolved) and nu = -amount alpha^n. Backward, d[n] is LIF's, and one
-/// more reverse recurrence follows it (math.md, CubaLIF):
+/// more reverse recurrence follows it (docs/mathematics.md, CubaLIF):
 ///
 ///     p[n] = dL/di[n] = d[n] + alpha_syn p[n+1],   dL/da[n] = gain p[n]
 ///     dL/d alpha_syn = sum_n p[n] i[n-1],   dL/d gain = sum_n p[n] a[n],   dL/di[-1] = alpha_syn p[0]
@@ -33,31 +33,26 @@ struct CubaLifCarry {
 /// CubaLIF for data of type S. Not given: alpha and alpha_syn 1, threshold 1, gain 1, reset_amount the threshold (whose gradient then
 /// counts both roles), v_min none.
 template <class S>
-struct CubaLif : CubaLifParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct CubaLif : NeuronModel<S, CubaLifParameters, CubaLifState> {
   template <class X>
-  using Parameters = CubaLifParameters<X>;
-  template <class X>
-  using State = CubaLifState<X>;
-  template <Method M, class X>   // BPTT carries dL/d(state)
-  using Carry = std::conditional_t<M == Method::bptt, CubaLifState<X>, CubaLifCarry<X>>;
-  using Forward = ForwardArrays<S, CubaLifState>;
-  using Backward = BackwardArrays<S, CubaLifState, CubaLifParameters>;
+  using Carry = CubaLifCarry<X>;
 
   Reset reset = Reset::subtract;
   ResetTiming reset_timing = ResetTiming::after_decay;
   std::int64_t max_spikes = 1;       ///< spikes in one step, at most; 0: any number
   bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
 
-  static constexpr bool fires = true;
   static constexpr int variants = 8;           ///< see LifVariant
   static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
-  static constexpr int threshold_index = 2;    ///< which parameter the surrogate reads
-  static constexpr int gain_index = 3;         ///< what multiplies the current
-  template <Method M>
-  static constexpr bool carries_gradient = M != Method::bptt;
-  static constexpr bool reads_current(int parameter) { return parameter == 1 || parameter == gain_index; }
-  static constexpr const char* parameter_names[] = {"alpha", "alpha_syn", "threshold", "gain", "reset_amount", "v_min"};
+  static constexpr bool carries_gradient = true;
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
+      {.name = "alpha_syn", .domain = Domain::decay, .otherwise = 1, .reads_current = true},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+      {.name = "gain", .otherwise = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
+      {.name = "reset_amount", .same_as = "threshold"},
+      {.name = "v_min", .otherwise = never_clips},
+  };
   static constexpr const char* state_names[] = {"potential", "spikes", "current"};
 };
 
@@ -69,20 +64,6 @@ static inline void for_each_option(CubaLif<S>& neuron, F&& field) {
 template <class S>
 static inline int variant_of(const CubaLif<S>& neuron) {
   return lif_variant(neuron.reset, neuron.reset_timing, neuron.max_spikes);
-}
-
-/// The parameters with the defaults of those not given. NaN as v_min never clips.
-template <class S>
-static inline CubaLifParameters<Param<arithmetic_t<S>>> resolved(const CubaLif<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  const P threshold = given(neuron.threshold, P(1));
-  return {given(neuron.alpha, P(1)), given(neuron.alpha_syn, P(1)),         threshold,
-          given(neuron.gain, P(1)),  given(neuron.reset_amount, threshold), given(neuron.v_min, never_clips<S>())};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const CubaLif<S>& neuron, F&& tie) {
-  for_each_lif_tie(neuron, {.alpha = 0, .threshold = 2, .gain = 3, .reset_amount = 4}, tie);
 }
 
 /// The LIF that the synaptic current drives; its own gain is 1.
@@ -112,25 +93,25 @@ EXODUS_SCALAR void step(const CubaLifParameters<V>& p, V cap, CubaLifState<V>& s
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR CubaLifState<V> recorded(const CubaLifParameters<V>& p, V cap, const CubaLifState<V>& before, V u, V a) {
-  const LifState<V> lif = recorded<Variant>(membrane(p), cap, membrane(before), u, a);
+EXODUS_SCALAR CubaLifState<V> restore_state(const CubaLifParameters<V>& p, V cap, const CubaLifState<V>& before, V u, V a) {
+  const LifState<V> lif = restore_state<Variant>(membrane(p), cap, membrane(before), u, a);
   return {lif.potential, lif.spikes, synaptic(p, before.current, a)};
 }
 
 /// What LIF's adjoint sees of step n.
 template <class V>
-EXODUS_SCALAR Moment<V, LifState<V>> membrane(const Moment<V, CubaLifState<V>>& at) {
+EXODUS_SCALAR StepRecord<V, LifState<V>> membrane(const StepRecord<V, CubaLifState<V>>& at) {
   return {at.u, membrane(at.before), {}, at.h, at.e, at.q, V(0)};
 }
 
 /// The membrane's terms, and those of the synapse from dL/di[n].
 template <class V>
-EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, const Moment<V, CubaLifState<V>>& at, V grad_current) {
+EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, const StepRecord<V, CubaLifState<V>>& at, V grad_current) {
   return {lif.alpha, grad_current * at.before.current, lif.threshold, grad_current * at.a, lif.reset_amount, lif.v_min};
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const StepRecord<V, CubaLifState<V>>& at, CubaLifCarry<V>& carry,
                                     CubaLifParameters<V>& terms) {
   LifCarry<V> lif{carry.d};
   LifParameters<V> lif_terms;
@@ -149,7 +130,7 @@ EXODUS_SCALAR CubaLifState<V> initial_gradient(const CubaLifParameters<V>& p, co
 
 /// BPTT: every statement of step() in reverse.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const Moment<V, CubaLifState<V>>& at, CubaLifState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const StepRecord<V, CubaLifState<V>>& at, CubaLifState<V>& carry,
                                     CubaLifParameters<V>& terms) {
   LifState<V> lif{carry.potential, carry.spikes};
   LifParameters<V> lif_terms;
@@ -158,11 +139,6 @@ EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const Moment<
   carry = {lif.potential, lif.spikes, p.alpha_syn * grad_current};
   terms = with_synapse(lif_terms, at, grad_current);
   return {p.gain * grad_current};
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR CubaLifState<V> initial_gradient(const CubaLifParameters<V>&, const CubaLifState<V>&, const CubaLifState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

@@ -28,28 +28,18 @@ struct ExpLeakCarry {
 
 /// Leaky integrator for data of type S. Not given: alpha 1, gain 1. `spikes` and `grad_spikes` of its arrays are ignored.
 template <class S>
-struct ExpLeak : ExpLeakParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct ExpLeak : NeuronModel<S, ExpLeakParameters, ExpLeakState> {
   template <class X>
-  using Parameters = ExpLeakParameters<X>;
-  template <class X>
-  using State = ExpLeakState<X>;
-  template <Method M, class X>
   using Carry = ExpLeakCarry<X>;
-  using Forward = ForwardArrays<S, ExpLeakState>;
-  using Backward = BackwardArrays<S, ExpLeakState, ExpLeakParameters>;
 
   bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
 
   static constexpr bool fires = false;
-  static constexpr int variants = 1;
-  static constexpr int adjoint_variants = 1;
-  static constexpr int threshold_index = 0;   // no surrogate reads it
-  static constexpr int gain_index = 1;
-  template <Method M>
   static constexpr bool carries_gradient = true;
-  static constexpr bool reads_current(int parameter) { return parameter == gain_index; }
-  static constexpr const char* parameter_names[] = {"alpha", "gain"};
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
+      {.name = "gain", .otherwise = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
+  };
   static constexpr const char* state_names[] = {"potential"};
 };
 
@@ -58,35 +48,18 @@ static inline void for_each_option(ExpLeak<S>& neuron, F&& field) {
   field("gain_follows_alpha", neuron.gain_follows_alpha);
 }
 
-template <class S>
-static inline int variant_of(const ExpLeak<S>&) {
-  return 0;
-}
-
-template <class S>
-static inline ExpLeakParameters<Param<arithmetic_t<S>>> resolved(const ExpLeak<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  return {given(neuron.alpha, P(1)), given(neuron.gain, P(1))};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const ExpLeak<S>& neuron, F&& tie) {
-  enum { alpha, gain };
-  if (neuron.gain_follows_alpha) tie(Tie{gain, alpha, -1});
-}
-
 template <int Variant, class V>
 EXODUS_SCALAR void step(const ExpLeakParameters<V>& p, V /*cap*/, ExpLeakState<V>& state, const StepInputs<V>& in) {
   state.potential = (p.alpha * state.potential) + (p.gain * in.current);
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR ExpLeakState<V> recorded(const ExpLeakParameters<V>&, V /*cap*/, const ExpLeakState<V>&, V u, V /*a*/) {
+EXODUS_SCALAR ExpLeakState<V> restore_state(const ExpLeakParameters<V>&, V /*cap*/, const ExpLeakState<V>&, V u, V /*a*/) {
   return {u};
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const ExpLeakParameters<V>& p, const Moment<V, ExpLeakState<V>>& at, ExpLeakCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const ExpLeakParameters<V>& p, const StepRecord<V, ExpLeakState<V>>& at, ExpLeakCarry<V>& carry,
                                     ExpLeakParameters<V>& terms) {
   const V d = multiply_add(p.alpha, carry.d, at.q);
   terms = {d * at.before.potential, d * at.a};

@@ -29,7 +29,7 @@
 namespace exodus {
 
 /// Whether y takes the x of its own step or of the step before.
-enum class Kernel { prompt, late };
+enum class FilterTiming { prompt, late };
 
 /// How a kernel is evaluated: by one of the recursions, in the neuron, or with taps, outside it. With taps it has no states in the neuron.
 enum class KernelForm { prompt, late, taps };
@@ -44,16 +44,9 @@ struct KernelParameters {
 /// carries backward, they are the hidden ones; both in the order of its struct of kernels, the kernel of the current first.
 inline constexpr int kernel_parameters = 3, kernel_states = 2;
 
-/// A kernel's parameters with defaults; with taps they count for nothing.
 template <class V>
-static inline KernelParameters<Param<V>> resolved(const KernelParameters<Param<V>>& kernel, const Taps<V>& taps, V scale) {
-  if (taps.length > 0) return {Param<V>(0), Param<V>(0), Param<V>(1)};
-  return {given(kernel.a, Param<V>(0)), given(kernel.b, Param<V>(0)), given(kernel.scale, Param<V>(scale))};
-}
-
-template <class V>
-static inline KernelForm form_of(Kernel kernel, const Taps<V>& taps) {
-  return taps.length > 0 ? KernelForm::taps : static_cast<KernelForm>(kernel);
+static inline KernelForm form_of(FilterTiming timing, const Taps<V>& taps) {
+  return taps.length > 0 ? KernelForm::taps : static_cast<KernelForm>(timing);
 }
 
 /// x[n] and y[n], or for the correlation X[n] and Y[n].

@@ -24,33 +24,26 @@ struct FilterKernels {
 
 /// The filter for data of type S. Not given: decays 0, scale 1. `spikes` and `grad_spikes` of its arrays are ignored.
 template <class S>
-struct KernelFilter : KernelParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct KernelFilter : NeuronModel<S, KernelParameters, KernelFilterState, FilterKernels> {
   template <class X>
-  using Parameters = KernelParameters<X>;
-  template <class X>
-  using State = KernelFilterState<X>;
-  template <Method M, class X>
   using Carry = KernelState<X>;
-  using Forward = ForwardArrays<S, KernelFilterState>;
-  using Backward = BackwardArrays<S, KernelFilterState, KernelParameters, FilterKernels>;
 
-  Kernel kernel = Kernel::prompt;
+  FilterTiming kernel = FilterTiming::prompt;
   FilterKernels<Taps<arithmetic_t<S>>> taps{};   ///< given, the kernel is FIR; its kind and parameters are ignored
 
   static constexpr bool fires = false;
   static constexpr int variants = kernel_forms;   ///< the kernel's form
   static constexpr int adjoint_variants = kernel_forms;
-  static constexpr int threshold_index = 0;   // no surrogate reads it
-  static constexpr int gain_index = -1;       ///< nothing multiplies the current
-  template <Method M>
   static constexpr bool carries_gradient = true;
   template <int Variant>
   static constexpr KernelForm kernel_form(int /*kernel*/) {
     return static_cast<KernelForm>(Variant);
   }
-  static constexpr bool reads_current(int) { return true; }
-  static constexpr const char* parameter_names[] = {"a", "b", "scale"};
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "a", .domain = Domain::decay, .reads_current = true},
+      {.name = "b", .domain = Domain::decay, .reads_current = true},
+      {.name = "scale", .otherwise = 1, .reads_current = true},
+  };
   static constexpr const char* taps_names[] = {"taps"};
   static constexpr const char* state_names[] = {"potential", "x", "y"};
 };
@@ -65,28 +58,20 @@ static inline int variant_of(const KernelFilter<S>& filter) {
   return static_cast<int>(form_of(filter.kernel, filter.taps.kernel));
 }
 
-template <class S>
-static inline KernelParameters<Param<arithmetic_t<S>>> resolved(const KernelFilter<S>& filter) {
-  return resolved<arithmetic_t<S>>(filter, filter.taps.kernel, 1);
-}
-
-template <class S, class F>
-static inline void for_each_tie(const KernelFilter<S>&, F&&) {}
-
 template <int Variant, class V>
-EXODUS_SCALAR KernelFilterState<V> recorded(const KernelParameters<V>& p, V /*cap*/, const KernelFilterState<V>& before, V u, V a) {
+EXODUS_SCALAR KernelFilterState<V> restore_state(const KernelParameters<V>& p, V /*cap*/, const KernelFilterState<V>& before, V u, V a) {
   const KernelState<V> state = advance<static_cast<KernelForm>(Variant)>(p, KernelState<V>{before.x, before.y}, a);
   return {u, state.x, state.y};
 }
 
 template <int Variant, class V>
 EXODUS_SCALAR void step(const KernelParameters<V>& p, V cap, KernelFilterState<V>& state, const StepInputs<V>& in) {
-  state = recorded<Variant>(p, cap, state, V(0), in.current);
+  state = restore_state<Variant>(p, cap, state, V(0), in.current);
   state.potential = output<static_cast<KernelForm>(Variant)>(p, KernelState<V>{state.x, state.y}, in.current);
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const KernelParameters<V>& p, const Moment<V, KernelFilterState<V>>& at, KernelState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const KernelParameters<V>& p, const StepRecord<V, KernelFilterState<V>>& at, KernelState<V>& carry,
                                     KernelParameters<V>& terms) {
   constexpr KernelForm form = static_cast<KernelForm>(Variant);
   carry = correlate<form>(p, carry, at.q, KernelState<V>{at.direct.x, at.direct.y});

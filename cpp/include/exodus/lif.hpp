@@ -1,5 +1,5 @@
 /// @file
-/// The leaky integrate-and-fire neuron (appendix, section 3): parameters, state, step, adjoints.
+/// The leaky integrate-and-fire neuron (docs/mathematics.md, LIF): parameters, state, step, adjoints.
 ///
 /// Forward, with x[n] = gain a[n] and rho the reset amount:
 ///
@@ -45,31 +45,25 @@ struct LifCarry {
 /// LIF for data of type S. Not given: alpha 1 (which makes it the integrate-and-fire neuron, IF), threshold 1, gain 1, reset_amount the
 /// threshold (whose gradient then counts both roles), v_min none.
 template <class S>
-struct Lif : LifParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct Lif : NeuronModel<S, LifParameters, LifState> {
   template <class X>
-  using Parameters = LifParameters<X>;
-  template <class X>
-  using State = LifState<X>;
-  template <Method M, class X>   // BPTT carries dL/d(state)
-  using Carry = std::conditional_t<M == Method::bptt, LifState<X>, LifCarry<X>>;
-  using Forward = ForwardArrays<S, LifState>;
-  using Backward = BackwardArrays<S, LifState, LifParameters>;
+  using Carry = LifCarry<X>;
 
   Reset reset = Reset::subtract;
   ResetTiming reset_timing = ResetTiming::after_decay;
   std::int64_t max_spikes = 1;       ///< spikes in one step, at most; 0: any number
   bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
 
-  static constexpr bool fires = true;
   static constexpr int variants = 8;           ///< see LifVariant
   static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
-  static constexpr int threshold_index = 1;    ///< which parameter the surrogate reads
-  static constexpr int gain_index = 2;         ///< what multiplies the current
-  template <Method M>                          ///< whether the carry's first field, after the adjoint of step n, is dL/dx[n]
-  static constexpr bool carries_gradient = M != Method::bptt;
-  static constexpr bool reads_current(int parameter) { return parameter == gain_index; }   ///< does its gradient?
-  static constexpr const char* parameter_names[] = {"alpha", "threshold", "gain", "reset_amount", "v_min"};
+  static constexpr bool carries_gradient = true;
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+      {.name = "gain", .otherwise = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
+      {.name = "reset_amount", .same_as = "threshold"},
+      {.name = "v_min", .otherwise = never_clips},
+  };
   static constexpr const char* state_names[] = {"potential", "spikes"};
 };
 
@@ -110,32 +104,6 @@ static inline int variant_of(const Lif<S>& neuron) {
   return lif_variant(neuron.reset, neuron.reset_timing, neuron.max_spikes);
 }
 
-/// The parameters with the defaults of those not given. NaN as v_min never clips.
-template <class S>
-static inline LifParameters<Param<arithmetic_t<S>>> resolved(const Lif<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  const P threshold = given(neuron.threshold, P(1));
-  return {given(neuron.alpha, P(1)), threshold, given(neuron.gain, P(1)), given(neuron.reset_amount, threshold),
-          given(neuron.v_min, never_clips<S>())};
-}
-
-/// Where a LIF's parameters stand among those of its model.
-struct LifIndices {
-  int alpha, threshold, gain, reset_amount;
-};
-
-/// The reset amount that is the threshold, and the gain that is 1 - alpha, pass their gradients on.
-template <class N, class F>
-static inline void for_each_lif_tie(const N& neuron, const LifIndices& index, F&& tie) {
-  if (neuron.gain_follows_alpha) tie(Tie{index.gain, index.alpha, -1});
-  if (neuron.reset_amount.count == 0) tie(Tie{index.reset_amount, index.threshold, +1});
-}
-
-template <class S, class F>
-static inline void for_each_tie(const Lif<S>& neuron, F&& tie) {
-  for_each_lif_tie(neuron, {.alpha = 0, .threshold = 1, .gain = 2, .reset_amount = 3}, tie);
-}
-
 /// One step, in the order of operations that the interface promises. `cap` bounds the spikes of a step.
 template <int Variant, class V>
 EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, const StepInputs<V>& in) {
@@ -158,13 +126,13 @@ EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, co
 
 /// The state after a step, from its potential. (Other models also need the state before and the current.)
 template <int Variant, class V>
-EXODUS_SCALAR LifState<V> recorded(const LifParameters<V>& p, V cap, const LifState<V>& /*before*/, V u, V /*a*/) {
+EXODUS_SCALAR LifState<V> restore_state(const LifParameters<V>& p, V cap, const LifState<V>& /*before*/, V u, V /*a*/) {
   return {u, fire<LifVariant<Variant>::multi>(u, p.threshold, cap)};
 }
 
-/// The terms of step n in the parameters' gradients (math.md, Parameters).
+/// The terms of step n in the parameters' gradients (docs/mathematics.md, Parameters).
 template <LifReset R, class V>
-EXODUS_SCALAR LifParameters<V> gradient_terms(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, V S, V w, V d) {
+EXODUS_SCALAR LifParameters<V> gradient_terms(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, V S, V w, V d) {
   const LifState<V>& before = at.before;
   LifParameters<V> terms{};
   terms.threshold = -(at.h * S);
@@ -201,7 +169,7 @@ EXODUS_SCALAR V leak(const LifParameters<V>& p, bool fired) {
 
 /// One step of the backward pass: takes the carry from step n+1 to step n, sets the terms of the parameters' gradients, returns dL/da[n].
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, LifCarry<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, LifCarry<V>& carry,
                                     LifParameters<V>& terms) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
   const V decay = leak<reset>(p, at.u >= p.threshold);
@@ -233,7 +201,7 @@ EXODUS_SCALAR LifState<V> initial_gradient(const LifParameters<V>& p, const LifS
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const Moment<V, LifState<V>>& at, LifState<V>& carry,
+EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, LifState<V>& carry,
                                     LifParameters<V>& terms) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
   const LifState<V>& before = at.before;
@@ -269,11 +237,6 @@ EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const Moment<V, L
 
   terms.gain = grad_v * at.a;   // x = gain a
   return {grad_v * p.gain};
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR LifState<V> initial_gradient(const LifParameters<V>&, const LifState<V>&, const LifState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

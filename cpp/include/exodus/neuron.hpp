@@ -1,7 +1,9 @@
 /// @file
-/// What every neuron model shares: the spike function, and what the backward pass knows of a step.
+/// The parts that neuron models share: the table of a model's parameters, defaults of its description, the spike function, and the record
+/// of a step that a backward pass reads.
 #pragma once
 
+#include <iterator>
 #include <limits>
 
 #include "fields.hpp"
@@ -39,7 +41,7 @@ struct StepInputs<V, true> {
 
 /// What a backward pass knows of step n.
 template <class V, class State>
-struct Moment {
+struct StepRecord {
   V u;            ///< u[n], before the reset
   State before;   ///< the state after step n-1; read by BPTT and by parameter gradients alone
   State direct;   ///< dL/d(state after step n), direct, of what is neither potential (q) nor spikes (e): not zero at the last step alone
@@ -49,21 +51,102 @@ struct Moment {
   V a;            ///< a[n]; read by the gradients of some parameters alone
 };
 
-/// The parameter, or its default where it was not given.
-template <class V>
-static inline Param<V> given(const Param<V>& p, const Param<V>& otherwise) {
-  return p.count == 0 ? otherwise : p;
-}
+/// Which values a parameter may have.
+enum class Domain {
+  decay,      ///< a factor per step, in [0, 1]
+  positive,   ///< above 0
+  free,       ///< any finite number
+};
+
+/// What a parameter is to the engines.
+enum class Role {
+  none,
+  threshold,   ///< the surrogate reads it
+  gain,        ///< it multiplies the current, before anything else
+};
+
+/// A row of a model's table of parameters, in the order of its struct. Names are those of the struct's members.
+struct ParameterFacts {
+  const char* name;
+  Domain domain = Domain::free;
+  double otherwise = 0;                  ///< its value where it is not given,
+  const char* same_as = nullptr;         ///< or that of this parameter, whose gradient then counts both
+  const char* complement_of = nullptr;   ///< it is 1 - this parameter where the option gain_follows_alpha is set
+  bool reads_current = false;            ///< its gradient needs the current
+  Role role = Role::none;
+};
 
 /// A v_min below every potential: no comparison with NaN holds.
-template <class S>
-static inline Param<arithmetic_t<S>> never_clips() {
-  return {std::numeric_limits<arithmetic_t<S>>::quiet_NaN()};
+inline constexpr double never_clips = std::numeric_limits<double>::quiet_NaN();
+
+/// Of a model of data of type S with these structs; what a model may say otherwise, it declares itself.
+template <class S, template <class> class ParameterStruct, template <class> class StateStruct, template <class> class Kernels = NoKernels>
+struct NeuronModel : ParameterStruct<Param<arithmetic_t<S>>> {
+  using Storage = S;
+  template <class X>
+  using Parameters = ParameterStruct<X>;
+  template <class X>
+  using State = StateStruct<X>;
+  using Forward = ForwardArrays<S, StateStruct>;
+  using Backward = BackwardArrays<S, StateStruct, ParameterStruct, Kernels>;
+
+  static constexpr bool fires = true;               ///< one that does not is linear: all methods are the same
+  static constexpr int variants = 1;                ///< compile-time forms of its functions
+  static constexpr int adjoint_variants = 0;        ///< how many of them differ in the adjoint, the first ones; 0: all
+  static constexpr bool carries_gradient = false;   ///< the first carry of EXODUS, after the adjoint of step n, is dL/d(gain a[n])
+};
+
+/// Whether two names are the same.
+constexpr bool same_name(const char* a, const char* b) {
+  for (; *a != 0 && *a == *b; ++a, ++b) {
+  }
+  return *a == *b;
+}
+
+/// The row of a model's parameter of this name; -1: there is none.
+template <class N>
+constexpr int parameter_index(const char* name) {
+  int index = 0;
+  for (const ParameterFacts& facts : N::parameter_table) {
+    if (name != nullptr && same_name(facts.name, name)) return index;
+    ++index;
+  }
+  return -1;
 }
 
 /// dL/d(parameter `source`) belongs to the parameter `target` as well, with this sign.
 struct Tie {
   int source, target, sign;
 };
+
+/// Calls tie(Tie) for each of a neuron's.
+template <class N, class F>
+static inline void for_each_tie(const N& neuron, F&& tie) {
+  constexpr int count = static_cast<int>(std::size(N::parameter_table));
+  const typename N::template Parameters<Param<arithmetic_t<typename N::Storage>>>& parameters = neuron;
+  for_each_field<count>(parameters, [&](const auto& parameter, int k) {
+    const ParameterFacts& facts = N::parameter_table[k];
+    if constexpr (requires { neuron.gain_follows_alpha; }) {
+      if (facts.complement_of != nullptr && neuron.gain_follows_alpha) tie(Tie{k, parameter_index<N>(facts.complement_of), -1});
+    }
+    if (facts.same_as != nullptr && parameter.count == 0) tie(Tie{k, parameter_index<N>(facts.same_as), +1});
+  });
+}
+
+/// Calls field(name, member) for everything that is neither parameter nor state: nothing, unless a model has an overload.
+template <class N, class F>
+static inline void for_each_option(N&, F&&) {}
+
+/// Which of its variants a neuron is: the only one, unless a model has an overload.
+template <class N>
+static inline int variant_of(const N&) {
+  return 0;
+}
+
+/// dL/d(initial state) by BPTT, whose carry is dL/d(state).
+template <Method M, int Variant, class Parameters, class State>
+EXODUS_SCALAR State initial_gradient(const Parameters&, const State&, const State& carry) {
+  return carry;
+}
 
 }   // namespace exodus

@@ -1,6 +1,6 @@
 /// @file
-/// The spike response model (appendix, section 2): the input passes the response kernel eps, spikes pass the refractory kernel nu
-/// (kernel.hpp).
+/// The spike response model (docs/mathematics.md, Forward): the input passes the response kernel eps, spikes pass the refractory
+/// kernel nu (kernel.hpp).
 ///
 ///     u[n] = (eps * a)[n] + sum_{k<n} nu[n-1-k] s[k],   s[n] = f(u[n])
 ///
@@ -55,35 +55,31 @@ struct SrmVariant {
 
 /// SRM for data of type S. Not given: decays 0, scales 1 (for nu, -1), threshold 1.
 template <class S>
-struct Srm : SrmParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct Srm : NeuronModel<S, SrmParameters, SrmState, SrmKernels> {
   template <class X>
-  using Parameters = SrmParameters<X>;
-  template <class X>
-  using State = SrmState<X>;
-  template <Method M, class X>   // BPTT carries dL/d(state)
-  using Carry = std::conditional_t<M == Method::bptt, SrmState<X>, SrmCarry<X>>;
-  using Forward = ForwardArrays<S, SrmState>;
-  using Backward = BackwardArrays<S, SrmState, SrmParameters, SrmKernels>;
+  using Carry = SrmCarry<X>;
 
-  Kernel epsilon = Kernel::prompt;
-  Kernel nu = Kernel::prompt;
+  FilterTiming epsilon = FilterTiming::prompt;
+  FilterTiming nu = FilterTiming::prompt;
   SrmKernels<Taps<arithmetic_t<S>>> taps{};   ///< given, a kernel is FIR; its kind and parameters are ignored
   std::int64_t max_spikes = 1;                ///< spikes in one step, at most; 0: any number
 
-  static constexpr bool fires = true;
   static constexpr int variants = 2 * SrmVariant<0>::forms;
   static constexpr int adjoint_variants = SrmVariant<0>::forms;   ///< of them: how many spikes a step may have does not matter to it
-  static constexpr int threshold_index = 6;                       ///< which parameter the surrogate reads
-  static constexpr int gain_index = -1;                           ///< nothing multiplies the current
-  template <Method M>
-  static constexpr bool carries_gradient = M != Method::bptt;
+  static constexpr bool carries_gradient = true;
   template <int Variant>
   static constexpr KernelForm kernel_form(int kernel) {
     return kernel == 0 ? SrmVariant<Variant>::epsilon : SrmVariant<Variant>::nu;
   }
-  static constexpr bool reads_current(int parameter) { return parameter < 3; }
-  static constexpr const char* parameter_names[] = {"epsilon_a", "epsilon_b", "epsilon_scale", "nu_a", "nu_b", "nu_scale", "threshold"};
+  static constexpr ParameterFacts parameter_table[] = {
+      {.name = "epsilon_a", .domain = Domain::decay, .reads_current = true},
+      {.name = "epsilon_b", .domain = Domain::decay, .reads_current = true},
+      {.name = "epsilon_scale", .otherwise = 1, .reads_current = true},
+      {.name = "nu_a", .domain = Domain::decay},
+      {.name = "nu_b", .domain = Domain::decay},
+      {.name = "nu_scale", .otherwise = -1},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+  };
   static constexpr const char* taps_names[] = {"epsilon_taps", "nu_taps"};
   static constexpr const char* state_names[] = {"potential", "spikes", "epsilon_x", "epsilon_y", "nu_x", "nu_y"};
 };
@@ -101,17 +97,6 @@ static inline int variant_of(const Srm<S>& neuron) {
   const int form = static_cast<int>(form_of(neuron.epsilon, of_current)) + kernel_forms * static_cast<int>(form_of(neuron.nu, of_spikes));
   return form + (neuron.max_spikes == 1 ? 0 : SrmVariant<0>::forms);
 }
-
-template <class S>
-static inline SrmParameters<Param<arithmetic_t<S>>> resolved(const Srm<S>& neuron) {
-  using V = arithmetic_t<S>;
-  const auto epsilon = resolved<V>({neuron.epsilon_a, neuron.epsilon_b, neuron.epsilon_scale}, neuron.taps.epsilon, V(1));
-  const auto nu = resolved<V>({neuron.nu_a, neuron.nu_b, neuron.nu_scale}, neuron.taps.nu, V(-1));
-  return {epsilon.a, epsilon.b, epsilon.scale, nu.a, nu.b, nu.scale, given(neuron.threshold, Param<V>(1))};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const Srm<S>&, F&&) {}
 
 template <class V>
 EXODUS_SCALAR KernelParameters<V> epsilon_of(const SrmParameters<V>& p) {
@@ -132,7 +117,7 @@ EXODUS_SCALAR KernelState<V> nu_of(const Struct<V>& s) {
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR SrmState<V> recorded(const SrmParameters<V>& p, V cap, const SrmState<V>& before, V u, V a) {
+EXODUS_SCALAR SrmState<V> restore_state(const SrmParameters<V>& p, V cap, const SrmState<V>& before, V u, V a) {
   using Form = SrmVariant<Variant>;
   const KernelState<V> epsilon = advance<Form::epsilon>(epsilon_of(p), epsilon_of(before), a);
   const KernelState<V> nu = advance<Form::nu>(nu_of(p), nu_of(before), before.spikes);
@@ -144,7 +129,7 @@ EXODUS_SCALAR void step(const SrmParameters<V>& p, V cap, SrmState<V>& state, co
   using Form = SrmVariant<Variant>;
   V feedback = V(0);
   if constexpr (Form::feedback) feedback = in.feedback;
-  SrmState<V> after = recorded<Variant>(p, cap, state, V(0), in.current);
+  SrmState<V> after = restore_state<Variant>(p, cap, state, V(0), in.current);
   after.potential =
       output<Form::epsilon>(epsilon_of(p), epsilon_of(after), in.current) + output<Form::nu>(nu_of(p), nu_of(after), feedback);
   after.spikes = fire<Form::multi>(after.potential, p.threshold, cap);
@@ -167,7 +152,7 @@ EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> input_gradients(V cur
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at,
+EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const StepRecord<V, SrmState<V>>& at,
                                                                    SrmCarry<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
   const V S = M == Method::slayer || Form::feedback ? at.e : at.e + carry.nu_x;
@@ -191,7 +176,7 @@ EXODUS_SCALAR SrmState<V> initial_gradient(const SrmParameters<V>& p, const SrmS
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const Moment<V, SrmState<V>>& at,
+EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const StepRecord<V, SrmState<V>>& at,
                                                                    SrmState<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
   const V grad_spikes = at.e + carry.spikes;   // s = f(u)
@@ -206,11 +191,6 @@ EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmPara
   carry = {V(0), Form::feedback ? V(0) : grad_before, epsilon.x, epsilon.y, nu.x, nu.y};   // the taps have given it elsewhere
   terms = join(epsilon_terms, nu_terms, -grad_fire);
   return input_gradients<Variant>(grad_a, grad_u);
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR SrmState<V> initial_gradient(const SrmParameters<V>&, const SrmState<V>&, const SrmState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

@@ -6,7 +6,7 @@
 ///     u[n] = A00 kept[n-1] + A01 v[n-1] + b0 a[n] + r0 s[n-1],   s[n] = 1[u[n] >= theta]
 ///     v[n] = A10 kept[n-1] + A11 v[n-1] + b1 a[n] + r1 s[n-1]
 ///
-/// With X = dL/d(u, v) and Y[n] = A^T X[n+1], EXODUS carries X (math.md, Coupled states):
+/// With X = dL/d(u, v) and Y[n] = A^T X[n+1], EXODUS carries X (docs/mathematics.md, Coupled states):
 ///
 ///     S[n]  = dL/ds[n] = e[n] + r . X[n+1]   (reset to zero: - u[n] Y0[n])
 ///     X0[n] = q[n] + h[n] S[n] + Y0[n]       (reset to zero: Y0[n] only where step n did not fire),   X1[n] = direct + Y1[n]
@@ -41,29 +41,26 @@ struct StateSpaceCarry {
 
 /// The state-space neuron for data of type S. Not given: A the identity, b (1, 0), r (-1, 0), threshold 1.
 template <class S>
-struct StateSpace : StateSpaceParameters<Param<arithmetic_t<S>>> {
-  using Storage = S;
+struct StateSpace : NeuronModel<S, StateSpaceParameters, StateSpaceState> {
   template <class X>
-  using Parameters = StateSpaceParameters<X>;
-  template <class X>
-  using State = StateSpaceState<X>;
-  template <Method M, class X>   // BPTT carries dL/d(state)
-  using Carry = std::conditional_t<M == Method::bptt, StateSpaceState<X>, StateSpaceCarry<X>>;
-  using Forward = ForwardArrays<S, StateSpaceState>;
-  using Backward = BackwardArrays<S, StateSpaceState, StateSpaceParameters>;
+  using Carry = StateSpaceCarry<X>;
 
   Reset reset = Reset::subtract;   ///< beside what r adds for a spike: zero also forgets the potential before A; none is subtract
 
-  static constexpr bool fires = true;
   static constexpr int variants = 2;   ///< 1: reset to zero
   static constexpr int adjoint_variants = 2;
-  static constexpr int threshold_index = 8;   ///< which parameter the surrogate reads
-  static constexpr int gain_index = -1;       ///< no single number multiplies the current
-  template <Method M>
-  static constexpr bool carries_gradient = false;
-  /// Gradients of b need the current, and those of A01 and A11 the second state, which is rebuilt from it.
-  static constexpr bool reads_current(int parameter) { return parameter == 1 || (parameter >= 3 && parameter <= 5); }
-  static constexpr const char* parameter_names[] = {"A00", "A01", "A10", "A11", "b0", "b1", "r0", "r1", "threshold"};
+  static constexpr ParameterFacts parameter_table[] = {
+      // Gradients of b need the current, and those of A01 and A11 the second state, which is rebuilt from it.
+      {.name = "A00", .otherwise = 1},
+      {.name = "A01", .reads_current = true},
+      {.name = "A10"},
+      {.name = "A11", .otherwise = 1, .reads_current = true},
+      {.name = "b0", .otherwise = 1, .reads_current = true},
+      {.name = "b1", .reads_current = true},
+      {.name = "r0", .otherwise = -1},
+      {.name = "r1"},
+      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+  };
   static constexpr const char* state_names[] = {"potential", "spikes", "second"};
 };
 
@@ -76,17 +73,6 @@ template <class S>
 static inline int variant_of(const StateSpace<S>& neuron) {
   return neuron.reset == Reset::zero ? 1 : 0;
 }
-
-/// The parameters with the defaults of those not given.
-template <class S>
-static inline StateSpaceParameters<Param<arithmetic_t<S>>> resolved(const StateSpace<S>& neuron) {
-  using P = Param<arithmetic_t<S>>;
-  return {given(neuron.A00, P(1)), given(neuron.A01, P(0)), given(neuron.A10, P(0)), given(neuron.A11, P(1)),      given(neuron.b0, P(1)),
-          given(neuron.b1, P(0)),  given(neuron.r0, P(-1)), given(neuron.r1, P(0)),  given(neuron.threshold, P(1))};
-}
-
-template <class S, class F>
-static inline void for_each_tie(const StateSpace<S>&, F&&) {}
 
 /// What a step keeps of the potential before.
 template <int Variant, class V>
@@ -103,19 +89,19 @@ EXODUS_SCALAR V second_state(const StateSpaceParameters<V>& p, const StateSpaceS
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR StateSpaceState<V> recorded(const StateSpaceParameters<V>& p, V cap, const StateSpaceState<V>& before, V u, V a) {
+EXODUS_SCALAR StateSpaceState<V> restore_state(const StateSpaceParameters<V>& p, V cap, const StateSpaceState<V>& before, V u, V a) {
   return {u, fire<false>(u, p.threshold, cap), second_state<Variant>(p, before, a)};
 }
 
 template <int Variant, class V>
 EXODUS_SCALAR void step(const StateSpaceParameters<V>& p, V cap, StateSpaceState<V>& state, const StepInputs<V>& in) {
   const V u = (((p.A00 * kept<Variant>(state)) + (p.A01 * state.second)) + (p.b0 * in.current)) + (p.r0 * state.spikes);
-  state = recorded<Variant>(p, cap, state, u, in.current);
+  state = restore_state<Variant>(p, cap, state, u, in.current);
 }
 
 /// The terms of step n in the parameters' gradients, from dL/du[n], dL/dv[n] and h[n] S[n].
 template <int Variant, class V>
-EXODUS_SCALAR StateSpaceParameters<V> gradient_terms(const Moment<V, StateSpaceState<V>>& at, V grad_u, V grad_v, V fired) {
+EXODUS_SCALAR StateSpaceParameters<V> gradient_terms(const StepRecord<V, StateSpaceState<V>>& at, V grad_u, V grad_v, V fired) {
   const V u = kept<Variant>(at.before), v = at.before.second, s = at.before.spikes;
   return {grad_u * u, grad_u * v, grad_v * u, grad_v * v, grad_u * at.a, grad_v * at.a, grad_u * s, grad_v * s, -fired};
 }
@@ -127,8 +113,8 @@ EXODUS_SCALAR V through_spike(const StateSpaceParameters<V>& p, V grad_u, V grad
 }
 
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateSpaceState<V>>& at, StateSpaceCarry<V>& carry,
-                                    StateSpaceParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const StepRecord<V, StateSpaceState<V>>& at,
+                                    StateSpaceCarry<V>& carry, StateSpaceParameters<V>& terms) {
   const V Y0 = multiply_add(p.A10, carry.second, p.A00 * carry.potential);
   V S = at.e, kept_gradient = Y0;
   if constexpr (M != Method::slayer) S = through_spike(p, carry.potential, carry.second, at.e);
@@ -160,8 +146,8 @@ EXODUS_SCALAR StateSpaceState<V> initial_gradient(const StateSpaceParameters<V>&
 
 /// BPTT: every statement of step() in reverse. The carry is dL/d(state after step n) on entry, dL/d(state after step n-1) on return.
 template <Method M, int Variant, class V>
-EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Moment<V, StateSpaceState<V>>& at, StateSpaceState<V>& carry,
-                                    StateSpaceParameters<V>& terms) {
+EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const StepRecord<V, StateSpaceState<V>>& at,
+                                    StateSpaceState<V>& carry, StateSpaceParameters<V>& terms) {
   const StateSpaceState<V>& before = at.before;
 
   const V fired = at.h * (at.e + carry.spikes);   // s = f(u - threshold)
@@ -176,12 +162,6 @@ EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Mome
     carry.spikes = carry.spikes - grad_kept * before.potential;
   }
   return {grad_u * p.b0 + grad_v * p.b1};
-}
-
-template <Method M, int Variant, class V>
-EXODUS_SCALAR StateSpaceState<V> initial_gradient(const StateSpaceParameters<V>&, const StateSpaceState<V>&,
-                                                  const StateSpaceState<V>& carry) {
-  return carry;
 }
 
 }   // namespace exodus

@@ -100,8 +100,9 @@ struct Taps {
 template <class X>
 struct NoKernels {};
 
-/// Recurrent weights: a'[n] = a[n] + s[n-1] W in place of a[n] (math.md, Recurrence). Neuron j is feature (j / repeat) % features of its
-/// batch entry, which has one neuron of each feature; weights[f * features + g] is what a spike of feature f adds to feature g.
+/// Recurrent weights: a'[n] = a[n] + s[n-1] W in place of a[n] (docs/mathematics.md, Recurrence). Neuron j is feature
+/// (j / repeat) % features of its batch entry, which has one neuron of each feature; weights[f * features + g] is what a spike of feature f
+/// adds to feature g.
 template <class V>
 struct Recurrence {
   const V* weights = nullptr;   ///< null: none
@@ -116,7 +117,7 @@ struct Workspace {
   int threads = 0;   ///< how many threads this call may use; 0: as many as set_num_threads() says. Results do not depend on it.
 };
 
-/// The algorithm of the backward pass (math.md, Backward).
+/// The algorithm of the backward pass (docs/mathematics.md, Backward).
 enum class Method { exodus, slayer, bptt };
 
 /// What a spike does to the membrane potential.

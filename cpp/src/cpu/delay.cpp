@@ -11,14 +11,19 @@ namespace exodus {
 namespace {
 
 /// Neurons of a row: a page of every array per step at most. Where each has a delay of its own, so many that what a shifter keeps stays in
-/// the second-level cache. 0: the inner axis is too short for that, rows are whole outer indices.
+/// the first-level cache, or, if they would be too few for memory to be read at speed or go in blocks, in the second. 0: the inner axis is
+/// too short for that, rows are whole outer indices.
 template <class V>
 std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads) {
-  constexpr std::int64_t cache = 256 << 10, line = 64, enough = 256;
+  constexpr std::int64_t first_cache = 32 << 10, second_cache = 256 << 10, line = 64, enough = 256;
   if (layout.inner < line) return 0;
   const bool shared = delays.steps.count == 1 || delays.steps.repeat >= enough;
   const std::int64_t kept = shared ? 1 : cpu::kept_steps(cpu::shift_stages(delays.most));
-  std::int64_t lanes = cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line;
+  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
+  const bool in_blocks = kernels != nullptr && kernels->delays_in_blocks;
+  const auto fitting = [&](std::int64_t cache) { return cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line; };
+  std::int64_t lanes = fitting(in_blocks ? second_cache : first_cache);
+  if (lanes < enough) lanes = fitting(second_cache) < enough ? fitting(second_cache) : enough;
   lanes = lanes < line ? line : (lanes < cpu::max_row_lanes<V> ? lanes : cpu::max_row_lanes<V>);
   const std::int64_t share = ceil_div(ceil_div(layout.inner, ceil_div(threads, layout.outer)), line) * line;
   return lanes < share ? lanes : share;
@@ -54,17 +59,16 @@ std::size_t bytes_for(const Layout& layout, const Delay<S>& delays, bool with_su
   return slots + (with_sums ? static_cast<std::size_t>(layout.outer * layout.inner) * sizeof(double) : 0);
 }
 
-/// Whether cache lines are written whole. A step's row may end within one: written around the caches, such a line goes to memory more than
-/// once. Outer indices follow each other (VectorStream), where they are longer than a line.
+/// Whether cache lines are written whole: written around the caches, one in which a step's row ends goes to memory more than once. (Of
+/// whole outer indices, which often end within one, plain stores were as fast.)
 template <class V>
 bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
-  constexpr std::int64_t line = 64 / sizeof(V);
-  return lanes > 0 ? layout.inner % line == 0 : layout.time * layout.inner >= 2 * line;
+  return lanes > 0 && layout.inner % (64 / static_cast<std::int64_t>(sizeof(V))) == 0;
 }
 
 /// Cuts a pass into rows and runs it in what the workspace has beyond the sums.
 template <class V>
-void run(cpu::DelayPlan<V>& plan, const cpu::Kernels<V>& kernels, const Workspace& workspace) {
+void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& kernels, const Workspace& workspace) {
   const Delay<V> delays{plan.steps, plan.most};
   const std::size_t slot = slot_size(plan.layout, delays);
   const std::size_t sums = plan.sums == nullptr ? 0 : static_cast<std::size_t>(plan.layout.outer * plan.layout.inner) * sizeof(double);
@@ -97,7 +101,7 @@ cpu::DelayPlan<S> plan_of(const Layout& layout, const Delay<S>& delays) {
 
 template <class S>
 Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays, Workspace workspace) noexcept {
-  const cpu::Kernels<S>* const kernels = kernels_for<S>();
+  const cpu::IsaFunctions<S>* const kernels = kernels_for<S>();
   if (kernels == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
   if (empty(layout)) return Status::ok;
@@ -116,7 +120,7 @@ Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<
 template <class S>
 Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
                      Workspace workspace) noexcept {
-  const cpu::Kernels<S>* const kernels = kernels_for<S>();
+  const cpu::IsaFunctions<S>* const kernels = kernels_for<S>();
   if (kernels == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
   const bool with_sums = arrays.grad_steps != nullptr;

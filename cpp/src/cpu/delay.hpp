@@ -54,17 +54,16 @@ EXODUS_SCALAR void add_terms(double* sums, const V* x, const V* near, const V* f
   for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(lag_term(x[i], near[i], far[i]));
 }
 
-/// The terms of a block of steps, whose x are at `x` and whose delayed steps, with the one before the block, are vectors at `delayed`.
-template <class V, std::size_t... S>
-EXODUS_SCALAR void add_terms_of_block(double* sums, const LaneList<const V*, sizeof...(S)>& x, const V* delayed, int lanes,
-                                      std::index_sequence<S...>) {
-  constexpr int width = group_lanes<V>;
-  EXODUS_LANES
-  for (int i = 0; i < lanes; ++i) {
-    double sum = sums[i];
-    ((sum += static_cast<double>(lag_term(x.at[S][i], delayed[(S + 1) * width + i], delayed[S * width + i]))), ...);
-    sums[i] = sum;
+/// The terms of a block of steps, which are delayed, and before which the delayed step is `far`.
+template <class V>
+EXODUS_SCALAR void add_block_terms(double* sums, const V* const* x, int lane, const Vector<V>& far, const Vector<V>* block) {
+  constexpr int parts = sizeof(double) / sizeof(V), width = group_lanes<double>;
+  Vector<double> sum[parts];
+  for (int p = 0; p < parts; ++p) sum[p] = load(sums + p * width);
+  for (int s = 0; s < block_steps; ++s) {
+    add_to_doubles<V>(sum, lag_term<Vector<V>>(load(x[s] + lane), block[s], s == 0 ? far : block[s - 1]));
   }
+  for (int p = 0; p < parts; ++p) store(sums + p * width, sum[p]);
 }
 
 /// Delays the chosen lanes of a block by `Distance` steps, fewer than the block has. `kept` are the last steps of the block before.
@@ -105,6 +104,66 @@ EXODUS_SCALAR void shift_lanes(Vector<V>* block, Vector<V>* kept, int stages, st
   if (stages > 0) shift_within<1, V>(block, kept, (delays & 1) != 0);
 }
 
+/// The same for all lanes of a row, a step at a time: stage j keeps the last 2^j steps that came to it. For vectors of less than a cache
+/// line: with blocks, a line would be read and written in parts that lie too far apart in time.
+template <class V>
+class LaneShifter {
+  using Integer = typename IntegerOf<V>::type;
+
+ public:
+  LaneShifter() = default;
+  LaneShifter(const LaneArrays<V>& steps, const Integer* delays, std::int64_t longest, int lanes)
+      : delays_(delays), lanes_(lanes), stages_(shift_stages(longest)) {
+    const int all = (1 << stages_) - 1;
+    for (int j = 0; j < stages_; ++j) stage_[j] = {steps[(1 << j) - 1], steps.stride, 0};
+    for (std::int64_t k = 0; k < all * steps.stride; ++k) steps.first[k] = V(0);
+  }
+
+  /// Takes a step's values and gives the delayed ones.
+  void shift(V* to, const V* from) {
+    V* kept[max_shift_stages];
+    for (int j = 0; j < stages_; ++j) kept[j] = stage_[j].next(1 << j);
+    int l = 0;
+    for (; l + group_lanes<V> <= lanes_; l += group_lanes<V>) {
+      Vector<V> value = load(from + l);
+      const Vector<Integer> delay = load(delays_ + l);
+      for (int j = 0; j < stages_; ++j) {
+        const Vector<V> earlier = load(kept[j] + l);
+        store(kept[j] + l, value);
+        value = (delay & (Integer{1} << j)) != 0 ? earlier : value;
+      }
+      store(to + l, value);
+    }
+    for (; l < lanes_; ++l) {
+      V value = from[l];
+      for (int j = 0; j < stages_; ++j) {
+        const V earlier = kept[j][l];
+        kept[j][l] = value;
+        value = (delays_[l] & (Integer{1} << j)) != 0 ? earlier : value;
+      }
+      to[l] = value;
+    }
+  }
+
+ private:
+  /// A ring of 2^j steps.
+  struct Stage {
+    V* first;
+    std::int64_t stride;
+    int at;
+
+    V* next(int steps) {
+      V* const oldest = first + at * stride;
+      at = at + 1 == steps ? 0 : at + 1;
+      return oldest;
+    }
+  };
+
+  const Integer* delays_ = nullptr;
+  int lanes_ = 0, stages_ = 0;
+  Stage stage_[max_shift_stages];
+};
+
 /// Calls give(index, lag) for the neurons from `first` on.
 template <class V, class Give>
 EXODUS_SCALAR void for_lags(const DelayPlan<V>& plan, std::int64_t first, std::int64_t count, Give give) {
@@ -115,49 +174,6 @@ EXODUS_SCALAR void for_lags(const DelayPlan<V>& plan, std::int64_t first, std::i
     if (++used == steps.repeat) used = 0, index = index + 1 == steps.count ? 0 : index + 1;
   }
 }
-
-/// Results that follow each other in memory, piece by piece, by streaming stores of whole vectors: one in which a piece ends waits for the
-/// next.
-template <class V>
-class VectorStream {
-  static constexpr int width = group_lanes<V>;
-
- public:
-  explicit VectorStream(V* waiting) : waiting_(waiting) {}
-
-  /// `vector(i, n)` are n results from i on, of a whole vector or fewer.
-  template <class Vectors>
-  void put(V* to, std::int64_t count, Vectors vector) {
-    const auto past = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % vector_bytes / sizeof(V));
-    std::int64_t done = 0;
-    if (past > 0) {
-      if (filled_ == 0) lead_ = past;
-      done = count < width - past ? count : width - past;
-      store(waiting_ + past, vector(0, static_cast<int>(done)));
-      filled_ = past + static_cast<int>(done);
-      if (filled_ < width) return;
-      flush(to + done);
-    }
-    for (; done + width <= count; done += width) store_vector(to + done, vector(done, width), true);
-    if (done == count) return;
-    store(waiting_, vector(done, static_cast<int>(count - done)));
-    filled_ = static_cast<int>(count - done);
-  }
-
-  /// Writes what waits, which ends at `end`.
-  void flush(V* end) {
-    if (filled_ == width && lead_ == 0) {
-      store_vector(end - width, load(waiting_), true);
-    } else {
-      for (int i = lead_; i < filled_; ++i) end[i - filled_] = waiting_[i];
-    }
-    lead_ = filled_ = 0;
-  }
-
- private:
-  V* waiting_;   ///< two vectors
-  int lead_ = 0, filled_ = 0;
-};
 
 /// Which neurons a pass is at, and what it reads of them.
 template <class V>
@@ -210,6 +226,8 @@ class DelaySteps {
   static constexpr int width = group_lanes<V>;
 
  public:
+  static constexpr bool in_blocks = width == line_lanes<V>;   // which shifter runs
+
   DelaySteps(const DelayPlan<V>& plan, const DelayMemory<V>& memory, std::int64_t row) : plan_(plan), memory_(memory), place_{plan} {
     const std::int64_t inner = plan.layout.inner, rows = (inner + plan.lanes - 1) / plan.lanes;
     const std::int64_t outer = row / rows, first = row % rows * plan.lanes;
@@ -221,10 +239,10 @@ class DelaySteps {
   }
 
   void run() {
-    if (way_ == Way::shifted) {
+    if (way_ == Way::shifted && in_blocks) {
       run_blocks();
     } else {
-      if (way_ == Way::one_by_one) fetch(memory_.far, -1);
+      begin();
       for (std::int64_t r = 0; r < place_.end(); ++r) step(r, place_.target(r), place_.input(r), plan_.stream && r < place_.time());
     }
     finish_streaming();
@@ -335,10 +353,12 @@ class DelaySteps {
     const Vector<V> far = *last, fraction = take(memory_.fraction + begin);
     shift_lanes<V>(block, kept, stages_, number, take(memory_.bits + begin));
     *last = block[block_steps - 1];
-    if (rows.with_terms) {
+    if (Whole && rows.all_have_terms) {
+      add_block_terms<V>(memory_.sums + begin, rows.x, begin, far, block);
+    } else if (rows.with_terms) {
       store(memory_.delayed, far);
       for (int s = 0; s < block_steps; ++s) store(memory_.delayed + (s + 1) * width, block[s]);
-      add_block_terms(rows, begin, count);
+      add_some_terms_of_block(rows, begin, count);
     }
     for (int s = block_steps - 1; s > 0; --s) block[s] = interpolate(fraction, block[s], block[s - 1]);
     block[0] = interpolate(fraction, block[0], far);
@@ -349,20 +369,27 @@ class DelaySteps {
   }
 
   /// memory_.delayed are the vectors of the step before the block and of its steps.
-  void add_block_terms(const BlockRows& rows, int begin, int count) {
-    if (rows.all_have_terms) {
-      const auto x = list<block_steps>(rows.x, begin);
-      return add_terms_of_block(memory_.sums + begin, x, memory_.delayed, count, std::make_index_sequence<block_steps>{});
-    }
+  void add_some_terms_of_block(const BlockRows& rows, int begin, int count) {
     for (int s = 0; s < block_steps; ++s) {
       const V* const far = memory_.delayed + s * width - begin;
       if (rows.x[s] != nullptr) add_some_terms(rows.first + s, rows.x[s], far + width, far, begin, begin + count);
     }
   }
 
-  /// The delayed values of step r.
-  void fetch(V* to, std::int64_t r) const {
-    if (plan_.from != nullptr && r >= longest_ && r < place_.time()) {
+  /// Before step 0: `far` is what step -1 would have read.
+  void begin() {
+    if (way_ == Way::one_by_one) fetch(memory_.far, -1);
+    if (way_ != Way::shifted) return;
+    shifter_ = LaneShifter<V>({memory_.shifted, lane_stride<V>(plan_.lanes)}, memory_.bits, longest_, lanes_);
+    clear(memory_.far, lanes_);
+    for (std::int64_t r = -1 - longest_; plan_.before != nullptr && r < 0; ++r) fetch(memory_.far, r);
+  }
+
+  /// The delayed values of step r; shifted, of one step after the other.
+  void fetch(V* to, std::int64_t r) {
+    if (way_ == Way::shifted) {
+      shifter_.shift(to, place_.row(r, memory_.zeros));
+    } else if (plan_.from != nullptr && r >= longest_ && r < place_.time()) {
       const V* const from = plan_.from + place_.at(r);
       for (int l = 0; l < lanes_; ++l) to[l] = from[memory_.offset[l]];
     } else {
@@ -413,7 +440,7 @@ class DelaySteps {
 
   /// What is to be fetched from memory: the input of a step that comes soon.
   const V* next_read(std::int64_t r, std::int64_t delay) const {
-    const std::int64_t next = r + 2 - (way_ == Way::in_place ? delay : shortest_);
+    const std::int64_t next = r + 2 - (way_ == Way::shifted ? 0 : (way_ == Way::in_place ? delay : shortest_));
     return plan_.from == nullptr || next < 0 || next >= place_.time() ? nullptr : plan_.from + place_.at(next);
   }
 
@@ -428,6 +455,7 @@ class DelaySteps {
   const DelayPlan<V>& plan_;
   DelayMemory<V> memory_;
   DelayPlace<V> place_;
+  LaneShifter<V> shifter_;
   Way way_ = Way::in_place;
   int lanes_ = 0, runs_ = 0, stages_ = 0;
   std::int64_t shortest_ = 0, longest_ = 0;
@@ -451,17 +479,14 @@ class DelayLines {
   }
 
   void run() {
-    VectorStream<V> stream(memory_.waiting);
     for (std::int64_t o = 0; o < outers_; ++o) {
       const DelayPlace<V> place = place_of(o);
       if (together_) {
-        run_together(place, o, stream);
+        run_together(place, o);
       } else {
         for (std::int64_t i = 0; i < inner_; ++i) edge(place, o, i), run_line(place, o, i);
       }
     }
-    if (plan_.to != nullptr) stream.flush(plan_.to + place_of(outers_).base);
-    finish_streaming();
     run_states();
     if (plan_.sums != nullptr) copy_lanes(plan_.sums + first_ * inner_, memory_.sums, static_cast<int>(outers_ * inner_));
   }
@@ -518,10 +543,9 @@ class DelayLines {
   }
 
   /// All neurons of an outer index, in the order of memory, piece by piece. What their delay gets is in the first one's sum.
-  void run_together(const DelayPlace<V>& place, std::int64_t o, VectorStream<V>& stream) {
+  void run_together(const DelayPlace<V>& place, std::int64_t o) {
     const std::int64_t j = o * inner_, size = place.time() * inner_, with_terms = (place.time() - memory_.whole[j]) * inner_;
     const V fraction = memory_.fraction[j];
-    const bool around = plan_.stream && plan_.direct == nullptr;
     double sums[sum_lanes] = {};
     for (std::int64_t begin = 0, count; begin < size; begin += count) {
       const std::int64_t first = begin + (plan_.backwards ? memory_.whole[j] : -memory_.whole[j] - 1) * inner_;
@@ -531,14 +555,7 @@ class DelayLines {
       const V* const near = delayed + (plan_.backwards ? 0 : inner_);
       const V* const far = delayed + (plan_.backwards ? inner_ : 0);
       V* const to = plan_.to == nullptr ? nullptr : plan_.to + place.base + begin;
-      if (to != nullptr && around) {
-        const Vector<V> fractions = fraction + Vector<V>{};
-        stream.put(to, count, [&](std::int64_t i, int n) __attribute__((always_inline)) {
-          return interpolate(fractions, load_some(near + i, n), load_some(far + i, n));
-        });
-      } else if (to != nullptr) {
-        interpolate_shared(to, fraction, near, far, count);
-      }
+      if (to != nullptr) interpolate_shared(to, fraction, near, far, count);
       if (plan_.sums == nullptr) continue;
       const std::int64_t terms = with_terms - begin < count ? with_terms - begin : count;
       for (std::int64_t i = 0; i < terms; i += sum_lanes) {

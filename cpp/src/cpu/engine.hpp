@@ -239,7 +239,7 @@ class BackwardRow {
   void set_surrogate() {
     if (!model_.fires || plan_.surrogate.values != nullptr) return;
     const Surrogate<V>& surrogate = plan_.surrogate;
-    bend_ = {
+    surrogate_row_ = {
         work_.parameters.lanes[model_.threshold], surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2], memory_.h};
     const bool one_threshold = work_.parameters.follow[model_.threshold] == 0;
     surrogate_stage_ = surrogate_stages<V>[static_cast<int>(surrogate.kind)][one_threshold ? 1 : 0];
@@ -346,8 +346,9 @@ class BackwardRow {
     if (with_operators_) e = operators_.grad_spikes(block, step.n, e);
     const V* h = memory_.h;
     if (surrogate_stage_ != nullptr) {
-      if (model_.fires_by_hidden) stages_.drive(work_, block.lanes, u, slot(step.n) + block.lane, memory_.drive);
-      surrogate_stage_(bend_, block.lane, block.lanes, model_.fires_by_hidden ? memory_.drive : u);
+      if (model_.surrogate_reads_hidden_state)
+        stages_.surrogate_argument(work_, block.lanes, u, slot(step.n) + block.lane, memory_.surrogate_argument);
+      surrogate_stage_(surrogate_row_, block.lane, block.lanes, model_.surrogate_reads_hidden_state ? memory_.surrogate_argument : u);
     } else {
       h = surrogate_[block];
     }
@@ -450,7 +451,7 @@ class BackwardRow {
   Ahead* const ahead_ = memory_.cut.ahead;
   Output<V> grad_current_{plan_.grad_current, memory_.tiles[5]};
   AdjointRow<V> work_;
-  SurrogateRow<V> bend_{};
+  SurrogateRow<V> surrogate_row_{};
   AdjointStage<V> adjoint_ = nullptr;
   SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null where h is given, or not needed
   V gain_ = V(1);

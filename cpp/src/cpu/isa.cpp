@@ -12,22 +12,22 @@ namespace cpu {
 // The build defines EXODUS_WITH_<name> for each instruction set that it compiles the kernels for.
 #if defined(EXODUS_WITH_avx512)
 namespace avx512 {
-extern const KernelTable kernels;
+extern const IsaTable kernels;
 }
 #endif
 #if defined(EXODUS_WITH_avx2)
 namespace avx2 {
-extern const KernelTable kernels;
+extern const IsaTable kernels;
 }
 #endif
 #if defined(EXODUS_WITH_x86_64_v2)
 namespace x86_64_v2 {
-extern const KernelTable kernels;
+extern const IsaTable kernels;
 }
 #endif
 #if defined(EXODUS_WITH_generic)
 namespace generic {
-extern const KernelTable kernels;
+extern const IsaTable kernels;
 }
 #endif
 
@@ -35,7 +35,7 @@ namespace {
 
 struct Choice {
   const char* name;
-  const KernelTable* table;
+  const IsaTable* table;
   bool (*available)();
 };
 
@@ -68,7 +68,7 @@ const Choice* const chosen = choose();
 
 }   // namespace
 
-const KernelTable* kernels() noexcept {
+const IsaTable* kernels() noexcept {
   return chosen == nullptr ? nullptr : chosen->table;
 }
 

@@ -7,6 +7,6 @@
 namespace exodus::cpu {
 
 /// The kernels that run here; null where EXODUS_ISA names an instruction set that is unknown or that the processor lacks.
-const KernelTable* kernels() noexcept;
+const IsaTable* kernels() noexcept;
 
 }   // namespace exodus::cpu

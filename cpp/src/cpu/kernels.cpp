@@ -6,9 +6,10 @@
 
 namespace exodus::cpu::EXODUS_ISA {
 
-extern const KernelTable kernels;
+extern const IsaTable kernels;
 template <class V>
-constexpr Kernels<V> all = {forward_row<V>, backward_row<V>, pack_spikes<V>, weight_gradient<V>, evaluate_range<V>, delay_row<V>};
-constinit const KernelTable kernels = {all<float>, all<double>};
+constexpr IsaFunctions<V> all = {forward_row<V>,    backward_row<V>, pack_spikes<V>,          weight_gradient<V>,
+                                 evaluate_range<V>, delay_row<V>,    DelaySteps<V>::in_blocks};
+constinit const IsaTable kernels = {all<float>, all<double>};
 
 }   // namespace exodus::cpu::EXODUS_ISA

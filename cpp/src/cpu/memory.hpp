@@ -215,7 +215,7 @@ struct BackwardMemory {
   LaneArrays<V> parameters, carry, partial;
   LaneArrays<double> sums;
   LaneArrays<V> before, grad_initial;
-  V *h, *e_sum, *q_sum, *grad, *unwanted_terms, *zeros, *drive;
+  V *h, *e_sum, *q_sum, *grad, *unwanted_terms, *zeros, *surrogate_argument;
   Tiles<V> tiles;
   FirBackwardMemory<V> fir;
   RecurrentMemory<V> recurrent;
@@ -236,7 +236,7 @@ struct BackwardMemory {
         grad(carver.take<V>(block_lanes)),
         unwanted_terms(carver.take<V>(block_lanes)),
         zeros(carver.take<V>(block_lanes)),
-        drive(carver.take<V>(block_lanes)),
+        surrogate_argument(carver.take<V>(block_lanes)),
         tiles(carver, 6, rows, lanes),
         fir(carver, roles, lanes, segment, bptt),
         recurrent(carver, rows, lanes, true),
@@ -272,15 +272,15 @@ constexpr std::int64_t kept_steps(int stages) {
 }
 
 /// Of a delay, as lanes: each one's delay, its whole part also in the width of V and as a place; values of two steps, zeros, sums of
-/// terms; the first lane of each run of equal delays; delayed values, of a vector of lanes in a block of steps or of a piece; vectors of a
-/// VectorStream; `kept` steps of a shifter, whose first and last vector may have fewer lanes.
+/// terms; the first lane of each run of equal delays; delayed values, of a vector of lanes in a block of steps or of a piece; `kept`
+/// steps of a shifter, whose first and last vector may have fewer lanes.
 template <class V>
 struct DelayMemory {
   std::int64_t *whole, *offset, *runs;
   typename IntegerOf<V>::type* bits;
   V *fraction, *near, *far, *zeros;
   double* sums;
-  V *delayed, *waiting, *shifted;
+  V *delayed, *shifted;
 
   DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t kept) {
     constexpr std::int64_t line = 64 / sizeof(V);   // and the widest vector
@@ -295,8 +295,7 @@ struct DelayMemory {
     zeros = carver.take<V>(lanes);
     sums = carver.take<double>(lanes);
     delayed = carver.take<V>(delay_piece + 64 + line);
-    waiting = carver.take<V>(2 * line);
-    shifted = carver.take<V>((lanes + 2 * line) * kept);
+    shifted = carver.take<V>((lane_stride<V>(lanes) + line) * kept);
   }
 };
 

@@ -130,19 +130,20 @@ static inline std::int64_t words_of(const Rows& rows) {
 }
 
 template <class V>
-struct Kernels {
+struct IsaFunctions {
   void (*forward)(const ForwardPlan<V>&, std::int64_t row, int thread);
   void (*backward)(const BackwardPlan<V>&, std::int64_t row, int thread);
   void (*pack_spikes)(const WeightGradientPlan<V>&, std::int64_t step);
   void (*weight_gradient)(const WeightGradientPlan<V>&, std::int64_t tile, int thread);
   void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential, V* h);
   void (*delay)(const DelayPlan<V>&, std::int64_t row, int thread);
+  bool delays_in_blocks;   ///< of steps, where neurons have delays of their own
 };
 
 /// What an object file compiled for one instruction set exports.
-struct KernelTable {
-  Kernels<float> f32;
-  Kernels<double> f64;
+struct IsaTable {
+  IsaFunctions<float> f32;
+  IsaFunctions<double> f64;
 };
 
 }   // namespace exodus::cpu

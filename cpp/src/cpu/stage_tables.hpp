@@ -60,7 +60,7 @@ template <class V>
 using RebuildStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* potential, const V* before, const V* current,
                               std::int64_t from, std::int64_t to);
 template <class V>
-using DriveStage = void (*)(const AdjointRow<V>&, int lanes, const V* potential, std::int64_t at, V* x);
+using SurrogateArgumentStage = void (*)(const AdjointRow<V>&, int lanes, const V* potential, std::int64_t at, V* x);
 template <class V>
 using AdjointStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h,
                               const V* e, const V* q, const V* a);
@@ -72,7 +72,7 @@ template <class V>
 struct BackwardStages {
   RecordStage<V> record;
   RebuildStage<V> rebuild;
-  DriveStage<V> drive;
+  SurrogateArgumentStage<V> surrogate_argument;
   AdjointStage<V> adjoint, adjoint_shared, adjoint_with_terms;
   InitialStage<V> initial;
   bool carries_gradient;   ///< adjoint_shared leaves the gradient of the current to be taken from the first carry
@@ -84,7 +84,7 @@ struct ModelStages {
   int parameters, states;
   int hidden;   ///< the first state beyond potential and spikes
   bool fires;
-  bool fires_by_hidden;                          ///< the surrogate sees the drive stage's result
+  bool surrogate_reads_hidden_state;             ///< the surrogate sees the surrogate_argument stage's result
   int threshold;                                 ///< which parameter the surrogate reads
   int gain;                                      ///< which parameter multiplies the current; -1: none
   StepStage<V> forward[max_variants][2];         ///< by whether all parameters are scalars

@@ -102,10 +102,11 @@ void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potent
   using C = Traits<N<V>>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const V cap = row.cap;
-  if constexpr (N<V>::fires && !fires_by_hidden<N, V>) {
+  if constexpr (N<V>::fires && !surrogate_reads_hidden_state<N, V>) {
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
-      spikes[i] = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, typename C::State{}, potential[i], V(0)).spikes;
+      spikes[i] =
+          restore_state<Variant>(gather<typename C::Parameters>(parameters, i), cap, typename C::State{}, potential[i], V(0)).spikes;
     }
   }
 }
@@ -125,8 +126,8 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
     for (int k = 0; k < C::states; ++k) befores.at[k] = k == 0 ? before : row.before[k] + from, afters.at[k] = row.before[k] + to;
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
-      auto state = recorded<Variant>(gather<typename C::Parameters>(parameters, i), cap, gather<typename C::State, Fields>(befores, i),
-                                     potential[i], current[i]);
+      auto state = restore_state<Variant>(gather<typename C::Parameters>(parameters, i), cap, gather<typename C::State, Fields>(befores, i),
+                                          potential[i], current[i]);
       for_each_field<C::states>(state, [&](V value, int k) __attribute__((always_inline)) {
         if (k > 0 && has_field<Fields, C::states>(k)) afters.at[k][i] = value;
       });
@@ -136,13 +137,13 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
 
 /// What the surrogate sees in place of the potential, of a model that fires by more than it. The state is in the tape at `at`.
 template <template <class> class N, class V>
-void drive_stage(const AdjointRow<V>& row, int lanes, const V* potential, std::int64_t at, V* x) {
+void surrogate_argument_stage(const AdjointRow<V>& row, int lanes, const V* potential, std::int64_t at, V* x) {
   using C = Traits<N<V>>;
-  if constexpr (fires_by_hidden<N, V>) {
+  if constexpr (surrogate_reads_hidden_state<N, V>) {
     LaneList<const V*, C::states> states{};
     for (int k = 0; k < C::states; ++k) states.at[k] = k == 0 ? potential : row.before[k] + at;
     EXODUS_LANES
-    for (int i = 0; i < lanes; ++i) x[i] = drive(gather<typename C::State>(states, i));
+    for (int i = 0; i < lanes; ++i) x[i] = surrogate_argument(gather<typename C::State>(states, i));
   }
 }
 
@@ -159,7 +160,7 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
 
 /// Whether the gradient of the current is the gain times the first carry.
 template <template <class> class N, Method M, int Variant, class V>
-constexpr bool carries_gradient = N<V>::template carries_gradient<M> && !has_taps<N, Variant>(0);
+constexpr bool carries_gradient = N<V>::carries_gradient && !(M == Method::bptt && N<V>::fires) && !has_taps<N, Variant>(0);
 
 /// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1; the rest of that state is in the row at `from`. With
 /// `Shared`, the gradient of the current is not stored where it is the gain times what is carried: whoever stores that in the result spares
@@ -169,7 +170,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
                    const V* q, const V* a) {
   using C = Traits<N<V>>;
   using Fields = FieldsOf<N, Variant>;
-  using Carry = typename N<V>::template Carry<M, V>;
+  using Carry = carry_of<N<V>, M, V>;
   constexpr bool feedback = takes_feedback<N, Variant>;
   constexpr bool stores_current = !(Shared && carries_gradient<N, M, Variant, V>) && !(feedback && has_taps<N, Variant>(0));
   constexpr int carries = field_count<Carry, V>;
@@ -187,7 +188,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   V* const grad_feedback = feedback ? row.grad_feedback + lane : nullptr;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
-    const Moment<V, typename C::State> at{
+    const StepRecord<V, typename C::State> at{
         u[i], gather<typename C::State, Fields>(befores, i), gather<typename C::State, Fields>(directs, i), h[i], e[i], q[i], a[i]};
     auto carry = gather<Carry, Fields>(carry_lanes, i);
     typename C::Parameters terms;
@@ -206,7 +207,7 @@ template <template <class> class N, Method M, int Variant, class V>
 void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
   using C = Traits<N<V>>;
   using Fields = FieldsOf<N, Variant>;
-  using Carry = typename N<V>::template Carry<M, V>;
+  using Carry = carry_of<N<V>, M, V>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto initial = list<C::states>(row.initial);
   const auto carries = list<field_count<Carry, V>>(row.carry, lane);
@@ -221,10 +222,10 @@ void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
 
 template <template <class> class N, Method M, int Variant, class V>
 constexpr BackwardStages<V> backward_stages() {
-  constexpr int form = Variant % N<V>::adjoint_variants;
+  constexpr int form = Variant % Traits<N<V>>::adjoint_variants;
   return {record_stage<N, Variant, V>,
           rebuild_stage<N, Variant, V>,
-          drive_stage<N, V>,
+          surrogate_argument_stage<N, V>,
           adjoint_stage<N, M, form, false, false, V>,
           adjoint_stage<N, M, form, false, true, V>,
           adjoint_stage<N, M, form, true, false, V>,
@@ -238,9 +239,9 @@ constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
           Traits<N<V>>::states,
           first_hidden<N<V>>,
           N<V>::fires,
-          fires_by_hidden<N, V>,
-          N<V>::threshold_index,
-          N<V>::gain_index,
+          surrogate_reads_hidden_state<N, V>,
+          parameter_of<N<V>>(Role::threshold),
+          parameter_of<N<V>>(Role::gain),
           {{step_stage<N, Variant, false, V>, step_stage<N, Variant, true, V>}...},
           {{backward_stages<N, Method::exodus, Variant, V>()...},
            {backward_stages<N, Method::slayer, Variant, V>()...},

@@ -52,6 +52,19 @@ EXODUS_SCALAR void store_vector(V* lanes, const X& vector, bool around_caches) {
   store(lanes, vector);
 }
 
+/// Adds a vector to vectors of doubles with as many lanes together.
+template <class V>
+EXODUS_SCALAR void add_to_doubles(Vector<double>* sums, const Vector<V>& values) {
+  if constexpr (sizeof(V) == sizeof(double)) {
+    sums[0] += values;
+  } else {
+    using Half __attribute__((vector_size(vector_bytes / 2))) = V;
+    Half half[2];
+    __builtin_memcpy(half, &values, sizeof half);
+    for (int h = 0; h < 2; ++h) sums[h] += __builtin_convertvector(half[h], Vector<double>);
+  }
+}
+
 /// a*b + c; fused, as far as the instruction set can, for backward passes alone. (Written as a loop over the elements of a vector, GCC 12
 /// took it apart and four times as long.)
 template <bool Fused, class V>

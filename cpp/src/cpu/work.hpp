@@ -16,8 +16,8 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 }
 
 template <class V>
-const cpu::Kernels<V>* kernels_for() {
-  const cpu::KernelTable* const table = cpu::kernels();
+const cpu::IsaFunctions<V>* kernels_for() {
+  const cpu::IsaTable* const table = cpu::kernels();
   if (table == nullptr) return nullptr;
   if constexpr (std::is_same_v<V, float>) {
     return &table->f32;

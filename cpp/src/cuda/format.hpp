@@ -55,7 +55,7 @@ EXODUS_DEVICE_SCALAR V carried(V whole) {
 
 /// The element of type T, a half's bits or V, that is carried.
 template <class T, class V>
-EXODUS_DEVICE_SCALAR T taken(V bits) {
+EXODUS_DEVICE_SCALAR T from_bits(V bits) {
   if constexpr (std::is_same_v<T, V>) {
     return bits;
   } else {
@@ -69,10 +69,10 @@ EXODUS_DEVICE_SCALAR void decode(Format format, V (&values)[D]) {
   if (!in_halves<V>(format)) return;
   if (format == Format::float16) {
     EXODUS_UNROLL
-    for (int d = 0; d < D; ++d) values[d] = V(to_float(float16{taken<std::uint16_t>(values[d])}));
+    for (int d = 0; d < D; ++d) values[d] = V(to_float(float16{from_bits<std::uint16_t>(values[d])}));
   } else {
     EXODUS_UNROLL
-    for (int d = 0; d < D; ++d) values[d] = V(to_float(bfloat16{taken<std::uint16_t>(values[d])}));
+    for (int d = 0; d < D; ++d) values[d] = V(to_float(bfloat16{from_bits<std::uint16_t>(values[d])}));
   }
 }
 
@@ -99,7 +99,7 @@ EXODUS_DEVICE_SCALAR V bits_at(const Source& source, std::int64_t k) {
 template <class V>
 EXODUS_DEVICE_SCALAR void put_bits(void* array, Format format, std::int64_t k, V bits) {
   if (in_halves<V>(format)) {
-    static_cast<std::uint16_t*>(array)[k] = taken<std::uint16_t>(bits);
+    static_cast<std::uint16_t*>(array)[k] = from_bits<std::uint16_t>(bits);
   } else {
     static_cast<V*>(array)[k] = bits;
   }

@@ -123,12 +123,12 @@ struct Tape {
 /// The state after a step, from its potential. How many spikes a step may have is asked here, and not a kernel of its own: they would be
 /// twice as many.
 template <template <class> class N, int Form, class V, class State, class Parameters>
-EXODUS_DEVICE_SCALAR State recorded_state(int variant, const Parameters& parameters, V cap, const State& before, V u, V a) {
-  constexpr int forms = N<V>::adjoint_variants;
+EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& parameters, V cap, const State& before, V u, V a) {
+  constexpr int forms = Traits<N<V>>::adjoint_variants;
   if constexpr (N<V>::variants > forms) {
-    if (variant >= forms) return recorded<Form + forms>(parameters, cap, before, u, a);
+    if (variant >= forms) return restore_state<Form + forms>(parameters, cap, before, u, a);
   }
-  return recorded<Form>(parameters, cap, before, u, a);
+  return restore_state<Form>(parameters, cap, before, u, a);
 }
 
 /// The hidden states of a neuron on its tape.
@@ -187,7 +187,7 @@ class Rebuilt {
     } else if (call.current != nullptr) {
       current = element<V>({call.current, call.format}, place.offset + n * call.layout.inner);
     }
-    return recorded_state<N, Form>(call.variant, parameters_, cap_, before, potential_at(call, place, n), current);
+    return restored_state<N, Form>(call.variant, parameters_, cap_, before, potential_at(call, place, n), current);
   }
 
   EXODUS_DEVICE V potential_at(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n) const {
@@ -244,17 +244,17 @@ EXODUS_DEVICE_SCALAR V field(Struct& aggregate) {
 
 /// h of the steps of a chunk from u, or where the model fires by more from its states; `on_tape` of these steps are on the tape.
 template <template <class> class N, class Parameters, class Tapes, class V, int D>
-EXODUS_DEVICE_SCALAR void bend_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
-                                     std::int64_t first, std::int64_t segment, const V (&u)[D], V (&h)[D]) {
+EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
+                                               std::int64_t first, std::int64_t segment, const V (&u)[D], V (&h)[D]) {
   using C = Traits<N<V>>;
-  const V threshold = field<N<V>::threshold_index, C::parameters, Parameters, V>(parameters);
-  if constexpr (fires_by_hidden<N, V>) {
+  const V threshold = field<parameter_of<N<V>>(Role::threshold), C::parameters, Parameters, V>(parameters);
+  if constexpr (surrogate_reads_hidden_state<N, V>) {
     V x[D];
     EXODUS_UNROLL
     for (int d = 0; d < D; ++d) {
       auto state = d < on_tape ? rebuilt.at(first + d, segment) : typename C::State{};
       state.potential = u[d];
-      x[d] = drive(state);
+      x[d] = surrogate_argument(state);
     }
     fill_surrogate(surrogate, threshold, x, h);
   } else {
@@ -280,7 +280,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
                 const FirMemory<V> memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   using State = typename C::State;
-  using Carry = typename N<V>::template Carry<M, V>;
+  using Carry = carry_of<N<V>, M, V>;
   constexpr bool hidden = C::states > first_hidden<N<V>>;
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
   constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && N<V>::fires;
@@ -335,7 +335,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       }
       if constexpr (N<V>::fires) {
         if (call.surrogate.values == nullptr) {
-          bend_chunk<N>(call.surrogate, parameters, rebuilt, rebuilds ? steps : 0, first, segment, u, h);
+          fill_surrogate_chunk<N>(call.surrogate, parameters, rebuilt, rebuilds ? steps : 0, first, segment, u, h);
         }
       }
       decode(call.format, e);
@@ -359,7 +359,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
               before = rebuilt.at(n - 1, segment);
               before.potential = u_before;
             } else if constexpr (!hidden) {
-              before = recorded_state<N, Form>(call.variant, parameters, call.cap, State{}, u_before, V(0));
+              before = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u_before, V(0));
             }
           }
           if (n == layout.time - 1) {
@@ -368,13 +368,13 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
             if constexpr (N<V>::fires) e[d] += final.spikes;
           }
           if constexpr (of_spikes) e[d] += fir.of_spikes(n);
-          const Moment<V, typename C::State> at{u[d], before, direct, h[d], e[d], q[d], Terms ? values[inputs - 1][d] : V(0)};
+          const StepRecord<V, typename C::State> at{u[d], before, direct, h[d], e[d], q[d], Terms ? values[inputs - 1][d] : V(0)};
           typename C::Parameters terms;
           auto gradient = adjoint<M, Form>(parameters, at, carry, terms);
           if constexpr (with_taps) {
             V spikes = V(0);
             if constexpr (of_spikes) {
-              spikes = recorded_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes;
+              spikes = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes;
             }
             fir.after_step(n, gradient, spikes);
           }

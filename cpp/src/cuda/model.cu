@@ -129,7 +129,7 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
 template <template <class> class N, class V>
 Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const FirMemory<V>& memory,
                        RecurrentMemory<V> recurrent, bool terms, Stream stream) {
-  constexpr std::make_integer_sequence<int, N<V>::adjoint_variants> forms;
+  constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
   auto kernel = backward_kernel_of<N, true, false, V>(call.method, call.variant, forms);
   if constexpr (std::is_same_v<V, float>) {   // of double, which is for checks, not worth the time to compile them
     if (!terms) kernel = backward_kernel_of<N, false, false, V>(call.method, call.variant, forms);
@@ -152,7 +152,7 @@ using Carver = Arena<8>;
 /// The most that an adjoint carries.
 template <class N, class V = typename Traits<N>::V, Method... M>
 constexpr int most_carried_by() {
-  return std::max({field_count<typename N::template Carry<M, V>, V>...});
+  return std::max({field_count<carry_of<N, M, V>, V>...});
 }
 template <class N>
 constexpr int most_carried = most_carried_by<N, typename Traits<N>::V, Method::exodus, Method::slayer, Method::bptt>();

@@ -1,5 +1,5 @@
 /// @file
-/// Recurrent weights on a device (math.md, Recurrence):
+/// Recurrent weights on a device (docs/mathematics.md, Recurrence):
 ///
 ///     a'[n] = a[n] + s[n-1] W        e'[n] = e[n] + W g[n+1]        dL/dW = sum over steps and entries of s[n-1]^T g[n]
 ///

@@ -178,7 +178,7 @@ template <class T, class V, int D>
 EXODUS_DEVICE_SCALAR void store_lane(T* array, std::int64_t begin, std::int64_t stride, int steps, const V (&bits)[D]) {
   EXODUS_UNROLL
   for (int d = 0; d < D; ++d) {
-    if (d < steps) store_once(array + (begin + d * stride), taken<T>(bits[d]));
+    if (d < steps) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
   }
 }
 

@@ -30,7 +30,7 @@ void choose_options(auto& neuron, Random& random) {
   for_each_option(neuron, [&]<class Option>(const char*, Option& option) {
     if constexpr (std::is_same_v<Option, Reset>) option = static_cast<Reset>(random.below(3));
     if constexpr (std::is_same_v<Option, ResetTiming>) option = static_cast<ResetTiming>(random.below(2));
-    if constexpr (std::is_same_v<Option, Kernel>) option = static_cast<Kernel>(random.below(2));
+    if constexpr (std::is_same_v<Option, FilterTiming>) option = static_cast<FilterTiming>(random.below(2));
     if constexpr (std::is_same_v<Option, std::int64_t>) option = random.below(3);   // spikes in a step
     if constexpr (std::is_same_v<Option, bool>) option = random.coin();
   });
@@ -61,7 +61,7 @@ template <class N>
 struct Problem {
   using S = typename N::Storage;
   using V = arithmetic_t<S>;
-  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_names));
+  static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_table));
   static constexpr int kernels = Traits<N>::kernels;
 
   Layout layout;
@@ -112,7 +112,7 @@ struct Problem {
     }
     const bool no_parameters = random.below(4) == 0;
     for (int k = 0; k < parameters; ++k) {
-      const auto [low, high] = range_of(N::parameter_names[k]);
+      const auto [low, high] = range_of(N::parameter_table[k].name);
       values.emplace_back(random, static_cast<Shape>(random.below(static_cast<std::int64_t>(Shape::count))), of, low, high);
       wanted[k] = !no_parameters && random.below(4) > 0;   // each in every form of the neuron, in few turns
       if (k < kernel_parameters * kernels && taps[static_cast<std::size_t>(k / kernel_parameters)].length > 0) wanted[k] = false;
@@ -177,7 +177,7 @@ Results<typename P::V> solve(const P& problem, Method method, Run& run) {
   for_each_field<P::parameters>(fields, [&](Param<V>& field, int k) {
     if (field.count > 0) sharing[k] = {field.count, field.repeat};
     if constexpr (requires { neuron.reset_amount; }) {   // its default is the threshold
-      const bool follows = field.count == 0 && std::string(N::parameter_names[k]) == "reset_amount" && neuron.threshold.count > 0;
+      const bool follows = field.count == 0 && std::string(N::parameter_table[k].name) == "reset_amount" && neuron.threshold.count > 0;
       if (follows) sharing[k] = {neuron.threshold.count, neuron.threshold.repeat};
     }
   });
@@ -368,7 +368,7 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
   for (std::size_t k = 0; k < cpu.grads.size(); ++k) {
     const auto of_values = sizes.of_values(cpu.sharing[k]);
     for (std::size_t c = 0; c < cpu.grads[k].size(); ++c) {
-      ASSERT_NEAR(cpu.grads[k][c], cuda.grads[k][c], tolerance * of_values[c]) << what << " " << N::parameter_names[k] << " " << c;
+      ASSERT_NEAR(cpu.grads[k][c], cuda.grads[k][c], tolerance * of_values[c]) << what << " " << N::parameter_table[k].name << " " << c;
     }
   }
   const std::vector<double> sizes_of_weights = weight_sizes(problem, cpu, largest_of);

@@ -1,4 +1,4 @@
-"""How the gradients of coupled states grow: products of the steps' matrices (math.md, Growth)."""
+"""How the gradients of coupled states grow: products of steps' matrices (docs/mathematics.md, Growth)."""
 
 from __future__ import annotations
 

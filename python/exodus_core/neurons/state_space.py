@@ -95,7 +95,7 @@ _STATE_SPACE = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StateSpace(CoupledStates):
-    """Two coupled states by their matrix (math.md, Coupled states).
+    """Two coupled states by their matrix (docs/mathematics.md, Coupled states).
 
     x[n] = A Z x[n-1] + b a[n] + r s[n-1], where x[0] is the potential u, s[n] = 1 where u[n] >= threshold,
     and Z, of a reset to zero, takes away the potential of a neuron that fired. The order of operations is

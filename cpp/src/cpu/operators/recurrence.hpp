@@ -1,5 +1,5 @@
 /// @file
-/// Recurrent weights on the CPU (math.md, Recurrence): an operator between a row and memory, of which the models know nothing.
+/// Recurrent weights on the CPU (docs/mathematics.md, Recurrence): an operator between a row and memory, of which the models know nothing.
 ///
 ///     a'[n] = a[n] + s[n-1] W        e'[n] = e[n] + W g[n+1]        dL/dW = sum over steps and entries of s[n-1]^T g[n]
 ///

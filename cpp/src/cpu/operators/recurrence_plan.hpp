@@ -69,7 +69,7 @@ void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   //
 
 /// dL/d(recurrent weights), after the pass.
 template <class V>
-void sum_weights_gradient(const cpu::Kernels<V>& kernels, const cpu::WeightGradientPlan<V>& plan, int threads) {
+void sum_weights_gradient(const cpu::IsaFunctions<V>& kernels, const cpu::WeightGradientPlan<V>& plan, int threads) {
   const std::int64_t features = plan.rows.features;
   auto pack = [&](std::int64_t step, int /*thread*/) { kernels.pack_spikes(plan, step); };
   cpu::parallel_for(plan.layout.time, threads, pack);

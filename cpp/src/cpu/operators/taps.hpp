@@ -341,7 +341,7 @@ class BackwardTaps {
   /// After a step, whose lam is there: for BPTT what earlier inputs get from it.
   void after_step(std::int64_t step) {
     for (int role = 0; bptt_ && role < 2; ++role) {
-      scatter_taps(taps_[role], lam(step), scattered(role, step - role), stride_, row_.lanes);
+      if (given(role)) scatter_taps(taps_[role], lam(step), scattered(role, step - role), stride_, row_.lanes);
     }
   }
 
