@@ -5,11 +5,14 @@ learnt values included; learnt decays are used within [0, 1]; state and dictiona
 the numpy functions, which have witnesses of their own.
 """
 
+import inspect
+
 import numpy as np
 import pytest
 
 import exodus_core as ec
 from compare import assert_same_bits
+from exodus_core import neurons
 
 torch = pytest.importorskip("torch")
 import exodus_core.torch as snn  # noqa: E402
@@ -173,3 +176,15 @@ def test_the_potential_path_passes_gradcheck(kernel):
         return trace.potential
 
     assert torch.autograd.gradcheck(potential, (current, *state, *layer.parameters()))
+
+
+def test_every_descriptor_has_a_layer_of_its_name_with_its_keywords():
+    kinds = [getattr(neurons, name) for name in neurons.__all__]
+    descriptors = [kind for kind in kinds if issubclass(kind, ec.Neuron)]
+    for kind in set(descriptors) - {ec.Neuron, neurons.Filter}:
+        layer = getattr(snn, kind.__name__)
+        assert kind.__name__ in snn.__all__ and snn.Layer._layers[kind] is layer
+        own, taken = inspect.signature(kind).parameters, inspect.signature(layer).parameters
+        assert {name: p.default for name, p in own.items()}.items() <= {
+            name: p.default for name, p in taken.items()
+        }.items()

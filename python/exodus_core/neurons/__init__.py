@@ -1,6 +1,6 @@
 """Neuron descriptors: frozen values that are validated once and go to numpy and torch alike.
 
-The equations are those of the headers in `exodus/`; symbols as in the appendix of the EXODUS paper.
+The equations are those of the headers in `exodus/`; symbols as in docs/mathematics.md, Notation.
 Parameters are numbers, or arrays that broadcast against the data without its time axis: one value per
 channel of (B, T, C, H, W) has shape (C, 1, 1). There is a file for each family of neurons.
 """

@@ -27,7 +27,7 @@ class LIFState(State, _Spiking):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LIF(Leaky, Resetting):
-    """The leaky integrate-and-fire neuron (appendix, section 3).
+    """The leaky integrate-and-fire neuron (docs/mathematics.md, LIF).
 
     u[n] = alpha u[n-1] + gain a[n] - reset of s[n-1];  s[n] = 1 where u[n] >= threshold.
 

@@ -48,7 +48,7 @@ def _of_kernels(epsilon: Any, nu: Any) -> tuple[Map, ...]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SRM(Neuron):
-    """The spike response model: any response kernel, any refractory kernel (appendix, section 2).
+    """The spike response model: any response kernel, any refractory kernel (docs/mathematics.md, Forward).
 
     u[n] = sum_{k<=n} epsilon[n-k] a[k] + sum_{k<n} nu[n-1-k] s[k];  s[n] = 1 where u[n] >= threshold. With
     ``Exponential(alpha)`` and ``Exponential(alpha, scale=-threshold)`` it is the LIF.
