@@ -119,6 +119,13 @@ struct Tie {
   int source, target, sign;
 };
 
+/// Whether a neuron has the option gain_follows_alpha, set.
+template <class N>
+static inline bool gain_follows(const N& neuron) {
+  if constexpr (requires { neuron.gain_follows_alpha; }) return neuron.gain_follows_alpha;
+  return false;
+}
+
 /// Calls tie(Tie) for each of a neuron's.
 template <class N, class F>
 static inline void for_each_tie(const N& neuron, F&& tie) {
@@ -126,9 +133,7 @@ static inline void for_each_tie(const N& neuron, F&& tie) {
   const typename N::template Parameters<Param<arithmetic_t<typename N::Storage>>>& parameters = neuron;
   for_each_field<count>(parameters, [&](const auto& parameter, int k) {
     const ParameterFacts& facts = N::parameter_table[k];
-    if constexpr (requires { neuron.gain_follows_alpha; }) {
-      if (facts.complement_of != nullptr && neuron.gain_follows_alpha) tie(Tie{k, parameter_index<N>(facts.complement_of), -1});
-    }
+    if (facts.complement_of != nullptr && gain_follows(neuron)) tie(Tie{k, parameter_index<N>(facts.complement_of), -1});
     if (facts.same_as != nullptr && parameter.count == 0) tie(Tie{k, parameter_index<N>(facts.same_as), +1});
   });
 }
