@@ -1,5 +1,5 @@
 /// @file
-/// From a model's named fields to a call: checks, and what a backward pass has to do for the gradients that are requested.
+/// From a model's named fields to a call, and the checks on the way.
 #pragma once
 
 #include <limits>

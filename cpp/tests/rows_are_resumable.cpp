@@ -21,11 +21,10 @@ int pieces = 0;   // so far
 template <class V>
 void forward_resumed(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   if (!in_pieces) return forward_row(plan, index, thread);
-  const std::int64_t time = plan.layout.time, segment = segment_of(plan.fir, plan.rows, time);
+  constexpr std::int64_t steps = 7;   // neither whole segments nor whole groups of steps of kernels with taps
+  const std::int64_t time = plan.layout.time;
   ForwardRow<V> row(plan, index, thread);
-  for (std::int64_t begin = 0, steps = segment < time ? segment : 7; begin < time; begin += steps, ++pieces) {
-    row.advance(begin, smaller(begin + steps, time));
-  }
+  for (std::int64_t begin = 0; begin < time; begin += steps, ++pieces) row.advance(begin, smaller(begin + steps, time));
   row.finish();
 }
 

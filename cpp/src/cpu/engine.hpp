@@ -41,7 +41,7 @@ class ForwardRow {
     }
   }
 
-  /// Runs steps [begin, end), which follow those before; `begin` is a multiple of a segment.
+  /// Runs steps [begin, end), which follow those that ran before.
   void advance(std::int64_t begin, std::int64_t end) {
     for (; begin < end; begin += segment_) run_segment(begin, smaller(begin + segment_, end));
     if (stream_) finish_streaming();
@@ -152,7 +152,7 @@ class BackwardRow {
         operators_(plan, row_, memory_.fir, memory_.recurrent) {
     if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
     with_before_ = with_terms_ || plan.method == Method::bptt;
-    if (!with_terms_ && !operators_.read_current()) current_.array = nullptr;
+    if (!with_terms_ && !operators_.reads_current()) current_.array = nullptr;
     receives_ = operators_.recurrent() && current_.array != nullptr;
     for (Input<V>* input : inputs_) {
       if (input->in_place(row_)) in_place_[in_place_count_++] = input;
@@ -230,7 +230,8 @@ class BackwardRow {
       work_.sums[k] = plan_.sums[k] == nullptr ? memory_.unwanted_terms : memory_.partial[k];
       work_.sums_follow[k] = plan_.sums[k] == nullptr ? 0 : ~0;
     }
-    const bool shared = work_.parameters.all_scalar && !operators_.take_gradient();
+    // A recurrence reads the gradient of the current as lanes, which the shared stage may leave to the carry.
+    const bool shared = work_.parameters.all_scalar && !operators_.recurrent();
     adjoint_ = with_terms_ ? stages_.adjoint_with_terms : shared ? stages_.adjoint_shared : stages_.adjoint;
     from_carry_ = stages_.carries_gradient && adjoint_ == stages_.adjoint_shared;
     if (model_.gain >= 0) gain_ = work_.parameters.lanes[model_.gain][0];
@@ -386,8 +387,9 @@ class BackwardRow {
   /// Keeps a block of what the kernels with taps took at a step.
   void keep_inputs(const Block& block, std::int64_t n, const V* u, const V* a) {
     if (V* const current = operators_.kept_current(n); current != nullptr) copy_lanes(current + block.lane, a, block.lanes);
-    if (V* const spikes = operators_.kept_spikes(n); spikes != nullptr)
+    if (V* const spikes = operators_.kept_spikes(n); spikes != nullptr) {
       stages_.record(work_, block.lane, block.lanes, u, spikes + block.lane);
+    }
   }
 
   /// The gradient of the current of `count` steps from `first` on, which it has through operators.
@@ -437,7 +439,7 @@ class BackwardRow {
   const Row row_;
   BackwardOperators<V> operators_;
   const bool with_operators_ = operators_.given();
-  const bool filtered_ = operators_.filter_current();
+  const bool filtered_ = operators_.filters_current();
   V* tape_ = nullptr;   ///< null: no hidden states are needed
   std::int64_t segment_begin_ = 0;
   Input<V> potential_{plan_.potential, memory_.tiles[0]};

@@ -341,8 +341,9 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       decode(call.format, e);
       if constexpr (Terms) decode(call.format, values[4]);
       if constexpr (recurs) {
-        if (Terms && total_current != nullptr)
+        if (Terms && total_current != nullptr) {
           values[inputs - 1][0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
+        }
         if (exchange.given() && first < layout.time - 1) e[0] += exchange.gathered();
       }
       V earlier = V(0);   // the potential before the chunk

@@ -1,7 +1,7 @@
 /// @file
-/// The operators of a row, in the order in which a step meets them (docs/recurrence.md): recurrent weights change its current, taps filter
-/// the current and give it feedback. Each is a gather, forward, and its transpose, backward. They stand between the neurons and memory;
-/// models know nothing of them.
+/// The operators of a row, in the order in which a step meets them: recurrent weights change its current (docs/mathematics.md, Recurrence),
+/// taps filter the current and give it feedback (kernel.hpp). Each is a gather, forward, and its transpose, backward. They stand between
+/// the neurons and memory; models know nothing of them.
 ///
 ///     forward:    a[n] -> recurrence (reads s[n-1]) -> taps of epsilon -> current;   taps of nu (read s[n-1], s[n-2], ...) -> feedback
 ///     backward:   g of later steps -> transposes -> e[n];   dL/d(current, feedback) of the step -> the operators' own memory
@@ -76,10 +76,8 @@ class BackwardOperators {
   bool given() const { return recurrence_.given() || taps_.given(); }
   bool recurrent() const { return recurrence_.given(); }
   /// Whether the gradient of the neurons' current is not that of the current in memory.
-  bool filter_current() const { return taps_.given(0); }
-  bool read_current() const { return taps_.with_terms(0); }
-  /// Whether the gradient of the current is read as lanes.
-  bool take_gradient() const { return recurrence_.given(); }
+  bool filters_current() const { return taps_.given(0); }
+  bool reads_current() const { return taps_.with_terms(0); }
 
   /// Goes to the segment that begins at a step.
   void enter(std::int64_t begin) {
@@ -109,7 +107,7 @@ class BackwardOperators {
     return gathered;
   }
 
-  /// The current of a step's neurons with what the recurrence gave it, as lanes, from that in memory and the spikes before the step.
+  /// The current of a step's neurons with the recurrence's contribution, as lanes, from that in memory and the spikes before the step.
   const V* receive(const V* spikes, const Input<V>& current) const { return recurrence_.receive(spikes, current); }
 
   /// Where a step's inputs of the kernels belong, the current and the spikes; null: not needed.
