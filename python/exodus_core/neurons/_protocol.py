@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
+from .. import _core
 from .._backends import FLOATS, Array, is_torch
 from .._domains import domain_of
 from .._ieee import ieee
@@ -122,7 +123,6 @@ class Neuron(Value):
     _fires: ClassVar[bool] = True
     _gain_may_follow: ClassVar[bool] = False  # gain may be "1-alpha"
     _value_fields: ClassVar[tuple[str, ...]]  # those that hold parameters
-    _current_readers: ClassVar[frozenset[str]] = frozenset()  # the kernel's names; their gradients need it
 
     def _maps(self) -> Sequence[Map]:
         """Return the maps from the parameters that this neuron was given to those of the kernel."""
@@ -179,7 +179,8 @@ class Neuron(Value):
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         """Tell whether gradients of these parameters need the input current, as that of a gain does."""
-        return not self._current_readers.isdisjoint(self._wanted(set(names)))
+        facts = _core.parameters[self._model]
+        return any(name in facts and facts[name][2] for name in self._wanted(set(names)))
 
     def _reads_recording(self, names: Collection[str]) -> bool:
         """Tell whether the gradients, these parameters' too, need the potential and the initial state.

@@ -67,7 +67,6 @@ class ALIF(Leaky):
     v_min: Number = None
 
     _model = "Alif"
-    _current_readers = frozenset({"gain"})
     _state = ALIFState
     _decays = ("alpha", "alpha_adapt")
     _value_fields = ("alpha", "alpha_adapt", "adapt_scale", "threshold", "tau", "tau_adapt", "gain", "v_min")

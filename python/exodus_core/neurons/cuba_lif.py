@@ -68,7 +68,6 @@ class CubaLIF(Leaky, Resetting):
     max_spikes: int | None = 1
 
     _model = "CubaLif"
-    _current_readers = frozenset({"gain", "alpha_syn"})
     _state = CubaLIFState
     _gain_may_follow = True
     _decays = ("alpha", "alpha_syn")

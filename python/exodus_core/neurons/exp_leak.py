@@ -42,7 +42,6 @@ class ExpLeak(Leaky):
     gain: Number = 1.0
 
     _model = "ExpLeak"
-    _current_readers = frozenset({"gain"})
     _state = ExpLeakState
     _fires = False
     _gain_may_follow = True

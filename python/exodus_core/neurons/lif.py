@@ -75,7 +75,6 @@ class LIF(Leaky, Resetting):
 
     _model = "Lif"
     _state = LIFState
-    _current_readers = frozenset({"gain"})
     _gain_may_follow = True
     _value_fields = ("alpha", "threshold", "tau", "gain", "reset_amount", "v_min")
 
@@ -113,7 +112,6 @@ class IF(Resetting):
 
     _model = "Lif"
     _state = LIFState
-    _current_readers = frozenset({"gain"})
     _value_fields = ("threshold", "gain", "reset_amount", "v_min")
 
     def __post_init__(self) -> None:

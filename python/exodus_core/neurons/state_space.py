@@ -42,7 +42,6 @@ class CoupledStates(Neuron):
     _model = "StateSpace"
     _state: ClassVar[Any] = StateSpaceState
     # Gradients of b read the current; those of a second column the second state, which is rebuilt from it.
-    _current_readers = frozenset({"A01", "A11", "b0", "b1"})
 
     def _reset_to_zero(self) -> bool:
         """Tell whether a spike also makes the potential zero."""
