@@ -1,4 +1,4 @@
-"""The passes on a GPU (bandwidth.py --device cuda), against copies of the same traffic and a loop of torch.
+"""The passes on a GPU (bandwidth.py --device cuda), against copies of the same traffic and loops of torch.
 
 A copy reads and writes as many bytes as the pass, in the same proportion. Both take buffers in turn whose
 sum is far beyond the L2 cache, and both are replayed as CUDA graphs, so that Python does not count.
@@ -50,12 +50,18 @@ def seconds(torch, graph):
     return begin.elapsed_time(end) / 1e3
 
 
+def medians(torch, lists, rounds):
+    """For each list of calls, the median time of one call. The lists take turns."""
+    graphs = [captured(torch, calls) for calls in lists]
+    times = [[seconds(torch, graph) for graph in graphs] for _ in range(rounds + 3)][3:]
+    totals = map(statistics.median, zip(*times, strict=True))
+    return [total / len(calls) for total, calls in zip(totals, lists, strict=True)]
+
+
 def compare(torch, bound, calls, rounds):
     """The median time of one of the bound's calls over that of one of the others, and the latter."""
-    graphs = [captured(torch, bound), captured(torch, calls)]
-    times = [[seconds(torch, graph) for graph in graphs] for _ in range(rounds + 3)][3:]
-    bound_time, time = map(statistics.median, zip(*times, strict=True))
-    return bound_time / time * len(calls) / len(bound), time / len(calls)
+    bound_time, time = medians(torch, [bound, calls], rounds)
+    return bound_time / time, time
 
 
 class Buffers:
@@ -141,6 +147,45 @@ def against_copies(torch, layout, shape, time_axis, dtype, sets, rounds):
         print(f"{name:9s} {layout:12s} {kind:9s} {what:24s} {share:6.2f} {1e6 * time:9.1f} us")
 
 
+def recurrent(torch, shape, rounds):
+    """Print a line for a recurrent layer: its passes, and both against a loop of torch."""
+    import recurrence
+
+    current, weight, grad_spikes = (x.cuda() for x in recurrence.problem(*shape, torch.float32))
+    trace = ec.forward(recurrence.NEURON, current, recurrent=weight)
+    options = dict(surrogate=recurrence.SURROGATE)
+
+    def both_passes(layer):
+        inputs = current.requires_grad_(), weight.requires_grad_()
+        return lambda: torch.autograd.grad(layer(*inputs), inputs, grad_spikes)
+
+    calls = (
+        lambda: ec.forward(recurrence.NEURON, current.detach(), recurrent=weight.detach(), out=trace),
+        lambda: ec.backward(trace, grad_spikes, parameters=(), **options),
+        lambda: ec.backward(trace, grad_spikes, parameters=("recurrent",), **options),
+        both_passes(recurrence.ours),
+        both_passes(recurrence.loop),
+    )
+    *passes, ours, loop = (1e3 * time for time in medians(torch, [[call] for call in calls], rounds))
+    forward, backward, learning = (f"{time:7.2f} ms" for time in passes)
+    print(
+        f"recurrent {'x'.join(map(str, shape)):13s} forward {forward}, backward {backward}, with weights "
+        f"{learning}, both {loop / ours:5.1f} times as fast as torch's loop"
+    )
+
+
+def delays(torch, shape, sets, rounds, most=25):
+    """Print a line for each kind of delay and layout, against copies."""
+    t, b, n = shape
+    for layout, shape, time_axis in (("time first", (t, b, n), 0), ("time last", (b, n, t), 2)):
+        arrays = [torch.randn(shape, device="cuda") for _ in range(sets)]
+        copies = [array.clone for array in arrays]
+        for kind, delay in (("one", 0.3 * most), ("each", most * torch.rand(n, device="cuda"))):
+            calls = [partial(ec.delay, array, delay, most=most, time_axis=time_axis) for array in arrays]
+            share, time = compare(torch, copies, calls, rounds)
+            print(f"{'float32':9s} {layout:12s} {'delay':9s} {kind:24s} {share:6.2f} {1e6 * time:9.1f} us")
+
+
 def main(arguments):
     """Print what can be measured here."""
     reason = why_not()
@@ -159,3 +204,6 @@ def main(arguments):
             against_copies(torch, layout, shape, time_axis, dtype, sets, arguments.rounds)
     ratio, time = against_torch(torch, (t, b, n), arguments.rounds)
     print(f"forward and backward: {1e6 * time:.1f} us, {ratio:.0f} times as fast as torch's loop")
+    delays(torch, (t, b, n), sets, arguments.rounds)
+    for entries, features in ((128, 128), (128, 256), (256, 256), (32, 512), (128, 512), (128, 1024)):
+        recurrent(torch, (t, entries, features), arguments.rounds)

@@ -43,7 +43,7 @@ def loop(current, weight):
     """Spikes of recurrent LIF neurons, step by step, in torch."""
     potential = spikes = torch.zeros_like(current[0])
     # s W - threshold s is one product.
-    felt = weight - NEURON.threshold * torch.eye(len(weight), dtype=weight.dtype)
+    felt = weight - NEURON.threshold * torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
     trains = []
     for a in current.unbind():
         potential = torch.add(torch.addmm(a, spikes, felt), potential, alpha=NEURON.alpha)

@@ -65,7 +65,7 @@ step 150 ctest ctest --test-dir build/cuda -L gpu --output-on-failure
 step 150 pytest python3 -m pytest -q -rs tests/test_on_a_gpu.py && ! grep -q ' passed' build/on_gpu/pytest.log && failed+=("pytest ran no test")
 step 90 benchmark python3 benchmarks/bandwidth.py --device cuda --rounds 7
 for tool in memcheck racecheck initcheck synccheck; do
-  step 45 $tool compute-sanitizer --tool $tool --error-exitcode 1 build/cuda/cpp/tests/cuda/gpu_kernels_are_the_cpu \
+  step 120 $tool compute-sanitizer --tool $tool --error-exitcode 1 build/cuda/cpp/tests/cuda/gpu_kernels_are_the_cpu \
       --gtest_filter='*_float.*:*_bfloat16.*:CudaTaps*:CudaState*'
 done
 finish
