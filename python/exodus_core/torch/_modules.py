@@ -194,7 +194,8 @@ class Layer(nn.Module):
         return {name: getattr(self, _attribute(name)) for name in self._learn_names}
 
     def _with(self, learnt: Mapping[str, Tensor]) -> Neuron:
-        return self._given._with({name: value_of(name, parameter) for name, parameter in learnt.items()})
+        facts = self._given._facts()
+        return self._given._with({name: value_of(name, p, facts[name].domain) for name, p in learnt.items()})
 
     @property
     def neuron(self) -> Neuron:
@@ -348,11 +349,11 @@ class Layer(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the neuron and how it runs."""
-        learnt = self._learnt()
-        given = self._given._given() | {
-            name: None if p.is_meta else value_of(name, p) for name, p in learnt.items()
+        learnt, facts = self._learnt(), self._given._facts()
+        values = self._given._given() | {
+            name: None if p.is_meta else value_of(name, p, facts[name].domain) for name, p in learnt.items()
         }
-        parts = [f"{name}={_short(value)}" for name, value in given.items()] + [f"time_dim={self.time_dim}"]
+        parts = [f"{name}={_short(value)}" for name, value in values.items()] + [f"time_dim={self.time_dim}"]
         if self._given._fires:
             parts += [f"method={self.method!r}", f"surrogate={self.surrogate!r}"]
         if self._learn_names:
