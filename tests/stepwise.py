@@ -1,4 +1,4 @@
-"""Witnesses for neurons with states of their own, from one step written out in plain operators (examples.py).
+"""Witnesses for any neuron, from its step in plain operators, which `neuron_examples` has.
 
 The step works on NumPy arrays (then its bits are the contract of the forward pass) and on torch
 tensors in float64, whose autograd of the unrolled graph is the witness of all three methods: with
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import exodus_core as ec
-from examples import EXAMPLES, SCALARS
+from neuron_examples import EXAMPLES, SCALARS
 from oracle import Gradients, sum_to
 from unrolled import _Spike as Spike
 

@@ -11,8 +11,8 @@ import itertools
 import numpy as np
 import pytest
 
-import examples
 import exodus_core as ec
+import neuron_examples
 from cases import SURROGATES
 from compare import assert_same_bits
 from drive import METHODS, surrogate_of
@@ -27,10 +27,10 @@ SHAPES = {"scalars": [()] * 5, "of several shapes": [(3,), (2, 1), (), (2, 3), (
 ADLIF = {"alpha": 0.8, "alpha_adapt": 0.9, "coupling": 0.6, "adapt_scale": 0.7, "threshold": 0.3}
 RESONATE = {"decay": 0.93, "frequency": 0.5, "threshold": 0.9}
 CASES = {
-    "adaptation first": (ec.AdLIF, ADLIF, {"order": "adaptation_first"}, examples.ad_lif),
-    "symplectic": (ec.AdLIF, ADLIF | {"coupling": 3.0}, {"order": "symplectic"}, examples.ad_lif),
-    "real": (ec.ResonateAndFire, RESONATE, {"fires_on": "real"}, examples.resonate_and_fire),
-    "imaginary": (ec.ResonateAndFire, RESONATE, {"fires_on": "imaginary"}, examples.resonate_and_fire),
+    "adaptation first": (ec.AdLIF, ADLIF, {"order": "adaptation_first"}, neuron_examples.ad_lif),
+    "symplectic": (ec.AdLIF, ADLIF | {"coupling": 3.0}, {"order": "symplectic"}, neuron_examples.ad_lif),
+    "real": (ec.ResonateAndFire, RESONATE, {"fires_on": "real"}, neuron_examples.resonate_and_fire),
+    "imaginary": (ec.ResonateAndFire, RESONATE, {"fires_on": "imaginary"}, neuron_examples.resonate_and_fire),
 }
 TAUS = {"alpha": "tau", "alpha_adapt": "tau_adapt", "decay": "tau"}
 

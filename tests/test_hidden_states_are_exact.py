@@ -21,7 +21,7 @@ from compare import (
     lane_scale,
 )
 from drive import METHODS, surrogate_of
-from examples import EXAMPLES
+from neuron_examples import EXAMPLES
 
 stepwise = pytest.importorskip("stepwise", reason="needs torch")
 Model = stepwise.Model

@@ -3,7 +3,7 @@
 Property: forward has the bits of the step in NumPy (of neurons whose matrix is made first, its values to
 1e-12); in float64 EXODUS and BPTT give what autograd of the unrolled step gives, to 1e-10 of the lane's
 largest gradient and 1e-12 of each other, for every parameter, state, loss and reset; SLAYER what autograd
-gives with spikes detached. Witness: `stepwise`, with the steps of `examples`.
+gives with spikes detached. Witness: `stepwise`, with the steps of `neuron_examples`.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ import exodus_core as ec
 from cases import SURROGATES, _parameter
 from compare import assert_gradients_match, assert_same_bits
 from drive import METHODS, surrogate_of
-from examples import EXAMPLES, SCALARS
+from neuron_examples import EXAMPLES, SCALARS
 
 stepwise = pytest.importorskip("stepwise", reason="needs torch")
 Model = stepwise.Model
