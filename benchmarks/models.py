@@ -21,7 +21,7 @@ import exodus_core as ec
 from exodus_core import kernel
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from neuron_examples import SCALARS  # noqa: E402
+from neuron_examples import SCALARS
 
 FALL = kernel.Alpha(5.0, scale=-1.0)
 NEURONS = SCALARS | {
