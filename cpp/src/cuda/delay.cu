@@ -179,7 +179,9 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
   const DeviceOf device(empty(layout) ? arrays.grad_steps : result);
   if (!device.ok()) return Status::cuda;
   const Repeats shape{delays.steps.count, delays.steps.repeat};
-  if (empty(layout)) return reduce(nullptr, 0, shape, arrays.grad_steps, +1, false, stream);
+  Sums sums;
+  if (with_sums) sums.set(arrays.grad_steps, shape, {static_cast<const double*>(workspace.data), neurons});
+  if (empty(layout)) return sums.launch(stream);
   DelayCall<arithmetic_t<S>> call(layout, delays);
   call.backwards = true;
   call.from.data = arrays.grad_output;
@@ -189,8 +191,8 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
   call.x.data = arrays.x;
   call.initial = arrays.initial;
   call.sums = with_sums ? static_cast<double*>(workspace.data) : nullptr;
-  if (const Status status = launch_delay(call, stream); status != Status::ok || !with_sums) return status;
-  return reduce(call.sums, neurons, shape, arrays.grad_steps, +1, false, stream);
+  const Status status = launch_delay(call, stream);
+  return status == Status::ok ? sums.launch(stream) : status;
 }
 
 template <class S>

@@ -280,11 +280,39 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
                 const FirMemory<V> memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   using State = typename C::State;
+/// Stores a thread's sums of each wanted parameter's terms: as its neuron's, or added up over the block as the group's, lanes in pairs and
+/// then warps in turn. All threads of a block come here together.
+template <int Count, class V>
+EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, std::int64_t group,
+                                     const double (&sums)[Count], SharedPointer<double> of_warps) {
+  constexpr int warps = block_threads / warp_threads;
+  const int thread = static_cast<int>(threadIdx.x);
+  EXODUS_UNROLL
+  for (int k = 0; k < Count; ++k) {
+    if (call.sums[k] == nullptr) continue;
+    double total = place.active ? sums[k] : 0.0;
+    if ((groups.whole_sums >> k & 1) != 0) {
+      for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
+      if (thread % warp_threads == 0) of_warps[k * warps + thread / warp_threads] = total;
+    } else if (place.active) {
+      call.sums[k][place.neuron] = total;
+    }
+  }
+  if (groups.whole_sums == 0) return;
+  __syncthreads();
+  if (thread < Count && (groups.whole_sums >> thread & 1) != 0) {
+    double total = 0;
+    for (int warp = 0; warp < warps; ++warp) total += of_warps[thread * warps + warp];
+    call.sums[thread][group] = total;
+  }
+  __syncthreads();
+}
+
   using Carry = carry_of<N<V>, M, V>;
   constexpr bool hidden = C::states > first_hidden<N<V>>;
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
   constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && N<V>::fires;
-  constexpr int inputs = Terms ? 5 : 4, chunk = Stepped ? 1 : backward_steps<V>, carries = field_count<Carry, V>;
+  constexpr int inputs = Terms ? 5 : 4, chunk = Stepped ? 1 : half_chunk<V>, carries = field_count<Carry, V>;
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   const Layout& layout = call.layout;
@@ -292,6 +320,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : layout.time;
   const V* const total_current = recurs ? recurrent.total_current : nullptr;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
+  EXODUS_SHARED(double, of_warps, C::parameters * (block_threads / warp_threads));
     const Place place = taken_place<Stepped>(layout, groups, group);
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
@@ -407,12 +436,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       }
       store_entries<C::states>(call.grad_initial, place, grad_initial);
     }
-    if constexpr (Terms) {
-      EXODUS_UNROLL
-      for (int k = 0; k < C::parameters; ++k) {
-        if (call.sums[k] != nullptr && place.active) call.sums[k][place.neuron] = sums[k];
-      }
-    }
+    if constexpr (Terms) store_sums(call, groups, place, group, sums, of_warps);
   }
 }
 

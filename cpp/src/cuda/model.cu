@@ -127,7 +127,7 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
 }
 
 template <template <class> class N, class V>
-Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const FirMemory<V>& memory,
+Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Tape<V>& tape, const FirMemory<V>& memory,
                        RecurrentMemory<V> recurrent, bool terms, Stream stream) {
   constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
   auto kernel = backward_kernel_of<N, true, false, V>(call.method, call.variant, forms);
@@ -137,7 +137,6 @@ Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& ta
   if constexpr (has_stepped<N, V>) {
     if (steps_one_by_one(call)) kernel = backward_kernel_of<N, true, true, V>(call.method, call.variant, forms);
   }
-  const Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
   recurrent.end = call.layout.time;
   if (call.recurrent.features > 0) {
     const Status status = transpose(call.recurrent.weights, call.recurrent.features, recurrent.transposed, stream);
@@ -239,26 +238,40 @@ const void* some_result(const typename N::Backward& arrays, const RequestedGradi
   return result;
 }
 
-/// The gradients of parameters and taps: sums over the neurons.
+/// The parameter whose terms a sum adds up, as a bit.
 template <class N, class V>
-Status sum_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call, std::int64_t neurons,
-                     Stream stream) {
-  Status status = Status::ok;
-  for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
-    if (status != Status::ok) return;
-    status = reduce(sum.sums, neurons, {sum.count, sum.repeat}, sum.out, sum.sign, sum.adds, stream, sum.rows);
-  });
-  return status;
+std::uint32_t bit_of(const Reduction& sum, const Formatted<BackwardCall, V>& call) {
+  std::uint32_t bit = 0;
+  for (int k = 0; k < Traits<N>::parameters; ++k) bit |= call.sums[k] == sum.sums ? 1u << k : 0;
+  return bit;
 }
 
-/// Sets the wanted gradients to zero: sums over no neurons.
+/// The parameters, a bit each, whose gradients are sums over all neurons: a block adds up what its own have.
 template <class N, class V>
-Status clear_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call, double* weights,
-                       Stream stream) {
-  const Status status = sum_gradients(neuron, requested, call, 0, stream);
-  const std::int64_t features = call.recurrent.features;
-  if (status != Status::ok || !requested.recurrent) return status;
-  return reduce(nullptr, 0, {features * features, 1}, weights, +1, false, stream);
+std::uint32_t whole_sums(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call) {
+  if (steps_one_by_one(call)) return 0;   // sums then go from launch to launch
+  std::uint32_t read = 0, by_neuron = 0;
+  for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
+    read |= bit_of<N>(sum, call);
+    if (sum.count > 1) by_neuron |= bit_of<N>(sum, call);
+  });
+  return read & ~by_neuron;
+}
+
+/// The gradients that are sums, from what neurons have or, those of the bits of `whole`, groups of neurons; no neurons make them zero.
+template <class N, class V>
+Sums sums_of_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call,
+                       std::int64_t neurons, std::int64_t groups = 0, std::uint32_t whole = 0) {
+  Sums sums;
+  for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
+    const Summand summand{sum.sums, (whole & bit_of<N>(sum, call)) != 0 ? groups : neurons, sum.sign};
+    if (sum.adds) {
+      sums.add(sum.out, summand);
+    } else {
+      sums.set(sum.out, {sum.count, sum.repeat}, summand, sum.rows);
+    }
+  });
+  return sums;
 }
 
 /// What kernels with taps do after the pass over time: what came into them gets its gradients, which BPTT has given already, and taps get
@@ -342,20 +355,30 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   if (result == nullptr) return Status::ok;
   const DeviceOf device(result);
   if (!device.ok()) return Status::cuda;
-  if (empty(layout)) return clear_gradients(neuron, requested, call, arrays.grad_recurrent, stream);
+  const std::int64_t weights = requested.recurrent ? call.recurrent.features * call.recurrent.features : 0;
+  if (empty(layout)) {
+    Sums zeros = sums_of_gradients(neuron, requested, call, 0);
+    if (requested.recurrent) zeros.set(arrays.grad_recurrent, {weights, 1}, {});
+    return zeros.launch(stream);
+  }
 
   for (int k = 0; k < T::parameters; ++k) call.sums[k] = parts.sums[k];
   for (int k = 0; k < 2; ++k) call.fir[k].sums = parts.taps[k];
+  Groups groups(layout, call.parameters, call.fir, call.recurrent);
+  groups.whole_sums = whole_sums(neuron, requested, call);
   Status status = [&]<template <class> class M>(const M<typename N::Storage>&) {
-    return launch_backward<M, V>(call, parts.tape, parts.fir, parts.recurrent, requested.sums > 0, stream);
+    return launch_backward<M, V>(call, groups, parts.tape, parts.fir, parts.recurrent, requested.sums > 0, stream);
   }(neuron);
   if (status == Status::ok) status = finish_taps(call, parts, stream);
-  if (status == Status::ok) status = sum_gradients(neuron, requested, call, layout.outer * layout.inner, stream);
-  if (status != Status::ok || !requested.recurrent) return status;
-  const WeightGradient<V> gradient{
-      layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],
-      parts.weights};
-  return sum_weights(gradient, arrays.grad_recurrent, stream);
+  Sums sums = sums_of_gradients(neuron, requested, call, groups.neurons, groups.count, groups.whole_sums);
+  if (status == Status::ok && requested.recurrent) {
+    const WeightGradient<V> gradient{
+        layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],
+        parts.weights};
+    status = sum_weights(gradient, stream);
+    sums.set(arrays.grad_recurrent, {weights, 1}, {parts.weights, weight_parts(layout, call.recurrent.features) * weights});
+  }
+  return status == Status::ok ? sums.launch(stream) : status;
 }
 
 #define EXODUS_INSTANTIATE(N)                                                                                                          \

@@ -152,18 +152,17 @@ std::int64_t weight_parts(const Layout& layout, std::int64_t features) {
 }
 
 template <class V>
-Status sum_weights(const WeightGradient<V>& gradient, double* out, cudaStream_t stream) {
+Status sum_weights(const WeightGradient<V>& gradient, cudaStream_t stream) {
   const std::int64_t features = gradient.entries.features, tiles = weight_tiles(features);
-  const std::int64_t parts = weight_parts(gradient.layout, features), weights = features * features;
-  const Status status = launch(weight_gradient_kernel<V>, {blocks_for(tiles * parts), item_threads}, stream, gradient, tiles, parts);
-  return status == Status::ok ? reduce(gradient.parts, parts * weights, {weights, 1}, out, +1, false, stream) : status;
+  const std::int64_t parts = weight_parts(gradient.layout, features);
+  return launch(weight_gradient_kernel<V>, {blocks_for(tiles * parts), item_threads}, stream, gradient, tiles, parts);
 }
 
 template Status transpose(const float*, std::int64_t, float*, cudaStream_t);
 template Status transpose(const double*, std::int64_t, double*, cudaStream_t);
 template Status multiply(const Entries&, const float*, const float*, float*, bool, cudaStream_t);
 template Status multiply(const Entries&, const double*, const double*, double*, bool, cudaStream_t);
-template Status sum_weights(const WeightGradient<float>&, double*, cudaStream_t);
-template Status sum_weights(const WeightGradient<double>&, double*, cudaStream_t);
+template Status sum_weights(const WeightGradient<float>&, cudaStream_t);
+template Status sum_weights(const WeightGradient<double>&, cudaStream_t);
 
 }   // namespace exodus::cuda

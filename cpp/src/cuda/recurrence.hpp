@@ -179,7 +179,8 @@ struct WeightGradient {
 /// Over how many shares of the steps and entries the sum goes.
 std::int64_t weight_parts(const Layout& layout, std::int64_t features);
 
+/// Sums each of them.
 template <class V>
-Status sum_weights(const WeightGradient<V>& gradient, double* out, cudaStream_t stream);
+Status sum_weights(const WeightGradient<V>& gradient, cudaStream_t stream);
 
 }   // namespace exodus::cuda

@@ -46,6 +46,7 @@ struct Groups {
   Divisor repeats[max_parameters], counts[max_parameters];
   Divisor taps_repeats[2], taps_counts[2];
 
+  std::uint32_t whole_sums = 0;   ///< the parameters, a bit each, whose terms a block sums over all of its neurons
   template <class V>
   Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent)
       : neurons(layout.outer * layout.inner), lanes(block_threads), tiled(layout.inner < warp_threads), inner(layout.inner) {

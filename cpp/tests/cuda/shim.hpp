@@ -122,6 +122,7 @@ template <class... P, class... A>
 void start(void (*kernel)(P...), Grid grid, cudaStream_t, A&&... arguments) {
   if (shim::fails("launch")) return;
   shim::run(grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(arguments...); });
+  ++shim::runtime.launches;
 }
 
 }   // namespace exodus::cuda
