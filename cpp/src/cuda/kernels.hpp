@@ -63,7 +63,7 @@ EXODUS_KERNEL(most_threads<Stepped>)
 forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> memory,
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
-  constexpr int chunk = Stepped ? 1 : forward_steps<V>;
+  constexpr int chunk = Stepped ? 1 : whole_chunk<V>;
   constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1);
   EXODUS_SHARED(V, tile, chunk * tile_pitch);
   EXODUS_DYNAMIC_SHARED(V, exchanged);
@@ -81,9 +81,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
       const std::int64_t later = first + chunk;
       // Under way while this chunk is worked on; at first there is none.
       if (later < end) load_steps(inputs, call.layout, place, later, steps_from(later, end, chunk), next, tile);
-      if (first >= begin) {
-        const int steps = steps_from(first, end, chunk);
-        decode(call.format, current);
+      const auto advance = [&](int steps) EXODUS_INLINE {
         EXODUS_UNROLL
         for (int d = 0; d < chunk; ++d) {
           if constexpr (Stepped && N<V>::fires) {
@@ -96,6 +94,15 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
           potential[d] = state.potential;
           if constexpr (N<V>::fires) spikes[d] = state.spikes;
           if constexpr (of_spikes) fir.add_spikes(state.spikes);
+        }
+      };
+      if (first >= begin) {
+        const int steps = steps_from(first, end, chunk);
+        decode(call.format, current);
+        if (chunk == 1 || steps == chunk) {   // no step is asked whether it is there
+          advance(chunk);
+        } else {
+          advance(steps);
         }
         store_steps(call.potential, Format::arithmetic, call.layout, place, first, steps, potential, tile);
         if constexpr (N<V>::fires) store_steps(call.spikes, call.format, call.layout, place, first, steps, spikes, tile);
@@ -274,12 +281,6 @@ EXODUS_DEVICE_SCALAR void store_carry(V* to, std::int64_t neurons, const Place& 
   });
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms, bool Stepped>
-EXODUS_KERNEL(most_threads<Stepped>)
-backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes,
-                const FirMemory<V> memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
-  using C = Traits<N<V>>;
-  using State = typename C::State;
 /// Stores a thread's sums of each wanted parameter's terms: as its neuron's, or added up over the block as the group's, lanes in pairs and
 /// then warps in turn. All threads of a block come here together.
 template <int Count, class V>
@@ -308,24 +309,80 @@ EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, con
   __syncthreads();
 }
 
+/// Which arrays a pass over time backward reads at every step. Where the surrogate is computed and the potential and the final states have
+/// no gradients of their own, `Plain`, few enough that registers hold twice as many steps; a neuron that does not fire reads no others.
+template <bool Fires, bool Plain, bool Terms>
+constexpr int inputs_backward = (Plain ? 2 : 4) + (Terms ? 1 : 0);
+
+template <bool Fires, bool Plain, bool Terms, class V>
+EXODUS_DEVICE_SCALAR Sources<inputs_backward<Fires, Plain, Terms>> sources_of(const Formatted<BackwardCall, V>& call) {
+  constexpr int count = inputs_backward<Fires, Plain, Terms>;
+  Sources<count> arrays{{{call.potential}, {call.grad_spikes, call.format}}};
+  if constexpr (!Fires) arrays.at[1] = {call.grad_potential};
+  if constexpr (!Plain) arrays.at[2] = {call.grad_potential}, arrays.at[3] = {call.surrogate.values};
+  if constexpr (Terms) arrays.at[count - 1] = {call.current, call.format};
+  return arrays;
+}
+
+/// The steps of a chunk backward, as StepRecord has them.
+template <class V, int D>
+struct ChunkRecord {
+  V u[D] = {}, e[D] = {}, q[D] = {}, h[D] = {}, a[D] = {};
+
+  template <bool Fires, bool Plain, bool Terms, int Count>
+  EXODUS_DEVICE void take(Format format, const V (&values)[Count][D]) {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      u[d] = values[0][d];
+      if constexpr (Fires) e[d] = values[1][d];
+      if constexpr (!Fires) q[d] = values[1][d];
+      if constexpr (!Plain) q[d] = values[2][d], h[d] = values[3][d];
+      if constexpr (Terms) a[d] = values[Count - 1][d];
+    }
+    if constexpr (Fires) decode(format, e);
+    if constexpr (Terms) decode(format, a);
+  }
+};
+
+/// Whether an adjoint reads the state before a step, or its surrogate a hidden state.
+template <template <class> class N, Method M, class V, bool Terms>
+constexpr bool reads_states = Terms || M == Method::bptt || surrogate_reads_hidden_state<N, V>;
+
+/// How many blocks are to fit a multiprocessor: as many as no register has to go to memory for.
+template <template <class> class N, Method M, class V, bool Terms, bool Plain, bool Stepped>
+constexpr int blocks_backward() {
+  if (Stepped || !std::is_same_v<V, float>) return 1;
+  const bool with_tape = Traits<N<V>>::states > first_hidden<N<V>> && reads_states<N, M, V, Terms>;
+  return 2 + (Plain && !Terms ? 1 : 0) + (with_tape ? 0 : 1);
+}
+
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped>
+EXODUS_KERNEL_OF(most_threads<Stepped>, (blocks_backward<N, M, V, Terms, Plain, Stepped>()))
+backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes,
+                const FirMemory<V> memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
+  using C = Traits<N<V>>;
+  using State = typename C::State;
   using Carry = carry_of<N<V>, M, V>;
-  constexpr bool hidden = C::states > first_hidden<N<V>>;
+  constexpr bool fires = N<V>::fires, hidden = C::states > first_hidden<N<V>>, with_final = !(Plain && fires);
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
-  constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && N<V>::fires;
-  constexpr int inputs = Terms ? 5 : 4, chunk = Stepped ? 1 : half_chunk<V>, carries = field_count<Carry, V>;
+  constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && fires;
+  constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
+  constexpr int chunk = Stepped ? 1 : (Plain ? whole_chunk<V> : half_chunk<V>);
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
+  EXODUS_SHARED(double, of_warps, C::parameters*(block_threads / warp_threads));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   const Layout& layout = call.layout;
+  const Sources<inputs> arrays = sources_of<fires, Plain, Terms>(call);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
   const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : layout.time;
   const V* const total_current = recurs ? recurrent.total_current : nullptr;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-  EXODUS_SHARED(double, of_warps, C::parameters * (block_threads / warp_threads));
     const Place place = taken_place<Stepped>(layout, groups, group);
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const State initial = entries_of<State, C::states>(call.initial, place);
-    State final = entries_of<State, C::states>(call.grad_final, place);   // of the loss by the state after the last step
+    State final{};   // of the loss by the state after the last step
+    if constexpr (with_final) final = entries_of<State, C::states>(call.grad_final, place);
     Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters, total_current);
     if constexpr (recurs) {
       if (total_current != nullptr && recurrent.sums_current) {
@@ -335,7 +392,7 @@ EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, con
         if (!recurrent.adjoins) continue;
       }
     }
-    const bool rebuilds = hidden && tapes.steps != nullptr && place.active;
+    const bool rebuilds = hidden && reads_states<N, M, V, Terms> && tapes.steps != nullptr && place.active;
     if (rebuilds && end == layout.time) rebuilt.mark(call, place, initial);
 
     const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, memory, end);
@@ -347,64 +404,68 @@ EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, con
         for (int k = 0; k < C::parameters; ++k) sums[k] = call.sums[k] != nullptr && place.active ? call.sums[k][place.neuron] : 0.0;
       }
     }
-    V grad[chunk] = {};
+    V values[inputs][chunk] = {}, next[inputs][chunk] = {}, grad[chunk];
     // The first step on the tape, and which segment's it is.
     std::int64_t mark = end == layout.time ? tapes.segments : end / tapes.segment, segment = mark * tapes.segment;
-    for (std::int64_t first = (end - 1) / chunk * chunk; first >= begin; first -= chunk) {
-      const int steps = steps_from(first, end, chunk);
-      V values[inputs][chunk];
-      Sources<inputs> arrays{{{call.potential}, {call.grad_spikes, call.format}, {call.grad_potential}, {call.surrogate.values}}};
-      if constexpr (Terms) arrays.at[4] = {call.current, call.format};
-      load_steps(arrays, layout, place, first, steps, values, tile);
-      auto& [u, e, q, h] = reinterpret_cast<V(&)[4][chunk]>(values);
-      if (rebuilds && first < segment) {
-        const std::int64_t last = segment < layout.time ? segment : layout.time;
-        segment -= tapes.segment;
-        rebuilt.rebuild(call, place, initial.potential, --mark, segment, last);
-      }
-      if constexpr (N<V>::fires) {
-        if (call.surrogate.values == nullptr) {
-          fill_surrogate_chunk<N>(call.surrogate, parameters, rebuilt, rebuilds ? steps : 0, first, segment, u, h);
+    for (std::int64_t first = (end - 1) / chunk * chunk + chunk; first >= begin; first -= chunk) {
+      // Under way while this chunk is worked on, which needs the potential before it; at first there is none.
+      const std::int64_t sooner = first - chunk;
+      if (sooner >= 0) load_steps(arrays, layout, place, sooner, steps_from(sooner, end, chunk), next, tile);
+      if (first < end) {
+        const int steps = steps_from(first, end, chunk), last = first + steps == layout.time ? steps - 1 : -1;
+        ChunkRecord<V, chunk> at;
+        at.template take<fires, Plain, Terms>(call.format, values);
+        if (rebuilds && first < segment) {
+          const std::int64_t stop = segment < layout.time ? segment : layout.time;
+          segment -= tapes.segment;
+          rebuilt.rebuild(call, place, initial.potential, --mark, segment, stop);
         }
-      }
-      decode(call.format, e);
-      if constexpr (Terms) decode(call.format, values[4]);
-      if constexpr (recurs) {
-        if (Terms && total_current != nullptr) {
-          values[inputs - 1][0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
+        if constexpr (fires) {
+          if (Plain || call.surrogate.values == nullptr) {
+            fill_surrogate_chunk<N>(call.surrogate, parameters, rebuilt, rebuilds ? steps : 0, first, segment, at.u, at.h);
+          }
         }
-        if (exchange.given() && first < layout.time - 1) e[0] += exchange.gathered();
-      }
-      V earlier = V(0);   // the potential before the chunk
-      if (first > 0 && place.active && call.potential != nullptr) earlier = call.potential[place.offset + (first - 1) * layout.inner];
-      V partial[C::parameters] = {};
-      EXODUS_UNROLL
-      for (int d = chunk - 1; d >= 0; --d) {
-        const std::int64_t n = first + d;
-        if (d < steps) {
+        if (chunk > 1 && last >= 0) {   // beyond the last step all gradients are zero, whatever the surrogate is of a potential of zero
+          EXODUS_UNROLL
+          for (int d = 0; d < chunk; ++d) at.h[d] = d <= last ? at.h[d] : V(0);
+        }
+        if constexpr (with_final) {
+          EXODUS_UNROLL
+          for (int d = 0; d < chunk; ++d) {
+            if (d != last) continue;
+            at.q[d] += final.potential;
+            if constexpr (fires) at.e[d] += final.spikes;
+          }
+        }
+        if constexpr (recurs) {
+          if (Terms && total_current != nullptr) at.a[0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
+          if (exchange.given() && first < layout.time - 1) at.e[0] += exchange.gathered();
+        }
+        V partial[C::parameters] = {};
+        EXODUS_UNROLL
+        for (int d = chunk - 1; d >= 0; --d) {
+          const std::int64_t n = first + d;
           State before = initial, direct{};
-          if (n > 0) {
-            const V u_before = d > 0 ? u[d > 0 ? d - 1 : 0] : earlier;
-            if (rebuilds) {
+          if (d > 0 || first > 0) {
+            const V u_before = d > 0 ? at.u[d > 0 ? d - 1 : 0] : next[0][chunk - 1];
+            if constexpr (!hidden) {
+              before = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u_before, V(0));
+            } else if (rebuilds && d < steps) {
               before = rebuilt.at(n - 1, segment);
               before.potential = u_before;
-            } else if constexpr (!hidden) {
-              before = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u_before, V(0));
             }
           }
-          if (n == layout.time - 1) {
-            direct = final;
-            q[d] += final.potential;
-            if constexpr (N<V>::fires) e[d] += final.spikes;
+          if constexpr (with_final && hidden) {
+            if (d == last) direct = final;
           }
-          if constexpr (of_spikes) e[d] += fir.of_spikes(n);
-          const StepRecord<V, typename C::State> at{u[d], before, direct, h[d], e[d], q[d], Terms ? values[inputs - 1][d] : V(0)};
+          if constexpr (of_spikes) at.e[d] += fir.of_spikes(n);
+          const StepRecord<V, State> record{at.u[d], before, direct, at.h[d], at.e[d], at.q[d], at.a[d]};
           typename C::Parameters terms;
-          auto gradient = adjoint<M, Form>(parameters, at, carry, terms);
+          auto gradient = adjoint<M, Form>(parameters, record, carry, terms);
           if constexpr (with_taps) {
             V spikes = V(0);
             if constexpr (of_spikes) {
-              spikes = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes;
+              spikes = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, at.u[d], V(0)).spikes;
             }
             fir.after_step(n, gradient, spikes);
           }
@@ -416,13 +477,18 @@ EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, con
             for_each_field<C::parameters>(terms, [&](V& term, int k) { partial[k] += term; });
           }
         }
+        if constexpr (Terms) {
+          EXODUS_UNROLL
+          for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
+        }
+        void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
+        store_steps(result, call.format, layout, place, first, steps, grad, tile);
       }
-      if constexpr (Terms) {
+      EXODUS_UNROLL
+      for (int k = 0; k < inputs; ++k) {
         EXODUS_UNROLL
-        for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
+        for (int d = 0; d < chunk; ++d) values[k][d] = next[k][d];
       }
-      void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
-      store_steps(result, call.format, layout, place, first, steps, grad, tile);
     }
     if constexpr (recurs) {
       if (recurrent.carry != nullptr) store_carry<carries>(recurrent.carry, groups.neurons, place, carry);

@@ -25,11 +25,14 @@ struct Grid {
 
 #include "exodus/types.hpp"
 
-/// A kernel for blocks of so many threads.
-#define EXODUS_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
+/// A kernel for blocks of so many threads, of which so many blocks fit a multiprocessor at once.
+#define EXODUS_KERNEL_OF(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
+#define EXODUS_KERNEL(threads) EXODUS_KERNEL_OF(threads, 1)
 /// A function that kernels call, and a member function that they call.
 #define EXODUS_DEVICE_SCALAR static __device__ __forceinline__
 #define EXODUS_DEVICE __device__ __forceinline__
+/// Of a lambda: it becomes part of each place that calls it.
+#define EXODUS_INLINE __attribute__((always_inline))
 /// A kernel's parameter that is read where it lies.
 #define EXODUS_GRID_CONSTANT const __grid_constant__
 /// Marks a loop that becomes straight code: its arrays then stay in registers.

@@ -48,18 +48,18 @@ ForwardKernel<V> forward_kernel_of(int variant, std::integer_sequence<int, Varia
   return kernels[variant];
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms, bool Stepped>
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped>
 constexpr BackwardKernel<V> backward_kernel_or_null() {
-  if constexpr (is_asked_for<N, Form, Stepped>) return backward_kernel<N, M, Form, V, Terms, Stepped>;
+  if constexpr (is_asked_for<N, Form, Stepped>) return backward_kernel<N, M, Form, V, Terms, Plain, Stepped>;
   return nullptr;
 }
 
-template <template <class> class N, bool Terms, bool Stepped, class V, int... Form>
+template <template <class> class N, bool Terms, bool Plain, bool Stepped, class V, int... Form>
 BackwardKernel<V> backward_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
   constexpr int forms = sizeof...(Form);
-  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Stepped>()...},
-                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Stepped>()...},
-                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Stepped>()...}};
+  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Plain, Stepped>()...},
+                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Plain, Stepped>()...},
+                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Plain, Stepped>()...}};
   return kernels[static_cast<int>(method)][variant % forms];
 }
 
@@ -126,17 +126,34 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
   return status == Status::ok && call.grad_initial[1] != nullptr ? gather(call.grad_initial[1], true) : status;
 }
 
+/// Whether a pass reads no arrays but those of every pass (see backward_kernel).
+template <bool Fires, class V>
+bool is_plain(const Formatted<BackwardCall, V>& call) {
+  bool plain = call.grad_potential == nullptr && call.surrogate.values == nullptr;
+  for (const V* const final : call.grad_final) plain = plain && final == nullptr;
+  return !Fires || plain;
+}
+
+/// Without gradients of parameters, or arrays that few passes read, there are kernels of float alone: double, which is for checks, is not
+/// worth the time to compile them.
+template <template <class> class N, class V>
+BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, bool terms) {
+  constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
+  constexpr bool fires = N<V>::fires;
+  if constexpr (has_stepped<N, V>) {
+    if (steps_one_by_one(call)) return backward_kernel_of<N, true, !fires, true, V>(call.method, call.variant, forms);
+  }
+  if constexpr (std::is_same_v<V, float>) {
+    if (is_plain<fires>(call) && !terms) return backward_kernel_of<N, false, true, false, V>(call.method, call.variant, forms);
+    if (is_plain<fires>(call)) return backward_kernel_of<N, true, true, false, V>(call.method, call.variant, forms);
+  }
+  return backward_kernel_of<N, true, !fires, false, V>(call.method, call.variant, forms);
+}
+
 template <template <class> class N, class V>
 Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Tape<V>& tape, const FirMemory<V>& memory,
                        RecurrentMemory<V> recurrent, bool terms, Stream stream) {
-  constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
-  auto kernel = backward_kernel_of<N, true, false, V>(call.method, call.variant, forms);
-  if constexpr (std::is_same_v<V, float>) {   // of double, which is for checks, not worth the time to compile them
-    if (!terms) kernel = backward_kernel_of<N, false, false, V>(call.method, call.variant, forms);
-  }
-  if constexpr (has_stepped<N, V>) {
-    if (steps_one_by_one(call)) kernel = backward_kernel_of<N, true, true, V>(call.method, call.variant, forms);
-  }
+  const auto kernel = backward_kernel_for<N>(call, terms);
   recurrent.end = call.layout.time;
   if (call.recurrent.features > 0) {
     const Status status = transpose(call.recurrent.weights, call.recurrent.features, recurrent.transposed, stream);
@@ -201,7 +218,7 @@ struct BackwardParts {
     for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(requested.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
     const std::int64_t square = given.features * given.features;
     weights = carver.take<double>(requested.recurrent ? weight_parts(layout, given.features) * square : 0);
-    tape.segment = rebuilt_steps(layout.time, backward_steps<V>);
+    tape.segment = rebuilt_steps(layout.time, whole_chunk<V>);
     tape.segments = (layout.time + tape.segment - 1) / tape.segment;
     tape.steps = carver.take<V>((tape.segment + 1) * slot);
     tape.marks = carver.take<V>(tape.segments * slot);

@@ -12,11 +12,12 @@ namespace exodus::cuda {
 constexpr int block_threads = 128;
 /// The widest batch entry of a recurrence that a block takes whole: with more threads, a thread has not enough registers.
 constexpr int entry_threads = 512;
-/// Steps that a thread reads at once: so many loads of each array are under way. Backward reads several arrays.
+/// Steps that a thread reads at once, while it works on as many: so many loads of each array are under way. Half of them where a pass reads
+/// so many arrays that registers are short.
 template <class V>
-constexpr int forward_steps = 64 / sizeof(V);
+constexpr int whole_chunk = 64 / sizeof(V);
 template <class V>
-constexpr int backward_steps = 32 / sizeof(V);
+constexpr int half_chunk = 32 / sizeof(V);
 constexpr int tile_pitch = block_threads + 1;   // odd: a warp that walks over steps or over neurons meets every bank of shared memory once
 
 /// A positive number to divide by. A division of 64 bits is a long routine, and a call of one keeps registers in memory; a product with the
@@ -45,8 +46,8 @@ struct Groups {
   Divisor inner, apart;          ///< apart: from a neuron of an entry to that of its next feature
   Divisor repeats[max_parameters], counts[max_parameters];
   Divisor taps_repeats[2], taps_counts[2];
-
   std::uint32_t whole_sums = 0;   ///< the parameters, a bit each, whose terms a block sums over all of its neurons
+
   template <class V>
   Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent)
       : neurons(layout.outer * layout.inner), lanes(block_threads), tiled(layout.inner < warp_threads), inner(layout.inner) {
@@ -131,11 +132,17 @@ struct Sources {
   }
 };
 
-/// values[d] = the bits of element begin + d * stride for d < steps; the rest is 0.
+/// values[d] = the bits of element begin + d * stride for d < steps; the rest is 0. Loads of all steps go out one behind another; asked for
+/// each whether it is there, they would not.
 template <class T, class V, int D>
 EXODUS_DEVICE_SCALAR void load_lane(const T* array, std::int64_t begin, std::int64_t stride, int steps, V (&values)[D]) {
-  EXODUS_UNROLL
-  for (int d = 0; d < D; ++d) values[d] = d < steps ? carried<V>(load_once(array + (begin + d * stride))) : V(0);
+  if (steps == D) {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) values[d] = carried<V>(load_once(array + (begin + d * stride)));
+  } else {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) values[d] = d < steps ? carried<V>(load_once(array + (begin + d * stride))) : V(0);
+  }
 }
 
 /// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps; the rest, and all of a
@@ -177,9 +184,14 @@ EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout
 
 template <class T, class V, int D>
 EXODUS_DEVICE_SCALAR void store_lane(T* array, std::int64_t begin, std::int64_t stride, int steps, const V (&bits)[D]) {
-  EXODUS_UNROLL
-  for (int d = 0; d < D; ++d) {
-    if (d < steps) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
+  if (steps == D) {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
+  } else {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      if (d < steps) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
+    }
   }
 }
 

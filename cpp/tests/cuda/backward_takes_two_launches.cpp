@@ -17,7 +17,10 @@ int launches(const Layout& layout, const N& neuron, Method method, std::uint32_t
   const float* const current = device.in(values.data(), elements(layout));
   typename N::Forward to{.current = current, .potential = device.template out<float>(elements(layout))};
   EXPECT_EQ(device.forward(layout, neuron, to), Status::ok);
-  typename N::Backward arrays{.potential = to.potential, .current = current, .grad_spikes = current, .grad_potential = current,
+  typename N::Backward arrays{.potential = to.potential,
+                              .current = current,
+                              .grad_spikes = current,
+                              .grad_potential = current,
                               .grad_current = device.template out<float>(elements(layout))};
   for_each_field<Traits<N>::parameters>(arrays.grad, [&](double*& grad, int k) {
     if ((wanted >> k & 1) != 0) grad = device.template out<double>(neurons(layout));
