@@ -138,8 +138,8 @@ EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& paramet
   return restore_state<Form>(parameters, cap, before, u, a);
 }
 
-/// The hidden states of a neuron on its tape.
-template <template <class> class N, int Form, class V>
+/// The hidden states of a neuron on its tape. What they are rebuilt from is read `Ahead` steps at a time.
+template <template <class> class N, int Form, class V, int Ahead, bool Stepped>
 class Rebuilt {
  public:
   using C = Traits<N<V>>;
@@ -147,62 +147,109 @@ class Rebuilt {
 
   /// `total_current`: what the current was with the recurrence, if there is one.
   EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
-                        const typename C::Parameters& parameters, const V* total_current)
-      : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap), total_current_(total_current) {}
+                        const typename C::Parameters& parameters, const V* total_current, SharedPointer<V> tile)
+      : call_(call), tape_(tape), place_(place), neurons_(neurons), parameters_(parameters), total_current_(total_current), tile_(tile) {}
 
   /// Sums the total current of steps [begin, end), from the state before the first of them, which becomes the state after the last.
-  EXODUS_DEVICE void sum_current(const Formatted<BackwardCall, V>& call, const Place& place, Exchange<V>& exchange, V* total_current,
-                                 std::int64_t begin, std::int64_t end, State& state) const {
+  EXODUS_DEVICE void sum_current(Exchange<V>& exchange, V* total_current, std::int64_t begin, std::int64_t end, State& state) const {
     for (std::int64_t n = begin; n < end; ++n) {
       const V sum = exchange.from_spikes(state.spikes);
-      if (!place.active) continue;
-      total_current[n * neurons_ + neuron_] = element<V>({call.current, call.format}, place.offset + n * call.layout.inner) + sum;
-      state = after(call, place, n, state);
+      if (!place_.active) continue;
+      const std::int64_t at = place_.offset + n * call_.layout.inner;
+      const V current = element<V>({call_.current, call_.format}, at) + sum;
+      total_current[n * neurons_ + place_.neuron] = current;
+      state = restored(state, call_.potential == nullptr ? V(0) : call_.potential[at], current);
     }
   }
 
-  /// Runs the states forward through all of time and keeps the ones before each segment.
-  EXODUS_DEVICE void mark(const Formatted<BackwardCall, V>& call, const Place& place, State state) {
-    for (std::int64_t mark = 0, n = 0; mark < tape_.segments; ++mark) {
-      write(tape_.marks, mark, state);
-      for (std::int64_t end = n + tape_.segment; n < end && n < call.layout.time; ++n) state = after(call, place, n, state);
-    }
+  /// Runs the states forward through all of time and keeps the ones before each segment. All threads of a block come here together, as to
+  /// rebuild().
+  EXODUS_DEVICE void mark(State state) const {
+    std::int64_t mark = 0;
+    run(
+        0, call_.layout.time, state,
+        [&](std::int64_t n) {
+          if (n == mark * tape_.segment) write(tape_.marks, mark++, state);
+        },
+        [](std::int64_t) {});
   }
 
   /// The states of the steps of a segment, and that before it, whose potential is in the array or, before step 0, the initial one.
-  EXODUS_DEVICE void rebuild(const Formatted<BackwardCall, V>& call, const Place& place, V initial_potential, std::int64_t mark,
-                             std::int64_t begin, std::int64_t end) {
-    State state = read(tape_.marks, mark);
+  EXODUS_DEVICE void rebuild(V initial_potential, std::int64_t mark, std::int64_t begin, std::int64_t end) const {
+    State state{};
+    if (place_.active) state = read(tape_.marks, mark);
     state.potential = initial_potential;
-    if (begin > 0) state.potential = potential_at(call, place, begin - 1);
-
-    write(tape_.steps, 0, state);
-    for (std::int64_t n = begin; n < end; ++n) {
-      state = after(call, place, n, state);
-      write(tape_.steps, n - begin + 1, state);
+    if (begin > 0 && call_.potential != nullptr && place_.active) {
+      state.potential = call_.potential[place_.offset + (begin - 1) * call_.layout.inner];
     }
+    write(tape_.steps, 0, state);
+    run(begin, end, state, [](std::int64_t) {}, [&](std::int64_t n) { write(tape_.steps, n - begin + 1, state); });
   }
 
-  /// The state after step n of the segment that begins at `begin`, but for its potential.
-  EXODUS_DEVICE State at(std::int64_t n, std::int64_t begin) const { return read(tape_.steps, n - begin + 1); }
+  /// states[d] = the state before step first + d of the segment that begins at `begin`, but for its potential, for d <= steps; the rest is
+  /// 0.
+  template <int D>
+  EXODUS_DEVICE void read_chunk(std::int64_t first, std::int64_t begin, int steps, State (&states)[D + 1]) const {
+    if (!place_.active) return;
+    if (steps == D) {
+      EXODUS_UNROLL
+      for (int d = 0; d <= D; ++d) states[d] = read(tape_.steps, first - begin + d);
+    } else {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) states[d] = d <= steps ? read(tape_.steps, first - begin + d) : State{};
+    }
+  }
 
  private:
-  EXODUS_DEVICE State after(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n, const State& before) const {
-    V current = V(0);
-    if (total_current_ != nullptr) {
-      current = total_current_[n * neurons_ + neuron_];
-    } else if (call.current != nullptr) {
-      current = element<V>({call.current, call.format}, place.offset + n * call.layout.inner);
+  /// Takes steps [begin, end), and calls `at_chunk` before each chunk and `after_step` after each step.
+  template <class F, class G>
+  EXODUS_DEVICE void run(std::int64_t begin, std::int64_t end, State& state, const F& at_chunk, const G& after_step) const {
+    V now[2][Ahead] = {}, next[2][Ahead] = {};
+    for (std::int64_t first = begin - Ahead; first < end; first += Ahead) {
+      const std::int64_t later = first + Ahead;
+      if (later < end) load(later, steps_from(later, end, Ahead), next);
+      if (first >= begin) {
+        const int steps = steps_from(first, end, Ahead);
+        if (!Stepped || total_current_ == nullptr) decode(call_.format, now[1]);
+        at_chunk(first);
+        EXODUS_UNROLL
+        for (int d = 0; d < Ahead; ++d) {
+          if (d >= steps) continue;
+          state = restored(state, now[0][d], now[1][d]);
+          after_step(first + d);
+        }
+      }
+      EXODUS_UNROLL
+      for (int d = 0; d < Ahead; ++d) now[0][d] = next[0][d], now[1][d] = next[1][d];
     }
-    return restored_state<N, Form>(call.variant, parameters_, cap_, before, potential_at(call, place, n), current);
   }
 
-  EXODUS_DEVICE V potential_at(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n) const {
-    return call.potential == nullptr ? V(0) : call.potential[place.offset + n * call.layout.inner];
+  /// The potential and the bits of the current of some steps.
+  EXODUS_DEVICE void load(std::int64_t first, int steps, V (&values)[2][Ahead]) const {
+    const Source current{call_.current, call_.format};
+    if constexpr (!Stepped) {
+      load_steps(Sources<2>{{{call_.potential}, current}}, call_.layout, place_, first, steps, values, tile_);
+    } else {
+      const std::int64_t at = place_.offset + first * call_.layout.inner;
+      const int there = place_.active ? steps : 0;
+      load_lane<V>({call_.potential}, at, call_.layout.inner, there, values[0]);
+      if (total_current_ != nullptr) {
+        load_lane<V>({total_current_}, first * neurons_ + place_.neuron, neurons_, there, values[1]);
+      } else {
+        load_lane<V>(current, at, call_.layout.inner, there, values[1]);
+      }
+    }
   }
 
-  EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const { return (slot * (C::states - 1) + state - 1) * neurons_ + neuron_; }
+  EXODUS_DEVICE State restored(const State& before, V u, V a) const {
+    return restored_state<N, Form>(call_.variant, parameters_, call_.cap, before, u, a);
+  }
+
+  EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const {
+    return (slot * (C::states - 1) + state - 1) * neurons_ + place_.neuron;
+  }
   EXODUS_DEVICE void write(V* slots, std::int64_t slot, State& state) const {
+    if (!place_.active) return;
     for_each_field<C::states>(state, [&](V& value, int k) {
       if (k > 0) slots[entry(slot, k)] = value;
     });
@@ -215,11 +262,13 @@ class Rebuilt {
     return state;
   }
 
+  const Formatted<BackwardCall, V>& call_;
   const Tape<V>& tape_;
-  const std::int64_t neuron_, neurons_;
+  const Place& place_;
+  const std::int64_t neurons_;
   const typename C::Parameters& parameters_;
-  const V cap_;
   const V* const total_current_;
+  SharedPointer<V> tile_;
 };
 
 /// h[d] = f'(x[d]) for the steps of a chunk.
@@ -249,17 +298,17 @@ EXODUS_DEVICE_SCALAR V field(Struct& aggregate) {
   return result;
 }
 
-/// h of the steps of a chunk from u, or where the model fires by more from its states; `on_tape` of these steps are on the tape.
-template <template <class> class N, class Parameters, class Tapes, class V, int D>
-EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
-                                               std::int64_t first, std::int64_t segment, const V (&u)[D], V (&h)[D]) {
+/// h of the steps of a chunk from u, or where the model fires by more from its states, of which states[d + 1] is that of step d.
+template <template <class> class N, class Parameters, class State, class V, int D>
+EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const State (&states)[D + 1],
+                                               const V (&u)[D], V (&h)[D]) {
   using C = Traits<N<V>>;
   const V threshold = field<parameter_of<N<V>>(Role::threshold), C::parameters, Parameters, V>(parameters);
   if constexpr (surrogate_reads_hidden_state<N, V>) {
     V x[D];
     EXODUS_UNROLL
     for (int d = 0; d < D; ++d) {
-      auto state = d < on_tape ? rebuilt.at(first + d, segment) : typename C::State{};
+      State state = states[d + 1];
       state.potential = u[d];
       x[d] = surrogate_argument(state);
     }
@@ -353,7 +402,8 @@ template <template <class> class N, Method M, class V, bool Terms, bool Plain, b
 constexpr int blocks_backward() {
   if (Stepped || !std::is_same_v<V, float>) return 1;
   const bool with_tape = Traits<N<V>>::states > first_hidden<N<V>> && reads_states<N, M, V, Terms>;
-  return 2 + (Plain && !Terms ? 1 : 0) + (with_tape ? 0 : 1);
+  const bool few_sums = Plain && !Terms && !(with_tape && M == Method::bptt);
+  return 2 + (few_sums ? 1 : 0) + (with_tape ? 0 : 1);
 }
 
 template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped>
@@ -367,7 +417,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
   constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && fires;
   constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
-  constexpr int chunk = Stepped ? 1 : (Plain ? whole_chunk<V> : half_chunk<V>);
+  constexpr bool on_tape = hidden && reads_states<N, M, V, Terms>;
+  constexpr int chunk = Stepped ? 1 : (Plain && !(on_tape && C::states > 3) ? whole_chunk<V> : half_chunk<V>);
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
   EXODUS_SHARED(double, of_warps, C::parameters*(block_threads / warp_threads));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
@@ -383,17 +434,18 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     const State initial = entries_of<State, C::states>(call.initial, place);
     State final{};   // of the loss by the state after the last step
     if constexpr (with_final) final = entries_of<State, C::states>(call.grad_final, place);
-    Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters, total_current);
+    const Rebuilt<N, Form, V, Stepped ? half_chunk<V> : chunk, Stepped> rebuilt(call, tapes, place, groups.neurons, parameters,
+                                                                                total_current, tile);
     if constexpr (recurs) {
       if (total_current != nullptr && recurrent.sums_current) {
         State state = begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);
-        rebuilt.sum_current(call, place, exchange, recurrent.total_current, begin, end, state);
+        rebuilt.sum_current(exchange, recurrent.total_current, begin, end, state);
         store_entries<C::states>(recurrent.state, place, state);
         if (!recurrent.adjoins) continue;
       }
     }
-    const bool rebuilds = hidden && reads_states<N, M, V, Terms> && tapes.steps != nullptr && place.active;
-    if (rebuilds && end == layout.time) rebuilt.mark(call, place, initial);
+    const bool rebuilds = on_tape && tapes.steps != nullptr;
+    if (rebuilds && end == layout.time) rebuilt.mark(initial);
 
     const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, memory, end);
     Carry carry{};
@@ -418,12 +470,12 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         if (rebuilds && first < segment) {
           const std::int64_t stop = segment < layout.time ? segment : layout.time;
           segment -= tapes.segment;
-          rebuilt.rebuild(call, place, initial.potential, --mark, segment, stop);
+          rebuilt.rebuild(initial.potential, --mark, segment, stop);
         }
+        State states[chunk + 1] = {};   // before each step, and after the last
+        if (rebuilds) rebuilt.template read_chunk<chunk>(first, segment, steps, states);
         if constexpr (fires) {
-          if (Plain || call.surrogate.values == nullptr) {
-            fill_surrogate_chunk<N>(call.surrogate, parameters, rebuilt, rebuilds ? steps : 0, first, segment, at.u, at.h);
-          }
+          if (Plain || call.surrogate.values == nullptr) fill_surrogate_chunk<N>(call.surrogate, parameters, states, at.u, at.h);
         }
         if (chunk > 1 && last >= 0) {   // beyond the last step all gradients are zero, whatever the surrogate is of a potential of zero
           EXODUS_UNROLL
@@ -450,8 +502,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
             const V u_before = d > 0 ? at.u[d > 0 ? d - 1 : 0] : next[0][chunk - 1];
             if constexpr (!hidden) {
               before = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u_before, V(0));
-            } else if (rebuilds && d < steps) {
-              before = rebuilt.at(n - 1, segment);
+            } else if (rebuilds) {
+              before = states[d];
               before.potential = u_before;
             }
           }

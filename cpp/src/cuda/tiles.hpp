@@ -145,6 +145,17 @@ EXODUS_DEVICE_SCALAR void load_lane(const T* array, std::int64_t begin, std::int
   }
 }
 
+/// The same of any array; of a missing one all is 0.
+template <class V, int D>
+EXODUS_DEVICE_SCALAR void load_lane(const Source& source, std::int64_t begin, std::int64_t stride, int steps, V (&values)[D]) {
+  const int there = source.data == nullptr ? 0 : steps;
+  if (in_halves<V>(source.format)) {
+    load_lane(static_cast<const std::uint16_t*>(source.data), begin, stride, there, values);
+  } else {
+    load_lane(static_cast<const V*>(source.data), begin, stride, there, values);
+  }
+}
+
 /// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps; the rest, and all of a
 /// missing array, is 0. All threads of a block come here together.
 template <int Count, class V, int D>
@@ -171,13 +182,7 @@ EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout
     const std::int64_t begin = place.offset + first * layout.inner;
     EXODUS_UNROLL
     for (int k = 0; k < Count; ++k) {
-      const auto [array, format] = sources.at[k];
-      const int there = array != nullptr && place.active ? steps : 0;
-      if (in_halves<V>(format)) {
-        load_lane(static_cast<const std::uint16_t*>(array), begin, layout.inner, there, values[k]);
-      } else {
-        load_lane(static_cast<const V*>(array), begin, layout.inner, there, values[k]);
-      }
+      load_lane<V>(sources.at[k], begin, layout.inner, place.active ? steps : 0, values[k]);
     }
   }
 }
