@@ -38,7 +38,7 @@ struct Grid {
 /// Marks a loop that becomes straight code: its arrays then stay in registers.
 #define EXODUS_UNROLL _Pragma("unroll")
 /// Memory that the threads of a block share: `name[i]` is read and written, nothing else.
-#define EXODUS_SHARED(T, name, count) __shared__ T name[count]
+#define EXODUS_SHARED(T, name, count) __shared__ __align__(16) T name[count]
 /// The same, as much of it as the launch says (Grid::shared_bytes).
 #define EXODUS_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char exodus_dynamic_shared[]; \
@@ -131,6 +131,15 @@ EXODUS_DEVICE_SCALAR int lowest_bit(std::uint32_t word) {
   return __ffs(static_cast<int>(word)) - 1;
 #else
   return __builtin_ctz(word);
+#endif
+}
+
+/// How many bits of a word are set.
+EXODUS_DEVICE_SCALAR int bits_set(std::uint32_t word) {
+#if defined(__CUDACC__)
+  return __popc(word);
+#else
+  return __builtin_popcount(word);
 #endif
 }
 

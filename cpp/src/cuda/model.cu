@@ -94,7 +94,7 @@ Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
       one.initial[k] = n == 0 ? call.initial[k] : recurrent.state[k];
       one.final[k] = n + 1 == call.layout.time ? call.final[k] : recurrent.state[k];
     }
-    status = multiply(entries, one.initial[1], call.recurrent.weights, recurrent.sums, false, stream);
+    status = multiply_spikes(entries, one.initial[1], call.recurrent.weights, recurrent.sums, stream);
     if (status == Status::ok) status = launch(kernel, grid_of<V>(groups), stream, one, groups, memory, recurrent);
   }
   return status;
@@ -114,7 +114,7 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
   recurrent.adjoins = false;
   for (std::int64_t n = 0; status == Status::ok && recurrent.total_current != nullptr && n < time; ++n) {
     const V* const spikes = n == 0 ? call.initial[1] : recurrent.state[1];
-    status = multiply(entries, spikes, call.recurrent.weights, recurrent.sums, false, stream);
+    status = multiply_spikes(entries, spikes, call.recurrent.weights, recurrent.sums, stream);
     if (status == Status::ok) status = run(n);
   }
   recurrent.adjoins = true, recurrent.sums_current = false;
