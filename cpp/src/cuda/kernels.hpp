@@ -419,6 +419,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
   constexpr bool on_tape = hidden && reads_states<N, M, V, Terms>;
   constexpr int chunk = Stepped ? 1 : (Plain && !(on_tape && C::states > 3) ? whole_chunk<V> : half_chunk<V>);
+  constexpr int ahead = !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // of what is rebuilt
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
   EXODUS_SHARED(double, of_warps, C::parameters*(block_threads / warp_threads));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
@@ -434,8 +435,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     const State initial = entries_of<State, C::states>(call.initial, place);
     State final{};   // of the loss by the state after the last step
     if constexpr (with_final) final = entries_of<State, C::states>(call.grad_final, place);
-    const Rebuilt<N, Form, V, Stepped ? half_chunk<V> : chunk, Stepped> rebuilt(call, tapes, place, groups.neurons, parameters,
-                                                                                total_current, tile);
+    const Rebuilt<N, Form, V, ahead, Stepped> rebuilt(call, tapes, place, groups.neurons, parameters, total_current, tile);
     if constexpr (recurs) {
       if (total_current != nullptr && recurrent.sums_current) {
         State state = begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);

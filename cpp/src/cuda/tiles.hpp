@@ -104,16 +104,37 @@ EXODUS_DEVICE_SCALAR Place place_of_entries(const Layout& layout, const Groups& 
   return place;
 }
 
-/// Calls f(element, step, lane) for the elements of steps [first, first + steps) of the block's outer indices, neighbours in memory for
-/// neighbouring threads.
-template <class F>
-EXODUS_DEVICE_SCALAR void for_tile(const Layout& layout, const Place& place, std::int64_t first, int steps, F f) {
-  const int inner = static_cast<int>(layout.inner), run = steps * inner;
-  for (int k = static_cast<int>(threadIdx.x); k < place.lanes * steps; k += block_threads) {
-    const int outer = k / run, rest = k % run;
-    f(place.begin + (outer * layout.time + first) * inner + rest, rest / inner, outer * inner + rest % inner);
+/// The elements of some steps of the block's outer indices, neighbours in memory for neighbouring threads. A quotient of numbers so small
+/// is a product and a shift.
+class TileWalk {
+ public:
+  EXODUS_DEVICE TileWalk(const Layout& layout, const Place& place, std::int64_t first, int steps)
+      : elements(static_cast<unsigned>(place.lanes * steps)),
+        begin_(place.begin + first * layout.inner),
+        apart_(layout.time * layout.inner),
+        inner_(static_cast<unsigned>(layout.inner)),
+        run_(static_cast<unsigned>(steps) * inner_),
+        by_run_((1u << of_run) / run_ + 1),
+        by_inner_((1u << of_inner) / inner_ + 1) {}
+
+  const unsigned elements;
+
+  /// Where the kth is in an array, and in a tile with a row for each step and a place for each neuron.
+  EXODUS_DEVICE std::int64_t in_array(unsigned k) const { return begin_ + outer(k) * apart_ + rest(k); }
+  EXODUS_DEVICE int in_tile(unsigned k) const {
+    const unsigned step = rest(k) * by_inner_ >> of_inner;
+    return static_cast<int>(step * tile_pitch + outer(k) * inner_ + rest(k) - step * inner_);
   }
-}
+
+ private:
+  static constexpr unsigned of_run = 20, of_inner = 16, most_run = whole_chunk<float> * (warp_threads - 1);
+  static_assert(whole_chunk<float> * block_threads * most_run < 1u << of_run && most_run * warp_threads < 1u << of_inner);
+  EXODUS_DEVICE unsigned outer(unsigned k) const { return k * by_run_ >> of_run; }
+  EXODUS_DEVICE unsigned rest(unsigned k) const { return k - outer(k) * run_; }
+
+  const std::int64_t begin_, apart_;
+  const unsigned inner_, run_, by_run_, by_inner_;
+};
 
 /// Some arrays of the same layout, of which any may be missing.
 template <int Count>
@@ -156,18 +177,41 @@ EXODUS_DEVICE_SCALAR void load_lane(const Source& source, std::int64_t begin, st
   }
 }
 
+/// Brings steps of an array to rows of a tile from `row` on.
+template <class T, class V>
+EXODUS_DEVICE_SCALAR void load_tile(const T* array, const TileWalk& walk, int row, SharedPointer<V> tile) {
+  constexpr unsigned ahead = 6;
+  for (unsigned first = threadIdx.x; first < walk.elements; first += ahead * block_threads) {
+    V bits[ahead];
+    EXODUS_UNROLL
+    for (unsigned d = 0; d < ahead; ++d) {
+      const unsigned k = first + d * block_threads;
+      bits[d] = k < walk.elements ? carried<V>(load_once(array + walk.in_array(k))) : V(0);
+    }
+    EXODUS_UNROLL
+    for (unsigned d = 0; d < ahead; ++d) {
+      const unsigned k = first + d * block_threads;
+      if (k < walk.elements) tile[row * tile_pitch + walk.in_tile(k)] = bits[d];
+    }
+  }
+}
+
 /// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps; the rest, and all of a
 /// missing array, is 0. All threads of a block come here together.
 template <int Count, class V, int D>
 EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout& layout, const Place& place, std::int64_t first, int steps,
                                      V (&values)[Count][D], SharedPointer<V> tile) {
   if (place.tiled) {
+    const TileWalk walk(layout, place, first, steps);
     __syncthreads();
     for (int k = 0; k < Count; ++k) {
       const Source source = sources.pick(k);
       if (source.data == nullptr) continue;
-      for_tile(layout, place, first, steps,
-               [&](std::int64_t element, int step, int lane) { tile[(k * D + step) * tile_pitch + lane] = bits_at<V>(source, element); });
+      if (in_halves<V>(source.format)) {
+        load_tile<std::uint16_t, V>(static_cast<const std::uint16_t*>(source.data), walk, k * D, tile);
+      } else {
+        load_tile<V, V>(static_cast<const V*>(source.data), walk, k * D, tile);
+      }
     }
     __syncthreads();
     EXODUS_UNROLL
@@ -216,8 +260,9 @@ EXODUS_DEVICE_SCALAR void store_steps(void* array, Format format, const Layout& 
       if (place.active && d < steps) tile[d * tile_pitch + static_cast<int>(threadIdx.x)] = bits[d];
     }
     __syncthreads();
-    for_tile(layout, place, first, steps,
-             [&](std::int64_t k, int step, int lane) { put_bits(array, format, k, V(tile[step * tile_pitch + lane])); });
+    const TileWalk walk(layout, place, first, steps);
+    for (unsigned k = threadIdx.x; k < walk.elements; k += block_threads)
+      put_bits(array, format, walk.in_array(k), V(tile[walk.in_tile(k)]));
   } else {
     const std::int64_t begin = place.offset + first * layout.inner;
     const int there = place.active ? steps : 0;
