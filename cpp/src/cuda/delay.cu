@@ -114,7 +114,7 @@ struct DelayedSteps {
       EXODUS_UNROLL
       for (int d = 0; d < D; ++d) {
         const std::int64_t r = from + d * rows;
-        const bool there = array != nullptr && d < steps && r >= 0 && r < time;
+        const bool there = array != nullptr && d < steps && r >= 0;
         bits[d] = there ? carried<V>(array[begin + d * stride]) : V(0);
       }
     }

@@ -271,16 +271,17 @@ class Rebuilt {
   SharedPointer<V> tile_;
 };
 
-/// h[d] = f'(x[d]) for the steps of a chunk.
+/// h[d] = f'(x[d]) for the steps of a chunk. Quotients of the surrogate's numbers, of all kinds, are not worth registers.
 template <class V, int D>
 EXODUS_DEVICE_SCALAR void fill_surrogate(const Surrogate<V>& surrogate, V threshold, const V (&x)[D], V (&h)[D]) {
+  const V scale = unforeseen(surrogate.scale);
+  const V shape[] = {unforeseen(surrogate.shape[0]), unforeseen(surrogate.shape[1]), unforeseen(surrogate.shape[2])};
   switch (surrogate.kind) {
-#define EXODUS_KIND(name, expression)                                                                                                      \
-  case SurrogateKind::name:                                                                                                                \
-    EXODUS_UNROLL for (int d = 0; d < D; ++d) {                                                                                            \
-      h[d] =                                                                                                                               \
-          surrogate_at<SurrogateKind::name>(x[d], threshold, surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2]); \
-    }                                                                                                                                      \
+#define EXODUS_KIND(name, expression)                                                                 \
+  case SurrogateKind::name:                                                                           \
+    EXODUS_UNROLL for (int d = 0; d < D; ++d) {                                                       \
+      h[d] = surrogate_at<SurrogateKind::name>(x[d], threshold, scale, shape[0], shape[1], shape[2]); \
+    }                                                                                                 \
     break;
     EXODUS_SURROGATES(EXODUS_KIND)
 #undef EXODUS_KIND
@@ -477,13 +478,9 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         if constexpr (fires) {
           if (Plain || call.surrogate.values == nullptr) fill_surrogate_chunk<N>(call.surrogate, parameters, states, at.u, at.h);
         }
-        if (chunk > 1 && last >= 0) {   // beyond the last step all gradients are zero, whatever the surrogate is of a potential of zero
-          EXODUS_UNROLL
-          for (int d = 0; d < chunk; ++d) at.h[d] = d <= last ? at.h[d] : V(0);
-        }
         if constexpr (with_final) {
           EXODUS_UNROLL
-          for (int d = 0; d < chunk; ++d) {
+          for (int d = chunk - 1; d >= 0; --d) {
             if (d != last) continue;
             at.q[d] += final.potential;
             if constexpr (fires) at.e[d] += final.spikes;
@@ -495,7 +492,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         }
         V partial[C::parameters] = {};
         EXODUS_UNROLL
-        for (int d = chunk - 1; d >= 0; --d) {
+        for (int d = chunk - 1; d >= 0; --d) {   // beyond the last step all is 0, and so is what it gives
           const std::int64_t n = first + d;
           State before = initial, direct{};
           if (d > 0 || first > 0) {

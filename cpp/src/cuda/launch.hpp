@@ -143,6 +143,21 @@ EXODUS_DEVICE_SCALAR int bits_set(std::uint32_t word) {
 #endif
 }
 
+/// A number of which the compiler does not know that it is always the same: what is computed from it is computed where it is needed, and
+/// takes no registers all through a loop.
+EXODUS_DEVICE_SCALAR float unforeseen(float value) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+f"(value));
+#endif
+  return value;
+}
+EXODUS_DEVICE_SCALAR double unforeseen(double value) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+d"(value));
+#endif
+  return value;
+}
+
 /// Reads what nobody reads again soon.
 template <class T>
 EXODUS_DEVICE_SCALAR T load_once(const T* at) {

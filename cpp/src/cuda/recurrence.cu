@@ -113,7 +113,6 @@ multiply_spikes_kernel(EXODUS_GRID_CONSTANT ProductTiles tiles, const V* spikes,
     for (std::int64_t begin = 0; spikes != nullptr && begin < entries.features; begin += List::span) {
       fired.fill(entries, spikes, first, begin);
       if (active) sum = fired.add(weights + begin * entries.features + feature, entries.features, sum);
-      __syncthreads();
     }
     if (active) out[first + feature * entries.repeat] = sum;
   }
