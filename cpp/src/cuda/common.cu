@@ -5,53 +5,78 @@
 #include "checks.hpp"
 #include "fir.hpp"
 #include "items.hpp"
+#include "reduce.hpp"
 
 namespace exodus::cuda {
 namespace {
 
-/// The sum over every `stride`-th neuron of value c, from the `begin`-th on; the values of a row come after those of the row before.
-EXODUS_DEVICE_SCALAR double sum_of(const double* sums, std::int64_t neurons, const Repeats& shape, std::int64_t c, std::int64_t begin,
-                                   std::int64_t stride) {
-  const std::int64_t period = shape.count * shape.repeat, end = (neurons + period - 1) / period * shape.repeat;
-  sums += c / shape.count * neurons, c %= shape.count;
+constexpr int sum_threads = 256, terms_ahead = 8;
+
+/// What a launch of sums gets.
+struct SumPlan {
+  Sum sums[Sums::most];
+  int count;
+};
+
+/// The sum over every `stride`-th of what has value c, from the `begin`-th on; terms_ahead loads are under way.
+EXODUS_DEVICE_SCALAR double sum_of(const Sum& sum, const Summand& summand, std::int64_t c, std::int64_t begin, std::int64_t stride) {
+  const std::int64_t row = quotient(c, sum.count), count = sum.count.value, repeat = sum.repeat.value, length = summand.length;
+  const double* const from = summand.from + row * length;
+  c -= row * count;
   double total = 0;
-  for (std::int64_t k = begin; k < end; k += stride) {   // some are beyond the last neuron
-    const std::int64_t neuron = (k / shape.repeat * shape.count + c) * shape.repeat + k % shape.repeat;
-    if (neuron < neurons) total += sums[neuron];
-  }
-  return total;
-}
-
-EXODUS_DEVICE_SCALAR void write_sum(double* out, double total, int sign, bool adds) {
-  *out = (adds ? *out : 0.0) + sign * total;
-}
-
-/// A thread for each value: few neurons have it.
-EXODUS_KERNEL(item_threads)
-sum_few_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds, std::int64_t values) {
-  for (std::int64_t c = std::int64_t{blockIdx.x} * item_threads + threadIdx.x; c < values; c += std::int64_t{gridDim.x} * item_threads) {
-    write_sum(out + c, sum_of(sums, neurons, shape, c, 0, 1), sign, adds);
-  }
-}
-
-/// A block for each value: each of its threads takes every so many of the neurons that have it; then they add up in pairs.
-EXODUS_KERNEL(item_threads)
-sum_many_kernel(const double* sums, std::int64_t neurons, const Repeats shape, double* out, int sign, bool adds, std::int64_t values) {
-  constexpr int warps = item_threads / warp_threads;
-  EXODUS_SHARED(double, of_warps, warps);
-  const int thread = static_cast<int>(threadIdx.x);
-  for (std::int64_t c = blockIdx.x; c < values; c += gridDim.x) {
-    double total = sum_of(sums, neurons, shape, c, thread, item_threads);
-    for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
-    if (thread % warp_threads == 0) of_warps[thread / warp_threads] = total;
-    __syncthreads();
-    if (thread == 0) {
-      total = 0;
-      for (int warp = 0; warp < warps; ++warp) total += of_warps[warp];
-      write_sum(out + c, total, sign, adds);
+  for (std::int64_t k = begin;; k += terms_ahead * stride) {
+    std::int64_t index = 0;
+    double terms[terms_ahead];
+    EXODUS_UNROLL
+    for (int d = 0; d < terms_ahead; ++d) {
+      const std::int64_t kth = k + d * stride;
+      index = (quotient(kth, sum.repeat) * (count - 1) + c) * repeat + kth;   // the kth with this value
+      terms[d] = index < length ? from[index] : 0.0;
     }
-    __syncthreads();
+    EXODUS_UNROLL
+    for (int d = 0; d < terms_ahead; ++d) total += terms[d];
+    if (index >= length) return total;
   }
+}
+
+/// A block takes `wide` values of a sum at a time: one, a warp of them, or one for each thread. Its threads share out the terms of each;
+/// then lanes add up in pairs, if they have the same value, and warps in turn.
+EXODUS_KERNEL(sum_threads)
+sum_kernel(EXODUS_GRID_CONSTANT SumPlan plan, std::int64_t blocks) {
+  constexpr int warps = sum_threads / warp_threads;
+  EXODUS_SHARED(double, of_warps, sum_threads);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_threads, lane = thread % warp_threads;
+  for (std::int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
+    int which = 0;
+    while (block >= plan.sums[which].end) ++which;
+    const Sum& sum = plan.sums[which];
+    const int wide = sum.wide;
+    const std::int64_t c = (block - (which == 0 ? 0 : plan.sums[which - 1].end)) * wide + thread % wide;
+    double total = 0;
+    for (const Summand& summand : sum.summands) {
+      if (summand.length > 0 && c < sum.values) total += summand.sign * sum_of(sum, summand, c, thread / wide, sum_threads / wide);
+    }
+    if (wide == 1) {
+      for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
+    }
+    if (wide < sum_threads) {
+      if (lane < wide) of_warps[warp * wide + lane] = total;
+      __syncthreads();
+      if (thread < wide) {
+        total = 0;
+        for (int k = 0; k < warps; ++k) total += of_warps[k * wide + thread];
+      }
+      __syncthreads();
+    }
+    if (thread < wide && c < sum.values) sum.out[c] = total;
+  }
+}
+
+/// How many values a block takes at a time, so that its threads have enough terms each, and neighbours read neighbours in memory.
+int width_of(const Sum& sum) {
+  constexpr std::int64_t few = 32, short_runs = 4;
+  if (sum.summands[0].length / sum.count.value <= few) return sum_threads;
+  return sum.values >= warp_threads && sum.repeat.value <= short_runs ? warp_threads : 1;
 }
 
 template <class V>
@@ -119,12 +144,29 @@ rotation_kernel(EXODUS_GRID_CONSTANT Param<double> angle, std::int64_t count, do
 
 }   // namespace
 
-Status reduce(const double* sums, std::int64_t neurons, Repeats shape, double* out, int sign, bool adds, cudaStream_t stream,
-              std::int64_t rows) {
-  const bool few = neurons / shape.count <= warp_threads;
-  const std::int64_t values = shape.count * rows;
-  return launch(few ? sum_few_kernel : sum_many_kernel, {few ? blocks_of(values) : blocks_for(values), item_threads}, stream, sums, neurons,
-                shape, out, sign, adds, values);
+void Sums::set(double* out, Repeats shape, Summand summand, std::int64_t rows) {
+  Sum& sum = sums_[count_++];
+  sum.out = out, sum.count = Divisor(shape.count), sum.repeat = Divisor(shape.repeat), sum.values = shape.count * rows;
+  sum.summands[0] = summand;
+}
+
+void Sums::add(const double* out, Summand summand) {
+  for (int k = 0; k < count_; ++k) {
+    if (sums_[k].out == out) sums_[k].summands[1] = summand;
+  }
+}
+
+Status Sums::launch(cudaStream_t stream) const {
+  if (count_ == 0) return Status::ok;
+  SumPlan plan{{}, count_};
+  std::int64_t end = 0;
+  for (int k = 0; k < count_; ++k) {
+    Sum& sum = plan.sums[k];
+    sum = sums_[k];
+    sum.wide = width_of(sum);
+    sum.end = end += (sum.values + sum.wide - 1) / sum.wide;
+  }
+  return cuda::launch(sum_kernel, {blocks_for(end), sum_threads}, stream, plan, end);
 }
 
 template <class V>

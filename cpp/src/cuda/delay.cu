@@ -1,7 +1,7 @@
 /// @file
 /// Delays (exodus/delay.hpp) on a device. As on the CPU, a pass counts steps r in its own direction: forward r = n, in the adjoint
-/// r = T-1-n. Step r of the result then reads steps r-k and r-k-1 of what is delayed. A thread takes an element, or for the gradient of the
-/// delay a neuron, through time.
+/// r = T-1-n. Step r of the result then reads steps r-k and r-k-1 of what is delayed. A thread takes some steps of a neuron, whose loads
+/// are under way together, or for the gradient of the delay a neuron through time.
 #include "checks.hpp"
 #include "exodus/cuda_delay.hpp"
 #include "items.hpp"
@@ -81,19 +81,102 @@ EXODUS_DEVICE_SCALAR V result_at(const DelayCall<V>& call, const DelayedNeuron<V
   return result + call.direct[r * call.neurons.value + own.neuron];
 }
 
-/// A thread for each element over time.
-template <class V>
-EXODUS_KERNEL(item_threads)
-delay_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call) {
-  const std::int64_t items = call.neurons.value * call.layout.time;
-  for (std::int64_t item = first_item(); item < items; item += next_item()) {
-    const std::int64_t row = quotient(item, call.inner), lane = item - row * call.layout.inner;
-    const std::int64_t outer = quotient(row, call.time), n = row - outer * call.layout.time;
-    const DelayedNeuron<V> own = neuron_of(call, outer, lane);
-    V result[1] = {result_at(call, own, call.backwards ? call.layout.time - 1 - n : n)};
-    encode(call.from.format, result);
-    put_bits(call.to, call.from.format, item, result[0]);
+/// What a warp takes at a time: neighbours in memory. Where the inner axis is narrower than it, these are several steps.
+struct WarpWork {
+  int lanes, rows;          ///< neurons, steps
+  Divisor groups, chunks;   ///< of an outer index's neurons; of time: as many steps as the threads take in turn
+  std::int64_t items;
+
+  WarpWork(const Layout& layout, int steps_of_thread)
+      : lanes(layout.inner < warp_threads ? static_cast<int>(layout.inner) : warp_threads),
+        rows(warp_threads / lanes),
+        groups((layout.inner + lanes - 1) / lanes),
+        chunks((layout.time + rows * steps_of_thread - 1) / (rows * steps_of_thread)),
+        items(layout.outer * groups.value * chunks.value) {}
+};
+
+/// Some steps of a neuron, r = first + d * rows.
+template <class V, int D>
+struct DelayedSteps {
+  std::int64_t first;
+  int rows, steps;   ///< steps: so many of them there are, at most D
+
+  /// bits[d] = what is delayed at r - lag, or 0 where that is not in the array.
+  template <class T>
+  EXODUS_DEVICE void load(const DelayCall<V>& call, const DelayedNeuron<V>& own, std::int64_t lag, V (&bits)[D]) const {
+    const T* const array = static_cast<const T*>(call.from.data);
+    const std::int64_t from = first - lag, begin = place_of(call, own, from), time = call.layout.time;
+    const std::int64_t stride = (call.backwards ? -rows : rows) * call.layout.inner;
+    if (array != nullptr && from >= 0 && from + (D - 1) * rows < time) {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) bits[d] = carried<V>(array[begin + d * stride]);
+    } else {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) {
+        const std::int64_t r = from + d * rows;
+        const bool there = array != nullptr && d < steps && r >= 0;
+        bits[d] = there ? carried<V>(array[begin + d * stride]) : V(0);
+      }
+    }
   }
+
+  /// values[d] = the value at r - lag, which may be before the first step.
+  EXODUS_DEVICE void read(const DelayCall<V>& call, const DelayedNeuron<V>& own, std::int64_t lag, V (&values)[D]) const {
+    if (in_halves<V>(call.from.format)) {
+      load<std::uint16_t>(call, own, lag, values);
+    } else {
+      load<V>(call, own, lag, values);
+    }
+    decode(call.from.format, values);
+    if (call.before == nullptr || first - lag >= 0) return;
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      const std::int64_t r = first + d * rows - lag;
+      if (d < steps && r < 0) values[d] = call.before[(-1 - r) * call.neurons.value + own.neuron];
+    }
+  }
+};
+
+/// A warp for each piece of work.
+template <class V, int D>
+EXODUS_KERNEL(item_threads)
+delay_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call, EXODUS_GRID_CONSTANT WarpWork work) {
+  const int thread = static_cast<int>(threadIdx.x) % warp_threads, row = thread / work.lanes;
+  const std::int64_t inner = call.layout.inner;
+  for (std::int64_t item = first_item() / warp_threads; item < work.items; item += next_item() / warp_threads) {
+    const std::int64_t piece = quotient(item, work.groups), outer = quotient(piece, work.chunks);
+    const std::int64_t lane = (item - piece * work.groups.value) * work.lanes + (thread - row * work.lanes);
+    const std::int64_t first = (piece - outer * work.chunks.value) * (work.rows * D) + row, left = call.layout.time - first;
+    if (row >= work.rows || lane >= inner || left <= 0) continue;
+    const std::int64_t turns = (left - 1) / work.rows + 1;
+    const DelayedSteps<V, D> at{first, work.rows, turns < D ? static_cast<int>(turns) : D};
+    const DelayedNeuron<V> own = neuron_of(call, outer, lane);
+    V near[D], far[D] = {}, result[D];
+    at.read(call, own, own.lag.whole, near);
+    if (own.lag.fraction != V(0)) at.read(call, own, own.lag.whole + 1, far);
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) result[d] = interpolate(own.lag.fraction, near[d], far[d]);
+    if (call.direct != nullptr) {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) {
+        const std::int64_t r = first + d * work.rows;
+        if (d < at.steps && r <= call.most) result[d] = result[d] + call.direct[r * call.neurons.value + own.neuron];
+      }
+    }
+    encode(call.from.format, result);
+    const std::int64_t begin = place_of(call, own, first), stride = (call.backwards ? -work.rows : work.rows) * inner;
+    if (in_halves<V>(call.from.format)) {
+      store_lane(static_cast<std::uint16_t*>(call.to), begin, stride, at.steps, result);
+    } else {
+      store_lane(static_cast<V*>(call.to), begin, stride, at.steps, result);
+    }
+  }
+}
+
+template <int D, class V>
+Status launch_steps(const DelayCall<V>& call, Stream stream) {
+  const WarpWork work(call.layout, D);
+  return launch(delay_kernel<V, D>, {blocks_of(work.items * warp_threads), item_threads}, stream, call, work);
 }
 
 /// A thread for each entry of a state: of the last steps, or of the gradients of those before the first.
@@ -109,22 +192,35 @@ delay_state_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call) {
   }
 }
 
-/// A thread for each neuron: dL/dt.
+/// A thread for each neuron: dL/dt. Of its arrays, so many steps are read at once.
 template <class V>
 EXODUS_KERNEL(item_threads)
 delay_sums_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call) {
+  constexpr int steps_ahead = 8;
   for (std::int64_t neuron = first_item(); neuron < call.neurons.value; neuron += next_item()) {
     const std::int64_t outer = quotient(neuron, call.inner), whole_time = call.layout.time;
     const DelayedNeuron<V> own = neuron_of(call, outer, neuron - outer * call.layout.inner);
     const std::int64_t last = whole_time + (call.initial == nullptr ? -1 : own.lag.whole);
     V far = V(0);
     double sum = 0;
-    for (std::int64_t r = own.lag.whole; r <= last; ++r) {
-      const V near = value_at(call, own, r - own.lag.whole);
-      const V x =
-          r < whole_time ? element<V>(call.x, place_of(call, own, r)) : call.initial[(r - whole_time) * call.neurons.value + neuron];
-      sum += static_cast<double>(lag_term(x, near, far));
-      far = near;
+    for (std::int64_t first = own.lag.whole; first <= last; first += steps_ahead) {
+      V near[steps_ahead], x[steps_ahead];
+      EXODUS_UNROLL
+      for (int d = 0; d < steps_ahead; ++d) {
+        const std::int64_t r = first + d, delayed = r - own.lag.whole;
+        near[d] = delayed < whole_time && call.from.data != nullptr ? bits_at<V>(call.from, place_of(call, own, delayed)) : V(0);
+        x[d] = r < whole_time ? bits_at<V>(call.x, place_of(call, own, r)) : V(0);
+      }
+      decode(call.from.format, near);
+      decode(call.x.format, x);
+      EXODUS_UNROLL
+      for (int d = 0; d < steps_ahead; ++d) {
+        const std::int64_t r = first + d;
+        if (r > last) break;
+        if (r >= whole_time) x[d] = call.initial[(r - whole_time) * call.neurons.value + neuron];
+        sum += static_cast<double>(lag_term(x[d], near[d], far));
+        far = near[d];
+      }
     }
     call.sums[neuron] = sum;
   }
@@ -134,7 +230,7 @@ template <class V>
 Status launch_delay(const DelayCall<V>& call, Stream stream) {
   Status status = Status::ok;
   const std::int64_t neurons = call.neurons.value;
-  if (call.to != nullptr) status = launch(delay_kernel<V>, {blocks_of(neurons * call.layout.time), item_threads}, stream, call);
+  if (call.to != nullptr) status = call.layout.inner < warp_threads ? launch_steps<8>(call, stream) : launch_steps<16>(call, stream);
   if (status == Status::ok && call.state != nullptr) {
     status = launch(delay_state_kernel<V>, {blocks_of((call.most + 1) * neurons), item_threads}, stream, call);
   }
@@ -179,7 +275,9 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
   const DeviceOf device(empty(layout) ? arrays.grad_steps : result);
   if (!device.ok()) return Status::cuda;
   const Repeats shape{delays.steps.count, delays.steps.repeat};
-  if (empty(layout)) return reduce(nullptr, 0, shape, arrays.grad_steps, +1, false, stream);
+  Sums sums;
+  if (with_sums) sums.set(arrays.grad_steps, shape, {static_cast<const double*>(workspace.data), neurons});
+  if (empty(layout)) return sums.launch(stream);
   DelayCall<arithmetic_t<S>> call(layout, delays);
   call.backwards = true;
   call.from.data = arrays.grad_output;
@@ -189,8 +287,8 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
   call.x.data = arrays.x;
   call.initial = arrays.initial;
   call.sums = with_sums ? static_cast<double*>(workspace.data) : nullptr;
-  if (const Status status = launch_delay(call, stream); status != Status::ok || !with_sums) return status;
-  return reduce(call.sums, neurons, shape, arrays.grad_steps, +1, false, stream);
+  const Status status = launch_delay(call, stream);
+  return status == Status::ok ? sums.launch(stream) : status;
 }
 
 template <class S>

@@ -63,7 +63,7 @@ EXODUS_KERNEL(most_threads<Stepped>)
 forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> memory,
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
-  constexpr int chunk = Stepped ? 1 : forward_steps<V>;
+  constexpr int chunk = Stepped ? 1 : whole_chunk<V>;
   constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1);
   EXODUS_SHARED(V, tile, chunk * tile_pitch);
   EXODUS_DYNAMIC_SHARED(V, exchanged);
@@ -81,9 +81,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
       const std::int64_t later = first + chunk;
       // Under way while this chunk is worked on; at first there is none.
       if (later < end) load_steps(inputs, call.layout, place, later, steps_from(later, end, chunk), next, tile);
-      if (first >= begin) {
-        const int steps = steps_from(first, end, chunk);
-        decode(call.format, current);
+      const auto advance = [&](int steps) EXODUS_INLINE {
         EXODUS_UNROLL
         for (int d = 0; d < chunk; ++d) {
           if constexpr (Stepped && N<V>::fires) {
@@ -96,6 +94,15 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
           potential[d] = state.potential;
           if constexpr (N<V>::fires) spikes[d] = state.spikes;
           if constexpr (of_spikes) fir.add_spikes(state.spikes);
+        }
+      };
+      if (first >= begin) {
+        const int steps = steps_from(first, end, chunk);
+        decode(call.format, current);
+        if (chunk == 1 || steps == chunk) {   // no step is asked whether it is there
+          advance(chunk);
+        } else {
+          advance(steps);
         }
         store_steps(call.potential, Format::arithmetic, call.layout, place, first, steps, potential, tile);
         if constexpr (N<V>::fires) store_steps(call.spikes, call.format, call.layout, place, first, steps, spikes, tile);
@@ -131,8 +138,8 @@ EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& paramet
   return restore_state<Form>(parameters, cap, before, u, a);
 }
 
-/// The hidden states of a neuron on its tape.
-template <template <class> class N, int Form, class V>
+/// The hidden states of a neuron on its tape. What they are rebuilt from is read `Ahead` steps at a time.
+template <template <class> class N, int Form, class V, int Ahead, bool Stepped>
 class Rebuilt {
  public:
   using C = Traits<N<V>>;
@@ -140,62 +147,109 @@ class Rebuilt {
 
   /// `total_current`: what the current was with the recurrence, if there is one.
   EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
-                        const typename C::Parameters& parameters, const V* total_current)
-      : tape_(tape), neuron_(place.neuron), neurons_(neurons), parameters_(parameters), cap_(call.cap), total_current_(total_current) {}
+                        const typename C::Parameters& parameters, const V* total_current, SharedPointer<V> tile)
+      : call_(call), tape_(tape), place_(place), neurons_(neurons), parameters_(parameters), total_current_(total_current), tile_(tile) {}
 
   /// Sums the total current of steps [begin, end), from the state before the first of them, which becomes the state after the last.
-  EXODUS_DEVICE void sum_current(const Formatted<BackwardCall, V>& call, const Place& place, Exchange<V>& exchange, V* total_current,
-                                 std::int64_t begin, std::int64_t end, State& state) const {
+  EXODUS_DEVICE void sum_current(Exchange<V>& exchange, V* total_current, std::int64_t begin, std::int64_t end, State& state) const {
     for (std::int64_t n = begin; n < end; ++n) {
       const V sum = exchange.from_spikes(state.spikes);
-      if (!place.active) continue;
-      total_current[n * neurons_ + neuron_] = element<V>({call.current, call.format}, place.offset + n * call.layout.inner) + sum;
-      state = after(call, place, n, state);
+      if (!place_.active) continue;
+      const std::int64_t at = place_.offset + n * call_.layout.inner;
+      const V current = element<V>({call_.current, call_.format}, at) + sum;
+      total_current[n * neurons_ + place_.neuron] = current;
+      state = restored(state, call_.potential == nullptr ? V(0) : call_.potential[at], current);
     }
   }
 
-  /// Runs the states forward through all of time and keeps the ones before each segment.
-  EXODUS_DEVICE void mark(const Formatted<BackwardCall, V>& call, const Place& place, State state) {
-    for (std::int64_t mark = 0, n = 0; mark < tape_.segments; ++mark) {
-      write(tape_.marks, mark, state);
-      for (std::int64_t end = n + tape_.segment; n < end && n < call.layout.time; ++n) state = after(call, place, n, state);
-    }
+  /// Runs the states forward through all of time and keeps the ones before each segment. All threads of a block come here together, as to
+  /// rebuild().
+  EXODUS_DEVICE void mark(State state) const {
+    std::int64_t mark = 0;
+    run(
+        0, call_.layout.time, state,
+        [&](std::int64_t n) {
+          if (n == mark * tape_.segment) write(tape_.marks, mark++, state);
+        },
+        [](std::int64_t) {});
   }
 
   /// The states of the steps of a segment, and that before it, whose potential is in the array or, before step 0, the initial one.
-  EXODUS_DEVICE void rebuild(const Formatted<BackwardCall, V>& call, const Place& place, V initial_potential, std::int64_t mark,
-                             std::int64_t begin, std::int64_t end) {
-    State state = read(tape_.marks, mark);
+  EXODUS_DEVICE void rebuild(V initial_potential, std::int64_t mark, std::int64_t begin, std::int64_t end) const {
+    State state{};
+    if (place_.active) state = read(tape_.marks, mark);
     state.potential = initial_potential;
-    if (begin > 0) state.potential = potential_at(call, place, begin - 1);
-
-    write(tape_.steps, 0, state);
-    for (std::int64_t n = begin; n < end; ++n) {
-      state = after(call, place, n, state);
-      write(tape_.steps, n - begin + 1, state);
+    if (begin > 0 && call_.potential != nullptr && place_.active) {
+      state.potential = call_.potential[place_.offset + (begin - 1) * call_.layout.inner];
     }
+    write(tape_.steps, 0, state);
+    run(begin, end, state, [](std::int64_t) {}, [&](std::int64_t n) { write(tape_.steps, n - begin + 1, state); });
   }
 
-  /// The state after step n of the segment that begins at `begin`, but for its potential.
-  EXODUS_DEVICE State at(std::int64_t n, std::int64_t begin) const { return read(tape_.steps, n - begin + 1); }
+  /// states[d] = the state before step first + d of the segment that begins at `begin`, but for its potential, for d <= steps; the rest is
+  /// 0.
+  template <int D>
+  EXODUS_DEVICE void read_chunk(std::int64_t first, std::int64_t begin, int steps, State (&states)[D + 1]) const {
+    if (!place_.active) return;
+    if (steps == D) {
+      EXODUS_UNROLL
+      for (int d = 0; d <= D; ++d) states[d] = read(tape_.steps, first - begin + d);
+    } else {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) states[d] = d <= steps ? read(tape_.steps, first - begin + d) : State{};
+    }
+  }
 
  private:
-  EXODUS_DEVICE State after(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n, const State& before) const {
-    V current = V(0);
-    if (total_current_ != nullptr) {
-      current = total_current_[n * neurons_ + neuron_];
-    } else if (call.current != nullptr) {
-      current = element<V>({call.current, call.format}, place.offset + n * call.layout.inner);
+  /// Takes steps [begin, end), and calls `at_chunk` before each chunk and `after_step` after each step.
+  template <class F, class G>
+  EXODUS_DEVICE void run(std::int64_t begin, std::int64_t end, State& state, const F& at_chunk, const G& after_step) const {
+    V now[2][Ahead] = {}, next[2][Ahead] = {};
+    for (std::int64_t first = begin - Ahead; first < end; first += Ahead) {
+      const std::int64_t later = first + Ahead;
+      if (later < end) load(later, steps_from(later, end, Ahead), next);
+      if (first >= begin) {
+        const int steps = steps_from(first, end, Ahead);
+        if (!Stepped || total_current_ == nullptr) decode(call_.format, now[1]);
+        at_chunk(first);
+        EXODUS_UNROLL
+        for (int d = 0; d < Ahead; ++d) {
+          if (d >= steps) continue;
+          state = restored(state, now[0][d], now[1][d]);
+          after_step(first + d);
+        }
+      }
+      EXODUS_UNROLL
+      for (int d = 0; d < Ahead; ++d) now[0][d] = next[0][d], now[1][d] = next[1][d];
     }
-    return restored_state<N, Form>(call.variant, parameters_, cap_, before, potential_at(call, place, n), current);
   }
 
-  EXODUS_DEVICE V potential_at(const Formatted<BackwardCall, V>& call, const Place& place, std::int64_t n) const {
-    return call.potential == nullptr ? V(0) : call.potential[place.offset + n * call.layout.inner];
+  /// The potential and the bits of the current of some steps.
+  EXODUS_DEVICE void load(std::int64_t first, int steps, V (&values)[2][Ahead]) const {
+    const Source current{call_.current, call_.format};
+    if constexpr (!Stepped) {
+      load_steps(Sources<2>{{{call_.potential}, current}}, call_.layout, place_, first, steps, values, tile_);
+    } else {
+      const std::int64_t at = place_.offset + first * call_.layout.inner;
+      const int there = place_.active ? steps : 0;
+      load_lane<V>({call_.potential}, at, call_.layout.inner, there, values[0]);
+      if (total_current_ != nullptr) {
+        load_lane<V>({total_current_}, first * neurons_ + place_.neuron, neurons_, there, values[1]);
+      } else {
+        load_lane<V>(current, at, call_.layout.inner, there, values[1]);
+      }
+    }
   }
 
-  EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const { return (slot * (C::states - 1) + state - 1) * neurons_ + neuron_; }
+  EXODUS_DEVICE State restored(const State& before, V u, V a) const {
+    return restored_state<N, Form>(call_.variant, parameters_, call_.cap, before, u, a);
+  }
+
+  EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const {
+    return (slot * (C::states - 1) + state - 1) * neurons_ + place_.neuron;
+  }
   EXODUS_DEVICE void write(V* slots, std::int64_t slot, State& state) const {
+    if (!place_.active) return;
     for_each_field<C::states>(state, [&](V& value, int k) {
       if (k > 0) slots[entry(slot, k)] = value;
     });
@@ -208,23 +262,26 @@ class Rebuilt {
     return state;
   }
 
+  const Formatted<BackwardCall, V>& call_;
   const Tape<V>& tape_;
-  const std::int64_t neuron_, neurons_;
+  const Place& place_;
+  const std::int64_t neurons_;
   const typename C::Parameters& parameters_;
-  const V cap_;
   const V* const total_current_;
+  SharedPointer<V> tile_;
 };
 
-/// h[d] = f'(x[d]) for the steps of a chunk.
+/// h[d] = f'(x[d]) for the steps of a chunk. Quotients of the surrogate's numbers, of all kinds, are not worth registers.
 template <class V, int D>
 EXODUS_DEVICE_SCALAR void fill_surrogate(const Surrogate<V>& surrogate, V threshold, const V (&x)[D], V (&h)[D]) {
+  const V scale = unforeseen(surrogate.scale);
+  const V shape[] = {unforeseen(surrogate.shape[0]), unforeseen(surrogate.shape[1]), unforeseen(surrogate.shape[2])};
   switch (surrogate.kind) {
-#define EXODUS_KIND(name, expression)                                                                                                      \
-  case SurrogateKind::name:                                                                                                                \
-    EXODUS_UNROLL for (int d = 0; d < D; ++d) {                                                                                            \
-      h[d] =                                                                                                                               \
-          surrogate_at<SurrogateKind::name>(x[d], threshold, surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2]); \
-    }                                                                                                                                      \
+#define EXODUS_KIND(name, expression)                                                                 \
+  case SurrogateKind::name:                                                                           \
+    EXODUS_UNROLL for (int d = 0; d < D; ++d) {                                                       \
+      h[d] = surrogate_at<SurrogateKind::name>(x[d], threshold, scale, shape[0], shape[1], shape[2]); \
+    }                                                                                                 \
     break;
     EXODUS_SURROGATES(EXODUS_KIND)
 #undef EXODUS_KIND
@@ -242,17 +299,17 @@ EXODUS_DEVICE_SCALAR V field(Struct& aggregate) {
   return result;
 }
 
-/// h of the steps of a chunk from u, or where the model fires by more from its states; `on_tape` of these steps are on the tape.
-template <template <class> class N, class Parameters, class Tapes, class V, int D>
-EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const Tapes& rebuilt, int on_tape,
-                                               std::int64_t first, std::int64_t segment, const V (&u)[D], V (&h)[D]) {
+/// h of the steps of a chunk from u, or where the model fires by more from its states, of which states[d + 1] is that of step d.
+template <template <class> class N, class Parameters, class State, class V, int D>
+EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const State (&states)[D + 1],
+                                               const V (&u)[D], V (&h)[D]) {
   using C = Traits<N<V>>;
   const V threshold = field<parameter_of<N<V>>(Role::threshold), C::parameters, Parameters, V>(parameters);
   if constexpr (surrogate_reads_hidden_state<N, V>) {
     V x[D];
     EXODUS_UNROLL
     for (int d = 0; d < D; ++d) {
-      auto state = d < on_tape ? rebuilt.at(first + d, segment) : typename C::State{};
+      State state = states[d + 1];
       state.potential = u[d];
       x[d] = surrogate_argument(state);
     }
@@ -274,20 +331,101 @@ EXODUS_DEVICE_SCALAR void store_carry(V* to, std::int64_t neurons, const Place& 
   });
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms, bool Stepped>
-EXODUS_KERNEL(most_threads<Stepped>)
+/// Stores a thread's sums of each wanted parameter's terms: as its neuron's, or added up over the block as the group's, lanes in pairs and
+/// then warps in turn. All threads of a block come here together.
+template <int Count, class V>
+EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, std::int64_t group,
+                                     const double (&sums)[Count], SharedPointer<double> of_warps) {
+  constexpr int warps = block_threads / warp_threads;
+  const int thread = static_cast<int>(threadIdx.x);
+  EXODUS_UNROLL
+  for (int k = 0; k < Count; ++k) {
+    if (call.sums[k] == nullptr) continue;
+    double total = place.active ? sums[k] : 0.0;
+    if ((groups.whole_sums >> k & 1) != 0) {
+      for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
+      if (thread % warp_threads == 0) of_warps[k * warps + thread / warp_threads] = total;
+    } else if (place.active) {
+      call.sums[k][place.neuron] = total;
+    }
+  }
+  if (groups.whole_sums == 0) return;
+  __syncthreads();
+  if (thread < Count && (groups.whole_sums >> thread & 1) != 0) {
+    double total = 0;
+    for (int warp = 0; warp < warps; ++warp) total += of_warps[thread * warps + warp];
+    call.sums[thread][group] = total;
+  }
+  __syncthreads();
+}
+
+/// Which arrays a pass over time backward reads at every step. Where the surrogate is computed and the potential and the final states have
+/// no gradients of their own, `Plain`, few enough that registers hold twice as many steps; a neuron that does not fire reads no others.
+template <bool Fires, bool Plain, bool Terms>
+constexpr int inputs_backward = (Plain ? 2 : 4) + (Terms ? 1 : 0);
+
+template <bool Fires, bool Plain, bool Terms, class V>
+EXODUS_DEVICE_SCALAR Sources<inputs_backward<Fires, Plain, Terms>> sources_of(const Formatted<BackwardCall, V>& call) {
+  constexpr int count = inputs_backward<Fires, Plain, Terms>;
+  Sources<count> arrays{{{call.potential}, {call.grad_spikes, call.format}}};
+  if constexpr (!Fires) arrays.at[1] = {call.grad_potential};
+  if constexpr (!Plain) arrays.at[2] = {call.grad_potential}, arrays.at[3] = {call.surrogate.values};
+  if constexpr (Terms) arrays.at[count - 1] = {call.current, call.format};
+  return arrays;
+}
+
+/// The steps of a chunk backward, as StepRecord has them.
+template <class V, int D>
+struct ChunkRecord {
+  V u[D] = {}, e[D] = {}, q[D] = {}, h[D] = {}, a[D] = {};
+
+  template <bool Fires, bool Plain, bool Terms, int Count>
+  EXODUS_DEVICE void take(Format format, const V (&values)[Count][D]) {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      u[d] = values[0][d];
+      if constexpr (Fires) e[d] = values[1][d];
+      if constexpr (!Fires) q[d] = values[1][d];
+      if constexpr (!Plain) q[d] = values[2][d], h[d] = values[3][d];
+      if constexpr (Terms) a[d] = values[Count - 1][d];
+    }
+    if constexpr (Fires) decode(format, e);
+    if constexpr (Terms) decode(format, a);
+  }
+};
+
+/// Whether an adjoint reads the state before a step, or its surrogate a hidden state.
+template <template <class> class N, Method M, class V, bool Terms>
+constexpr bool reads_states = Terms || M == Method::bptt || surrogate_reads_hidden_state<N, V>;
+
+/// How many blocks are to fit a multiprocessor: as many as no register has to go to memory for.
+template <template <class> class N, Method M, class V, bool Terms, bool Plain, bool Stepped>
+constexpr int blocks_backward() {
+  if (Stepped || !std::is_same_v<V, float>) return 1;
+  const bool with_tape = Traits<N<V>>::states > first_hidden<N<V>> && reads_states<N, M, V, Terms>;
+  const bool few_sums = Plain && !Terms && !(with_tape && M == Method::bptt);
+  return 2 + (few_sums ? 1 : 0) + (with_tape ? 0 : 1);
+}
+
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped>
+EXODUS_KERNEL_OF(most_threads<Stepped>, (blocks_backward<N, M, V, Terms, Plain, Stepped>()))
 backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes,
                 const FirMemory<V> memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   using State = typename C::State;
   using Carry = carry_of<N<V>, M, V>;
-  constexpr bool hidden = C::states > first_hidden<N<V>>;
+  constexpr bool fires = N<V>::fires, hidden = C::states > first_hidden<N<V>>, with_final = !(Plain && fires);
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
-  constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && N<V>::fires;
-  constexpr int inputs = Terms ? 5 : 4, chunk = Stepped ? 1 : backward_steps<V>, carries = field_count<Carry, V>;
+  constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && fires;
+  constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
+  constexpr bool on_tape = hidden && reads_states<N, M, V, Terms>;
+  constexpr int chunk = Stepped ? 1 : (Plain && !(on_tape && C::states > 3) ? whole_chunk<V> : half_chunk<V>);
+  constexpr int ahead = !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // of what is rebuilt
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
+  EXODUS_SHARED(double, of_warps, C::parameters*(block_threads / warp_threads));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   const Layout& layout = call.layout;
+  const Sources<inputs> arrays = sources_of<fires, Plain, Terms>(call);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
   const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : layout.time;
   const V* const total_current = recurs ? recurrent.total_current : nullptr;
@@ -296,18 +434,19 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const State initial = entries_of<State, C::states>(call.initial, place);
-    State final = entries_of<State, C::states>(call.grad_final, place);   // of the loss by the state after the last step
-    Rebuilt<N, Form, V> rebuilt(call, tapes, place, groups.neurons, parameters, total_current);
+    State final{};   // of the loss by the state after the last step
+    if constexpr (with_final) final = entries_of<State, C::states>(call.grad_final, place);
+    const Rebuilt<N, Form, V, ahead, Stepped> rebuilt(call, tapes, place, groups.neurons, parameters, total_current, tile);
     if constexpr (recurs) {
       if (total_current != nullptr && recurrent.sums_current) {
         State state = begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);
-        rebuilt.sum_current(call, place, exchange, recurrent.total_current, begin, end, state);
+        rebuilt.sum_current(exchange, recurrent.total_current, begin, end, state);
         store_entries<C::states>(recurrent.state, place, state);
         if (!recurrent.adjoins) continue;
       }
     }
-    const bool rebuilds = hidden && tapes.steps != nullptr && place.active;
-    if (rebuilds && end == layout.time) rebuilt.mark(call, place, initial);
+    const bool rebuilds = on_tape && tapes.steps != nullptr;
+    if (rebuilds && end == layout.time) rebuilt.mark(initial);
 
     const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, memory, end);
     Carry carry{};
@@ -318,64 +457,64 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         for (int k = 0; k < C::parameters; ++k) sums[k] = call.sums[k] != nullptr && place.active ? call.sums[k][place.neuron] : 0.0;
       }
     }
-    V grad[chunk] = {};
+    V values[inputs][chunk] = {}, next[inputs][chunk] = {}, grad[chunk];
     // The first step on the tape, and which segment's it is.
     std::int64_t mark = end == layout.time ? tapes.segments : end / tapes.segment, segment = mark * tapes.segment;
-    for (std::int64_t first = (end - 1) / chunk * chunk; first >= begin; first -= chunk) {
-      const int steps = steps_from(first, end, chunk);
-      V values[inputs][chunk];
-      Sources<inputs> arrays{{{call.potential}, {call.grad_spikes, call.format}, {call.grad_potential}, {call.surrogate.values}}};
-      if constexpr (Terms) arrays.at[4] = {call.current, call.format};
-      load_steps(arrays, layout, place, first, steps, values, tile);
-      auto& [u, e, q, h] = reinterpret_cast<V(&)[4][chunk]>(values);
-      if (rebuilds && first < segment) {
-        const std::int64_t last = segment < layout.time ? segment : layout.time;
-        segment -= tapes.segment;
-        rebuilt.rebuild(call, place, initial.potential, --mark, segment, last);
-      }
-      if constexpr (N<V>::fires) {
-        if (call.surrogate.values == nullptr) {
-          fill_surrogate_chunk<N>(call.surrogate, parameters, rebuilt, rebuilds ? steps : 0, first, segment, u, h);
+    for (std::int64_t first = (end - 1) / chunk * chunk + chunk; first >= begin; first -= chunk) {
+      // Under way while this chunk is worked on, which needs the potential before it; at first there is none.
+      const std::int64_t sooner = first - chunk;
+      if (sooner >= 0) load_steps(arrays, layout, place, sooner, steps_from(sooner, end, chunk), next, tile);
+      if (first < end) {
+        const int steps = steps_from(first, end, chunk), last = first + steps == layout.time ? steps - 1 : -1;
+        ChunkRecord<V, chunk> at;
+        at.template take<fires, Plain, Terms>(call.format, values);
+        if (rebuilds && first < segment) {
+          const std::int64_t stop = segment < layout.time ? segment : layout.time;
+          segment -= tapes.segment;
+          rebuilt.rebuild(initial.potential, --mark, segment, stop);
         }
-      }
-      decode(call.format, e);
-      if constexpr (Terms) decode(call.format, values[4]);
-      if constexpr (recurs) {
-        if (Terms && total_current != nullptr) {
-          values[inputs - 1][0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
+        State states[chunk + 1] = {};   // before each step, and after the last
+        if (rebuilds) rebuilt.template read_chunk<chunk>(first, segment, steps, states);
+        if constexpr (fires) {
+          if (Plain || call.surrogate.values == nullptr) fill_surrogate_chunk<N>(call.surrogate, parameters, states, at.u, at.h);
         }
-        if (exchange.given() && first < layout.time - 1) e[0] += exchange.gathered();
-      }
-      V earlier = V(0);   // the potential before the chunk
-      if (first > 0 && place.active && call.potential != nullptr) earlier = call.potential[place.offset + (first - 1) * layout.inner];
-      V partial[C::parameters] = {};
-      EXODUS_UNROLL
-      for (int d = chunk - 1; d >= 0; --d) {
-        const std::int64_t n = first + d;
-        if (d < steps) {
+        if constexpr (with_final) {
+          EXODUS_UNROLL
+          for (int d = chunk - 1; d >= 0; --d) {
+            if (d != last) continue;
+            at.q[d] += final.potential;
+            if constexpr (fires) at.e[d] += final.spikes;
+          }
+        }
+        if constexpr (recurs) {
+          if (Terms && total_current != nullptr) at.a[0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
+          if (exchange.given() && first < layout.time - 1) at.e[0] += exchange.gathered();
+        }
+        V partial[C::parameters] = {};
+        EXODUS_UNROLL
+        for (int d = chunk - 1; d >= 0; --d) {   // beyond the last step all is 0, and so is what it gives
+          const std::int64_t n = first + d;
           State before = initial, direct{};
-          if (n > 0) {
-            const V u_before = d > 0 ? u[d > 0 ? d - 1 : 0] : earlier;
-            if (rebuilds) {
-              before = rebuilt.at(n - 1, segment);
-              before.potential = u_before;
-            } else if constexpr (!hidden) {
+          if (d > 0 || first > 0) {
+            const V u_before = d > 0 ? at.u[d > 0 ? d - 1 : 0] : next[0][chunk - 1];
+            if constexpr (!hidden) {
               before = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u_before, V(0));
+            } else if (rebuilds) {
+              before = states[d];
+              before.potential = u_before;
             }
           }
-          if (n == layout.time - 1) {
-            direct = final;
-            q[d] += final.potential;
-            if constexpr (N<V>::fires) e[d] += final.spikes;
+          if constexpr (with_final && hidden) {
+            if (d == last) direct = final;
           }
-          if constexpr (of_spikes) e[d] += fir.of_spikes(n);
-          const StepRecord<V, typename C::State> at{u[d], before, direct, h[d], e[d], q[d], Terms ? values[inputs - 1][d] : V(0)};
+          if constexpr (of_spikes) at.e[d] += fir.of_spikes(n);
+          const StepRecord<V, State> record{at.u[d], before, direct, at.h[d], at.e[d], at.q[d], at.a[d]};
           typename C::Parameters terms;
-          auto gradient = adjoint<M, Form>(parameters, at, carry, terms);
+          auto gradient = adjoint<M, Form>(parameters, record, carry, terms);
           if constexpr (with_taps) {
             V spikes = V(0);
             if constexpr (of_spikes) {
-              spikes = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u[d], V(0)).spikes;
+              spikes = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, at.u[d], V(0)).spikes;
             }
             fir.after_step(n, gradient, spikes);
           }
@@ -387,13 +526,18 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
             for_each_field<C::parameters>(terms, [&](V& term, int k) { partial[k] += term; });
           }
         }
+        if constexpr (Terms) {
+          EXODUS_UNROLL
+          for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
+        }
+        void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
+        store_steps(result, call.format, layout, place, first, steps, grad, tile);
       }
-      if constexpr (Terms) {
+      EXODUS_UNROLL
+      for (int k = 0; k < inputs; ++k) {
         EXODUS_UNROLL
-        for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
+        for (int d = 0; d < chunk; ++d) values[k][d] = next[k][d];
       }
-      void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
-      store_steps(result, call.format, layout, place, first, steps, grad, tile);
     }
     if constexpr (recurs) {
       if (recurrent.carry != nullptr) store_carry<carries>(recurrent.carry, groups.neurons, place, carry);
@@ -407,12 +551,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       }
       store_entries<C::states>(call.grad_initial, place, grad_initial);
     }
-    if constexpr (Terms) {
-      EXODUS_UNROLL
-      for (int k = 0; k < C::parameters; ++k) {
-        if (call.sums[k] != nullptr && place.active) call.sums[k][place.neuron] = sums[k];
-      }
-    }
+    if constexpr (Terms) store_sums(call, groups, place, group, sums, of_warps);
   }
 }
 

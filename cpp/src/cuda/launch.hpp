@@ -25,17 +25,20 @@ struct Grid {
 
 #include "exodus/types.hpp"
 
-/// A kernel for blocks of so many threads.
-#define EXODUS_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
+/// A kernel for blocks of so many threads, of which so many blocks fit a multiprocessor at once.
+#define EXODUS_KERNEL_OF(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
+#define EXODUS_KERNEL(threads) EXODUS_KERNEL_OF(threads, 1)
 /// A function that kernels call, and a member function that they call.
 #define EXODUS_DEVICE_SCALAR static __device__ __forceinline__
 #define EXODUS_DEVICE __device__ __forceinline__
+/// Of a lambda: it becomes part of each place that calls it.
+#define EXODUS_INLINE __attribute__((always_inline))
 /// A kernel's parameter that is read where it lies.
 #define EXODUS_GRID_CONSTANT const __grid_constant__
 /// Marks a loop that becomes straight code: its arrays then stay in registers.
 #define EXODUS_UNROLL _Pragma("unroll")
 /// Memory that the threads of a block share: `name[i]` is read and written, nothing else.
-#define EXODUS_SHARED(T, name, count) __shared__ T name[count]
+#define EXODUS_SHARED(T, name, count) __shared__ __align__(16) T name[count]
 /// The same, as much of it as the launch says (Grid::shared_bytes).
 #define EXODUS_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char exodus_dynamic_shared[]; \
@@ -129,6 +132,30 @@ EXODUS_DEVICE_SCALAR int lowest_bit(std::uint32_t word) {
 #else
   return __builtin_ctz(word);
 #endif
+}
+
+/// How many bits of a word are set.
+EXODUS_DEVICE_SCALAR int bits_set(std::uint32_t word) {
+#if defined(__CUDACC__)
+  return __popc(word);
+#else
+  return __builtin_popcount(word);
+#endif
+}
+
+/// A number of which the compiler does not know that it is always the same: what is computed from it is computed where it is needed, and
+/// takes no registers all through a loop.
+EXODUS_DEVICE_SCALAR float unforeseen(float value) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+f"(value));
+#endif
+  return value;
+}
+EXODUS_DEVICE_SCALAR double unforeseen(double value) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+d"(value));
+#endif
+  return value;
 }
 
 /// Reads what nobody reads again soon.

@@ -48,18 +48,18 @@ ForwardKernel<V> forward_kernel_of(int variant, std::integer_sequence<int, Varia
   return kernels[variant];
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms, bool Stepped>
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped>
 constexpr BackwardKernel<V> backward_kernel_or_null() {
-  if constexpr (is_asked_for<N, Form, Stepped>) return backward_kernel<N, M, Form, V, Terms, Stepped>;
+  if constexpr (is_asked_for<N, Form, Stepped>) return backward_kernel<N, M, Form, V, Terms, Plain, Stepped>;
   return nullptr;
 }
 
-template <template <class> class N, bool Terms, bool Stepped, class V, int... Form>
+template <template <class> class N, bool Terms, bool Plain, bool Stepped, class V, int... Form>
 BackwardKernel<V> backward_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
   constexpr int forms = sizeof...(Form);
-  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Stepped>()...},
-                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Stepped>()...},
-                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Stepped>()...}};
+  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Plain, Stepped>()...},
+                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Plain, Stepped>()...},
+                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Plain, Stepped>()...}};
   return kernels[static_cast<int>(method)][variant % forms];
 }
 
@@ -94,7 +94,7 @@ Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
       one.initial[k] = n == 0 ? call.initial[k] : recurrent.state[k];
       one.final[k] = n + 1 == call.layout.time ? call.final[k] : recurrent.state[k];
     }
-    status = multiply(entries, one.initial[1], call.recurrent.weights, recurrent.sums, false, stream);
+    status = multiply_spikes(entries, one.initial[1], call.recurrent.weights, recurrent.sums, stream);
     if (status == Status::ok) status = launch(kernel, grid_of<V>(groups), stream, one, groups, memory, recurrent);
   }
   return status;
@@ -114,7 +114,7 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
   recurrent.adjoins = false;
   for (std::int64_t n = 0; status == Status::ok && recurrent.total_current != nullptr && n < time; ++n) {
     const V* const spikes = n == 0 ? call.initial[1] : recurrent.state[1];
-    status = multiply(entries, spikes, call.recurrent.weights, recurrent.sums, false, stream);
+    status = multiply_spikes(entries, spikes, call.recurrent.weights, recurrent.sums, stream);
     if (status == Status::ok) status = run(n);
   }
   recurrent.adjoins = true, recurrent.sums_current = false;
@@ -126,18 +126,34 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
   return status == Status::ok && call.grad_initial[1] != nullptr ? gather(call.grad_initial[1], true) : status;
 }
 
+/// Whether a pass reads no arrays but those of every pass (see backward_kernel).
+template <bool Fires, class V>
+bool is_plain(const Formatted<BackwardCall, V>& call) {
+  bool plain = call.grad_potential == nullptr && call.surrogate.values == nullptr;
+  for (const V* const final : call.grad_final) plain = plain && final == nullptr;
+  return !Fires || plain;
+}
+
+/// Without gradients of parameters, or arrays that few passes read, there are kernels of float alone: double, which is for checks, is not
+/// worth the time to compile them.
 template <template <class> class N, class V>
-Status launch_backward(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const FirMemory<V>& memory,
-                       RecurrentMemory<V> recurrent, bool terms, Stream stream) {
+BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, bool terms) {
   constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
-  auto kernel = backward_kernel_of<N, true, false, V>(call.method, call.variant, forms);
-  if constexpr (std::is_same_v<V, float>) {   // of double, which is for checks, not worth the time to compile them
-    if (!terms) kernel = backward_kernel_of<N, false, false, V>(call.method, call.variant, forms);
-  }
+  constexpr bool fires = N<V>::fires;
   if constexpr (has_stepped<N, V>) {
-    if (steps_one_by_one(call)) kernel = backward_kernel_of<N, true, true, V>(call.method, call.variant, forms);
+    if (steps_one_by_one(call)) return backward_kernel_of<N, true, !fires, true, V>(call.method, call.variant, forms);
   }
-  const Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
+  if constexpr (std::is_same_v<V, float>) {
+    if (is_plain<fires>(call) && !terms) return backward_kernel_of<N, false, true, false, V>(call.method, call.variant, forms);
+    if (is_plain<fires>(call)) return backward_kernel_of<N, true, true, false, V>(call.method, call.variant, forms);
+  }
+  return backward_kernel_of<N, true, !fires, false, V>(call.method, call.variant, forms);
+}
+
+template <template <class> class N, class V>
+Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Tape<V>& tape, const FirMemory<V>& memory,
+                       RecurrentMemory<V> recurrent, bool terms, Stream stream) {
+  const auto kernel = backward_kernel_for<N>(call, terms);
   recurrent.end = call.layout.time;
   if (call.recurrent.features > 0) {
     const Status status = transpose(call.recurrent.weights, call.recurrent.features, recurrent.transposed, stream);
@@ -202,7 +218,7 @@ struct BackwardParts {
     for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(requested.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
     const std::int64_t square = given.features * given.features;
     weights = carver.take<double>(requested.recurrent ? weight_parts(layout, given.features) * square : 0);
-    tape.segment = rebuilt_steps(layout.time, backward_steps<V>);
+    tape.segment = rebuilt_steps(layout.time, whole_chunk<V>);
     tape.segments = (layout.time + tape.segment - 1) / tape.segment;
     tape.steps = carver.take<V>((tape.segment + 1) * slot);
     tape.marks = carver.take<V>(tape.segments * slot);
@@ -239,26 +255,40 @@ const void* some_result(const typename N::Backward& arrays, const RequestedGradi
   return result;
 }
 
-/// The gradients of parameters and taps: sums over the neurons.
+/// The parameter whose terms a sum adds up, as a bit.
 template <class N, class V>
-Status sum_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call, std::int64_t neurons,
-                     Stream stream) {
-  Status status = Status::ok;
-  for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
-    if (status != Status::ok) return;
-    status = reduce(sum.sums, neurons, {sum.count, sum.repeat}, sum.out, sum.sign, sum.adds, stream, sum.rows);
-  });
-  return status;
+std::uint32_t bit_of(const Reduction& sum, const Formatted<BackwardCall, V>& call) {
+  std::uint32_t bit = 0;
+  for (int k = 0; k < Traits<N>::parameters; ++k) bit |= call.sums[k] == sum.sums ? 1u << k : 0;
+  return bit;
 }
 
-/// Sets the wanted gradients to zero: sums over no neurons.
+/// The parameters, a bit each, whose gradients are sums over all neurons: a block adds up what its own have.
 template <class N, class V>
-Status clear_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call, double* weights,
-                       Stream stream) {
-  const Status status = sum_gradients(neuron, requested, call, 0, stream);
-  const std::int64_t features = call.recurrent.features;
-  if (status != Status::ok || !requested.recurrent) return status;
-  return reduce(nullptr, 0, {features * features, 1}, weights, +1, false, stream);
+std::uint32_t whole_sums(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call) {
+  if (steps_one_by_one(call)) return 0;   // sums then go from launch to launch
+  std::uint32_t read = 0, by_neuron = 0;
+  for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
+    read |= bit_of<N>(sum, call);
+    if (sum.count > 1) by_neuron |= bit_of<N>(sum, call);
+  });
+  return read & ~by_neuron;
+}
+
+/// The gradients that are sums, from what neurons have or, those of the bits of `whole`, groups of neurons; no neurons make them zero.
+template <class N, class V>
+Sums sums_of_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call,
+                       std::int64_t neurons, std::int64_t groups = 0, std::uint32_t whole = 0) {
+  Sums sums;
+  for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
+    const Summand summand{sum.sums, (whole & bit_of<N>(sum, call)) != 0 ? groups : neurons, sum.sign};
+    if (sum.adds) {
+      sums.add(sum.out, summand);
+    } else {
+      sums.set(sum.out, {sum.count, sum.repeat}, summand, sum.rows);
+    }
+  });
+  return sums;
 }
 
 /// What kernels with taps do after the pass over time: what came into them gets its gradients, which BPTT has given already, and taps get
@@ -342,20 +372,30 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   if (result == nullptr) return Status::ok;
   const DeviceOf device(result);
   if (!device.ok()) return Status::cuda;
-  if (empty(layout)) return clear_gradients(neuron, requested, call, arrays.grad_recurrent, stream);
+  const std::int64_t weights = requested.recurrent ? call.recurrent.features * call.recurrent.features : 0;
+  if (empty(layout)) {
+    Sums zeros = sums_of_gradients(neuron, requested, call, 0);
+    if (requested.recurrent) zeros.set(arrays.grad_recurrent, {weights, 1}, {});
+    return zeros.launch(stream);
+  }
 
   for (int k = 0; k < T::parameters; ++k) call.sums[k] = parts.sums[k];
   for (int k = 0; k < 2; ++k) call.fir[k].sums = parts.taps[k];
+  Groups groups(layout, call.parameters, call.fir, call.recurrent);
+  groups.whole_sums = whole_sums(neuron, requested, call);
   Status status = [&]<template <class> class M>(const M<typename N::Storage>&) {
-    return launch_backward<M, V>(call, parts.tape, parts.fir, parts.recurrent, requested.sums > 0, stream);
+    return launch_backward<M, V>(call, groups, parts.tape, parts.fir, parts.recurrent, requested.sums > 0, stream);
   }(neuron);
   if (status == Status::ok) status = finish_taps(call, parts, stream);
-  if (status == Status::ok) status = sum_gradients(neuron, requested, call, layout.outer * layout.inner, stream);
-  if (status != Status::ok || !requested.recurrent) return status;
-  const WeightGradient<V> gradient{
-      layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],
-      parts.weights};
-  return sum_weights(gradient, arrays.grad_recurrent, stream);
+  Sums sums = sums_of_gradients(neuron, requested, call, groups.neurons, groups.count, groups.whole_sums);
+  if (status == Status::ok && requested.recurrent) {
+    const WeightGradient<V> gradient{
+        layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],
+        parts.weights};
+    status = sum_weights(gradient, stream);
+    sums.set(arrays.grad_recurrent, {weights, 1}, {parts.weights, weight_parts(layout, call.recurrent.features) * weights});
+  }
+  return status == Status::ok ? sums.launch(stream) : status;
 }
 
 #define EXODUS_INSTANTIATE(N)                                                                                                          \

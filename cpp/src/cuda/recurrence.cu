@@ -16,23 +16,210 @@ transpose_kernel(const V* from, std::int64_t features, V* to) {
   }
 }
 
-/// A thread for each neuron.
+/// What a block multiplies: the columns of some features with the values of one entry or of some.
+struct ProductTiles {
+  Entries entries;
+  std::int64_t count;        ///< entries
+  Divisor columns, repeat;   ///< columns: how many tiles an entry's features make
+
+  ProductTiles(const Entries& of, int features)
+      : entries(of), count(of.neurons / of.features), columns((of.features + features - 1) / features), repeat(of.repeat) {}
+
+  /// The neuron of an entry's first feature; those of the next are `repeat` apart.
+  EXODUS_DEVICE std::int64_t first_of(std::int64_t entry) const {
+    const std::int64_t turn = quotient(entry, repeat);
+    return turn * entries.features * repeat.value + (entry - turn * repeat.value);
+  }
+};
+
+/// The spikes of an entry that are not 0, in ascending order of their features, some of them at a time: a thread looks at `own` features.
+template <class V>
+class FiredList {
+ public:
+  static constexpr int own = 8, span = own * item_threads, warps = item_threads / warp_threads;
+
+  EXODUS_DEVICE FiredList(SharedPointer<int> features, SharedPointer<V> spikes, SharedPointer<int> of_warps)
+      : features_(features), spikes_(spikes), of_warps_(of_warps) {}
+
+  /// Lists those of features [begin, begin + span). All threads of a block come here together.
+  EXODUS_DEVICE void fill(const Entries& entries, const V* spikes, std::int64_t first, std::int64_t begin) {
+    const int lane = static_cast<int>(threadIdx.x) % warp_threads, warp = static_cast<int>(threadIdx.x) / warp_threads;
+    V values[own];
+    EXODUS_UNROLL
+    for (int d = 0; d < own; ++d) {
+      const std::int64_t k = begin + (warp * own + d) * warp_threads + lane;
+      values[d] = k < entries.features ? spikes[first + k * entries.repeat] : V(0);
+    }
+    std::uint32_t fired[own];
+    int found = 0;
+    EXODUS_UNROLL
+    for (int d = 0; d < own; ++d) fired[d] = __ballot_sync(0xffffffffu, values[d] != V(0)), found += bits_set(fired[d]);
+    if (lane == 0) of_warps_[warp] = found;
+    __syncthreads();
+    int slot = 0;
+    size_ = 0;
+    for (int k = 0; k < warps; ++k) {
+      const int of_warp = of_warps_[k];
+      if (k < warp) slot += of_warp;
+      size_ += of_warp;
+    }
+    EXODUS_UNROLL
+    for (int d = 0; d < own; ++d) {
+      if (values[d] != V(0)) {
+        const int at = slot + bits_set(fired[d] & ((1u << lane) - 1));
+        features_[at] = (warp * own + d) * warp_threads + lane, spikes_[at] = values[d];
+      }
+      slot += bits_set(fired[d]);
+    }
+    __syncthreads();
+  }
+
+  /// sum + the products with a column, whose entry of feature `begin` is at column[0].
+  EXODUS_DEVICE V add(const V* column, std::int64_t stride, V sum) const {
+    for (int k = 0; k < size_; k += dense_rows_ahead) {
+      V values[dense_rows_ahead], weights[dense_rows_ahead];
+      EXODUS_UNROLL
+      for (int d = 0; d < dense_rows_ahead; ++d) {
+        values[d] = k + d < size_ ? V(spikes_[k + d]) : V(0);
+        weights[d] = k + d < size_ ? column[int(features_[k + d]) * stride] : V(0);
+      }
+      sum = add_products(values, weights, sum);
+    }
+    return sum;
+  }
+
+ private:
+  SharedPointer<int> features_;
+  SharedPointer<V> spikes_;
+  SharedPointer<int> of_warps_;
+  int size_ = 0;
+};
+
+/// A block takes an entry and a column for each thread.
 template <class V>
 EXODUS_KERNEL(item_threads)
-multiply_kernel(EXODUS_GRID_CONSTANT Entries entries, const V* values, const V* matrix, V* out, bool adds) {
-  for (std::int64_t neuron = first_item(); neuron < entries.neurons; neuron += next_item()) {
-    const std::int64_t feature = neuron / entries.repeat % entries.features;
-    const std::int64_t first = neuron - feature * entries.repeat;   // of the entry
+multiply_spikes_kernel(EXODUS_GRID_CONSTANT ProductTiles tiles, const V* spikes, const V* weights, V* out) {
+  using List = FiredList<V>;
+  EXODUS_SHARED(int, fired_features, List::span);
+  EXODUS_SHARED(V, fired_spikes, List::span);
+  EXODUS_SHARED(int, of_warps, List::warps);
+  List fired(fired_features, fired_spikes, of_warps);
+  const Entries& entries = tiles.entries;
+  for (std::int64_t tile = blockIdx.x; tile < tiles.count * tiles.columns.value; tile += gridDim.x) {
+    const std::int64_t entry = quotient(tile, tiles.columns), first = tiles.first_of(entry);
+    const std::int64_t feature = (tile - entry * tiles.columns.value) * item_threads + threadIdx.x;
+    const bool active = feature < entries.features;
     V sum = V(0);
-    for (std::int64_t k = 0; values != nullptr && k < entries.features; k += rows_ahead) {
-      V value[rows_ahead], weights[rows_ahead];
-      EXODUS_UNROLL
-      for (int d = 0; d < rows_ahead; ++d) value[d] = k + d < entries.features ? values[first + (k + d) * entries.repeat] : V(0);
-      EXODUS_UNROLL
-      for (int d = 0; d < rows_ahead; ++d) weights[d] = value[d] != V(0) ? matrix[(k + d) * entries.features + feature] : V(0);
-      sum = add_products(value, weights, sum);
+    for (std::int64_t begin = 0; spikes != nullptr && begin < entries.features; begin += List::span) {
+      fired.fill(entries, spikes, first, begin);
+      if (active) sum = fired.add(weights + begin * entries.features + feature, entries.features, sum);
     }
-    out[neuron] = adds ? out[neuron] + sum : sum;
+    if (active) out[first + feature * entries.repeat] = sum;
+  }
+}
+
+/// A block takes some entries times some columns; its threads share out the products. Values and weights of some features come to shared
+/// memory while those before are multiplied.
+template <class V>
+class ProductTile {
+ public:
+  static constexpr int entries = 32, columns = 32, depth = 32;   // of a tile; depth: features at a time
+  static constexpr int own_entries = 2, own_columns = 4;         // of a thread
+  static constexpr int pitch = entries + 2;                      // neighbours are written to banks that are two apart
+  static constexpr int parts = item_threads / warp_threads, loads = depth / parts;
+
+  EXODUS_DEVICE ProductTile(const ProductTiles& tiles, const V* values, const V* matrix, SharedPointer<V> of_entries,
+                            SharedPointer<V> of_columns, std::int64_t tile)
+      : all_(tiles), values_(values), matrix_(matrix), of_entries_(of_entries), of_columns_(of_columns) {
+    const std::int64_t row = quotient(tile, tiles.columns);
+    entry_ = row * entries, column_ = (tile - row * tiles.columns.value) * columns;
+    EXODUS_UNROLL
+    for (int d = 0; d < loads; ++d) first_[d] = tiles.first_of(entry_ + part(d));
+  }
+
+  /// The sums over all features, ascending.
+  EXODUS_DEVICE void multiply() {
+    const int first = own_entry(), column = own_column();
+    load(0);
+    for (std::int64_t begin = 0; begin < all_.entries.features; begin += depth) {
+      __syncthreads();
+      store();
+      __syncthreads();
+      load(begin + depth);
+      EXODUS_UNROLL
+      for (int k = 0; k < depth; ++k) {
+        V value[own_entries], weight[own_columns];
+        EXODUS_UNROLL
+        for (int d = 0; d < own_entries; ++d) value[d] = of_entries_[k * pitch + first + d];
+        EXODUS_UNROLL
+        for (int d = 0; d < own_columns; ++d) weight[d] = of_columns_[k * columns + column + d];
+        EXODUS_UNROLL
+        for (int i = 0; i < own_entries; ++i) {
+          EXODUS_UNROLL
+          for (int j = 0; j < own_columns; ++j) sums_[i][j] = multiply_add(value[i], weight[j], sums_[i][j]);
+        }
+      }
+    }
+  }
+
+  EXODUS_DEVICE void write(V* out, bool adds) const {
+    EXODUS_UNROLL
+    for (int i = 0; i < own_entries; ++i) {
+      const std::int64_t entry = entry_ + own_entry() + i, first = all_.first_of(entry);
+      EXODUS_UNROLL
+      for (int j = 0; j < own_columns; ++j) {
+        const std::int64_t column = column_ + own_column() + j;
+        if (entry >= all_.count || column >= all_.entries.features) continue;
+        V& to = out[first + column * all_.entries.repeat];
+        to = adds ? to + sums_[i][j] : sums_[i][j];
+      }
+    }
+  }
+
+ private:
+  static constexpr int columns_of_threads = columns / own_columns;
+  EXODUS_DEVICE static int lane() { return static_cast<int>(threadIdx.x) % warp_threads; }
+  EXODUS_DEVICE static int part(int d) { return static_cast<int>(threadIdx.x) / warp_threads + d * parts; }
+  EXODUS_DEVICE static int own_entry() { return static_cast<int>(threadIdx.x) / columns_of_threads * own_entries; }
+  EXODUS_DEVICE static int own_column() { return static_cast<int>(threadIdx.x) % columns_of_threads * own_columns; }
+
+  /// Reads this thread's share of the values and weights of features from `begin` on: a feature of some entries, some features of a column.
+  EXODUS_DEVICE void load(std::int64_t begin) {
+    const std::int64_t features = all_.entries.features, feature = begin + lane(), column = column_ + lane();
+    EXODUS_UNROLL
+    for (int d = 0; d < loads; ++d) {
+      const std::int64_t entry = entry_ + part(d), row = begin + part(d);
+      next_values_[d] = entry < all_.count && feature < features ? values_[first_[d] + feature * all_.entries.repeat] : V(0);
+      next_weights_[d] = row < features && column < features ? matrix_[row * features + column] : V(0);
+    }
+  }
+  EXODUS_DEVICE void store() {
+    EXODUS_UNROLL
+    for (int d = 0; d < loads; ++d) {
+      of_entries_[lane() * pitch + part(d)] = next_values_[d];
+      of_columns_[part(d) * columns + lane()] = next_weights_[d];
+    }
+  }
+
+  const ProductTiles& all_;
+  const V* const values_;
+  const V* const matrix_;
+  SharedPointer<V> of_entries_;
+  SharedPointer<V> of_columns_;
+  std::int64_t entry_, column_, first_[loads];   ///< first_: of the entries whose values this thread reads
+  V next_values_[loads], next_weights_[loads], sums_[own_entries][own_columns] = {};
+};
+
+template <class V>
+EXODUS_KERNEL(item_threads)
+multiply_kernel(EXODUS_GRID_CONSTANT ProductTiles tiles, const V* values, const V* matrix, V* out, bool adds, std::int64_t count) {
+  using Tile = ProductTile<V>;
+  EXODUS_SHARED(V, of_entries, Tile::depth * Tile::pitch);
+  EXODUS_SHARED(V, of_columns, Tile::depth * Tile::columns);
+  for (std::int64_t k = blockIdx.x; k < count; k += gridDim.x) {
+    Tile tile(tiles, values, matrix, of_entries, of_columns, k);
+    tile.multiply();
+    tile.write(out, adds);
   }
 }
 
@@ -140,8 +327,17 @@ Status transpose(const V* from, std::int64_t features, V* to, cudaStream_t strea
 }
 
 template <class V>
+Status multiply_spikes(const Entries& entries, const V* spikes, const V* weights, V* out, cudaStream_t stream) {
+  const ProductTiles tiles(entries, item_threads);
+  return launch(multiply_spikes_kernel<V>, {blocks_for(tiles.count * tiles.columns.value), item_threads}, stream, tiles, spikes, weights,
+                out);
+}
+
+template <class V>
 Status multiply(const Entries& entries, const V* values, const V* matrix, V* out, bool adds, cudaStream_t stream) {
-  return launch(multiply_kernel<V>, {blocks_of(entries.neurons), item_threads}, stream, entries, values, matrix, out, adds);
+  const ProductTiles tiles(entries, ProductTile<V>::columns);
+  const std::int64_t count = (tiles.count + ProductTile<V>::entries - 1) / ProductTile<V>::entries * tiles.columns.value;
+  return launch(multiply_kernel<V>, {blocks_for(count), item_threads}, stream, tiles, values, matrix, out, adds, count);
 }
 
 std::int64_t weight_parts(const Layout& layout, std::int64_t features) {
@@ -152,18 +348,19 @@ std::int64_t weight_parts(const Layout& layout, std::int64_t features) {
 }
 
 template <class V>
-Status sum_weights(const WeightGradient<V>& gradient, double* out, cudaStream_t stream) {
+Status sum_weights(const WeightGradient<V>& gradient, cudaStream_t stream) {
   const std::int64_t features = gradient.entries.features, tiles = weight_tiles(features);
-  const std::int64_t parts = weight_parts(gradient.layout, features), weights = features * features;
-  const Status status = launch(weight_gradient_kernel<V>, {blocks_for(tiles * parts), item_threads}, stream, gradient, tiles, parts);
-  return status == Status::ok ? reduce(gradient.parts, parts * weights, {weights, 1}, out, +1, false, stream) : status;
+  const std::int64_t parts = weight_parts(gradient.layout, features);
+  return launch(weight_gradient_kernel<V>, {blocks_for(tiles * parts), item_threads}, stream, gradient, tiles, parts);
 }
 
 template Status transpose(const float*, std::int64_t, float*, cudaStream_t);
 template Status transpose(const double*, std::int64_t, double*, cudaStream_t);
+template Status multiply_spikes(const Entries&, const float*, const float*, float*, cudaStream_t);
+template Status multiply_spikes(const Entries&, const double*, const double*, double*, cudaStream_t);
 template Status multiply(const Entries&, const float*, const float*, float*, bool, cudaStream_t);
 template Status multiply(const Entries&, const double*, const double*, double*, bool, cudaStream_t);
-template Status sum_weights(const WeightGradient<float>&, double*, cudaStream_t);
-template Status sum_weights(const WeightGradient<double>&, double*, cudaStream_t);
+template Status sum_weights(const WeightGradient<float>&, cudaStream_t);
+template Status sum_weights(const WeightGradient<double>&, cudaStream_t);
 
 }   // namespace exodus::cuda

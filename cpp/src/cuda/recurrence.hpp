@@ -35,10 +35,10 @@ struct RecurrentMemory {
 constexpr int rows_ahead = 4, dense_rows_ahead = 8;
 
 /// sum + values[0] row[0] + ..., of the values that are not 0, in this order.
-template <class V>
-EXODUS_DEVICE_SCALAR V add_products(const V (&values)[rows_ahead], const V (&weights)[rows_ahead], V sum) {
+template <class V, int Rows>
+EXODUS_DEVICE_SCALAR V add_products(const V (&values)[Rows], const V (&weights)[Rows], V sum) {
   EXODUS_UNROLL
-  for (int k = 0; k < rows_ahead; ++k) sum = values[k] != V(0) ? sum + values[k] * weights[k] : sum;
+  for (int k = 0; k < Rows; ++k) sum = values[k] != V(0) ? sum + values[k] * weights[k] : sum;
   return sum;
 }
 
@@ -161,8 +161,12 @@ struct Entries {
 template <class V>
 Status transpose(const V* from, std::int64_t features, V* to, cudaStream_t stream);
 
-/// out[j] = sum over the features k of j's entry of values[k] * matrix[k][feature of j], of the values that are not 0, ascending; or adds
-/// it to out[j]. Without values: 0.
+/// out[j] = sum over the features k of j's entry of spikes[k] * weights[k][feature of j], of the spikes that are not 0, ascending, nothing
+/// fused. Without spikes: 0.
+template <class V>
+Status multiply_spikes(const Entries& entries, const V* spikes, const V* weights, V* out, cudaStream_t stream);
+
+/// The same of values of which few are 0, fused; or adds it to out[j].
 template <class V>
 Status multiply(const Entries& entries, const V* values, const V* matrix, V* out, bool adds, cudaStream_t stream);
 
@@ -179,7 +183,8 @@ struct WeightGradient {
 /// Over how many shares of the steps and entries the sum goes.
 std::int64_t weight_parts(const Layout& layout, std::int64_t features);
 
+/// Sums each of them.
 template <class V>
-Status sum_weights(const WeightGradient<V>& gradient, double* out, cudaStream_t stream);
+Status sum_weights(const WeightGradient<V>& gradient, cudaStream_t stream);
 
 }   // namespace exodus::cuda

@@ -2,7 +2,7 @@
 /// Sums over the neurons that share a parameter.
 #pragma once
 
-#include "launch.hpp"
+#include "tiles.hpp"
 
 namespace exodus::cuda {
 
@@ -11,9 +11,38 @@ struct Repeats {
   std::int64_t count, repeat;
 };
 
-/// out[c] = sign * (sum over the neurons with value c), or adds it to out[c]; in the same order on every run. Of some rows of `neurons`
-/// sums, each into `shape.count` values.
-Status reduce(const double* sums, std::int64_t neurons, Repeats shape, double* out, int sign, bool adds, cudaStream_t stream,
-              std::int64_t rows = 1);
+/// What is summed: an array over the neurons, or over the groups of neurons that blocks took. Of some rows, one follows the other.
+struct Summand {
+  const double* from = nullptr;
+  std::int64_t length = 0;   ///< of a row
+  int sign = +1;
+};
+
+/// out[c] = the sum over what has value c, of one array or two; of some rows, each into `count` values.
+struct Sum {
+  double* out = nullptr;
+  Divisor count, repeat;
+  std::int64_t values = 0;   ///< of all rows
+  Summand summands[2];       ///< the second: of a parameter that is tied to this one
+  int wide = 1;              ///< values that a block takes at a time
+  std::int64_t end = 0;      ///< this sum's blocks, and those of the sums before
+};
+
+/// The sums that follow a pass, in one launch.
+class Sums {
+ public:
+  static constexpr int most = max_parameters + 2 + 1;   // with those of taps and recurrent weights
+
+  /// One more: it sets `out`.
+  void set(double* out, Repeats shape, Summand summand, std::int64_t rows = 1);
+  /// Adds to one that is there.
+  void add(const double* out, Summand summand);
+  /// Each in the same order on every run.
+  Status launch(cudaStream_t stream) const;
+
+ private:
+  Sum sums_[most];
+  int count_ = 0;
+};
 
 }   // namespace exodus::cuda

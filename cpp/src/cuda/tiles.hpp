@@ -12,11 +12,12 @@ namespace exodus::cuda {
 constexpr int block_threads = 128;
 /// The widest batch entry of a recurrence that a block takes whole: with more threads, a thread has not enough registers.
 constexpr int entry_threads = 512;
-/// Steps that a thread reads at once: so many loads of each array are under way. Backward reads several arrays.
+/// Steps that a thread reads at once, while it works on as many: so many loads of each array are under way. Half of them where a pass reads
+/// so many arrays that registers are short.
 template <class V>
-constexpr int forward_steps = 64 / sizeof(V);
+constexpr int whole_chunk = 64 / sizeof(V);
 template <class V>
-constexpr int backward_steps = 32 / sizeof(V);
+constexpr int half_chunk = 32 / sizeof(V);
 constexpr int tile_pitch = block_threads + 1;   // odd: a warp that walks over steps or over neurons meets every bank of shared memory once
 
 /// A positive number to divide by. A division of 64 bits is a long routine, and a call of one keeps registers in memory; a product with the
@@ -45,6 +46,7 @@ struct Groups {
   Divisor inner, apart;          ///< apart: from a neuron of an entry to that of its next feature
   Divisor repeats[max_parameters], counts[max_parameters];
   Divisor taps_repeats[2], taps_counts[2];
+  std::uint32_t whole_sums = 0;   ///< the parameters, a bit each, whose terms a block sums over all of its neurons
 
   template <class V>
   Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent)
@@ -102,16 +104,37 @@ EXODUS_DEVICE_SCALAR Place place_of_entries(const Layout& layout, const Groups& 
   return place;
 }
 
-/// Calls f(element, step, lane) for the elements of steps [first, first + steps) of the block's outer indices, neighbours in memory for
-/// neighbouring threads.
-template <class F>
-EXODUS_DEVICE_SCALAR void for_tile(const Layout& layout, const Place& place, std::int64_t first, int steps, F f) {
-  const int inner = static_cast<int>(layout.inner), run = steps * inner;
-  for (int k = static_cast<int>(threadIdx.x); k < place.lanes * steps; k += block_threads) {
-    const int outer = k / run, rest = k % run;
-    f(place.begin + (outer * layout.time + first) * inner + rest, rest / inner, outer * inner + rest % inner);
+/// The elements of some steps of the block's outer indices, neighbours in memory for neighbouring threads. A quotient of numbers so small
+/// is a product and a shift.
+class TileWalk {
+ public:
+  EXODUS_DEVICE TileWalk(const Layout& layout, const Place& place, std::int64_t first, int steps)
+      : elements(static_cast<unsigned>(place.lanes * steps)),
+        begin_(place.begin + first * layout.inner),
+        apart_(layout.time * layout.inner),
+        inner_(static_cast<unsigned>(layout.inner)),
+        run_(static_cast<unsigned>(steps) * inner_),
+        by_run_((1u << of_run) / run_ + 1),
+        by_inner_((1u << of_inner) / inner_ + 1) {}
+
+  const unsigned elements;
+
+  /// Where the kth is in an array, and in a tile with a row for each step and a place for each neuron.
+  EXODUS_DEVICE std::int64_t in_array(unsigned k) const { return begin_ + outer(k) * apart_ + rest(k); }
+  EXODUS_DEVICE int in_tile(unsigned k) const {
+    const unsigned step = rest(k) * by_inner_ >> of_inner;
+    return static_cast<int>(step * tile_pitch + outer(k) * inner_ + rest(k) - step * inner_);
   }
-}
+
+ private:
+  static constexpr unsigned of_run = 20, of_inner = 16, most_run = whole_chunk<float> * (warp_threads - 1);
+  static_assert(whole_chunk<float> * block_threads * most_run < 1u << of_run && most_run * warp_threads < 1u << of_inner);
+  EXODUS_DEVICE unsigned outer(unsigned k) const { return k * by_run_ >> of_run; }
+  EXODUS_DEVICE unsigned rest(unsigned k) const { return k - outer(k) * run_; }
+
+  const std::int64_t begin_, apart_;
+  const unsigned inner_, run_, by_run_, by_inner_;
+};
 
 /// Some arrays of the same layout, of which any may be missing.
 template <int Count>
@@ -130,11 +153,47 @@ struct Sources {
   }
 };
 
-/// values[d] = the bits of element begin + d * stride for d < steps; the rest is 0.
+/// values[d] = the bits of element begin + d * stride for d < steps; the rest is 0. Loads of all steps go out one behind another; asked for
+/// each whether it is there, they would not.
 template <class T, class V, int D>
 EXODUS_DEVICE_SCALAR void load_lane(const T* array, std::int64_t begin, std::int64_t stride, int steps, V (&values)[D]) {
-  EXODUS_UNROLL
-  for (int d = 0; d < D; ++d) values[d] = d < steps ? carried<V>(load_once(array + (begin + d * stride))) : V(0);
+  if (steps == D) {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) values[d] = carried<V>(load_once(array + (begin + d * stride)));
+  } else {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) values[d] = d < steps ? carried<V>(load_once(array + (begin + d * stride))) : V(0);
+  }
+}
+
+/// The same of any array; of a missing one all is 0.
+template <class V, int D>
+EXODUS_DEVICE_SCALAR void load_lane(const Source& source, std::int64_t begin, std::int64_t stride, int steps, V (&values)[D]) {
+  const int there = source.data == nullptr ? 0 : steps;
+  if (in_halves<V>(source.format)) {
+    load_lane(static_cast<const std::uint16_t*>(source.data), begin, stride, there, values);
+  } else {
+    load_lane(static_cast<const V*>(source.data), begin, stride, there, values);
+  }
+}
+
+/// Brings steps of an array to rows of a tile from `row` on.
+template <class T, class V>
+EXODUS_DEVICE_SCALAR void load_tile(const T* array, const TileWalk& walk, int row, SharedPointer<V> tile) {
+  constexpr unsigned ahead = 6;
+  for (unsigned first = threadIdx.x; first < walk.elements; first += ahead * block_threads) {
+    V bits[ahead];
+    EXODUS_UNROLL
+    for (unsigned d = 0; d < ahead; ++d) {
+      const unsigned k = first + d * block_threads;
+      bits[d] = k < walk.elements ? carried<V>(load_once(array + walk.in_array(k))) : V(0);
+    }
+    EXODUS_UNROLL
+    for (unsigned d = 0; d < ahead; ++d) {
+      const unsigned k = first + d * block_threads;
+      if (k < walk.elements) tile[row * tile_pitch + walk.in_tile(k)] = bits[d];
+    }
+  }
 }
 
 /// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps; the rest, and all of a
@@ -143,12 +202,16 @@ template <int Count, class V, int D>
 EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout& layout, const Place& place, std::int64_t first, int steps,
                                      V (&values)[Count][D], SharedPointer<V> tile) {
   if (place.tiled) {
+    const TileWalk walk(layout, place, first, steps);
     __syncthreads();
     for (int k = 0; k < Count; ++k) {
       const Source source = sources.pick(k);
       if (source.data == nullptr) continue;
-      for_tile(layout, place, first, steps,
-               [&](std::int64_t element, int step, int lane) { tile[(k * D + step) * tile_pitch + lane] = bits_at<V>(source, element); });
+      if (in_halves<V>(source.format)) {
+        load_tile<std::uint16_t, V>(static_cast<const std::uint16_t*>(source.data), walk, k * D, tile);
+      } else {
+        load_tile<V, V>(static_cast<const V*>(source.data), walk, k * D, tile);
+      }
     }
     __syncthreads();
     EXODUS_UNROLL
@@ -163,22 +226,21 @@ EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout
     const std::int64_t begin = place.offset + first * layout.inner;
     EXODUS_UNROLL
     for (int k = 0; k < Count; ++k) {
-      const auto [array, format] = sources.at[k];
-      const int there = array != nullptr && place.active ? steps : 0;
-      if (in_halves<V>(format)) {
-        load_lane(static_cast<const std::uint16_t*>(array), begin, layout.inner, there, values[k]);
-      } else {
-        load_lane(static_cast<const V*>(array), begin, layout.inner, there, values[k]);
-      }
+      load_lane<V>(sources.at[k], begin, layout.inner, place.active ? steps : 0, values[k]);
     }
   }
 }
 
 template <class T, class V, int D>
 EXODUS_DEVICE_SCALAR void store_lane(T* array, std::int64_t begin, std::int64_t stride, int steps, const V (&bits)[D]) {
-  EXODUS_UNROLL
-  for (int d = 0; d < D; ++d) {
-    if (d < steps) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
+  if (steps == D) {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
+  } else {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      if (d < steps) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
+    }
   }
 }
 
@@ -198,8 +260,9 @@ EXODUS_DEVICE_SCALAR void store_steps(void* array, Format format, const Layout& 
       if (place.active && d < steps) tile[d * tile_pitch + static_cast<int>(threadIdx.x)] = bits[d];
     }
     __syncthreads();
-    for_tile(layout, place, first, steps,
-             [&](std::int64_t k, int step, int lane) { put_bits(array, format, k, V(tile[step * tile_pitch + lane])); });
+    const TileWalk walk(layout, place, first, steps);
+    for (unsigned k = threadIdx.x; k < walk.elements; k += block_threads)
+      put_bits(array, format, walk.in_array(k), V(tile[walk.in_tile(k)]));
   } else {
     const std::int64_t begin = place.offset + first * layout.inner;
     const int there = place.active ? steps : 0;

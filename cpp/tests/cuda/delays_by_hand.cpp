@@ -100,8 +100,8 @@ TYPED_TEST_SUITE(CudaDelay, Types);
 TYPED_TEST(CudaDelay, IsThatOfTheCpu) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   using S = TypeParam;
-  for (const Layout& layout :
-       {Layout{1, 9, 131}, Layout{3, 9, 40}, Layout{5, 7, 3}, Layout{7, 11, 1}, Layout{1, 1, 1}, Layout{1, 3, 128}}) {
+  for (const Layout& layout : {Layout{1, 9, 131}, Layout{3, 9, 40}, Layout{5, 7, 3}, Layout{7, 11, 1}, Layout{1, 1, 1}, Layout{1, 3, 128},
+                               Layout{2, 50, 33}, Layout{1, 300, 2}, Layout{2, 600, 1}, Layout{3, 16, 31}, Layout{1, 32, 32}}) {
     for (const std::int64_t most : {0, 1, 5, 14}) {
       for (const std::int64_t count : {std::int64_t{1}, std::int64_t{7}, neurons(layout)}) {
         const DeviceDelay<S> problem(layout, most, count);

@@ -19,19 +19,20 @@ def title(symbol):
     """A kernel's name from its mangled one: the pass, the model, its variant, the type."""
     found = re.search(r"(forward|backward)_kernelINS_\d+([A-Za-z]+)E(.*?)EEv", symbol)
     if found is None:
-        name, kind = re.search(r"\d([a-z]+(?:_[a-z]+)*_kernel)(?:I([fd])E)?", symbol).groups()
+        name, kind = re.search(r"\d([a-z]+(?:_[a-z]+)*_kernel)(?:I([fd])[EL])?", symbol).groups()
         return name, kind or "d"
     which, model, rest = found.groups()
     method = re.search(r"LNS_6MethodE(\d)E", rest)
     variant = re.search(r"Li(\d+)E([fd])", rest)
-    flags = re.findall(r"Lb([01])E", rest + "E")  # (backward) parameters; steps one by one
+    flags = re.findall(r"Lb([01])E", rest + "E")  # (backward) parameters, no rare inputs; steps one by one
     name = f"{which} {model} {variant[1]}"
     if method is not None:
         name += f" {METHODS[int(method[1])]}"
     if flags[-1] == "1":
         name += ", single steps"  # taps, recurrent weights
-    elif flags[0] == "1":
-        name += " with parameters"
+    elif which == "backward":
+        name += " with parameters" if flags[0] == "1" else ""
+        name += "" if flags[1] == "1" else ", all inputs"
     return name, variant[2]
 
 

@@ -23,6 +23,7 @@ struct Runtime {
   int synchronized = -1;             ///< the device that was current when a stream was waited for
   const char* fault = nullptr;       ///< the operation that fails: "launch", "attributes", "set", "wait"
   cudaError_t error = cudaSuccess;   ///< the last one, until somebody asks
+  int launches = 0;                  ///< kernels that were started
 };
 inline Runtime runtime;
 

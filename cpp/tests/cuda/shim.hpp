@@ -14,10 +14,12 @@
 #include "runtime.hpp"
 #include "watched_memory.hpp"
 
+#define EXODUS_KERNEL_OF(threads, blocks) void
 #define EXODUS_KERNEL(threads) void
 #define EXODUS_DEVICE_SCALAR EXODUS_SCALAR
 #define EXODUS_DEVICE
 #define EXODUS_UNROLL
+#define EXODUS_INLINE
 #define EXODUS_GRID_CONSTANT const
 
 namespace exodus::cuda::shim {
@@ -121,6 +123,7 @@ inline const char* why_unavailable() {
 template <class... P, class... A>
 void start(void (*kernel)(P...), Grid grid, cudaStream_t, A&&... arguments) {
   if (shim::fails("launch")) return;
+  ++shim::runtime.launches;
   shim::run(grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(arguments...); });
 }
 

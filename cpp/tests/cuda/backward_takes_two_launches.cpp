@@ -1,0 +1,71 @@
+/// @file
+/// A backward pass is one launch, and one more sums the gradients of all parameters, those that are tied included, of any shape.
+#include <exodus/cuba_lif.hpp>
+#include <exodus/exp_leak.hpp>
+#include <exodus/lif.hpp>
+
+#include "device.hpp"
+
+namespace exodus::test {
+namespace {
+
+/// How many kernels a backward pass starts that is asked for the gradients of the parameters in `wanted`, a bit each.
+template <class N>
+int launches(const Layout& layout, const N& neuron, Method method, std::uint32_t wanted) {
+  const std::vector<float> values(static_cast<std::size_t>(elements(layout)), 0.5f);
+  OnDevice device(1);
+  const float* const current = device.in(values.data(), elements(layout));
+  typename N::Forward to{.current = current, .potential = device.template out<float>(elements(layout))};
+  EXPECT_EQ(device.forward(layout, neuron, to), Status::ok);
+  typename N::Backward arrays{.potential = to.potential,
+                              .current = current,
+                              .grad_spikes = current,
+                              .grad_potential = current,
+                              .grad_current = device.template out<float>(elements(layout))};
+  for_each_field<Traits<N>::parameters>(arrays.grad, [&](double*& grad, int k) {
+    if ((wanted >> k & 1) != 0) grad = device.template out<double>(neurons(layout));
+  });
+  cuda::shim::runtime.launches = 0;
+  EXPECT_EQ(device.backward(layout, neuron, method, Surrogate<float>{}, arrays), Status::ok);
+  return cuda::shim::runtime.launches;
+}
+
+/// Without gradients of parameters, of each alone, of all: of one value, of one for each feature, for each channel, for each neuron.
+template <class N>
+void count(N neuron, std::uint32_t tied_away) {
+  const Layout layout{5, 3, 70};
+  const std::vector<float> values(350, 0.5f);
+  OnDevice device(1);
+  const float* const data = device.in(values.data(), 350);
+  for (const Param<float>& alpha : {Param<float>(0.5f), Param<float>(data, 70), Param<float>(data, 7, 10), Param<float>(data, 350)}) {
+    neuron.alpha = alpha;
+    for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+      constexpr std::uint32_t all = (1u << Traits<N>::parameters) - 1;
+      EXPECT_EQ(launches(layout, neuron, method, 0), 1);
+      EXPECT_EQ(launches(layout, neuron, method, all & ~tied_away), 2);
+      for (int k = 0; k < Traits<N>::parameters; ++k) {
+        if ((tied_away >> k & 1) != 0) continue;
+        EXPECT_EQ(launches(layout, neuron, method, 1u << k), 2) << k;
+      }
+    }
+  }
+}
+
+template <class N>
+std::uint32_t bit(const char* name) {
+  return 1u << parameter_index<N>(name);
+}
+
+TEST(CudaLaunches, AreTwoWithAllParameters) {
+  count(Lif<float>{}, bit<Lif<float>>("reset_amount"));   // not given, it is the threshold's
+  count(CubaLif<float>{}, bit<CubaLif<float>>("reset_amount"));
+  Lif<float> lif;
+  lif.gain_follows_alpha = true;
+  count(lif, bit<Lif<float>>("reset_amount") | bit<Lif<float>>("gain"));
+  ExpLeak<float> leak;
+  leak.gain_follows_alpha = true;
+  count(leak, bit<ExpLeak<float>>("gain"));
+}
+
+}   // namespace
+}   // namespace exodus::test
