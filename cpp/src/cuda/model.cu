@@ -375,7 +375,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   const std::int64_t weights = requested.recurrent ? call.recurrent.features * call.recurrent.features : 0;
   if (empty(layout)) {
     Sums zeros = sums_of_gradients(neuron, requested, call, 0);
-    if (requested.recurrent) zeros.set(arrays.grad_recurrent, {weights, 1}, {});
+    if (requested.recurrent) zeros.set(arrays.grad_recurrent, Repeats{weights, 1}, Summand{});
     return zeros.launch(stream);
   }
 
@@ -393,7 +393,9 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
         layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],
         parts.weights};
     status = sum_weights(gradient, stream);
-    sums.set(arrays.grad_recurrent, {weights, 1}, {parts.weights, weight_parts(layout, call.recurrent.features) * weights});
+    // (nvcc 13 takes no braces without a type here.)
+    const Summand of_parts{parts.weights, weight_parts(layout, call.recurrent.features) * weights};
+    sums.set(arrays.grad_recurrent, Repeats{weights, 1}, of_parts);
   }
   return status == Status::ok ? sums.launch(stream) : status;
 }
