@@ -40,6 +40,10 @@ bool valid(const Param<V>& p) {
   return p.count >= 1 && p.repeat >= 1 && (p.count == 1 || p.data != nullptr) && multiply(p.count, p.repeat, period);
 }
 
+inline bool valid(Method method) {
+  return Method::exodus <= method && method <= Method::bptt;
+}
+
 inline bool valid(SurrogateKind kind) {
   return SurrogateKind{} <= kind && kind < SurrogateKind::count;
 }
@@ -166,8 +170,7 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   using T = Traits<N>;
   using Role = FirRole<typename T::V>;
   if (!valid(layout)) return Status::bad_layout;
-  if (method < Method::exodus || method > Method::bptt || !(surrogate.values != nullptr || valid(surrogate.kind)))
-    return Status::unsupported;
+  if (!valid(method) || !(surrogate.values != nullptr || valid(surrogate.kind))) return Status::unsupported;
   if (const Status status = read_neuron(layout, neuron, arrays.initial, arrays.recurrent, call); status != Status::ok) return status;
   if (!requested.possible(call.fir)) return Status::unsupported;
   const bool needed = !empty(layout);

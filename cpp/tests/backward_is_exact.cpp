@@ -277,7 +277,7 @@ void call(const Experiment<V>& experiment, Method method, const Wanted& wanted, 
     arrays.current = experiment.current.data();
   }
   const Lif<V> neuron = experiment.p.neuron();
-  Workspace workspace = exodus::workspace(experiment.layout, neuron, arrays, threads);
+  Workspace workspace = exodus::workspace(experiment.layout, neuron, method, experiment.curve(), arrays, threads);
   std::vector<double> memory((workspace.bytes + 7) / 8, -1e300);   // what lies in it must not matter
   workspace.data = memory.data();
   ASSERT_EQ(backward(experiment.layout, neuron, method, experiment.curve(), arrays, workspace), Status::ok);

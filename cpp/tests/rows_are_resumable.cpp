@@ -135,7 +135,7 @@ Results<N> run(const N& neuron, const Layout& layout, Method method, bool recurr
     const bool of_taps = kernels_with_taps != 0 && k < 2 * kernel_parameters && (kernels_with_taps >> k / kernel_parameters & 1) != 0;
     if (with_terms && !of_taps) field = &results.grads[static_cast<std::size_t>(k)];
   });
-  memory.resize(workspace(layout, neuron, back, 1).bytes + 8);
+  memory.resize(workspace(layout, neuron, method, Surrogate<V>{}, back, 1).bytes + 8);
   EXPECT_EQ(backward(layout, neuron, method, Surrogate<V>{}, back, Workspace{memory.data(), memory.size(), 1}), Status::ok);
   return results;
 }

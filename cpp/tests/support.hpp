@@ -277,7 +277,7 @@ Status run_forward(const Layout& layout, const N& neuron, const typename N::Forw
 template <class N>
 Status run_backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                     const typename N::Backward& arrays, int threads = 0) {
-  const CallMemory memory(workspace(layout, neuron, arrays, threads));
+  const CallMemory memory(workspace(layout, neuron, method, surrogate, arrays, threads));
   const Status status = backward(layout, neuron, method, surrogate, arrays, memory.workspace());
   EXPECT_TRUE(memory.zones_intact());
   return status;

@@ -35,8 +35,11 @@ class Workload {
     constexpr int most_threads = 16;
     Results r(layout_, features_);
     const std::size_t forwards = workspace(layout_, neuron_, forward_arrays(r), most_threads).bytes;
-    const std::size_t backwards = workspace(layout_, neuron_, arrays(r), most_threads).bytes;
-    r.memory.resize(std::max(forwards, backwards) / sizeof(double) + 1);
+    std::size_t most = forwards;
+    for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+      most = std::max(most, workspace(layout_, neuron_, method, Surrogate<float>{}, arrays(r), most_threads).bytes);
+    }
+    r.memory.resize(most / sizeof(double) + 1);
     return r;
   }
 

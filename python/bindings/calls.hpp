@@ -306,9 +306,9 @@ void backward(const std::string& model, const std::string& type_name, const Size
     arrays.spikes = pointer<const S>(spikes, elements);
     arrays.grad_recurrent = pointer<double>(grad_recurrent, arrays.recurrent.features * arrays.recurrent.features);
     const Engine engine(execution);
-    const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
-    engine.check(
-        without_lock([&] { return engine.backward(layout, neuron, static_cast<Method>(method), bend, arrays, memory.workspace()); }));
+    const auto algorithm = static_cast<Method>(method);
+    const auto memory = engine.memory(engine.workspace(layout, neuron, algorithm, bend, arrays));
+    engine.check(without_lock([&] { return engine.backward(layout, neuron, algorithm, bend, arrays, memory.workspace()); }));
   });
 }
 

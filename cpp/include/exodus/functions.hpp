@@ -26,9 +26,10 @@ EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method,
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads = 0) noexcept;
 
-/// The same for backward() with these arrays, whatever the method.
+/// The same for backward() with these arguments.
 template <class N>
-EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays, int threads = 0) noexcept;
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                               const typename N::Backward& arrays, int threads = 0) noexcept;
 
 /// h[k] = f'(potential[k]) for k < count, with the threshold of element k.
 template <class S>

@@ -54,25 +54,27 @@ static inline std::int64_t segment_of(const FirRole<V>* fir, const Rows& rows, s
   return with_fir(fir) ? fir_segment : time;
 }
 
-template <class V>
-struct ForwardPlan : ForwardCall<V> {
+/// How a pass is cut into rows, and the memory that its threads work in.
+struct RowPlan {
   Rows rows;
-  WeightRows<V> weights;
-  bool stream = false;     ///< results are larger than the caches: write around them
+  int threads = 1;
   char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (memory.hpp)
   std::size_t slot_bytes = 0;
+  bool stream = false;   ///< results are larger than the caches: write around them
 };
 
 template <class V>
-struct BackwardPlan : BackwardCall<V> {
-  Rows rows;
+struct ForwardPlan : ForwardCall<V>, RowPlan {
+  WeightRows<V> weights;
+};
+
+template <class V>
+struct BackwardPlan : BackwardCall<V>, RowPlan {
   WeightRows<V> weights, transposed_weights;
-  bool stream = false;
   std::int64_t segment = 0;   ///< steps whose hidden states are rebuilt at a time
   V* tape = nullptr;          ///< for hidden states: `tape_elements` for each row; null: not needed
   std::int64_t tape_elements = 0;
-  char* slots = nullptr;
-  std::size_t slot_bytes = 0;
+  std::uint64_t* fired = nullptr;   ///< for the gradient of recurrent weights, after the pass; null: not wanted
 };
 
 /// A delay, or its adjoint: the same with time running backwards, from the gradient of the output to that of the input.
@@ -111,17 +113,14 @@ inline constexpr std::int64_t weight_tile_sources = 256, weight_tile_targets = 6
 
 /// The gradient of recurrent weights, after the pass: the sum over steps and entries of s[n-1]^T g[n], tile by tile.
 template <class V>
-struct WeightGradientPlan {
+struct WeightGradientPlan : RowPlan {   // its slots hold a tile each
   Layout layout;
-  Rows rows;
   bool counts = false;                 ///< a spike may be more than one
   const V* spikes = nullptr;           ///< s[n]
   const V* initial_spikes = nullptr;   ///< s[-1]; null: none
   const V* grad_current = nullptr;     ///< g[n]
   std::uint64_t* fired = nullptr;      ///< packed: a bit for each feature of each entry of each step, of the spikes before it
   double* sums = nullptr;              ///< features x features
-  char* slots = nullptr;               ///< `slot_bytes` for each thread's tile
-  std::size_t slot_bytes = 0;
 };
 
 /// Words of 64 bits for the features of an entry.

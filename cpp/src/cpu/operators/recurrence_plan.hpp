@@ -41,19 +41,17 @@ void copy_weight_rows(const Recurrence<V>& recurrent, bool transposed, std::int6
   }
 }
 
-/// Copies them, or their transpose.
+/// Copies the weights, or their transpose, where the plan has room for them.
 template <class V>
-cpu::WeightRows<V> copy_weights(const Recurrence<V>& recurrent, bool transposed, char* memory, int threads) {
-  if (recurrent.features == 0) return {};
+void copy_weights(const Recurrence<V>& recurrent, bool transposed, const cpu::WeightRows<V>& rows, int threads) {
+  if (rows.first == nullptr) return;
   constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements: to wake one takes as long as some thousand
   const std::int64_t features = recurrent.features;
-  const cpu::WeightRows<V> rows{reinterpret_cast<V*>(memory), weight_stride(recurrent)};
   auto task = [&](std::int64_t k, int /*thread*/) {
     const std::int64_t first = k * copied_rows, left = features - first;
     copy_weight_rows(recurrent, transposed, first, left < copied_rows ? left : copied_rows, rows);
   };
   cpu::parallel_for(ceil_div(features, copied_rows), features * features < worth_a_thread ? 1 : threads, task);
-  return rows;
 }
 
 /// Words of the bits that tell who fired before each step.
@@ -67,14 +65,21 @@ void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   //
   for (std::int64_t k = 0; grad != nullptr && k < recurrent.features * recurrent.features; ++k) grad[k] = 0;
 }
 
-/// dL/d(recurrent weights), after the pass.
+/// dL/d(recurrent weights), after the pass, from the spikes of the forward pass.
 template <class V>
-void sum_weights_gradient(const cpu::IsaFunctions<V>& kernels, const cpu::WeightGradientPlan<V>& plan, int threads) {
+void sum_weights_gradient(const cpu::IsaFunctions<V>& kernels, const cpu::BackwardPlan<V>& pass, const V* spikes, double* sums) {
+  cpu::WeightGradientPlan<V> plan{pass, pass.layout};
+  plan.counts = pass.cap != V(1);
+  plan.spikes = spikes;
+  plan.initial_spikes = pass.initial[1];
+  plan.grad_current = pass.grad_current;
+  plan.fired = pass.fired;
+  plan.sums = sums;
   const std::int64_t features = plan.rows.features;
   auto pack = [&](std::int64_t step, int /*thread*/) { kernels.pack_spikes(plan, step); };
-  cpu::parallel_for(plan.layout.time, threads, pack);
+  cpu::parallel_for(plan.layout.time, plan.threads, pack);
   auto tile = [&](std::int64_t k, int thread) { kernels.weight_gradient(plan, k, thread); };
-  cpu::parallel_for(ceil_div(features, cpu::weight_tile_sources) * ceil_div(features, cpu::weight_tile_targets), threads, tile);
+  cpu::parallel_for(ceil_div(features, cpu::weight_tile_sources) * ceil_div(features, cpu::weight_tile_targets), plan.threads, tile);
 }
 
 }   // namespace
