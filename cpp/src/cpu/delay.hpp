@@ -9,7 +9,6 @@
 #include "plan.hpp"
 #include "rows.hpp"
 #include "store.hpp"
-#include "vectors.hpp"
 
 namespace exodus::cpu {
 namespace {
@@ -17,20 +16,11 @@ namespace {
 /// Lanes between two steps. With `around_caches` by streaming stores, as store_lanes().
 template <class V>
 EXODUS_SCALAR void interpolate_lanes(V* to, const V* fraction, const V* near, const V* far, int lanes, bool around_caches) {
-#if defined(__SSE2__)
-  constexpr int width = group_lanes<V>;
-  if (around_caches) {
-    const auto past = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % vector_bytes / sizeof(V));
-    int i = 0;
-    for (; past > 0 && i < width - past && i < lanes; ++i) to[i] = interpolate(fraction[i], near[i], far[i]);
-    for (; i + width <= lanes; i += width) {
-      const Vector<V> between = interpolate(load(fraction + i), load(near + i), load(far + i));
-      stream_vector(to + i, between);
-    }
-    for (; i < lanes; ++i) to[i] = interpolate(fraction[i], near[i], far[i]);
-    return;
+  if (has_streaming_stores && around_caches) {
+    return stream_lanes(
+        to, lanes, [&](int i) __attribute__((always_inline)) { return interpolate(fraction[i], near[i], far[i]); },
+        [&](int i) __attribute__((always_inline)) -> Vector<V> { return interpolate(load(fraction + i), load(near + i), load(far + i)); });
   }
-#endif
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) to[i] = interpolate(fraction[i], near[i], far[i]);
 }
@@ -57,7 +47,7 @@ EXODUS_SCALAR void add_terms(double* sums, const V* x, const V* near, const V* f
 /// The terms of a block of steps, which are delayed, and before which the delayed step is `far`.
 template <class V>
 EXODUS_SCALAR void add_block_terms(double* sums, const V* const* x, int lane, const Vector<V>& far, const Vector<V>* block) {
-  constexpr int parts = sizeof(double) / sizeof(V), width = group_lanes<double>;
+  constexpr int parts = sizeof(double) / sizeof(V), width = simd_lanes<double>;
   Vector<double> sum[parts];
   for (int p = 0; p < parts; ++p) sum[p] = load(sums + p * width);
   for (int s = 0; s < block_steps; ++s) {
@@ -124,7 +114,7 @@ class LaneShifter {
     V* kept[max_shift_stages];
     for (int j = 0; j < stages_; ++j) kept[j] = stage_[j].next(1 << j);
     int l = 0;
-    for (; l + group_lanes<V> <= lanes_; l += group_lanes<V>) {
+    for (; l + simd_lanes<V> <= lanes_; l += simd_lanes<V>) {
       Vector<V> value = load(from + l);
       const Vector<Integer> delay = load(delays_ + l);
       for (int j = 0; j < stages_; ++j) {
@@ -223,7 +213,7 @@ struct DelayPlace {
 template <class V>
 class DelaySteps {
   using Integer = typename IntegerOf<V>::type;
-  static constexpr int width = group_lanes<V>;
+  static constexpr int width = simd_lanes<V>;
 
  public:
   static constexpr bool in_blocks = width == line_lanes<V>;   // which shifter runs

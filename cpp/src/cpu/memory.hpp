@@ -5,6 +5,7 @@
 
 #include "../arena.hpp"
 #include "plan.hpp"
+#include "simd.hpp"
 
 namespace exodus::cpu {
 namespace {   // a copy for each instruction set
@@ -38,7 +39,6 @@ struct BlockMemory {
 
 constexpr int max_fir_steps = 8;       // outputs that are summed at once
 constexpr int max_turned_steps = 16;   // steps whose sums of spikes are turned to lanes together
-constexpr int band_vectors = 4;        // vectors of lanes whose spikes are looked for together
 
 /// From one step's lanes to the next one's in this memory: whole bands, and a cache line more, since a stride of a power of
 /// two would leave most of the first-level cache unused.

@@ -9,7 +9,6 @@
 #pragma once
 
 #include "../rows.hpp"
-#include "../vectors.hpp"
 
 namespace exodus::cpu {
 namespace {
@@ -23,8 +22,8 @@ template <int Vectors, class V>
 EXODUS_SCALAR void store_sums(V* to, const Vector<V> (&sums)[Vectors], std::int64_t first, std::int64_t count) {
 #pragma GCC unroll 8
   for (int v = 0; v < Vectors; ++v) {
-    const std::int64_t at = first + v * group_lanes<V>;
-    if (at + group_lanes<V> <= count) {
+    const std::int64_t at = first + v * simd_lanes<V>;
+    if (at + simd_lanes<V> <= count) {
       store(to + at, sums[v]);
     } else if (at < count) {
       __builtin_memcpy(to + at, &sums[v], static_cast<std::size_t>(count - at) * sizeof(V));
@@ -36,7 +35,7 @@ EXODUS_SCALAR void store_sums(V* to, const Vector<V> (&sums)[Vectors], std::int6
 template <class V>
 std::int64_t list_fired(const V* spikes, std::int64_t features, std::int64_t* fired) {
   std::int64_t count = 0, first = 0;
-  for (; first + group_lanes<V> <= features; first += group_lanes<V>) {
+  for (; first + simd_lanes<V> <= features; first += simd_lanes<V>) {
     for (std::uint64_t bits = nonzero(spikes + first); bits != 0; bits &= bits - 1) fired[count++] = first + __builtin_ctzll(bits);
   }
   for (; first < features; ++first) {
@@ -52,9 +51,9 @@ EXODUS_SCALAR void add_weight_rows(const WeightRows<V>& weights, const V* spikes
   Vector<V> sums[Vectors] = {};
   for (std::int64_t k = 0; k < count; ++k) {
     const V* const row = weights.first + fired[k] * weights.stride + first;
-    const Vector<V> spike = spikes[fired[k]] - Vector<V>{};
+    const Vector<V> spike = broadcast(spikes[fired[k]]);
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) sums[v] = sums[v] + spike * load(row + v * group_lanes<V>);
+    for (int v = 0; v < Vectors; ++v) sums[v] = sums[v] + spike * load(row + v * simd_lanes<V>);
   }
   store_sums<Vectors, V>(out, sums, first, features);
 }
@@ -64,10 +63,10 @@ template <class V>
 void product_with_spikes(const WeightRows<V>& weights, const V* spikes, std::int64_t* fired, std::int64_t features, V* out) {
   const std::int64_t count = list_fired(spikes, features, fired);
   std::int64_t first = 0;
-  for (; first + (spike_vectors - 1) * group_lanes<V> < features; first += spike_vectors * group_lanes<V>) {
+  for (; first + (spike_vectors - 1) * simd_lanes<V> < features; first += spike_vectors * simd_lanes<V>) {
     add_weight_rows<spike_vectors>(weights, spikes, fired, count, first, features, out);
   }
-  for (; first < features; first += group_lanes<V>) add_weight_rows<1>(weights, spikes, fired, count, first, features, out);
+  for (; first < features; first += simd_lanes<V>) add_weight_rows<1>(weights, spikes, fired, count, first, features, out);
 }
 
 /// Columns [first, first + Vectors) of W g of some entries, `weights` transposed.
@@ -78,10 +77,10 @@ EXODUS_SCALAR void multiply_columns(const WeightRows<V>& weights, const V* g, st
     const V* const row = weights.first + j * weights.stride + first;
     Vector<V> weight[Vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) weight[v] = load(row + v * group_lanes<V>);
+    for (int v = 0; v < Vectors; ++v) weight[v] = load(row + v * simd_lanes<V>);
 #pragma GCC unroll 4
     for (int r = 0; r < Entries; ++r) {
-      const Vector<V> value = g[r * features + j] - Vector<V>{};
+      const Vector<V> value = broadcast(g[r * features + j]);
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) sums[r][v] = add_product<true, V>(value, weight[v], sums[r][v]);
     }
@@ -93,10 +92,10 @@ EXODUS_SCALAR void multiply_columns(const WeightRows<V>& weights, const V* g, st
 template <int Entries, class V>
 void dense_product(const WeightRows<V>& weights, const V* g, std::int64_t features, V* out) {
   std::int64_t first = 0;
-  for (; first + (dense_vectors - 1) * group_lanes<V> < features; first += dense_vectors * group_lanes<V>) {
+  for (; first + (dense_vectors - 1) * simd_lanes<V> < features; first += dense_vectors * simd_lanes<V>) {
     multiply_columns<Entries, dense_vectors>(weights, g, features, first, out);
   }
-  for (; first < features; first += group_lanes<V>) multiply_columns<Entries, 1>(weights, g, features, first, out);
+  for (; first < features; first += simd_lanes<V>) multiply_columns<Entries, 1>(weights, g, features, first, out);
 }
 
 /// The recurrence of a row.
@@ -207,7 +206,7 @@ void pack_spikes(const WeightGradientPlan<V>& plan, std::int64_t step) {
     std::int64_t feature = 0;
     if (step > 0) {
       const EntryValues<V> spikes(plan.spikes, plan, step - 1, entry);
-      for (; spikes.contiguous() && feature + group_lanes<V> <= plan.rows.features; feature += group_lanes<V>) {
+      for (; spikes.contiguous() && feature + simd_lanes<V> <= plan.rows.features; feature += simd_lanes<V>) {
         fired[feature / 64] |= nonzero(spikes.data() + feature) << (feature % 64);
       }
     }
@@ -272,9 +271,9 @@ class WeightGradientTile {
   }
 
   static void add_product_of(V count, const V* g, V* sums) {
-    const Vector<V> factor = count - Vector<V>{};
+    const Vector<V> factor = broadcast(count);
 #pragma GCC unroll 4
-    for (std::int64_t k = 0; k < targets; k += group_lanes<V>) store(sums + k, add_product<true, V>(factor, load(g + k), load(sums + k)));
+    for (std::int64_t k = 0; k < targets; k += simd_lanes<V>) store(sums + k, add_product<true, V>(factor, load(g + k), load(sums + k)));
   }
 
   void move() const {

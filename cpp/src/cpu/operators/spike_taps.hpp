@@ -9,7 +9,6 @@
 #pragma once
 
 #include "../rows.hpp"
-#include "../vectors.hpp"
 
 namespace exodus::cpu {
 namespace {
@@ -21,7 +20,7 @@ static_assert(fir_steps <= max_fir_steps && fir_segment % fir_steps == 0);
 
 /// Steps whose sums are turned to lanes together.
 template <class V>
-constexpr int turned_steps = group_lanes<V> < 8 ? 8 : group_lanes<V>;
+constexpr int turned_steps = simd_lanes<V> < 8 ? 8 : simd_lanes<V>;
 static_assert(turned_steps<float> <= max_turned_steps);
 
 template <class V>
@@ -54,7 +53,7 @@ class SpikeTaps {
     if (ahead == 0) turn(step);
     add_but_first(step, spikes, step - ahead + turned_steps<V>);
     const V* const sums = memory_.sums + ahead * stride_;
-    for (int i = 0; i < row_.lanes; i += group_lanes<V>) {
+    for (int i = 0; i < row_.lanes; i += simd_lanes<V>) {
       store(memory_.feedback + i, load(sums + i) + load(memory_.newest_tap + i) * load(spikes + i));
     }
   }
@@ -96,7 +95,7 @@ class SpikeTaps {
     const std::int64_t column = turned % ring();
     for (int i = 0; i < row_.lanes; i += band_lanes<V>) {
       std::uint64_t fired = 0;
-      for (int v = 0; v < band_vectors; ++v) fired |= nonzero(spikes + i + v * group_lanes<V>) << (v * group_lanes<V>);
+      for (int v = 0; v < band_vectors; ++v) fired |= nonzero(spikes + i + v * simd_lanes<V>) << (v * simd_lanes<V>);
       for (; fired != 0; fired &= fired - 1) {
         const int lane = i + __builtin_ctzll(fired);
         const V spike = spikes[lane];
@@ -115,9 +114,9 @@ class SpikeTaps {
     V* const sums = memory_.sums + step % turned_steps<V> * stride_ + lane;
     for (int k = 1; k < turned_steps<V>; ++k) sums[k * stride_] += at[k] * spike;
     V* const pending = memory_.pending + lane * ring();
-    for (std::int64_t k = turned - step, left = taps(); left > 0; left -= group_lanes<V>, k += group_lanes<V>) {
+    for (std::int64_t k = turned - step, left = taps(); left > 0; left -= simd_lanes<V>, k += simd_lanes<V>) {
       store(pending + column, load(pending + column) + load(at + k) * spike);
-      column = column + group_lanes<V> == ring() ? 0 : column + group_lanes<V>;
+      column = column + simd_lanes<V> == ring() ? 0 : column + simd_lanes<V>;
     }
   }
 

@@ -48,7 +48,7 @@ TapLanes<V> later_taps(const TapLanes<V>& taps, std::int64_t k) {
 
 template <bool Shared, class V>
 EXODUS_SCALAR Vector<V> tap(const V* at) {
-  if constexpr (Shared) return *at - Vector<V>{};
+  if constexpr (Shared) return broadcast(*at);
   return load(at);
 }
 
@@ -62,7 +62,7 @@ EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t
   const auto add_input = [&](int from, int to, auto&& tap_for) __attribute__((always_inline)) {
     Vector<V> input[fir_vectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < fir_vectors; ++v) input[v] = load(x + v * group_lanes<V>);
+    for (int v = 0; v < fir_vectors; ++v) input[v] = load(x + v * simd_lanes<V>);
     x += next;
 #pragma GCC unroll 8
     for (int p = from; p < to; ++p) {
@@ -72,11 +72,10 @@ EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t
   };
   const auto take = [&](int k) __attribute__((always_inline)) {
 #pragma GCC unroll 2
-    for (int v = 0; v < own; ++v) recent[k][v] = tap<Shared>(at + v * group_lanes<V>);
+    for (int v = 0; v < own; ++v) recent[k][v] = tap<Shared>(at + v * simd_lanes<V>);
     at += taps.step;
   };
-  const auto from_memory = [&](int p, int v)
-                               __attribute__((always_inline)) { return tap<Shared>(at - p * taps.step + v * group_lanes<V>); };
+  const auto from_memory = [&](int p, int v) __attribute__((always_inline)) { return tap<Shared>(at - p * taps.step + v * simd_lanes<V>); };
 #pragma GCC unroll 8
   for (int q = 0; q < R - 1; ++q) {
     take(q);
@@ -96,14 +95,14 @@ EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t
 #pragma GCC unroll 8
   for (int p = 0; p < R; ++p) {
 #pragma GCC unroll 2
-    for (int v = 0; v < fir_vectors; ++v) store(out + p * next_out + v * group_lanes<V>, sums[p][v]);
+    for (int v = 0; v < fir_vectors; ++v) store(out + p * next_out + v * simd_lanes<V>, sums[p][v]);
   }
 }
 
 template <int R, bool Lead, bool Fused, class V>
 void sum_row(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out, std::int64_t lanes) {
   TapLanes<V> vector = taps;
-  for (std::int64_t i = 0; i < lanes; i += fir_vectors * group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += fir_vectors * simd_lanes<V>) {
     if (taps.shared) {
       sum_vectors<R, Lead, true, Fused>(vector, x + i, next, out + i, next_out);
     } else {
@@ -130,7 +129,7 @@ void sum_taps(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, st
 /// to[i] += the sum over k < count of tap k of lane i * from[k * next + i].
 template <class V>
 void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::int64_t next, V* to, std::int64_t lanes) {
-  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += simd_lanes<V>) {
     Vector<V> sum = load(to + i);
     for (std::int64_t k = 0; k < count; ++k) {
       const V* const at = taps.at + k * taps.step;
@@ -143,7 +142,7 @@ void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::i
 /// to[-k * next + i] += tap k of lane i * from[i], for all taps.
 template <class V>
 void scatter_taps(const TapLanes<V>& taps, const V* from, V* to, std::int64_t next, std::int64_t lanes) {
-  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += simd_lanes<V>) {
     const Vector<V> value = load(from + i);
     V* sum = to + i;
     for (std::int64_t k = 0; k < taps.count; ++k, sum -= next) {
@@ -246,7 +245,7 @@ class ForwardTaps {
 /// sums[k] += the sum over `fir_steps` steps r of lam[r + k] x[r], for k < K, of a row.
 template <class V>
 void add_tap_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::int64_t stride, std::int64_t lanes) {
-  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += simd_lanes<V>) {
     Vector<V> inputs[fir_steps];
 #pragma GCC unroll 8
     for (int r = 0; r < fir_steps; ++r) inputs[r] = load(x + r * stride + i);
@@ -268,8 +267,8 @@ void add_spike_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::
     if (!any(x + i)) continue;
     for (std::int64_t k = 0; k < taps; ++k) {
 #pragma GCC unroll 4
-      for (std::int64_t at = k * stride + i, v = 0; v < band_vectors; ++v, at += group_lanes<V>) {
-        store(sums + at, add_product<true, V>(load(lam + at), load(x + i + v * group_lanes<V>), load(sums + at)));
+      for (std::int64_t at = k * stride + i, v = 0; v < band_vectors; ++v, at += simd_lanes<V>) {
+        store(sums + at, add_product<true, V>(load(lam + at), load(x + i + v * simd_lanes<V>), load(sums + at)));
       }
     }
   }
