@@ -60,8 +60,8 @@ void sum_gradients(const N& neuron, const RequestedGradients<N>& requested, cons
 template <class N>
 Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace) noexcept {
   using V = typename Traits<N>::V;
-  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
-  if (kernels == nullptr) return Status::unsupported;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  if (isa == nullptr) return Status::unsupported;
   const FloatingPointMode mode;
   cpu::ForwardPlan<V> plan;
   if (const Status status = read(layout, neuron, arrays, plan); status != Status::ok) return status;
@@ -69,7 +69,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   const cpu::Pass<V> pass = forward_pass<N>(layout, plan.fir, plan.recurrent);
   if (const Status status = make_plan(pass, workspace, plan); status != Status::ok) return status;
   copy_weights(plan.recurrent, false, plan.weights, plan.threads);
-  auto task = [&](std::int64_t row, int thread) { kernels->forward(plan, row, thread); };
+  auto task = [&](std::int64_t row, int thread) { isa->forward(plan, row, thread); };
   cpu::parallel_for(plan.rows.count, plan.threads, task);
   return Status::ok;
 }
@@ -96,8 +96,8 @@ template <class N>
 Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                 const typename N::Backward& arrays, Workspace workspace) noexcept {
   using V = typename Traits<N>::V;
-  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
-  if (kernels == nullptr) return Status::unsupported;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  if (isa == nullptr) return Status::unsupported;
   const FloatingPointMode mode;
   cpu::BackwardPlan<V> plan;
   const RequestedGradients<N> requested(neuron, arrays);
@@ -107,11 +107,11 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
     if (const Status status = make_plan(pass, workspace, plan); status != Status::ok) return status;
     copy_weights(plan.recurrent, false, plan.weights, plan.threads);
     copy_weights(plan.recurrent, true, plan.transposed_weights, plan.threads);
-    auto task = [&](std::int64_t row, int thread) { kernels->backward(plan, row, thread); };
+    auto task = [&](std::int64_t row, int thread) { isa->backward(plan, row, thread); };
     cpu::parallel_for(plan.rows.count, plan.threads, task);
   }
   clear_weights_gradient(arrays.grad_recurrent, plan.recurrent);
-  if (requested.recurrent && !empty(layout)) sum_weights_gradient(*kernels, plan, arrays.spikes, arrays.grad_recurrent);
+  if (requested.recurrent && !empty(layout)) sum_weights_gradient(*isa, plan, arrays.spikes, arrays.grad_recurrent);
   sum_gradients(neuron, requested, plan);
   return Status::ok;
 }
@@ -120,8 +120,8 @@ template <class S>
 Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& threshold, std::int64_t count,
                 const arithmetic_t<S>* potential, arithmetic_t<S>* h) noexcept {
   using V = arithmetic_t<S>;
-  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
-  if (kernels == nullptr || !valid(surrogate.kind)) return Status::unsupported;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  if (isa == nullptr || !valid(surrogate.kind)) return Status::unsupported;
   if (count < 0) return Status::bad_layout;
   if (!valid(threshold)) return Status::bad_parameter;
   if (count > 0 && (potential == nullptr || h == nullptr)) return Status::null_pointer;
@@ -129,7 +129,7 @@ Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& thr
   constexpr std::int64_t chunk = 16384;
   auto task = [&](std::int64_t k, int /*thread*/) {
     const std::int64_t end = (k + 1) * chunk < count ? (k + 1) * chunk : count;
-    kernels->evaluate(surrogate, threshold, k * chunk, end, potential, h);
+    isa->evaluate(surrogate, threshold, k * chunk, end, potential, h);
   };
   cpu::parallel_for(ceil_div(count, chunk), get_num_threads(), task);
   return Status::ok;

@@ -112,10 +112,11 @@ Status check(const Recurrence<V>& recurrent, std::int64_t neurons) {
   if (recurrent.features == 0 && recurrent.weights == nullptr) return Status::ok;
   if (!N::fires) return Status::unsupported;
   if (neurons == 0) return Status::ok;
-  std::int64_t group, elements, bytes;
-  if (recurrent.features < 1 || recurrent.repeat < 1 || !multiply(recurrent.features, recurrent.repeat, group))
+  std::int64_t neuron_group, elements, bytes;
+  if (recurrent.features < 1 || recurrent.repeat < 1 || !multiply(recurrent.features, recurrent.repeat, neuron_group))
     return Status::bad_parameter;
-  if (neurons % group != 0 || !multiply(recurrent.features, recurrent.features + largest_padding, elements)) return Status::bad_parameter;
+  if (neurons % neuron_group != 0 || !multiply(recurrent.features, recurrent.features + largest_padding, elements))
+    return Status::bad_parameter;
   if (!multiply(elements, 256, bytes)) return Status::bad_parameter;
   return recurrent.weights == nullptr ? Status::null_pointer : Status::ok;
 }

@@ -32,11 +32,11 @@ template <class V>
 void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thread) {
   if (!in_pieces) return backward_row(whole, index, thread);
   BackwardPlan<V> plan = whole;
-  if (plan.tape == nullptr) plan.segment = smaller(plan.segment, max_fir_steps);
+  if (plan.tape == nullptr) plan.segment_steps = smaller(plan.segment_steps, max_fir_steps);
   BackwardRow<V> row(plan, index, thread);
-  row.mark_segments();
+  row.make_checkpoints();
   for (std::int64_t end = plan.layout.time; end > 0; ++pieces) {
-    const std::int64_t begin = (end - 1) / (2 * plan.segment) * (2 * plan.segment);
+    const std::int64_t begin = (end - 1) / (2 * plan.segment_steps) * (2 * plan.segment_steps);
     row.advance(begin, end);
     end = begin;
   }
@@ -45,10 +45,11 @@ void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thre
 
 }   // namespace
 
-const IsaTable* kernels() noexcept {
+const IsaTable* isa_table() noexcept {
   static constexpr IsaTable table = {
-      {forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr},
-      {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr}};
+      {forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr, false},
+      {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr,
+       false}};
   return &table;
 }
 }   // namespace cpu

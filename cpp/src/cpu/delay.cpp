@@ -19,8 +19,8 @@ std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads
   if (layout.inner < line) return 0;
   const bool shared = delays.steps.count == 1 || delays.steps.repeat >= enough;
   const std::int64_t kept = shared ? 1 : cpu::kept_steps(cpu::shift_stages(delays.most));
-  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
-  const bool in_blocks = kernels != nullptr && kernels->delays_in_blocks;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  const bool in_blocks = isa != nullptr && isa->delays_in_blocks;
   const auto fitting = [&](std::int64_t cache) { return cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line; };
   std::int64_t lanes = fitting(in_blocks ? second_cache : first_cache);
   if (lanes < enough) lanes = fitting(second_cache) < enough ? fitting(second_cache) : enough;
@@ -44,8 +44,8 @@ std::int64_t row_count(const Layout& layout, std::int64_t lanes) {
 template <class V>
 std::size_t slot_size(const Layout& layout, const Delay<V>& delays) {
   const std::int64_t lanes = row_lanes(layout, delays, 1);
-  return bytes_of([&](cpu::Carver& carver) {
-    cpu::DelayMemory<V>(carver, lanes > 0 ? lanes : row_outers(layout) * layout.inner,
+  return bytes_of([&](cpu::Arena& arena) {
+    cpu::DelayMemory<V>(arena, lanes > 0 ? lanes : row_outers(layout) * layout.inner,
                         lanes > 0 ? cpu::kept_steps(cpu::shift_stages(delays.most)) : 0);
   });
 }
@@ -68,7 +68,7 @@ bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
 
 /// Cuts a pass into rows and runs it in what the workspace has beyond the sums.
 template <class V>
-void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& kernels, const Workspace& workspace) {
+void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& isa, const Workspace& workspace) {
   const Delay<V> delays{plan.steps, plan.most};
   const std::size_t slot = slot_size(plan.layout, delays);
   const std::size_t sums = plan.sums == nullptr ? 0 : static_cast<std::size_t>(plan.layout.outer * plan.layout.inner) * sizeof(double);
@@ -78,7 +78,7 @@ void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& kernels, const Wor
   plan.stream = plan.to != nullptr && writes_whole_lines<V>(plan.layout, plan.lanes) && beyond_caches(plan.layout, 2 * sizeof(V));
   plan.slots = static_cast<char*>(workspace.data) + sums;
   plan.slot_bytes = slot;
-  auto task = [&](std::int64_t row, int thread) { kernels.delay(plan, row, thread); };
+  auto task = [&](std::int64_t row, int thread) { isa.delay(plan, row, thread); };
   cpu::parallel_for(row_count(plan.layout, plan.lanes), threads, task);
 }
 
@@ -101,8 +101,8 @@ cpu::DelayPlan<S> plan_of(const Layout& layout, const Delay<S>& delays) {
 
 template <class S>
 Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays, Workspace workspace) noexcept {
-  const cpu::IsaFunctions<S>* const kernels = kernels_for<S>();
-  if (kernels == nullptr) return Status::unsupported;
+  const cpu::IsaFunctions<S>* const isa = isa_functions<S>();
+  if (isa == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
   if (empty(layout)) return Status::ok;
   if (arrays.x == nullptr) return Status::null_pointer;
@@ -113,15 +113,15 @@ Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<
   plan.before = arrays.initial;
   plan.to = arrays.output;
   plan.final = arrays.final;
-  run(plan, *kernels, workspace);
+  run(plan, *isa, workspace);
   return Status::ok;
 }
 
 template <class S>
 Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
                      Workspace workspace) noexcept {
-  const cpu::IsaFunctions<S>* const kernels = kernels_for<S>();
-  if (kernels == nullptr) return Status::unsupported;
+  const cpu::IsaFunctions<S>* const isa = isa_functions<S>();
+  if (isa == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
   const bool with_sums = arrays.grad_steps != nullptr;
   if (!empty(layout)) {
@@ -142,7 +142,7 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
     plan.initial = arrays.initial;
     plan.sums = static_cast<double*>(workspace.data);
   }
-  run(plan, *kernels, workspace);
+  run(plan, *isa, workspace);
   if (with_sums) {
     const cpu::Rows rows{.neurons = layout.outer * layout.inner};
     add_reduced(arrays.grad_steps, plan.sums, rows, delays.steps.count, delays.steps.repeat, +1);

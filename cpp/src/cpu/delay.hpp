@@ -619,11 +619,11 @@ class DelayLines {
 
 template <class V>
 void delay_row(const DelayPlan<V>& plan, std::int64_t row, int thread) {
-  Carver carver(plan.slots + static_cast<std::size_t>(thread) * plan.slot_bytes);
+  Arena arena(plan.slots + static_cast<std::size_t>(thread) * plan.slot_bytes);
   if (plan.lanes > 0) {
-    DelaySteps<V>(plan, DelayMemory<V>(carver, plan.lanes, kept_steps(shift_stages(plan.most))), row).run();
+    DelaySteps<V>(plan, DelayMemory<V>(arena, plan.lanes, kept_steps(shift_stages(plan.most))), row).run();
   } else {
-    DelayLines<V>(plan, DelayMemory<V>(carver, plan.outers * plan.layout.inner, 0), row).run();
+    DelayLines<V>(plan, DelayMemory<V>(arena, plan.outers * plan.layout.inner, 0), row).run();
   }
 }
 

@@ -21,9 +21,9 @@ class ForwardRow {
       : plan_(plan),
         layout_(plan.layout),
         model_(stages_of<V>(plan.model)),
-        segment_(segment_of(plan.fir, plan.rows, layout_.time)),
-        carver_(plan.slots + thread * plan.slot_bytes),
-        memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), segment_),
+        segment_steps_(segment_steps_of(plan.fir, plan.rows, layout_.time)),
+        arena_(plan.slots + thread * plan.slot_bytes),
+        memory_(arena_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), segment_steps_),
         row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
         operators_(plan, row_, memory_.fir, memory_.recurrent, memory_.state[1]) {
     set_parameters(work_.parameters, memory_.parameters, plan.parameters, model_.parameters, plan.rows, row_);
@@ -43,7 +43,7 @@ class ForwardRow {
 
   /// Runs steps [begin, end), which follow those that ran before.
   void advance(std::int64_t begin, std::int64_t end) {
-    for (; begin < end; begin += segment_) run_segment(begin, smaller(begin + segment_, end));
+    for (; begin < end; begin += segment_steps_) run_segment(begin, smaller(begin + segment_steps_, end));
     if (stream_) finish_streaming();
   }
 
@@ -89,8 +89,8 @@ class ForwardRow {
   const ForwardPlan<V>& plan_;
   const Layout& layout_;
   const ModelStages<V>& model_;
-  const std::int64_t segment_;   ///< steps that go through a tile, or that kernels with taps go, at a time
-  Carver carver_;
+  const std::int64_t segment_steps_;   ///< steps that go through a tile, or that kernels with taps go, at a time
+  Arena arena_;
   const ForwardMemory<V> memory_;
   const Row row_;
   ForwardOperators<V> operators_;
@@ -145,9 +145,9 @@ class BackwardRow {
         model_(stages_of<V>(plan.model)),
         stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]),
         with_terms_(wants_terms(plan)),
-        carver_(plan.slots + thread * plan.slot_bytes),
-        memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), plan.segment, with_terms_,
-                plan.method == Method::bptt),
+        arena_(plan.slots + thread * plan.slot_bytes),
+        memory_(arena_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), plan.segment_steps,
+                with_terms_, plan.method == Method::bptt),
         row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
         operators_(plan, row_, memory_.fir, memory_.recurrent) {
     if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
@@ -172,7 +172,7 @@ class BackwardRow {
   /// Runs steps [begin, end) from the last to the first, before those after them; `begin` is a multiple of a segment, and so is `end` but
   /// for that of time. The hidden states of all segments are to be marked before.
   void advance(std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = (end - 1) / plan_.segment; k * plan_.segment >= begin; --k) run_segment(k, end);
+    for (std::int64_t k = (end - 1) / plan_.segment_steps; k * plan_.segment_steps >= begin; --k) run_segment(k, end);
     if (stream_) finish_streaming();
   }
 
@@ -186,22 +186,22 @@ class BackwardRow {
   }
 
   /// Runs the hidden states forward through all of time, if they are needed, and keeps the ones before each segment.
-  void mark_segments() {
+  void make_checkpoints() {
     if (tape_ == nullptr) return;
     for (int k = 1; k < model_.states; ++k) {
-      copy_entry(mark(0, k), plan_.initial[k], 0, plan_.rows, row_);
+      copy_entry(checkpoint(0, k), plan_.initial[k], 0, plan_.rows, row_);
     }
-    for (std::int64_t segment = 0, begin = 0; begin + plan_.segment < layout_.time; ++segment, begin += plan_.segment) {
-      const std::int64_t end = begin + plan_.segment;
+    for (std::int64_t segment = 0, begin = 0; begin + plan_.segment_steps < layout_.time; ++segment, begin += plan_.segment_steps) {
+      const std::int64_t end = begin + plan_.segment_steps;
       seek_input(potential_, begin, end);
       seek_input(current_, begin, end);
-      for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
+      for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], checkpoint(segment, k), row_.lanes);
       // The tape's first two slots in turn.
       for (std::int64_t n = begin; n < end; ++n) {
         rebuild_step(n, (n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
       }
-      const std::int64_t last = plan_.segment % 2 * plan_.rows.lanes;
-      for (int k = 1; k < model_.states; ++k) copy_lanes(mark(segment + 1, k), work_.before[k] + last, row_.lanes);
+      const std::int64_t last = plan_.segment_steps % 2 * plan_.rows.lanes;
+      for (int k = 1; k < model_.states; ++k) copy_lanes(checkpoint(segment + 1, k), work_.before[k] + last, row_.lanes);
     }
   }
 
@@ -224,7 +224,7 @@ class BackwardRow {
       work_.carry[k] = memory_.carry[k], work_.grad_initial[k] = memory_.grad_initial[k];
     }
     if (tape_ != nullptr) {
-      for (int k = 1; k < model_.states; ++k) work_.before[k] = tape_ + (k - 1) * (plan_.segment + 1) * plan_.rows.lanes;
+      for (int k = 1; k < model_.states; ++k) work_.before[k] = tape_ + (k - 1) * (plan_.segment_steps + 1) * plan_.rows.lanes;
     }
     for (int k = 0; k < model_.parameters; ++k) {
       work_.sums[k] = plan_.sums[k] == nullptr ? memory_.unwanted_terms : memory_.partial[k];
@@ -259,17 +259,17 @@ class BackwardRow {
   }
 
   /// Where the state after a step of the present segment (-1: before its first) begins in the tape's array of a state.
-  std::int64_t slot(std::int64_t step) const { return (step - segment_begin_ + 1) * plan_.rows.lanes; }
+  std::int64_t tape_offset(std::int64_t step) const { return (step - segment_begin_ + 1) * plan_.rows.lanes; }
 
   /// The state before a segment.
-  V* mark(std::int64_t segment, int state) const {
-    const std::int64_t arrays = model_.states - 1, steps = plan_.segment + 1;
+  V* checkpoint(std::int64_t segment, int state) const {
+    const std::int64_t arrays = model_.states - 1, steps = plan_.segment_steps + 1;
     return tape_ + (arrays * (steps + segment) + state - 1) * plan_.rows.lanes;
   }
 
   void run_segment(std::int64_t segment, std::int64_t end) {
-    const std::int64_t begin = segment * plan_.segment;
-    end = smaller(begin + plan_.segment, end);
+    const std::int64_t begin = segment * plan_.segment_steps;
+    end = smaller(begin + plan_.segment_steps, end);
     segment_begin_ = begin;
     seek(begin, end);
     if (tape_ != nullptr) rebuild_segment(segment, end);
@@ -300,8 +300,8 @@ class BackwardRow {
 
   /// The hidden states of the steps of a segment, which is loaded.
   void rebuild_segment(std::int64_t segment, std::int64_t end) {
-    for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
-    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(n, slot(n - 1), slot(n), end - 1 - n);
+    for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], checkpoint(segment, k), row_.lanes);
+    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(n, tape_offset(n - 1), tape_offset(n), end - 1 - n);
   }
 
   void step_back() {
@@ -348,7 +348,7 @@ class BackwardRow {
     const V* h = memory_.h;
     if (surrogate_stage_ != nullptr) {
       if (model_.surrogate_reads_hidden_state)
-        stages_.surrogate_argument(work_, block.lanes, u, slot(step.n) + block.lane, memory_.surrogate_argument);
+        stages_.surrogate_argument(work_, block.lanes, u, tape_offset(step.n) + block.lane, memory_.surrogate_argument);
       surrogate_stage_(surrogate_row_, block.lane, block.lanes, model_.surrogate_reads_hidden_state ? memory_.surrogate_argument : u);
     } else {
       h = surrogate_[block];
@@ -363,7 +363,7 @@ class BackwardRow {
       load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
       u_before = memory_.before[0];
     }
-    if (tape_ != nullptr) from = slot(step.n - 1) + block.lane;
+    if (tape_ != nullptr) from = tape_offset(step.n - 1) + block.lane;
     const V* const a = receives_ ? received_ + block.lane : current_[block];
     adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, a);
     if (with_operators_) keep_inputs(block, step.n, u, a);
@@ -379,7 +379,7 @@ class BackwardRow {
   /// What operators give a step, and where they take its gradients.
   void before_step(const Step& step) {
     if (receives_) {
-      received_ = operators_.receive(tape_ != nullptr ? work_.before[1] + slot(step.n - 1) : spikes_before(step), current_);
+      received_ = operators_.receive(tape_ != nullptr ? work_.before[1] + tape_offset(step.n - 1) : spikes_before(step), current_);
     }
     operators_.gather(step.n, work_);
   }
@@ -434,7 +434,7 @@ class BackwardRow {
   const ModelStages<V>& model_;
   const BackwardStages<V>& stages_;
   const bool with_terms_;   ///< gradients of parameters are wanted
-  Carver carver_;
+  Arena arena_;
   const BackwardMemory<V> memory_;
   const Row row_;
   BackwardOperators<V> operators_;
@@ -468,7 +468,7 @@ class BackwardRow {
 template <class V>
 void backward_row(const BackwardPlan<V>& plan, std::int64_t index, int thread) {
   BackwardRow<V> row(plan, index, thread);
-  row.mark_segments();
+  row.make_checkpoints();
   row.advance(0, plan.layout.time);
   row.finish();
 }

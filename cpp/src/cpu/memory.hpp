@@ -10,7 +10,7 @@
 namespace exodus::cpu {
 namespace {   // a copy for each instruction set
 
-using Carver = Arena<64>;   // pieces begin on a cache line
+using Arena = exodus::Arena<64>;   // pieces begin on a cache line
 
 /// Contiguous neurons of a row, at most `block_lanes`, that a stage takes at a time.
 struct Block {
@@ -30,10 +30,10 @@ struct BlockMemory {
   Ahead* ahead;
 
   /// A row's pieces of memory are of `narrow_lanes` at least, but for the first and the last.
-  BlockMemory(Carver& carver, std::int64_t lanes) {
+  BlockMemory(Arena& arena, std::int64_t lanes) {
     const std::int64_t most = lanes / block_lanes + lanes / narrow_lanes + 3;
-    blocks = carver.take<Block>(most);
-    ahead = carver.take<Ahead>(most);
+    blocks = arena.take<Block>(most);
+    ahead = arena.take<Ahead>(most);
   }
 };
 
@@ -59,9 +59,9 @@ struct LaneArrays {
 /// Neighbouring arrays lie a block apart in their pages. At the same place of two pages, the processor would take a load from one array for
 /// one that depends on a store to the other (4K aliasing), and wait.
 template <class V, class X = V>
-LaneArrays<X> take_lanes(Carver& carver, std::int64_t arrays, std::int64_t lanes) {
+LaneArrays<X> take_lanes(Arena& arena, std::int64_t arrays, std::int64_t lanes) {
   const std::int64_t stride = lane_stride<V>(lanes < block_lanes ? block_lanes : lanes) + block_lanes;
-  return {carver.take<X>(arrays * stride), stride};
+  return {arena.take<X>(arrays * stride), stride};
 }
 
 /// The taps as lanes: one column of them if they are the same for all neurons.
@@ -88,27 +88,27 @@ struct FirForwardMemory {
   V* sums = nullptr;
   V* feedback = nullptr;
 
-  FirForwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment) {
+  FirForwardMemory(Arena& arena, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment_steps) {
     const std::int64_t stride = lane_stride<V>(lanes);
     if (const Taps<V>& of_current = roles[0].taps; of_current.length > 0) {
-      taps = carver.take<V>(taps_memory(of_current, stride));
-      inputs_size = (of_current.length - 1 + segment) * stride;
-      inputs = carver.take<V>(inputs_size);
-      filtered = carver.take<V>(max_fir_steps * stride);
+      taps = arena.take<V>(taps_memory(of_current, stride));
+      inputs_size = (of_current.length - 1 + segment_steps) * stride;
+      inputs = arena.take<V>(inputs_size);
+      filtered = arena.take<V>(max_fir_steps * stride);
     }
     if (const Taps<V>& of_spikes = roles[1].taps; of_spikes.length > 0) {
       constexpr std::int64_t line = 64 / sizeof(V);
       const std::int64_t lines = (of_spikes.length + line - 1) / line;
       // After the taps zeros: they are read in whole vectors, from any one on that falls before the end of a group.
       spike_taps_step = lines * line + max_turned_steps;
-      spike_taps = carver.take<V>(spike_taps_step * (of_spikes.count == 1 ? 1 : lanes));
+      spike_taps = arena.take<V>(spike_taps_step * (of_spikes.count == 1 ? 1 : lanes));
       // Of cache lines an odd number, since strides of a power of two leave most of the first-level cache unused.
       ring_steps = ((lines + max_turned_steps / line) | 1) * line;
-      newest_tap = carver.take<V>(stride);
-      scratch = carver.take<V>(stride);
-      pending = carver.take<V>(ring_steps * lanes);
-      sums = carver.take<V>(2 * max_turned_steps * stride);
-      feedback = carver.take<V>(stride);
+      newest_tap = arena.take<V>(stride);
+      scratch = arena.take<V>(stride);
+      pending = arena.take<V>(ring_steps * lanes);
+      sums = arena.take<V>(2 * max_turned_steps * stride);
+      feedback = arena.take<V>(stride);
     }
   }
 };
@@ -128,22 +128,22 @@ struct FirBackwardMemory {
   V* partial[2] = {};
   V* grad_last_spikes = nullptr;
 
-  FirBackwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment, bool bptt) {
+  FirBackwardMemory(Arena& arena, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment_steps, bool bptt) {
     const std::int64_t stride = lane_stride<V>(lanes);
     for (int k = 0; k < 2; ++k) {
       if (roles[k].taps.length == 0) continue;
-      taps[k] = carver.take<V>(taps_memory(roles[k].taps, stride));
-      gathered[k] = carver.take<V>(max_fir_steps * stride);
-      scattered_size[k] = bptt ? (roles[k].taps.length + segment) * stride : 0;
-      if (bptt) scattered[k] = carver.take<V>(scattered_size[k]);
+      taps[k] = arena.take<V>(taps_memory(roles[k].taps, stride));
+      gathered[k] = arena.take<V>(max_fir_steps * stride);
+      scattered_size[k] = bptt ? (roles[k].taps.length + segment_steps) * stride : 0;
+      if (bptt) scattered[k] = arena.take<V>(scattered_size[k]);
       if (!roles[k].summed) continue;
-      inputs[k] = carver.take<V>(max_fir_steps * stride);
-      partial[k] = carver.take<V>(roles[k].taps.length * stride);
+      inputs[k] = arena.take<V>(max_fir_steps * stride);
+      partial[k] = arena.take<V>(roles[k].taps.length * stride);
     }
     if (!with_fir(roles)) return;
-    lam_size = (longest(roles) + segment + max_fir_steps) * stride;
-    lam = carver.take<V>(lam_size);
-    if (roles[1].taps.length > 0) grad_last_spikes = carver.take<V>(stride);
+    lam_size = (longest(roles) + segment_steps + max_fir_steps) * stride;
+    lam = arena.take<V>(lam_size);
+    if (roles[1].taps.length > 0) grad_last_spikes = arena.take<V>(stride);
   }
 
   static std::int64_t longest(const FirRole<V>* roles) {
@@ -157,10 +157,10 @@ struct Tiles {
   V* first = nullptr;
   std::int64_t size = 0;
 
-  Tiles(Carver& carver, int count, const Rows& rows, std::int64_t lanes)
+  Tiles(Arena& arena, int count, const Rows& rows, std::int64_t lanes)
       // One step more: backward, the potential before the first.
       : size(rows.tile_steps > 0 ? (rows.tile_steps + 1) * lane_stride<V>(lanes) : 0) {
-    first = carver.take<V>(count * size);
+    first = arena.take<V>(count * size);
   }
   V* operator[](int k) const { return first + k * size; }
 };
@@ -177,16 +177,16 @@ struct RecurrentMemory {
   V *sums = nullptr, *current = nullptr, *grad_current = nullptr, *grad_spikes = nullptr, *spikes = nullptr;
   std::int64_t* fired = nullptr;   ///< the features of an entry that fired
 
-  RecurrentMemory(Carver& carver, const Rows& rows, std::int64_t lanes, bool backward) {
+  RecurrentMemory(Arena& arena, const Rows& rows, std::int64_t lanes, bool backward) {
     if (rows.features == 0) return;
     const std::int64_t stride = lane_stride<V>(lanes);
-    sums = carver.take<V>(stride);
-    current = carver.take<V>(stride);
-    fired = carver.take<std::int64_t>(rows.features);
+    sums = arena.take<V>(stride);
+    current = arena.take<V>(stride);
+    fired = arena.take<std::int64_t>(rows.features);
     if (!backward) return;
-    grad_current = carver.take<V>(stride);
-    grad_spikes = carver.take<V>(stride);
-    spikes = carver.take<V>(stride);
+    grad_current = arena.take<V>(stride);
+    grad_spikes = arena.take<V>(stride);
+    spikes = arena.take<V>(stride);
   }
 };
 
@@ -199,13 +199,14 @@ struct ForwardMemory {
   RecurrentMemory<V> recurrent;
   BlockMemory cut;
 
-  ForwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes, std::int64_t segment)
-      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
-        state(take_lanes<V>(carver, model.states, lanes)),
-        tiles(carver, 3, rows, lanes),
-        fir(carver, roles, lanes, segment),
-        recurrent(carver, rows, lanes, false),
-        cut(carver, lanes) {}
+  ForwardMemory(Arena& arena, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
+                std::int64_t segment_steps)
+      : parameters(take_lanes<V>(arena, model.parameters, lanes)),
+        state(take_lanes<V>(arena, model.states, lanes)),
+        tiles(arena, 3, rows, lanes),
+        fir(arena, roles, lanes, segment_steps),
+        recurrent(arena, rows, lanes, false),
+        cut(arena, lanes) {}
 };
 
 /// Of a backward pass: parameters, what is carried, and the sums of parameters' gradients as lanes; arrays of a block
@@ -222,26 +223,26 @@ struct BackwardMemory {
   LaneArrays<V> direct;
   BlockMemory cut;
 
-  BackwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
-                 std::int64_t segment, bool with_terms, bool bptt)
-      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
-        carry(take_lanes<V>(carver, model.states, lanes)),
-        partial(take_lanes<V>(carver, with_terms ? model.parameters : 0, lanes)),
-        sums(take_lanes<V, double>(carver, with_terms ? model.parameters : 0, lanes)),
-        before(take_lanes<V>(carver, model.states, block_lanes)),
-        grad_initial(take_lanes<V>(carver, model.states, block_lanes)),
-        h(carver.take<V>(block_lanes)),
-        e_sum(carver.take<V>(block_lanes)),
-        q_sum(carver.take<V>(block_lanes)),
-        grad(carver.take<V>(block_lanes)),
-        unwanted_terms(carver.take<V>(block_lanes)),
-        zeros(carver.take<V>(block_lanes)),
-        surrogate_argument(carver.take<V>(block_lanes)),
-        tiles(carver, 6, rows, lanes),
-        fir(carver, roles, lanes, segment, bptt),
-        recurrent(carver, rows, lanes, true),
-        direct(take_lanes<V>(carver, model.states, block_lanes)),
-        cut(carver, lanes) {}
+  BackwardMemory(Arena& arena, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
+                 std::int64_t segment_steps, bool with_terms, bool bptt)
+      : parameters(take_lanes<V>(arena, model.parameters, lanes)),
+        carry(take_lanes<V>(arena, model.states, lanes)),
+        partial(take_lanes<V>(arena, with_terms ? model.parameters : 0, lanes)),
+        sums(take_lanes<V, double>(arena, with_terms ? model.parameters : 0, lanes)),
+        before(take_lanes<V>(arena, model.states, block_lanes)),
+        grad_initial(take_lanes<V>(arena, model.states, block_lanes)),
+        h(arena.take<V>(block_lanes)),
+        e_sum(arena.take<V>(block_lanes)),
+        q_sum(arena.take<V>(block_lanes)),
+        grad(arena.take<V>(block_lanes)),
+        unwanted_terms(arena.take<V>(block_lanes)),
+        zeros(arena.take<V>(block_lanes)),
+        surrogate_argument(arena.take<V>(block_lanes)),
+        tiles(arena, 6, rows, lanes),
+        fir(arena, roles, lanes, segment_steps, bptt),
+        recurrent(arena, rows, lanes, true),
+        direct(take_lanes<V>(arena, model.states, block_lanes)),
+        cut(arena, lanes) {}
 };
 
 /// Of the integers as wide as V.
@@ -282,20 +283,20 @@ struct DelayMemory {
   double* sums;
   V *delayed, *shifted;
 
-  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t kept) {
+  DelayMemory(Arena& arena, std::int64_t lanes, std::int64_t kept) {
     constexpr std::int64_t line = 64 / sizeof(V);   // and the widest vector
     lanes = lanes < block_lanes ? block_lanes : lanes;
-    whole = carver.take<std::int64_t>(lanes);
-    offset = carver.take<std::int64_t>(lanes);
-    runs = carver.take<std::int64_t>(lanes + 1);
-    bits = carver.take<typename IntegerOf<V>::type>(lanes);
-    fraction = carver.take<V>(lanes);
-    near = carver.take<V>(lanes);
-    far = carver.take<V>(lanes);
-    zeros = carver.take<V>(lanes);
-    sums = carver.take<double>(lanes);
-    delayed = carver.take<V>(delay_piece + 64 + line);
-    shifted = carver.take<V>((lane_stride<V>(lanes) + line) * kept);
+    whole = arena.take<std::int64_t>(lanes);
+    offset = arena.take<std::int64_t>(lanes);
+    runs = arena.take<std::int64_t>(lanes + 1);
+    bits = arena.take<typename IntegerOf<V>::type>(lanes);
+    fraction = arena.take<V>(lanes);
+    near = arena.take<V>(lanes);
+    far = arena.take<V>(lanes);
+    zeros = arena.take<V>(lanes);
+    sums = arena.take<double>(lanes);
+    delayed = arena.take<V>(delay_piece + 64 + line);
+    shifted = arena.take<V>((lane_stride<V>(lanes) + line) * kept);
   }
 };
 

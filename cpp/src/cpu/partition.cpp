@@ -90,13 +90,13 @@ Rows partition(const Pass<V>& pass, const Slots& slots, int threads) {
 
 /// Steps that a pass goes at a time.
 template <class V>
-std::int64_t segment_of(const Pass<V>& pass, const Rows& rows) {
-  return segment_of(pass.fir, rows, pass.layout.time);
+std::int64_t segment_steps_of(const Pass<V>& pass, const Rows& rows) {
+  return segment_steps_of(pass.fir, rows, pass.layout.time);
 }
 
 template <class V>
-std::int64_t segment_of(const BackwardPass<V>& pass, const Rows& rows) {
-  return pass.with_tapes ? rebuilt_steps(rows, pass.layout.time) : segment_of(pass.fir, rows, pass.layout.time);
+std::int64_t segment_steps_of(const BackwardPass<V>& pass, const Rows& rows) {
+  return pass.with_tapes ? rebuilt_steps(rows, pass.layout.time) : segment_steps_of(pass.fir, rows, pass.layout.time);
 }
 
 /// Elements of the tapes of all rows. They do not depend on the number of threads: rows have few lanes more than there are neurons.
@@ -115,7 +115,7 @@ int sums_of(const BackwardPass<V>& pass) {
   return sums;
 }
 
-/// Lanes of a row whose FIR kernels' memory stays in the second-level cache, of whole blocks; a page where there are none. `take(carver,
+/// Lanes of a row whose FIR kernels' memory stays in the second-level cache, of whole blocks; a page where there are none. `take(arena,
 /// rows)` takes that memory.
 template <class V, class Take>
 std::int64_t widest_row(const Pass<V>& pass, Take take) {
@@ -123,7 +123,7 @@ std::int64_t widest_row(const Pass<V>& pass, Take take) {
   constexpr std::size_t cache = 384 << 10;
   Rows narrowest;
   narrowest.lanes = narrow_lanes;
-  const std::size_t bytes = bytes_of([&](Carver& carver) { take(carver, narrowest); });
+  const std::size_t bytes = bytes_of([&](Arena& arena) { take(arena, narrowest); });
   const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow_lanes / block_lanes * block_lanes;
   return fit < narrow_lanes ? narrow_lanes : (fit < max_row_lanes<V> ? fit : max_row_lanes<V>);
 }
@@ -132,10 +132,10 @@ template <class V>
 Slots slots_of(const Pass<V>& pass) {
   Slots slots;
   slots.lanes = widest_row(
-      pass, [&](Carver& carver, const Rows& rows) { FirForwardMemory<V>(carver, pass.fir, rows.lanes, segment_of(pass, rows)); });
+      pass, [&](Arena& arena, const Rows& rows) { FirForwardMemory<V>(arena, pass.fir, rows.lanes, segment_steps_of(pass, rows)); });
   const Rows widest = partition(pass, slots, 1);
-  slots.bytes = bytes_of([&](Carver& carver) {
-    ForwardMemory<V>(carver, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment_of(pass, widest));
+  slots.bytes = bytes_of([&](Arena& arena) {
+    ForwardMemory<V>(arena, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment_steps_of(pass, widest));
   });
   return slots;
 }
@@ -145,14 +145,14 @@ Slots slots_of(const BackwardPass<V>& pass) {
   const bool bptt = pass.method == Method::bptt;
   Slots slots;
   slots.lanes = widest_row<V>(
-      pass, [&](Carver& carver, const Rows& rows) { FirBackwardMemory<V>(carver, pass.fir, rows.lanes, segment_of(pass, rows), bptt); });
+      pass, [&](Arena& arena, const Rows& rows) { FirBackwardMemory<V>(arena, pass.fir, rows.lanes, segment_steps_of(pass, rows), bptt); });
   const Rows widest = partition<V>(pass, slots, 1);
-  slots.bytes = bytes_of([&](Carver& carver) {
-    BackwardMemory<V>(carver, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment_of(pass, widest), sums_of(pass) > 0,
-                      bptt);
+  slots.bytes = bytes_of([&](Arena& arena) {
+    BackwardMemory<V>(arena, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment_steps_of(pass, widest),
+                      sums_of(pass) > 0, bptt);
   });
   if (pass.weights_gradient) {   // after the pass, one of its tiles
-    const std::size_t tile = bytes_of([](Carver& carver) { carver.take<V>(weight_tile_sources * weight_tile_targets); });
+    const std::size_t tile = bytes_of([](Arena& arena) { arena.take<V>(weight_tile_sources * weight_tile_targets); });
     slots.bytes = slots.bytes < tile ? tile : slots.bytes;
   }
   return slots;
@@ -252,10 +252,10 @@ Status make_plan(const BackwardPass<V>& pass, const Workspace& workspace, Backwa
   if (pass.weights_gradient) plan.fired = reinterpret_cast<std::uint64_t*>(memory + parts.fired);
   if (pass.reads_current) plan.weights = weight_rows(pass.recurrent, memory + parts.weights);
   plan.transposed_weights = weight_rows(pass.recurrent, memory + parts.transposed_weights);
-  plan.segment = segment_of(pass, plan.rows);
+  plan.segment_steps = segment_steps_of(pass, plan.rows);
   if (pass.with_tapes) {
     plan.tape = reinterpret_cast<V*>(memory + parts.tapes);
-    plan.tape_elements = tape_size(pass.states, plan.rows.lanes, pass.layout.time, plan.segment);
+    plan.tape_elements = tape_size(pass.states, plan.rows.lanes, pass.layout.time, plan.segment_steps);
   }
   return Status::ok;
 }

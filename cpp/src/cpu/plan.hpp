@@ -41,17 +41,17 @@ struct WeightRows {
 
 /// A row's tape, in elements: for every state but the potential, (a segment's steps + 1) x lanes for what is rebuilt, and as much per
 /// segment as one step for where to begin.
-inline std::int64_t tape_size(std::int64_t states, std::int64_t lanes, std::int64_t time, std::int64_t segment) {
-  return (states - 1) * lanes * (segment + 1 + (time + segment - 1) / segment);
+inline std::int64_t tape_size(std::int64_t states, std::int64_t lanes, std::int64_t time, std::int64_t segment_steps) {
+  return (states - 1) * lanes * (segment_steps + 1 + (time + segment_steps - 1) / segment_steps);
 }
 
-inline constexpr std::int64_t fir_segment = 128;   // steps that FIR kernels go at a time, where tiles do not say it
+inline constexpr std::int64_t fir_segment_steps = 128;   // steps that FIR kernels go at a time, where tiles do not say it
 
 /// Steps that a pass goes at a time, unless it has to rebuild states.
 template <class V>
-static inline std::int64_t segment_of(const FirRole<V>* fir, const Rows& rows, std::int64_t time) {
+static inline std::int64_t segment_steps_of(const FirRole<V>* fir, const Rows& rows, std::int64_t time) {
   if (rows.tile_steps > 0) return rows.tile_steps;
-  return with_fir(fir) ? fir_segment : time;
+  return with_fir(fir) ? fir_segment_steps : time;
 }
 
 /// How a pass is cut into rows, and the memory that its threads work in.
@@ -71,8 +71,8 @@ struct ForwardPlan : ForwardCall<V>, RowPlan {
 template <class V>
 struct BackwardPlan : BackwardCall<V>, RowPlan {
   WeightRows<V> weights, transposed_weights;
-  std::int64_t segment = 0;   ///< steps whose hidden states are rebuilt at a time
-  V* tape = nullptr;          ///< for hidden states: `tape_elements` for each row; null: not needed
+  std::int64_t segment_steps = 0;   ///< steps whose hidden states are rebuilt at a time
+  V* tape = nullptr;                ///< for hidden states: `tape_elements` for each row; null: not needed
   std::int64_t tape_elements = 0;
   std::uint64_t* fired = nullptr;   ///< for the gradient of recurrent weights, after the pass; null: not wanted
 };

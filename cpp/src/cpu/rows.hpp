@@ -29,7 +29,7 @@ inline std::int64_t smaller(std::int64_t a, std::int64_t b) {
 }
 
 /// Cuts `lanes` contiguous elements into blocks of equal size.
-void add_segment(Row& row, std::int64_t offset, int lane, int lanes) {
+void add_run(Row& row, std::int64_t offset, int lane, int lanes) {
   const int pieces = (lanes + block_lanes - 1) / block_lanes;
   for (int k = 0, done = 0; k < pieces; ++k) {
     const int size = lanes / pieces + (k < lanes % pieces ? 1 : 0);
@@ -52,13 +52,13 @@ Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* 
   row.step_stride = row.tiled ? row.lanes : layout.inner;
   row.block_count = 0;
   if (row.tiled) {
-    add_segment(row, 0, 0, row.lanes);
+    add_run(row, 0, 0, row.lanes);
     return row;
   }
   for (int lane = 0; lane < row.lanes;) {
     const std::int64_t outer = (row.begin + lane) / layout.inner, first = (row.begin + lane) % layout.inner;
     const int lanes = static_cast<int>(smaller(layout.inner - first, row.lanes - lane));
-    add_segment(row, outer * layout.time * layout.inner + first, lane, lanes);
+    add_run(row, outer * layout.time * layout.inner + first, lane, lanes);
     lane += lanes;
   }
   return row;

@@ -222,15 +222,15 @@ void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
 
 template <template <class> class N, Method M, int Variant, class V>
 constexpr BackwardStages<V> backward_stages() {
-  constexpr int form = Variant % Traits<N<V>>::adjoint_variants;
+  constexpr int adjoint_variant = Variant % Traits<N<V>>::adjoint_variants;
   return {record_stage<N, Variant, V>,
           rebuild_stage<N, Variant, V>,
           surrogate_argument_stage<N, V>,
-          adjoint_stage<N, M, form, false, false, V>,
-          adjoint_stage<N, M, form, false, true, V>,
-          adjoint_stage<N, M, form, true, false, V>,
-          initial_stage<N, M, form, V>,
-          carries_gradient<N, M, form, V>};
+          adjoint_stage<N, M, adjoint_variant, false, false, V>,
+          adjoint_stage<N, M, adjoint_variant, false, true, V>,
+          adjoint_stage<N, M, adjoint_variant, true, false, V>,
+          initial_stage<N, M, adjoint_variant, V>,
+          carries_gradient<N, M, adjoint_variant, V>};
 }
 
 template <template <class> class N, class V, int... Variant>

@@ -16,8 +16,8 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 }
 
 template <class V>
-const cpu::IsaFunctions<V>* kernels_for() {
-  const cpu::IsaTable* const table = cpu::kernels();
+const cpu::IsaFunctions<V>* isa_functions() {
+  const cpu::IsaTable* const table = cpu::isa_table();
   if (table == nullptr) return nullptr;
   if constexpr (std::is_same_v<V, float>) {
     return &table->f32;
@@ -40,12 +40,12 @@ inline bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
   return static_cast<double>(layout.outer * layout.inner * layout.time) * static_cast<double>(bytes_per_element) > cache;
 }
 
-/// The bytes of the pieces that `take(carver)` takes.
+/// The bytes of the pieces that `take(arena)` takes.
 template <class Take>
 std::size_t bytes_of(Take take) {
-  cpu::Carver carver(nullptr);
-  take(carver);
-  return carver.bytes();
+  cpu::Arena arena(nullptr);
+  take(arena);
+  return arena.bytes();
 }
 
 /// How many threads there are slots for.

@@ -43,7 +43,7 @@ class ForwardOperators {
       if (recurrence_.given()) {
         taps_.filter_step(lanes, step);
       } else if ((step - begin_) % fir_steps == 0) {
-        taps_.before_group(current, step, smaller(step + fir_steps, end_));
+        taps_.filter_steps(current, step, smaller(step + fir_steps, end_));
       }
       lanes = taps_.filtered(step);
     }
@@ -88,7 +88,7 @@ class BackwardOperators {
   void gather(std::int64_t step, AdjointRow<V>& work) {
     if (recurrence_.given() && step < last_) recurrence_.gather();
     if (taps_.given()) {
-      if (step == last_ || (step + 1) % fir_steps == 0) taps_.before_group(step / fir_steps * fir_steps, step);
+      if (step == last_ || (step + 1) % fir_steps == 0) taps_.before_step_group(step / fir_steps * fir_steps, step);
       taps_.before_step(step);
     }
     work.grad_feedback = taps_.given(1) ? taps_.lam(step) : nullptr;
@@ -118,18 +118,18 @@ class BackwardOperators {
   std::int64_t scatter(std::int64_t step) {
     if (!taps_.given()) return 0;
     taps_.after_step(step);
-    const bool ends_group = step % fir_steps == 0;
+    const bool ends_step_group = step % fir_steps == 0;
     const std::int64_t last = smaller((step / fir_steps + 1) * fir_steps, last_ + 1) - 1;
     std::int64_t done = 0;
     if (taps_.given(0) && recurrence_.given()) {
       taps_.gather_current(step, step);
       copy_lanes(recurrence_.gradient(), taps_.gathered(0, step), row_.lanes);
       done = 1;
-    } else if (taps_.given(0) && ends_group) {
+    } else if (taps_.given(0) && ends_step_group) {
       taps_.gather_current(step, last);
       done = last + 1 - step;
     }
-    if (ends_group) taps_.after_group(step, last);
+    if (ends_step_group) taps_.after_step_group(step, last);
     return done;
   }
 

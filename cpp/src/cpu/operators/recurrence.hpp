@@ -291,8 +291,8 @@ class WeightGradientTile {
 
 template <class V>
 void weight_gradient(const WeightGradientPlan<V>& plan, std::int64_t tile, int thread) {
-  Carver carver(plan.slots + thread * plan.slot_bytes);
-  WeightGradientTile<V>(plan, tile, carver.take<V>(weight_tile_sources * weight_tile_targets)).run();
+  Arena arena(plan.slots + thread * plan.slot_bytes);
+  WeightGradientTile<V>(plan, tile, arena.take<V>(weight_tile_sources * weight_tile_targets)).run();
 }
 
 }   // namespace

@@ -67,7 +67,7 @@ void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   //
 
 /// dL/d(recurrent weights), after the pass, from the spikes of the forward pass.
 template <class V>
-void sum_weights_gradient(const cpu::IsaFunctions<V>& kernels, const cpu::BackwardPlan<V>& pass, const V* spikes, double* sums) {
+void sum_weights_gradient(const cpu::IsaFunctions<V>& isa, const cpu::BackwardPlan<V>& pass, const V* spikes, double* sums) {
   cpu::WeightGradientPlan<V> plan{pass, pass.layout};
   plan.counts = pass.cap != V(1);
   plan.spikes = spikes;
@@ -76,9 +76,9 @@ void sum_weights_gradient(const cpu::IsaFunctions<V>& kernels, const cpu::Backwa
   plan.fired = pass.fired;
   plan.sums = sums;
   const std::int64_t features = plan.rows.features;
-  auto pack = [&](std::int64_t step, int /*thread*/) { kernels.pack_spikes(plan, step); };
+  auto pack = [&](std::int64_t step, int /*thread*/) { isa.pack_spikes(plan, step); };
   cpu::parallel_for(plan.layout.time, plan.threads, pack);
-  auto tile = [&](std::int64_t k, int thread) { kernels.weight_gradient(plan, k, thread); };
+  auto tile = [&](std::int64_t k, int thread) { isa.weight_gradient(plan, k, thread); };
   cpu::parallel_for(ceil_div(features, cpu::weight_tile_sources) * ceil_div(features, cpu::weight_tile_targets), plan.threads, tile);
 }
 

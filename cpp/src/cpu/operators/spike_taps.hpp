@@ -16,7 +16,7 @@ namespace {
 /// Steps that FIR kernels go at a time, and vectors of lanes: of a sum over them an input is loaded once for all, and so is a tap. All have
 /// to stay in registers, and each sum waits for its last addition.
 constexpr int fir_steps = vector_bytes == 64 ? 8 : 4, fir_vectors = vector_bytes == 64 ? 1 : 2;
-static_assert(fir_steps <= max_fir_steps && fir_segment % fir_steps == 0);
+static_assert(fir_steps <= max_fir_steps && fir_segment_steps % fir_steps == 0);
 
 /// Steps whose sums are turned to lanes together.
 template <class V>

@@ -192,7 +192,7 @@ class ForwardTaps {
 
   /// Filters the current of some steps, at the first of which it stands. (Of a whole segment at once took longer: memory waited for the
   /// sums, and these for memory.)
-  void before_group(Input<V> current, std::int64_t first, std::int64_t end) {
+  void filter_steps(Input<V> current, std::int64_t first, std::int64_t end) {
     if (!of_current()) return;
     for (std::int64_t n = first; n < end; ++n, current.now += current.stride) copy_step(input(n), current, row_);
     filter(first, end);
@@ -287,7 +287,7 @@ class BackwardTaps {
     if (longest_ == 0) return;
     clear(memory_.lam, memory_.lam_size);   // beyond the last step it is zero
     if (memory_.grad_last_spikes != nullptr) clear(memory_.grad_last_spikes, stride_);
-    base_ = (plan.layout.time - 1) / plan.segment * plan.segment;
+    base_ = (plan.layout.time - 1) / plan.segment_steps * plan.segment_steps;
     for (int k = 0; k < 2; ++k) {
       const std::int64_t count = plan.fir[k].taps.length;
       taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], plan.rows, row, stride_);
@@ -308,18 +308,18 @@ class BackwardTaps {
 
   /// Where lam of a step belongs, and the inputs of a kernel whose taps' gradient is wanted.
   V* lam(std::int64_t step) const { return memory_.lam + (step - base_) * stride_; }
-  V* input(int role, std::int64_t step) const { return with_terms(role) ? memory_.inputs[role] + in_group(step) * stride_ : nullptr; }
+  V* input(int role, std::int64_t step) const { return with_terms(role) ? memory_.inputs[role] + in_step_group(step) * stride_ : nullptr; }
 
   /// What the spikes, or the current, of a step get, once everything after them is known.
   V* gathered(int role, std::int64_t step) const {
-    return bptt_ ? scattered(role, step) : memory_.gathered[role] + in_group(step) * stride_;
+    return bptt_ ? scattered(role, step) : memory_.gathered[role] + in_step_group(step) * stride_;
   }
 
   /// Goes to the segment that begins at a step.
   void enter(std::int64_t begin) { shift(base_ - begin); }
 
   /// Before the steps [first, last] of a group: what their spikes get from the steps after it.
-  void before_group(std::int64_t first, std::int64_t last) {
+  void before_step_group(std::int64_t first, std::int64_t last) {
     if (!gives_spikes()) return;
     const int steps = static_cast<int>(last - first + 1);
     if (!bptt_) {
@@ -332,8 +332,8 @@ class BackwardTaps {
   /// Before a step: what its spikes get from the later steps of its group too.
   void before_step(std::int64_t step) {
     if (!given(1) || plan_.method != Method::exodus) return;
-    const std::int64_t after = plan_.layout.time - 1 - step, in_group_after = fir_steps - 1 - in_group(step);
-    const std::int64_t steps = smaller(smaller(after, in_group_after), taps_[1].count);
+    const std::int64_t after = plan_.layout.time - 1 - step, after_in_step_group = fir_steps - 1 - in_step_group(step);
+    const std::int64_t steps = smaller(smaller(after, after_in_step_group), taps_[1].count);
     if (steps > 0) add_taps(taps_[1], steps, lam(step + 1), stride_, gathered(1, step), row_.lanes);
   }
 
@@ -354,7 +354,7 @@ class BackwardTaps {
   }
 
   /// After the steps [first, last] of a group: what they add to the taps' gradients.
-  void after_group(std::int64_t first, std::int64_t last) {
+  void after_step_group(std::int64_t first, std::int64_t last) {
     add_terms(first, static_cast<int>(last - first + 1));
     if (first % terms_steps == 0) move_terms();
   }
@@ -384,7 +384,7 @@ class BackwardTaps {
   static constexpr std::int64_t terms_steps = 32;
 
   /// A step's place in its group.
-  static std::int64_t in_group(std::int64_t step) { return step & (fir_steps - 1); }
+  static std::int64_t in_step_group(std::int64_t step) { return step & (fir_steps - 1); }
 
   double* sums(int role, std::int64_t tap) const { return plan_.fir[role].sums + tap * plan_.rows.neurons + row_.begin; }
 
