@@ -1,4 +1,4 @@
-"""What the checks of the object code share: the objects of an instruction set, and the symbols that nm lists."""
+"""What the checks of the object code share: the objects of an instruction set, and their symbols by nm."""
 
 import argparse
 import json

@@ -1,6 +1,6 @@
 /// @file
-/// The engine, which runs the stages of the models (model.cpp). Compiled once for each instruction set, with EXODUS_ISA its name; it
-/// exports one table, and everything else here has internal linkage.
+/// The engine, which runs the models' stages (model.cpp). Compiled once for each instruction set, with its name as EXODUS_ISA. It exports
+/// one table; everything else has internal linkage.
 #include "engine.hpp"
 #include "delay.hpp"
 

@@ -9,7 +9,7 @@
 namespace exodus {
 namespace cpu {
 
-// The build defines EXODUS_WITH_<name> for each instruction set that it compiles the kernels for.
+// The build defines EXODUS_WITH_<name> for each instruction set that it compiles the engine for.
 #if defined(EXODUS_WITH_avx512)
 namespace avx512 {
 extern const IsaTable table;

@@ -1,5 +1,5 @@
 /// @file
-/// The memory that a row works in: a slot of the workspace for each thread. Nothing of a row's size is on the stack, which belongs to the
+/// The memory that a row works in: each thread has a slot of the workspace. Nothing as large as a row is on the stack, which belongs to the
 /// caller and may be small.
 #pragma once
 
@@ -12,15 +12,16 @@ namespace {   // a copy for each instruction set
 
 using Arena = exodus::Arena<64>;   // pieces begin on a cache line
 
-/// Contiguous neurons of a row, at most `block_lanes`, that a stage takes at a time.
+/// Contiguous neurons of a row, at most `block_lanes`: what a stage takes at a time.
 struct Block {
-  std::int64_t offset;   ///< of its first element at step 0, in the array or tile
+  std::int64_t offset;   ///< where its first element at step 0 is, in the array or tile
   int lane, lanes;
 };
 
-/// Which part of an input to prefetch while a block is worked on: a block of the same step or of a later one (in the order of work).
+/// Which part of an input to prefetch while a stage works on a block: a block that the same step or a later one (in the order of work)
+/// takes.
 struct Ahead {
-  std::int64_t offset;   ///< of the block, from the present step's beginning, in an array used in place
+  std::int64_t offset;   ///< from where the present step begins, in an array used in place
   int steps, lanes;
 };
 
@@ -29,7 +30,7 @@ struct BlockMemory {
   Block* blocks;
   Ahead* ahead;
 
-  /// A row's pieces of memory are of `narrow_lanes` at least, but for the first and the last.
+  /// Runs of lanes have at least `narrow_lanes`, except for the first and the last.
   BlockMemory(Arena& arena, std::int64_t lanes) {
     const std::int64_t most = lanes / block_lanes + lanes / narrow_lanes + 3;
     blocks = arena.take<Block>(most);
@@ -37,18 +38,18 @@ struct BlockMemory {
   }
 };
 
-constexpr int max_fir_steps = 8;       // outputs that are summed at once
-constexpr int max_turned_steps = 16;   // steps whose sums of spikes are turned to lanes together
+constexpr int max_fir_steps = 8;           // outputs of a FIR kernel that are summed together
+constexpr int max_transposed_steps = 16;   // steps whose pending sums are transposed to lanes together
 
-/// From one step's lanes to the next one's in this memory: whole bands, and a cache line more, since a stride of a power of
-/// two would leave most of the first-level cache unused.
+/// The stride from one step's lanes to the next one's in this memory: whole bands and a cache line more. A stride of a power of two would
+/// map all steps to a few sets of the first-level cache.
 template <class V>
 std::int64_t lane_stride(std::int64_t lanes) {
   constexpr std::int64_t line = 64 / sizeof(V), band = band_vectors * line;
   return (lanes + band - 1) / band * band + line;
 }
 
-/// Some arrays over a row's lanes.
+/// Arrays over a row's lanes.
 template <class X>
 struct LaneArrays {
   X* first = nullptr;
@@ -56,23 +57,23 @@ struct LaneArrays {
   X* operator[](std::int64_t k) const { return first + k * stride; }
 };
 
-/// Neighbouring arrays lie a block apart in their pages. At the same place of two pages, the processor would take a load from one array for
-/// one that depends on a store to the other (4K aliasing), and wait.
+/// Neighbouring arrays are offset by a block within their pages. At equal offsets a load from one array would wait for stores to the other
+/// (4K aliasing).
 template <class V, class X = V>
 LaneArrays<X> take_lanes(Arena& arena, std::int64_t arrays, std::int64_t lanes) {
   const std::int64_t stride = lane_stride<V>(lanes < block_lanes ? block_lanes : lanes) + block_lanes;
   return {arena.take<X>(arrays * stride), stride};
 }
 
-/// The taps as lanes: one column of them if they are the same for all neurons.
+/// The elements of a kernel's taps as lanes; one value per tap where all neurons share them.
 template <class V>
 std::int64_t taps_memory(const Taps<V>& taps, std::int64_t stride) {
   return taps.length * (taps.count == 1 ? 1 : stride);
 }
 
-/// Of a forward pass. Of the current: taps as lanes, the inputs of a segment and the K-1 before it, outputs of some steps. Of the spikes:
-/// each neuron's taps, the first of them as lanes; what is pending for a neuron, a ring of steps; some steps' sums as lanes, and the
-/// feedback of one.
+/// Memory for FIR kernels, forward. The current's kernel has its taps as lanes, the inputs of a segment and the K-1 before it, and the
+/// outputs of a group of steps. The spikes' kernel has each neuron's taps, tap 0 as lanes too, a ring buffer of pending contributions for
+/// each neuron, the sums of a group of steps as lanes, and the feedback of one step.
 template <class V>
 struct FirForwardMemory {
   V* taps = nullptr;
@@ -82,7 +83,7 @@ struct FirForwardMemory {
   V* spike_taps = nullptr;
   std::int64_t spike_taps_step = 0;
   V* newest_tap = nullptr;
-  V* scratch = nullptr;   ///< lanes, while the rest is filled
+  V* scratch = nullptr;   ///< lanes, used while the rest is filled
   V* pending = nullptr;
   std::int64_t ring_steps = 0;
   V* sums = nullptr;
@@ -99,23 +100,23 @@ struct FirForwardMemory {
     if (const Taps<V>& of_spikes = roles[1].taps; of_spikes.length > 0) {
       constexpr std::int64_t line = 64 / sizeof(V);
       const std::int64_t lines = (of_spikes.length + line - 1) / line;
-      // After the taps zeros: they are read in whole vectors, from any one on that falls before the end of a group.
-      spike_taps_step = lines * line + max_turned_steps;
+      // Zeros follow the taps: they are read in whole vectors that begin at any tap.
+      spike_taps_step = lines * line + max_transposed_steps;
       spike_taps = arena.take<V>(spike_taps_step * (of_spikes.count == 1 ? 1 : lanes));
-      // Of cache lines an odd number, since strides of a power of two leave most of the first-level cache unused.
-      ring_steps = ((lines + max_turned_steps / line) | 1) * line;
+      // An odd number of cache lines: a stride of a power of two would map all neurons to a few sets of the first-level cache.
+      ring_steps = ((lines + max_transposed_steps / line) | 1) * line;
       newest_tap = arena.take<V>(stride);
       scratch = arena.take<V>(stride);
       pending = arena.take<V>(ring_steps * lanes);
-      sums = arena.take<V>(2 * max_turned_steps * stride);
+      sums = arena.take<V>(2 * max_transposed_steps * stride);
       feedback = arena.take<V>(stride);
     }
   }
 };
 
-/// Of a backward pass: taps as lanes; lam of a segment and of the K steps after it; what some steps get from it; for BPTT instead what each
-/// input got so far, of a segment and the K steps before it; some steps' inputs; sums of the taps' gradients; what the spikes before step 0
-/// get.
+/// Memory for FIR kernels, backward: taps as lanes; lam of a segment and of the K steps after it; the gradients that a group of steps
+/// gathers from it, or for BPTT those scattered so far to a segment and the K steps before it; a group's inputs; sums of the taps'
+/// gradients; the gradient of the spikes before step 0.
 template <class V>
 struct FirBackwardMemory {
   V* taps[2] = {};
@@ -151,31 +152,31 @@ struct FirBackwardMemory {
   }
 };
 
-/// Steps that are transposed at a time, of some arrays.
+/// Tiles: the transposed steps of several arrays.
 template <class V>
 struct Tiles {
   V* first = nullptr;
   std::int64_t size = 0;
 
   Tiles(Arena& arena, int count, const Rows& rows, std::int64_t lanes)
-      // One step more: backward, the potential before the first.
+      // One step more, since backward reads the potential before the tile's first step.
       : size(rows.tile_steps > 0 ? (rows.tile_steps + 1) * lane_stride<V>(lanes) : 0) {
     first = arena.take<V>(count * size);
   }
   V* operator[](int k) const { return first + k * size; }
 };
 
-/// How much a model has to be kept of a row.
+/// How many arrays of lanes a model needs.
 struct ModelSize {
   int parameters, states;
 };
 
-/// Of a recurrence: sums of weights; the current with them; and backward dL/d(current) of the step after, the direct gradient of the spikes
-/// with what they get from it, and the spikes before a step.
+/// Memory for a recurrence: s W or W g; the current with the recurrent contribution. Backward also dL/d(current) of the next step, the
+/// gradient of the spikes with the recurrent contribution, and the spikes before a step.
 template <class V>
 struct RecurrentMemory {
   V *sums = nullptr, *current = nullptr, *grad_current = nullptr, *grad_spikes = nullptr, *spikes = nullptr;
-  std::int64_t* fired = nullptr;   ///< the features of an entry that fired
+  std::int64_t* fired = nullptr;   ///< the features of an entry that fired, ascending
 
   RecurrentMemory(Arena& arena, const Rows& rows, std::int64_t lanes, bool backward) {
     if (rows.features == 0) return;
@@ -190,7 +191,7 @@ struct RecurrentMemory {
   }
 };
 
-/// Of a forward pass: parameters and states as lanes, tiles of current, potential and spikes, how the row is cut.
+/// Memory of a forward pass: parameters and states as lanes, tiles of current, potential and spikes, the row's blocks.
 template <class V>
 struct ForwardMemory {
   LaneArrays<V> parameters, state;
@@ -209,8 +210,8 @@ struct ForwardMemory {
         cut(arena, lanes) {}
 };
 
-/// Of a backward pass: parameters, what is carried, and the sums of parameters' gradients as lanes; arrays of a block
-/// of lanes; tiles of the five inputs and the result.
+/// Memory of a backward pass: parameters, carries, and sums of the parameters' gradients as lanes; arrays of one block; tiles of the five
+/// inputs and the result.
 template <class V>
 struct BackwardMemory {
   LaneArrays<V> parameters, carry, partial;
@@ -245,7 +246,7 @@ struct BackwardMemory {
         cut(arena, lanes) {}
 };
 
-/// Of the integers as wide as V.
+/// The integer as wide as V.
 template <class V>
 struct IntegerOf {
   using type = std::int32_t;
@@ -255,9 +256,9 @@ struct IntegerOf<double> {
   using type = std::int64_t;
 };
 
-constexpr int max_shift_stages = 10;   // of a shifter, whose delays are below 2^stages
+constexpr int max_shift_stages = 10;   // a shifter of so many delays by less than 2^stages steps
 
-constexpr int block_steps = 8;      // that a shifter takes at a time
+constexpr int block_steps = 8;      // steps that a shifter takes at a time
 constexpr int delay_piece = 1024;   // elements that are delayed at a time where neurons share a delay
 
 constexpr int shift_stages(std::int64_t longest) {
@@ -266,15 +267,15 @@ constexpr int shift_stages(std::int64_t longest) {
   return stages;
 }
 
-/// Steps that so many stages keep, and the last delayed one.
+/// Steps that so many stages remember, and the last delayed one.
 constexpr std::int64_t kept_steps(int stages) {
   const std::int64_t steps = std::int64_t{1} << stages;
   return steps < block_steps ? block_steps : steps;
 }
 
-/// Of a delay, as lanes: each one's delay, its whole part also in the width of V and as a place; values of two steps, zeros, sums of
-/// terms; the first lane of each run of equal delays; delayed values, of a vector of lanes in a block of steps or of a piece; `kept`
-/// steps of a shifter, whose first and last vector may have fewer lanes.
+/// Memory for a delay, as lanes: the whole part of each delay, also as an offset in elements and in the width of V, and its fraction; the
+/// values of two steps, zeros, sums of terms; the first lane of each run of equal delays; delayed values of a block of steps or of a piece;
+/// and `kept` steps of a shifter, whose first and last vector may have fewer lanes.
 template <class V>
 struct DelayMemory {
   std::int64_t *whole, *offset, *runs;
@@ -284,7 +285,7 @@ struct DelayMemory {
   V *delayed, *shifted;
 
   DelayMemory(Arena& arena, std::int64_t lanes, std::int64_t kept) {
-    constexpr std::int64_t line = 64 / sizeof(V);   // and the widest vector
+    constexpr std::int64_t line = 64 / sizeof(V);   // which is also the widest vector
     lanes = lanes < block_lanes ? block_lanes : lanes;
     whole = arena.take<std::int64_t>(lanes);
     offset = arena.take<std::int64_t>(lanes);

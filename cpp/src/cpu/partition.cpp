@@ -8,27 +8,27 @@
 namespace exodus::cpu {
 namespace {
 
-/// What a thread works in.
+/// The threads' memory.
 struct Slots {
-  std::int64_t lanes = 0;   ///< of the widest row
-  std::size_t bytes = 0;    ///< of each
+  std::int64_t lanes = 0;   ///< the most lanes of a row
+  std::size_t bytes = 0;    ///< of each thread's slot
 };
 
-/// Where the parts of a workspace begin, in bytes: sums of parameters (at 0) and of taps, who fired before each step, the tapes, recurrent
-/// weights, the slots. The parts before the slots do not depend on the number of threads.
+/// Where the parts of a workspace begin, in bytes: sums of parameters (at 0) and of taps, which neurons fired before each step, the tapes,
+/// recurrent weights, the slots. Parts before the slots do not depend on the number of threads.
 struct WorkspaceParts {
   std::size_t taps[2] = {}, fired = 0, tapes = 0, weights = 0, transposed_weights = 0, slots = 0;
 };
 
-/// Steps of a tile of arrays whose inner axis is narrow.
+/// Steps of a tile, for arrays whose inner axis is narrow.
 std::int64_t steps_of_tile(const Layout& layout) {
   std::int64_t steps = ceil_div(narrow_lanes, layout.inner * max_fir_steps) * max_fir_steps;
   steps = steps < 16 ? 16 : steps;
   return steps < layout.time ? steps : layout.time;
 }
 
-/// Rows of whole batch entries of a recurrence, some at least: the product backward reads the weights once for all of a row. They are used
-/// in place where an entry's neurons follow each other, and steps are wide enough.
+/// Rows of whole batch entries of a recurrence, if possible at least four: the product backward reads the weights once for all entries of a
+/// row. Arrays are used in place where an entry's neurons follow each other and steps are wide enough.
 template <class V>
 Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, int threads) {
   constexpr std::int64_t least = 4;
@@ -50,9 +50,9 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, int
   return rows;
 }
 
-/// Rows of about a page per array and step (or of `page` lanes, if that is less), or of an outer index where the inner axis is shorter:
-/// such a row is contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and where a copy of a
-/// neuron's steps should fill some cache lines.
+/// Rows of at most `page` lanes: a page per array and step, or less. Where the inner axis is shorter, a row is an outer index, which is
+/// contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and whose steps of a neuron should fill
+/// some cache lines.
 template <class V>
 Rows partition_neurons(const Layout& layout, int threads, std::int64_t page) {
   constexpr std::int64_t tile = 4096, least = 256, narrow = narrow_lanes;
@@ -76,7 +76,7 @@ Rows partition_neurons(const Layout& layout, int threads, std::int64_t page) {
   return rows;
 }
 
-/// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none whole groups of steps of FIR kernels.
+/// Steps whose hidden states are rebuilt together: a tile, or without tiles whole groups of steps of FIR kernels.
 std::int64_t rebuilt_steps(const Rows& rows, std::int64_t time) {
   return rows.tile_steps > 0 ? rows.tile_steps : exodus::rebuilt_steps(time, max_fir_steps);
 }
@@ -88,7 +88,7 @@ Rows partition(const Pass<V>& pass, const Slots& slots, int threads) {
   return partition_neurons<V>(pass.layout, threads, slots.lanes);
 }
 
-/// Steps that a pass goes at a time.
+/// Steps of a segment, the part of time that a row works on before it goes on.
 template <class V>
 std::int64_t segment_steps_of(const Pass<V>& pass, const Rows& rows) {
   return segment_steps_of(pass.fir, rows, pass.layout.time);
@@ -99,7 +99,7 @@ std::int64_t segment_steps_of(const BackwardPass<V>& pass, const Rows& rows) {
   return pass.with_tapes ? rebuilt_steps(rows, pass.layout.time) : segment_steps_of(pass.fir, rows, pass.layout.time);
 }
 
-/// Elements of the tapes of all rows. They do not depend on the number of threads: rows have few lanes more than there are neurons.
+/// Elements of the tapes of all rows, for any number of threads: however rows are cut, their lanes exceed the neurons by less than a row.
 template <class V>
 std::int64_t tapes_size(const BackwardPass<V>& pass) {
   if (!pass.with_tapes) return 0;
@@ -115,8 +115,8 @@ int sums_of(const BackwardPass<V>& pass) {
   return sums;
 }
 
-/// Lanes of a row whose FIR kernels' memory stays in the second-level cache, of whole blocks; a page where there are none. `take(arena,
-/// rows)` takes that memory.
+/// The most lanes of a row: whole blocks whose FIR kernels' memory stays in the second-level cache, or a page without such kernels.
+/// `take(arena, rows)` takes that memory.
 template <class V, class Take>
 std::int64_t widest_row(const Pass<V>& pass, Take take) {
   if (!with_fir(pass.fir)) return max_row_lanes<V>;

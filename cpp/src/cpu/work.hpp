@@ -1,5 +1,5 @@
 /// @file
-/// What the exported functions of the CPU share: kernels, threads, slots, sums over neurons.
+/// Helpers of the exported functions on the CPU: the instruction set's functions, threads, slots, sums over neurons.
 #pragma once
 
 #include <type_traits>
@@ -26,21 +26,21 @@ const cpu::IsaFunctions<V>* isa_functions() {
   }
 }
 
-/// Small work is done sooner than a thread wakes. `threads` 0: as many as set_num_threads() says.
+/// How many threads a call may use. Small work is done before another thread has woken. `threads` 0: as many as set_num_threads() says.
 inline int threads_for(const Layout& layout, int threads) {
   constexpr std::int64_t small = 16384;
   if (layout.outer * layout.inner * layout.time < small) return 1;
   return threads <= 0 ? get_num_threads() : (threads < cpu::max_threads ? threads : cpu::max_threads);
 }
 
-/// Streaming stores pay where the results would not stay in the last-level cache until somebody reads them. A constant, a core's usual
-/// share of it: what sysconf says was seen ten times too large on a virtual machine, and plain stores then take twice as long.
+/// Streaming stores pay where results would not stay in the last-level cache until they are read. The size is a core's usual share of that
+/// cache, a constant: on a virtual machine sysconf may report the whole host's.
 inline bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
   constexpr double cache = 16 << 20;
   return static_cast<double>(layout.outer * layout.inner * layout.time) * static_cast<double>(bytes_per_element) > cache;
 }
 
-/// The bytes of the pieces that `take(arena)` takes.
+/// The bytes that `take(arena)` takes.
 template <class Take>
 std::size_t bytes_of(Take take) {
   cpu::Arena arena(nullptr);
@@ -48,14 +48,14 @@ std::size_t bytes_of(Take take) {
   return arena.bytes();
 }
 
-/// How many threads there are slots for.
+/// How many of `threads` have a slot in so many bytes.
 inline int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
   const std::size_t slots = bytes / slot_bytes;
   return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
 }
 
-/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in the order of rows, which is that of j but for entries that
-/// interleave.
+/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in the order of rows. That is the order of j unless batch
+/// entries interleave.
 inline void add_reduced(double* out, const double* sums, const cpu::Rows& rows, std::int64_t count, std::int64_t repeat, int sign) {
   const std::int64_t neurons = rows.neurons;
   if (rows.repeat > 1) {

@@ -1,5 +1,5 @@
 /// @file
-/// What a call does for recurrent weights besides its rows: their copies in the workspace, and after a backward pass their gradient.
+/// Recurrent weights outside of rows: their copies in the workspace, and their gradient after a backward pass.
 #pragma once
 
 #include <cstring>
@@ -17,17 +17,17 @@ std::int64_t weight_stride(const Recurrence<V>& recurrent) {
   return ceil_div(recurrent.features, line) * line;
 }
 
-/// Bytes of the recurrent weights as rows of whole vectors.
+/// Bytes of the recurrent weights as rows of whole cache lines.
 template <class V>
 std::size_t weights_size(const Recurrence<V>& recurrent) {
   return static_cast<std::size_t>(recurrent.features * weight_stride(recurrent)) * sizeof(V);
 }
 
-/// Rows that a task copies. Of the transpose they are columns of W: what is read lies in whole lines, and the lines that are written stay
-/// in the cache until they are full.
+/// Rows that a task copies. Rows of the transpose are columns of W: a task reads whole cache lines, and the lines that it writes stay in
+/// the cache until they are full.
 constexpr std::int64_t copied_rows = 64;
 
-/// Rows [first, first + count) of a copy of the weights, or of their transpose.
+/// Copies rows [first, first + count) of the weights, or of their transpose.
 template <class V>
 void copy_weight_rows(const Recurrence<V>& recurrent, bool transposed, std::int64_t first, std::int64_t count,
                       const cpu::WeightRows<V>& rows) {
@@ -45,7 +45,7 @@ void copy_weight_rows(const Recurrence<V>& recurrent, bool transposed, std::int6
 template <class V>
 void copy_weights(const Recurrence<V>& recurrent, bool transposed, const cpu::WeightRows<V>& rows, int threads) {
   if (rows.first == nullptr) return;
-  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements: to wake one takes as long as some thousand
+  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements; to wake a thread takes as long as copying some thousand
   const std::int64_t features = recurrent.features;
   auto task = [&](std::int64_t k, int /*thread*/) {
     const std::int64_t first = k * copied_rows, left = features - first;
@@ -54,14 +54,14 @@ void copy_weights(const Recurrence<V>& recurrent, bool transposed, const cpu::We
   cpu::parallel_for(ceil_div(features, copied_rows), features * features < worth_a_thread ? 1 : threads, task);
 }
 
-/// Words of the bits that tell who fired before each step.
+/// Words of the bits that tell which features fired before each step.
 template <class V>
 std::int64_t fired_size(const Layout& layout, const Recurrence<V>& recurrent) {
   return layout.time * (layout.outer * layout.inner / recurrent.features) * ceil_div(recurrent.features, 64);
 }
 
 template <class V>
-void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   // tiles are added to it
+void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   // since tiles are added to it
   for (std::int64_t k = 0; grad != nullptr && k < recurrent.features * recurrent.features; ++k) grad[k] = 0;
 }
 
