@@ -26,12 +26,12 @@ fi
 if [ "$tests" != ON ]; then
   exec python -m pytest "$@"
 fi
-# Side by side: most of pytest runs on one core.
+# Side by side, pytest in two processes: ctest ends first, and then both cores still have work.
 ctest --test-dir build/test --output-on-failure --parallel 2 >build/test/ctest.log 2>&1 &
 ctest=$!
 export EXODUS_SHIM="$PWD/build/test/cpp/tests/cuda"   # the CUDA kernels' Python extension, on the CPU
 status=0
-python -m pytest "$@" || status=$?
+python -m pytest -n 2 --dist worksteal "$@" || status=$?
 wait "$ctest" || status=$?
 cat build/test/ctest.log
 exit "$status"

@@ -10,7 +10,9 @@ python benchmarks/models.py [--threads 2] [--rounds 30] [--steps 250 --neurons 1
 import argparse
 import ctypes
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from native import build
@@ -18,8 +20,11 @@ from native import build
 import exodus_core as ec
 from exodus_core import kernel
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from neuron_examples import SCALARS
+
 FALL = kernel.Alpha(5.0, scale=-1.0)
-NEURONS = {
+NEURONS = SCALARS | {
     "LIF": ec.LIF(alpha=0.95),
     "CubaLIF": ec.CubaLIF(alpha=0.95, alpha_syn=0.8),
     "ALIF": ec.ALIF(alpha=0.95, alpha_adapt=0.98, adapt_scale=0.1),
@@ -43,12 +48,13 @@ def timed(call):
 def passes(neuron, current, grad_spikes):
     """A model's calls into reused arrays, by the pass's name."""
     trace = ec.forward(neuron, current)
-    grads = ec.backward(trace, grad_spikes, parameters=())
+    given = {"grad_spikes": grad_spikes} if neuron._fires else {"grad_potential": grad_spikes}
+    grads = ec.backward(trace, **given, parameters=())
     return {
         "forward": lambda: ec.forward(neuron, current, out=trace),
-        "backward": lambda: ec.backward(trace, grad_spikes, parameters=(), out=grads),
-        "with parameters": lambda: ec.backward(trace, grad_spikes, out=grads),
-        "bptt": lambda: ec.backward(trace, grad_spikes, method="bptt", parameters=(), out=grads),
+        "backward": lambda: ec.backward(trace, **given, parameters=(), out=grads),
+        "with parameters": lambda: ec.backward(trace, **given, out=grads),
+        "bptt": lambda: ec.backward(trace, **given, method="bptt", parameters=(), out=grads),
     }
 
 

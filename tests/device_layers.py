@@ -5,27 +5,31 @@ import torch
 
 import exodus_core.torch as snn
 from exodus_core import kernel
+from neuron_examples import FIRING, SCALARS, TAUS
 
 TIME, BATCH, CHANNELS, WIDTH = 19, 2, 3, 5
-LAYERS = {
-    "LIF": lambda: snn.LIF(alpha=0.9, learn=("alpha", "threshold")),
+
+
+def learning(neuron):
+    """The layer of a neuron that learns all its values."""
+    return lambda: snn.from_neuron(neuron, learn=neuron._names())
+
+
+LAYERS = {name: learning(neuron) for name, neuron in (SCALARS | TAUS).items()} | {
     "LIF of tau": lambda: snn.LIF(tau=5.0, gain="1-alpha", learn={"tau": (CHANNELS, 1)}, method="bptt"),
     "LIF with fixed arrays": lambda: snn.LIF(alpha=np.linspace(0.5, 0.9, WIDTH), gain=0.7, learn=("gain",)),
-    "IF": lambda: snn.IF(threshold=0.8, max_spikes=None),
-    "ExpLeak": lambda: snn.ExpLeak(tau=4.0, learn=("tau",)),
+    "IF of many spikes": lambda: snn.IF(threshold=0.8, max_spikes=None),
     "ExpLeak that learns nothing": lambda: snn.ExpLeak(tau=4.0),
-    "CubaLIF": lambda: snn.CubaLIF(tau=6.0, alpha_syn=0.7, learn=("tau", "alpha_syn")),
     "CubaLIF of a gain that follows": lambda: snn.CubaLIF(
         tau=[4.0, 5.0, 6.0, 7.0, 8.0], tau_syn=3.0, gain="1-alpha", learn=("tau", "tau_syn")
     ),
-    "ALIF": lambda: snn.ALIF(alpha=0.9, tau_adapt=8.0, adapt_scale=0.2, learn=("adapt_scale", "tau_adapt")),
-    "StateSpace": lambda: snn.StateSpace(
+    "StateSpace of shapes": lambda: snn.StateSpace(
         [[0.9, -0.2], [0.3, 0.8]],
         [0.9, 0.1],
         [-0.8, np.linspace(0.1, 0.3, WIDTH)],
         learn={"A": (2, 2, CHANNELS, 1), "b": (2,), "threshold": ()},
     ),
-    "AdLIF": lambda: snn.AdLIF(
+    "AdLIF of arrays": lambda: snn.AdLIF(
         tau=5.0,
         alpha_adapt=np.linspace(0.8, 0.95, WIDTH),
         coupling=0.4,
@@ -36,14 +40,14 @@ LAYERS = {
     "AdLIF, symplectic": lambda: snn.AdLIF(
         0.9, 0.9, 3.0, 0.2, threshold=0.2, order="symplectic", learn={"alpha_adapt": (WIDTH,)}
     ),
-    "ResonateAndFire": lambda: snn.ResonateAndFire(
+    "ResonateAndFire of shapes": lambda: snn.ResonateAndFire(
         tau=9.0,
         frequency=0.8,
         fires_on="imaginary",
         threshold=0.4,
         learn={"tau": (), "frequency": (CHANNELS, 1)},
     ),
-    "SRM": lambda: snn.SRM(
+    "SRM of shapes": lambda: snn.SRM(
         kernel.Alpha(tau=4.0),
         kernel.Exponential(0.8, scale=np.linspace(-1.0, -0.5, WIDTH)),
         learn={"epsilon.tau": (CHANNELS, 1), "epsilon.scale": (WIDTH,), "nu.scale": (WIDTH,)},
@@ -65,7 +69,7 @@ LAYERS = {
 # Around some of them, weights between the neurons of the last axis.
 RECURRENT_LAYERS = {
     f"recurrent {name}": lambda name=name: snn.Recurrent(LAYERS[name](), WIDTH, mask=1 - np.eye(WIDTH))
-    for name in ("LIF", "CubaLIF", "ALIF", "AdLIF", "SRM", "SRM of taps")
+    for name in (*FIRING, "SRM of taps")
 }
 
 

@@ -4,25 +4,15 @@ import numpy as np
 
 import exodus_core as ec
 from exodus_core import kernel, surrogate
+from neuron_examples import SCALARS, per_neuron
 
-NEURONS = {
-    "LIF": ec.LIF(alpha=0.9),
+NEURONS = SCALARS | {
+    **{f"{name} per neuron": per_neuron(name, (5, 3)) for name in SCALARS},
     "LIF per channel": ec.LIF(tau=np.linspace(2.0, 9.0, 5)[:, None], gain="1-alpha", threshold=0.3),
-    "LIF per neuron": ec.LIF(alpha=np.linspace(0.5, 0.99, 15).reshape(5, 3), v_min=-0.2, max_spikes=3),
-    "IF": ec.IF(reset="zero"),
-    "ExpLeak": ec.ExpLeak(tau=4.0),
-    "CubaLIF": ec.CubaLIF(alpha=0.9, tau_syn=np.array([3.0, 4.0, 5.0])),
-    "ALIF": ec.ALIF(alpha=0.9, alpha_adapt=0.95, adapt_scale=0.2),
-    "StateSpace": ec.StateSpace([[0.9, -0.2], [0.3, 0.8]], [0.9, 0.1], [-0.8, 0.2], reset="zero"),
+    "LIF with a bound": ec.LIF(alpha=np.linspace(0.5, 0.99, 15).reshape(5, 3), v_min=-0.2, max_spikes=3),
+    "IF that resets to zero": ec.IF(reset="zero"),
     "StateSpace per channel": ec.StateSpace(
-        [[0.9, np.linspace(-0.4, 0.0, 5)[:, None]], [0.3, 0.8]], [0.9, 0.1], [-0.8, 0.2], threshold=0.4
-    ),
-    "AdLIF": ec.AdLIF(tau=np.array([3.0, 4.0, 5.0]), alpha_adapt=0.9, coupling=0.4, adapt_scale=0.2),
-    "ResonateAndFire": ec.ResonateAndFire(
-        tau=9.0, frequency=np.linspace(0.2, 2.0, 5)[:, None], threshold=0.3
-    ),
-    "SRM": ec.SRM(
-        kernel.Alpha(tau=np.array([[3.0], [5.0], [4.0], [2.0], [6.0]])), kernel.Exponential(0.8, -1.0)
+        [[0.9, np.linspace(-0.4, 0.0, 5)[:, None]], [0.3, 0.8]], [0.9, 0.1], [-0.8, 0.2], reset="zero"
     ),
     "SRM of taps": ec.SRM(kernel.FIR(np.linspace(0.6, -0.1, 7)), kernel.FIR(-(0.7 ** np.arange(30)))),
     "SRM of taps per channel": ec.SRM(

@@ -1,6 +1,6 @@
-"""Witnesses for neurons with states of their own, from one step written out in plain operators.
+"""Witnesses for any neuron, from its step in plain operators, which `neuron_examples` has.
 
-`step` works on NumPy arrays (then its bits are the contract of the forward pass) and on torch
+The step works on NumPy arrays (then its bits are the contract of the forward pass) and on torch
 tensors in float64, whose autograd of the unrolled graph is the witness of all three methods: with
 `detach_reset` the spikes are cut out of everything that a later step reads, which is SLAYER. The
 magnitudes beside the gradients are what tolerances are measured by (compare.py).
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 import exodus_core as ec
+from neuron_examples import EXAMPLES, SCALARS
 from oracle import Gradients, sum_to
 from unrolled import _Spike as Spike
 
-OPTIONS = ("reset", "reset_timing", "max_spikes", "epsilon", "nu")
+OPTIONS = frozenset(option for example in EXAMPLES.values() for option in example.options)
 
 
 @dataclass
@@ -33,6 +34,11 @@ class Model:
         """The parameters that gradients are wanted of; a gain that follows alpha has none of its own."""
         return [k for k, v in self.keywords.items() if k not in OPTIONS and not isinstance(v, str)]
 
+    @property
+    def fires(self):
+        """Whether it has spikes."""
+        return SCALARS[self.name]._fires
+
     def neuron(self):
         """The package's descriptor."""
         values = dict(self.keywords)
@@ -44,99 +50,7 @@ class Model:
         return getattr(ec, self.name)(**values)
 
 
-def _lif(where, p, options, u, s, x):
-    amount = p.get("reset_amount", p["threshold"])
-    reset = options.get("reset", "subtract")
-    if reset == "none":
-        return (p["alpha"] * u) + x
-    if reset == "zero":
-        # With torch, 1[s = 0] forward and the derivative of 1 - s.
-        keep = (s == 0) * 1.0 - (s - s.detach()) if isinstance(s, torch.Tensor) else (s == 0).astype(u.dtype)
-        return (p["alpha"] * (u * keep)) + x
-    if options.get("reset_timing") == "before_decay":
-        return (p["alpha"] * (u - (amount * s))) + x
-    return ((p["alpha"] * u) + x) - (amount * s)
-
-
-def _clamp(where, p, u, closed):
-    # Written so that NaN passes. Backward, a step at the clamp counts as clipped.
-    if "v_min" not in p:
-        return u
-    return where(u <= p["v_min"] if closed else u < p["v_min"], p["v_min"], u)
-
-
-def lif(where, p, options, state, a, fire, closed):
-    """One step of LIF."""
-    u, s = state
-    u = _clamp(where, p, _lif(where, p, options, u, s, p["gain"] * a), closed)
-    return u, fire(u)
-
-
-def cuba(where, p, options, state, a, fire, closed):
-    """One step of CubaLIF."""
-    u, s, i = state
-    i = (p["alpha_syn"] * i) + (p["gain"] * a)
-    u = _clamp(where, p, _lif(where, p, options, u, s, i), closed)
-    return u, fire(u), i
-
-
-def alif(where, p, options, state, a, fire, closed):
-    """One step of ALIF."""
-    u, s, b = state
-    b = (p["alpha_adapt"] * b) + (p["adapt_scale"] * s)
-    u = ((p["alpha"] * u) + (p["gain"] * a)) - (p["threshold"] * s)
-    u = _clamp(where, p, u, closed)
-    return u, fire(u - b), b
-
-
-def _advance(kernel, p, role, x, y, given):
-    """A kernel's two numbers after a step, and what comes out."""
-    own = {k.removeprefix(f"{role}."): v for k, v in p.items() if k.startswith(f"{role}.")}
-    if kernel == "Exponential":
-        x = (own["alpha"] * x) + given
-        return x, x, own["scale"] * x
-    if kernel == "DoubleExponential":
-        x = (own["alpha"] * x) + given
-        y = (own["beta"] * y) + x
-        return x, y, own["scale"] * y
-    if kernel == "FIR":
-        inputs = [given, *x]  # x has the earlier ones, newest first
-        terms = list(zip(own["taps"], inputs, strict=True))
-        total = 0 * given
-        for tap, one in terms if role == "epsilon" else terms[::-1]:  # spikes add to what comes: oldest first
-            total = total + (tap * one)
-        return (x if len(x) == 0 else stack(inputs[:-1])), y, total
-    y, x = (own["a"] * y) + x, (own["a"] * x) + given
-    return x, y, own["w"] * y
-
-
-def stack(arrays):
-    """Of NumPy's arrays or torch's."""
-    return torch.stack(arrays) if isinstance(arrays[0], torch.Tensor) else np.stack(arrays)
-
-
-def srm(where, p, options, state, a, fire, closed):
-    """One step of SRM."""
-    _, s, ex, ey, nx, ny = state
-    ex, ey, z = _advance(options["epsilon"], p, "epsilon", ex, ey, a)
-    nx, ny, r = _advance(options["nu"], p, "nu", nx, ny, s)
-    u = z + r
-    return u, fire(u), ex, ey, nx, ny
-
-
-def state_space(where, p, options, state, a, fire, closed):
-    """One step of StateSpace."""
-    u, s, v = state
-    (A00, A01), (A10, A11) = p["A"]
-    (b0, b1), (r0, r1) = p["b"], p["r"]
-    if options.get("reset") == "zero":
-        u = u * (1 - s) if isinstance(s, torch.Tensor) else np.where(s > 0, u.dtype.type(0), u)
-    x0 = (((A00 * u) + (A01 * v)) + (b0 * a)) + (r0 * s)
-    x1 = (((A10 * u) + (A11 * v)) + (b1 * a)) + (r1 * s)
-    return x0, fire(x0), x1
-
-
-STEPS = {"LIF": lif, "CubaLIF": cuba, "ALIF": alif, "SRM": srm, "StateSpace": state_space}
+STEPS = {name: example.step for name, example in EXAMPLES.items()}
 LEADING = {"taps": 1, "A": 2, "b": 1, "r": 1}  # axes of a parameter that are not those of the neurons
 
 
@@ -195,7 +109,7 @@ def forward(model, current, state, recurrent=None):
             if recurrent is not None:
                 a = a + felt(state[1], recurrent)
             state = STEPS[model.name](np.where, p, model.keywords, state, a, fire, False)
-            potential[n], spikes[n] = state[0], state[1]
+            potential[n], spikes[n] = state[0], state[1] if model.fires else 0
     return potential, spikes, state
 
 
@@ -231,13 +145,14 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, rec
         for number in numbers[-1].values():
             number.retain_grad()
         p.update(_with_gain(model, p, torch.ones(lanes, dtype=torch.float64)))
-        u, s, *rest = state
-        before = (u, s.detach() if detach_reset else s, *rest)
+        before = [*state]
+        if model.fires and detach_reset:
+            before[1] = before[1].detach()
         if recurrent is not None:  # a synapse is no reset
-            x = x + torch.einsum("...j,...jk->...k", s, p.pop("recurrent"))
+            x = x + torch.einsum("...j,...jk->...k", state[1], p.pop("recurrent"))
         state = STEPS[model.name](torch.where, p, model.keywords, before, x, fire, True)
         all_u.append(state[0])
-        all_s.append(state[1])
+        all_s.append(state[1] if model.fires else torch.zeros(lanes, dtype=torch.float64))
     results = [torch.stack(all_s), torch.stack(all_u), *state]
     wanted = [*seeds[:2], *(seeds[2] or [None] * len(state))]
     loss = sum(torch.sum(torch.tensor(g) * x) for g, x in zip(wanted, results, strict=True) if g is not None)

@@ -19,11 +19,12 @@ from compare import assert_same_bits
 from exodus_core import kernel, surrogate
 from exodus_core._backends import decay
 from exodus_core.neurons import Filter
+from neuron_examples import SCALARS
 
 RNG = np.random.default_rng(0)
 CURRENT = RNG.normal(0.2, 0.6, (40, 3, 700)).astype(np.float32)
 TINY = (CURRENT * np.float32(1e-38)).astype(np.float32)
-NEURONS = {
+NEURONS = SCALARS | {
     "LIF": ec.LIF(alpha=0.1, gain=0.3),
     "LIF of arrays": ec.LIF(tau=RNG.uniform(2, 9, 700), threshold=RNG.uniform(0.5, 1, (3, 1)), v_min=-0.3),
     "LIF of a tiny gain": ec.LIF(alpha=0.9, gain=1e-40),

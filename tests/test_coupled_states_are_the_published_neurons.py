@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import exodus_core as ec
+import neuron_examples
 from cases import SURROGATES
 from compare import assert_same_bits
 from drive import METHODS, surrogate_of
@@ -23,64 +24,13 @@ LANES = (2, 3)
 SHAPES = {"scalars": [()] * 5, "of several shapes": [(3,), (2, 1), (), (2, 3), (1, 3)]}
 
 
-def adaptation_first(p, fire, state, current):
-    """Bittar and Garner 2022, (2) to (4), as sparch computes them: the adaptation, then the potential."""
-    u, s, w = state
-    alpha, beta, threshold = p["alpha"], p["alpha_adapt"], p["threshold"]
-    us = []
-    for a in current:
-        felt = fire.felt(s)
-        w = beta * w + p["coupling"] * u + p["adapt_scale"] * felt
-        u = alpha * (u - threshold * felt) + (1 - alpha) * (a - w)
-        s = fire(u)
-        us.append((u, s))
-    return us, (u, s, w)
-
-
-def symplectic(p, fire, state, current):
-    """Baronig et al. 2025, SE-adLIF: the adaptation from the new potential, after its reset."""
-    reached, s, w = state
-    alpha, beta = p["alpha"], p["alpha_adapt"]
-
-    def after_spike(reached, s, w):
-        u = reached * (1 - fire.felt(s))
-        return u, beta * w + (1 - beta) * (p["coupling"] * u + p["adapt_scale"] * fire.felt(s))
-
-    us = []
-    for a in current:
-        u, updated = after_spike(reached, s, w)
-        reached = alpha * u + (1 - alpha) * (a - updated)
-        s, w = fire(reached), updated
-        us.append((reached, s))
-    return us, (reached, s, w)
-
-
-def resonate(part):
-    """Izhikevich 2001, in steps: z turns and shrinks, and the threshold leaves the part that fired."""
-
-    def run(p, fire, state, current):
-        firing, s, other = state
-        z = torch.complex(firing, other) if part == "real" else torch.complex(other, firing)
-        unit = 1.0 if part == "real" else 1j
-        us = []
-        for a in current:
-            turned = p["decay"] * torch.exp(1j * p["frequency"]) * z
-            z = turned + a - unit * p["threshold"] * fire.felt(s)
-            u = z.real if part == "real" else z.imag
-            s = fire(u)
-            us.append((u, s))
-        return us, (u, s, z.imag if part == "real" else z.real)
-
-    return run
-
-
 ADLIF = {"alpha": 0.8, "alpha_adapt": 0.9, "coupling": 0.6, "adapt_scale": 0.7, "threshold": 0.3}
 RESONATE = {"decay": 0.93, "frequency": 0.5, "threshold": 0.9}
 CASES = {
-    "adaptation first": (ec.AdLIF, ADLIF, {"order": "adaptation_first"}, adaptation_first),
-    "symplectic": (ec.AdLIF, ADLIF | {"coupling": 3.0}, {"order": "symplectic"}, symplectic),
-    "real": (ec.ResonateAndFire, RESONATE, {"fires_on": "real"}, resonate("real")),
-    "imaginary": (ec.ResonateAndFire, RESONATE, {"fires_on": "imaginary"}, resonate("imaginary")),
+    "adaptation first": (ec.AdLIF, ADLIF, {"order": "adaptation_first"}, neuron_examples.ad_lif),
+    "symplectic": (ec.AdLIF, ADLIF | {"coupling": 3.0}, {"order": "symplectic"}, neuron_examples.ad_lif),
+    "real": (ec.ResonateAndFire, RESONATE, {"fires_on": "real"}, neuron_examples.resonate_and_fire),
+    "imaginary": (ec.ResonateAndFire, RESONATE, {"fires_on": "imaginary"}, neuron_examples.resonate_and_fire),
 }
 TAUS = {"alpha": "tau", "alpha_adapt": "tau_adapt", "decay": "tau"}
 
@@ -122,7 +72,7 @@ def gradient(tensor):
 
 def solve(case, values, current, state, seeds, method, surrogate):
     """What the package and autograd of the equations give: (results, gradients) of each."""
-    kind, own, options, equations = case
+    kind, own, options, step = case
     neuron = kind(**values, **options)
     trace = ec.forward(neuron, current, state=neuron._state(*state))
     grads = ec.backward(
@@ -137,8 +87,12 @@ def solve(case, values, current, state, seeds, method, surrogate):
     inputs = [leaf(x) for x in (current, *state)]
     p = {name: leaves[name] if name in leaves else torch.exp(-1 / leaves[TAUS[name]]) for name in own}
     fire = Fire(p["threshold"], surrogate, method == "slayer")
-    steps, final = equations(p, fire, inputs[1:], inputs[0])
-    found = [torch.stack([s for _, s in steps]), torch.stack([u for u, _ in steps]), *final]
+    now, steps = inputs[1:], []
+    for a in inputs[0]:
+        u, s, *others = now
+        now = step(torch.where, p, options, (u, fire.felt(s), *others), a, fire, True)
+        steps.append(now)
+    found = [torch.stack([x[1] for x in steps]), torch.stack([x[0] for x in steps]), *now]
     sum((torch.tensor(g) * x).sum() for g, x in zip(seeds, found, strict=True)).backward()
     expected = [gradient(x) for x in inputs], {name: gradient(x) for name, x in leaves.items()}
     return (trace, grads), ([x.detach().numpy() for x in found], expected)

@@ -6,6 +6,7 @@ instruction set of the kernels, and for learnt values as for fixed ones. Witness
 other processes.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import exodus_core as ec
 from compare import assert_same_bits
 from exodus_core import kernel
 from exodus_core._backends import decay, rotation
+from neuron_examples import EXAMPLES, TAUS
 
 # Made without functions whose bits depend on the processor: pow, log.
 RATIOS = np.concatenate(
@@ -114,7 +116,17 @@ MODELS = {
     "ResonateAndFire": lambda tau: ec.ResonateAndFire(tau=tau, frequency=tau * 0.3),
     "SRM": lambda tau: ec.SRM(kernel.Alpha(tau), kernel.Alpha(tau * 0.4, scale=-2.0)),
 }
-LEARN = {
+
+
+def scaled(name, tau):
+    """An example whose time constants are tau fifths of its own."""
+    return TAUS[f"{name} of taus"]._with({own: tau * value / 5 for own, value in EXAMPLES[name].taus.items()})
+
+
+for name, example in EXAMPLES.items():
+    if example.taus:
+        MODELS.setdefault(name, functools.partial(scaled, name))
+LEARN = {name: tuple(example.taus) for name, example in EXAMPLES.items()} | {
     "LIF": ("tau",),
     "ExpLeak": ("tau",),
     "CubaLIF": ("tau", "tau_syn"),

@@ -17,6 +17,7 @@ import pytest
 
 import exact
 import exodus_core as ec
+import neuron_examples
 from compare import assert_same_bits
 from drive import METHODS
 from exodus_core import _binding
@@ -39,6 +40,7 @@ SCALARS = [
     ec.AdLIF(tau=5.0, tau_adapt=50.0, dt=0.5, coupling=0.3, adapt_scale=0.2, order="symplectic"),
     ec.ResonateAndFire(0.95, 0.4),
     ec.ResonateAndFire(tau=20.0, frequency=0.4, fires_on="imaginary"),
+    *neuron_examples.SCALARS.values(),
 ]
 ARRAYS = [
     ec.LIF(alpha=np.array([0.5, 0.9])),
@@ -47,6 +49,7 @@ ARRAYS = [
     ec.ExpLeak(alpha=np.array([0.25, 1.0])),
     ec.StateSpace([[0.9, np.array([-0.1, -0.2, 0.0])], [0.2, 0.8]], [1.0, 0.0], np.ones((2, 2, 1))),
     ec.AdLIF(np.array([0.9, 0.8, 0.7]), 0.95, 0.3, np.float32([[0.2], [0.1]])),
+    *(neuron_examples.per_neuron(name, (2, 3)) for name in neuron_examples.SCALARS),
 ]
 EACH = pytest.mark.parametrize("neuron", [*SCALARS, *ARRAYS], ids=repr)
 CURRENT = np.random.default_rng(0).normal(0.3, 0.7, (9, 2, 3)).astype(np.float32)
@@ -54,7 +57,9 @@ CURRENT = np.random.default_rng(0).normal(0.3, 0.7, (9, 2, 3)).astype(np.float32
 
 def typed_back(neuron):
     """What `repr` printed, evaluated where the package's and NumPy's names are known."""
-    return eval(repr(neuron), {**vars(ec), "array": np.array, "np": np, "float32": np.float32})
+    return eval(
+        repr(neuron), {**vars(ec), **vars(ec.kernel), "array": np.array, "np": np, "float32": np.float32}
+    )
 
 
 @pytest.mark.parametrize("neuron", SCALARS, ids=repr)

@@ -20,13 +20,14 @@ import pytest
 import exodus_core as ec
 from compare import assert_same_bits
 from exodus_core import kernel, surrogate
+from neuron_examples import SCALARS
 
 RNG = np.random.default_rng(0)
 SHAPE = (11, 4, 600)
 CURRENT = RNG.normal(0.3, 0.7, SHAPE)
 WEIGHTS = RNG.normal(size=SHAPE)
 STEEP = surrogate.SingleExponential(width=0.3, scale=1.0)
-NEURONS = {
+NEURONS = SCALARS | {
     "LIF": ec.LIF(alpha=0.9),
     "LIF of arrays": ec.LIF(
         tau=RNG.uniform(2, 9, 600), threshold=np.linspace(0.5, 1, 4)[:, None], v_min=-0.3

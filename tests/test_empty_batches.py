@@ -14,8 +14,9 @@ import exodus_core as ec
 from device_arrays import DeviceArray, host
 from drive import METHODS
 from exodus_core import kernel
+from neuron_examples import SCALARS
 
-NEURONS = {
+NEURONS = SCALARS | {
     "LIF": ec.LIF(tau=5.0, threshold=np.array([[0.7]])),
     "LIF of the gain's alpha": ec.LIF(alpha=0.9, gain="1-alpha", v_min=-1.0, reset_amount=0.5),
     "IF": ec.IF(max_spikes=None),

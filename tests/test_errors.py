@@ -15,6 +15,7 @@ import pytest
 import exodus_core as ec
 from compare import assert_same_bits
 from exodus_core import surrogate
+from neuron_examples import SCALARS
 
 NEURON = ec.LIF(alpha=0.9)
 CURRENT = np.full((6, 3, 4), 0.4, np.float32)
@@ -330,8 +331,7 @@ def test_initial_potential_that_would_have_no_effect(neuron, potential):
         neuron.initial_state((3,), np.float64, potential=zero)
 
 
-EACH = [ec.LIF(0.9), ec.IF(), ec.CubaLIF(0.9, 0.8), ec.ALIF(0.9, 0.8, 0.1), ec.ExpLeak(0.9)]
-EACH += [ec.StateSpace([[0.9, 0.1], [0.2, 0.8]], [1, 0], [-1, 0]), ec.AdLIF(0.9, 0.8, 0.2, 0.1)]
+EACH = [neuron for name, neuron in SCALARS.items() if name != "SRM"]
 
 
 @pytest.mark.parametrize("neuron", EACH, ids=lambda neuron: type(neuron).__name__)
@@ -339,7 +339,7 @@ def test_initial_potential_has_an_effect(neuron):
     rest, other = (neuron.initial_state((3,), np.float64, potential=value) for value in (0.0, 0.4))
     current = np.zeros((2, 3))
     potentials = [ec.forward(neuron, current, state=state).potential for state in (rest, other)]
-    assert (potentials[0] == 0).all() and (potentials[1] > 0).all()
+    assert (potentials[0] == 0).all() and (potentials[1] != 0).all()
 
 
 @pytest.mark.parametrize("potential", [None, "high", [1j], ...], ids=repr)

@@ -8,13 +8,11 @@ parameter, state, loss, reset and layout; SLAYER what autograd gives with spikes
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import exact
 import exodus_core as ec
 import oracle
-from cases import RESETS, SURROGATES, _parameter
+from cases import SURROGATES
 from compare import (
     assert_gradient_close,
     assert_gradients_match,
@@ -23,22 +21,14 @@ from compare import (
     lane_scale,
 )
 from drive import METHODS, surrogate_of
+from neuron_examples import EXAMPLES
 
 stepwise = pytest.importorskip("stepwise", reason="needs torch")
 Model = stepwise.Model
 
-CUBA = Model("CubaLIF", {"alpha": 0.9, "alpha_syn": 0.7, "threshold": 0.8, "gain": 1.2})
+CUBA, ALIF = (Model(name, EXAMPLES[name].keywords) for name in ("CubaLIF", "ALIF"))
 FOLLOWS = Model("CubaLIF", CUBA.keywords | {"alpha": 0.6, "gain": "1-alpha"})
-ALIF = Model("ALIF", {"alpha": 0.9, "alpha_adapt": 0.95, "adapt_scale": 0.3, "threshold": 0.8, "gain": 0.9})
-COUPLED = Model(
-    "StateSpace",
-    {
-        "A": np.array([[0.9, -0.3], [0.25, 0.85]]),
-        "b": np.array([0.8, 0.3]),
-        "r": np.array([-0.7, 0.4]),
-        "threshold": 0.8,
-    },
-)
+COUPLED = Model("StateSpace", EXAMPLES["StateSpace"].keywords)
 COUPLED_TO_ZERO = Model("StateSpace", COUPLED.keywords | {"r": np.array([0.1, 0.4]), "reset": "zero"})
 KERNELS = {
     "Exponential": {"alpha": 0.85},
@@ -121,86 +111,6 @@ def solve(model, current, state, seeds, method="exodus", *, surrogate=SURROGATES
         trace, spikes, grad_potential=potential, grad_state=final, method=method, surrogate=bend
     )
     return trace, grads
-
-
-@st.composite
-def _taps(draw, lanes):
-    """One tap or many, more than steps too, shared or per lane; they may make the potential grow."""
-    one = draw(_parameter(lanes, -1.5, 1.5))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    fading = rng.normal(size=draw(st.integers(1, 60))) * rng.uniform(0.7, 1.05)
-    return np.multiply.outer(fading, one)
-
-
-@st.composite
-def _leading(draw, shape, entry):
-    """A parameter with axes of its own: an array of entries that differ and have one shape."""
-    one = np.asarray(draw(entry))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    return np.multiply.outer(rng.uniform(-1, 1, shape), np.ones_like(one)) + 0.3 * one
-
-
-@st.composite
-def problems(draw):
-    lanes = draw(st.sampled_from(((1,), (3,), (2, 3))))
-    decay = _parameter(lanes, 0.0, 1.0)
-    values = {"alpha": draw(decay), "threshold": draw(_parameter(lanes, 0.5, 2.0))}
-    values["gain"] = draw(_parameter(lanes, -2.0, 2.0))
-    if draw(st.booleans()):
-        values["v_min"] = draw(_parameter(lanes, -1.0, 0.3))
-    name = draw(st.sampled_from(("CubaLIF", "ALIF", "SRM", "StateSpace")))
-    if name == "StateSpace":
-        entry = _parameter(lanes, -0.7, 0.7)
-        values = {"threshold": values["threshold"], "reset": draw(st.sampled_from(("subtract", "zero")))}
-        values |= {"A": draw(_leading((2, 2), entry)), "b": draw(_leading((2,), entry))}
-        values["r"] = draw(_leading((2,), entry))
-    elif name == "SRM":
-        values = {"threshold": values["threshold"], "max_spikes": draw(st.sampled_from((1, 2, None)))}
-        scale = _parameter(lanes, -1.5, 1.5)
-        for role in ("epsilon", "nu"):
-            values[role] = draw(st.sampled_from(sorted(KERNELS)))
-            if values[role] == "FIR":
-                values[f"{role}.taps"] = draw(_taps(lanes))
-                continue
-            values |= {f"{role}.{k}": draw(decay) for k in KERNELS[values[role]] if k != "tau"}
-            if values[role] == "Alpha":
-                values[f"{role}.tau"] = draw(_parameter(lanes, 0.3, 20.0))
-            values[f"{role}.scale"] = draw(scale)
-    elif name == "ALIF":
-        values |= {"alpha_adapt": draw(decay), "adapt_scale": draw(_parameter(lanes, -0.2, 1.0))}
-    else:
-        values |= {"alpha_syn": draw(decay), **draw(st.sampled_from(RESETS))}
-        if draw(st.booleans()):
-            values["gain"] = "1-alpha"
-        values["max_spikes"] = draw(st.sampled_from((1, 2, None)))
-        if values["reset"] == "subtract" and draw(st.booleans()):
-            values["reset_amount"] = draw(_parameter(lanes, 0.2, 1.5))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    model = Model(name, values)
-    current, state, seeds = random_data(rng, draw(st.integers(1, 40)), lanes, model=model)
-    kept = draw(st.tuples(*(st.booleans() for _ in range(1 + len(state)))))
-    final = [g if keep else None for g, keep in zip(seeds[2], kept[1:], strict=True)]
-    seeds = (seeds[0], seeds[1] if kept[0] else None, final)
-    return model, current, state, seeds, draw(st.sampled_from(SURROGATES))
-
-
-@given(problems())
-def test_all_methods_are_autograd_of_the_unrolled_step(problem):
-    model, current, state, seeds, surrogate = problem
-    found = {}
-    for method in METHODS:
-        trace, found[method] = solve(model, current, state, seeds, method, surrogate=surrogate)
-        expected, magnitude = stepwise.unroll(
-            model, surrogate, current, state, seeds, detach_reset=method == "slayer"
-        )
-        assert_gradients_match(found[method], expected, magnitude, tol=1e-10)
-    potential, spikes, final = stepwise.forward(model, current, state)
-    assert_same_bits(trace.potential, potential, "potential")
-    assert_same_bits(trace.spikes, spikes, "spikes")
-    for actual, wanted in zip(trace.state, final, strict=True):
-        assert_same_bits(actual, wanted, "state")
-    _, magnitude = stepwise.unroll(model, surrogate, current, state, seeds)
-    assert_gradients_match(found["exodus"], found["bptt"], magnitude, tol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -85,7 +85,7 @@ def test_no_test_run_is_a_failure(run):
 
 
 def test_a_step_out_of_time_did_not_finish(run):
-    code, output, calls = run(PASSED, ("racecheck", "slow", ""), limits=("step 45 $tool", "step 1 $tool"))
+    code, output, calls = run(PASSED, ("racecheck", "slow", ""), limits=("step 120 $tool", "step 1 $tool"))
     assert code != 0
     assert "0 failed: \n1 did not finish: racecheck\n" in output
     assert "synccheck" in calls

@@ -17,7 +17,9 @@ import exodus_core as ec
 from cases import SURROGATES
 from compare import assert_gradients_match, assert_same_bits
 from drive import METHODS, surrogate_of
-from test_hidden_states_are_exact import ALIF, CUBA, FOLLOWS, problems, random_data, srm
+from neuron_examples import EXAMPLES, FIRING
+from test_hidden_states_are_exact import ALIF, CUBA, FOLLOWS, random_data, srm
+from test_neurons_are_their_step import problems
 
 stepwise = pytest.importorskip("stepwise", reason="needs torch")
 Model = stepwise.Model
@@ -113,10 +115,12 @@ def check(model, current, state, seeds, w, surrogate):
     assert_gradients_match(found["exodus"], found["bptt"], magnitude, tol=1e-12)
 
 
-@given(problems(), st.integers(0, 2**32))
-def test_all_methods_are_autograd_of_the_unrolled_step(problem, seed):
-    model, current, state, seeds, surrogate = problem
-    check(model, current, state, seeds, weights(np.random.default_rng(seed), current.shape[-1]), surrogate)
+@pytest.mark.parametrize("name", [name for name in FIRING if EXAMPLES[name].bits])
+@given(st.data())
+def test_all_methods_are_autograd_of_the_unrolled_step(name, data):
+    model, current, state, seeds, surrogate = data.draw(problems(name))
+    w = weights(np.random.default_rng(data.draw(st.integers(0, 2**32))), current.shape[-1])
+    check(model, current, state, seeds, w, surrogate)
 
 
 @EACH

@@ -7,6 +7,8 @@ inference mode, in-place changes, double backward); only what a backward pass re
 Witness: `exodus_core.forward` and `backward` on contiguous arrays, and torch's own bookkeeping.
 """
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ import exodus_core as ec
 from compare import assert_gradient_close, assert_same_bits
 from drive import METHODS
 from exodus_core._layout import Layout
+from neuron_examples import FIRING, SCALARS
 
 torch = pytest.importorskip("torch", reason="needs torch")
 snn = pytest.importorskip("exodus_core.torch")
@@ -425,17 +428,10 @@ def allocations(monkeypatch):
     return made
 
 
-SPIKING = {
-    "LIF": lambda **keywords: snn.LIF(0.9, learn=("alpha", "gain"), **keywords),
-    "IF": snn.IF,
-    "CubaLIF": lambda **keywords: snn.CubaLIF(0.9, 0.7, learn=("alpha_syn",), **keywords),
-    "ALIF": lambda **keywords: snn.ALIF(0.9, 0.9, 0.1, **keywords),
-    "StateSpace": lambda **keywords: snn.StateSpace(
-        [[0.9, -0.2], [0.3, 0.8]], [1.0, 0.1], [-1.0, 0.2], learn=("A", "threshold"), **keywords
-    ),
-    "SRM": lambda **keywords: snn.SRM(
-        ec.kernel.FIR([0.5, 0.4]), ec.kernel.Exponential(0.9, scale=-1.0), **keywords
-    ),
+SPIKING = {name: functools.partial(snn.from_neuron, SCALARS[name]) for name in FIRING}
+SPIKING |= {
+    f"{name} that learns": functools.partial(snn.from_neuron, SCALARS[name], learn=SCALARS[name]._names())
+    for name in FIRING
 }
 
 

@@ -1,10 +1,11 @@
-"""CubaLIF, ALIF, SRM and coupled states as torch layers.
+"""Every spiking neuron as a torch layer.
 
 Property: a layer gives what `exodus_core.forward` and `backward` give for its descriptor, bit for bit,
 learnt values included; learnt decays are used within [0, 1]; state and dictionaries go around. Witness:
 the numpy functions, which have witnesses of their own.
 """
 
+import functools
 import inspect
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import exodus_core as ec
 from compare import assert_same_bits
 from exodus_core import neurons
+from neuron_examples import EXAMPLES, SCALARS, TAUS
 
 torch = pytest.importorskip("torch")
 import exodus_core.torch as snn  # noqa: E402
@@ -20,32 +22,29 @@ import exodus_core.torch as snn  # noqa: E402
 ALPHA, FALL = ec.kernel.Alpha(4.0), ec.kernel.Exponential(0.8, scale=-0.7)
 TAPS = ec.kernel.FIR(np.array([0.9, 0.5, -0.1, 0.2]))
 PER_NEURON = ec.kernel.FIR(-np.random.default_rng(9).uniform(0.2, 0.9, (6, 1, 5)))
-MATRIX, SYMPLECTIC = [[0.9, -0.2], [0.3, 0.8]], {"order": "symplectic", "threshold": 0.1}
-LAYERS = {
-    "CubaLIF": (lambda **k: snn.CubaLIF(0.9, 0.7, **k), ("alpha", "alpha_syn", "threshold", "gain")),
-    "CubaLIF of taus": (lambda **k: snn.CubaLIF(tau=9.0, tau_syn=4.0, **k), ("tau", "tau_syn")),
-    "ALIF": (lambda **k: snn.ALIF(0.9, 0.95, 0.2, **k), ("alpha_adapt", "adapt_scale", "threshold")),
-    "StateSpace": (
-        lambda **k: snn.StateSpace(MATRIX, [0.9, 0.2], [-0.8, 0.3], reset="zero", **k),
-        ("A", "b", "r", "threshold"),
+MATRIX = EXAMPLES["StateSpace"].keywords["A"]
+
+
+def made(neuron):
+    """The class of a descriptor's layer with its keywords, and what can be learnt."""
+    kind = getattr(snn, type(neuron).__name__)
+    return functools.partial(kind, **neuron._given()), tuple(neuron._names())
+
+
+OTHERS = {
+    "StateSpace that resets to zero": ec.StateSpace(MATRIX, [0.9, 0.2], [-0.8, 0.3], reset="zero"),
+    "AdLIF of the symplectic order": ec.AdLIF(
+        tau=5.0, tau_adapt=9.0, coupling=4.0, adapt_scale=0.2, order="symplectic", threshold=0.1
     ),
-    "AdLIF": (
-        lambda **k: snn.AdLIF(0.9, 0.95, 0.5, 0.2, threshold=0.2, **k),
-        ("alpha", "alpha_adapt", "coupling", "adapt_scale", "threshold"),
+    "ResonateAndFire on the imaginary part": ec.ResonateAndFire(
+        tau=9.0, frequency=2.0, threshold=0.5, fires_on="imaginary"
     ),
-    "AdLIF of taus": (
-        lambda **k: snn.AdLIF(tau=5, tau_adapt=9.0, coupling=4.0, adapt_scale=0.2, **SYMPLECTIC, **k),
-        ("tau", "tau_adapt", "coupling", "threshold"),
-    ),
-    "ResonateAndFire": (lambda **k: snn.ResonateAndFire(0.9, 0.5, **k), ("decay", "frequency", "threshold")),
-    "ResonateAndFire of tau": (
-        lambda **k: snn.ResonateAndFire(tau=9.0, frequency=2.0, threshold=0.5, fires_on="imaginary", **k),
-        ("tau", "frequency"),
-    ),
-    "SRM": (lambda **k: snn.SRM(ALPHA, FALL, **k), ("epsilon.tau", "epsilon.scale", "nu.alpha", "threshold")),
-    "SRM of taps": (lambda **k: snn.SRM(TAPS, PER_NEURON, **k), ("epsilon.taps", "nu.taps", "threshold")),
-    "SRM of both": (lambda **k: snn.SRM(ALPHA, TAPS, **k), ("epsilon.tau", "nu.taps")),
+    "SRM of exponentials": ec.SRM(ALPHA, FALL),
+    "SRM of taps": ec.SRM(TAPS, PER_NEURON),
+    "SRM of both": ec.SRM(ALPHA, TAPS),
 }
+NEURONS = {name: neuron for name, neuron in (SCALARS | TAUS | OTHERS).items() if neuron._fires}
+LAYERS = {name: made(neuron) for name, neuron in NEURONS.items()}
 EACH = pytest.mark.parametrize("name", LAYERS)
 
 

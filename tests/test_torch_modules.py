@@ -8,6 +8,7 @@ Witness: `exodus_core.forward` and `backward` with the descriptor, bit for bit.
 """
 
 import copy
+import functools
 import inspect
 import io
 import pickle
@@ -20,7 +21,8 @@ import pytest
 import exodus_core as ec
 from compare import assert_same_bits
 from drive import METHODS
-from exodus_core import surrogate
+from exodus_core import neurons, surrogate
+from neuron_examples import SCALARS
 
 torch = pytest.importorskip("torch", reason="needs torch")
 snn = pytest.importorskip("exodus_core.torch")
@@ -204,10 +206,7 @@ def test_tensors_are_values_of_kernels_surrogates_and_steps():
     assert_same_bits(state.potential, np.float32([[1, 2, 3]] * 2))
 
 
-LAYERS = [
-    *(snn.LIF, snn.IF, snn.CubaLIF, snn.ALIF, snn.SRM, snn.ExpLeak),
-    *(snn.StateSpace, snn.AdLIF, snn.ResonateAndFire),
-]
+LAYERS = [getattr(snn, kind.__name__) for kind in neurons.DESCRIPTORS]
 OF_EACH_LAYER = {
     "surrogate": surrogate.SingleExponential(),
     "method": "exodus",
@@ -495,17 +494,8 @@ def test_state_given_is_not_modified():
         assert_same_bits(one, other)
 
 
-STATEFUL = {
-    "LIF": lambda: snn.LIF(0.9),
-    "IF": snn.IF,
-    "CubaLIF": lambda: snn.CubaLIF(0.9, 0.7),
-    "ALIF": lambda: snn.ALIF(0.9, 0.9, 0.1),
-    "SRM": lambda: snn.SRM(ec.kernel.FIR([0.5, 0.4]), ec.kernel.Exponential(0.9, scale=-1.0)),
-    "ExpLeak": lambda: snn.ExpLeak(0.9),
-    "StateSpace": lambda: snn.StateSpace([[0.9, -0.2], [0.3, 0.8]], [1.0, 0.1], [-1.0, 0.2]),
-    "AdLIF": lambda: snn.AdLIF(0.9, 0.8, 0.3, 0.2),
-    "ResonateAndFire": lambda: snn.ResonateAndFire(0.9, 0.4),
-}
+STATEFUL = {name: functools.partial(snn.from_neuron, neuron) for name, neuron in SCALARS.items()}
+STATEFUL["SRM of taps"] = lambda: snn.SRM(ec.kernel.FIR([0.5, 0.4]), ec.kernel.Exponential(0.9, scale=-1.0))
 EACH_STATEFUL = pytest.mark.parametrize("name", STATEFUL)
 
 
@@ -517,7 +507,9 @@ def test_initial_state_is_rest_or_the_potential_given(name):
     assert {part.dtype for part in state} == {torch.float32}
     for one, other in zip(layer(CURRENT, state)[1], layer(CURRENT, None)[1], strict=True):
         assert_same_bits(one, other)
-    potential = [0.0] * 3 if name == "SRM" else [0.25, 0.5, 0.75]  # which makes it from its kernels' states
+    potential = (
+        [0.0] * 3 if name.startswith("SRM") else [0.25, 0.5, 0.75]
+    )  # which makes it from its kernels' states
     state = layer.initial_state((2, 3), torch.tensor(potential), dtype=torch.float64)
     expected = layer.neuron.initial_state((2, 3), np.float64, potential)
     for one, other in zip(state, expected, strict=True):

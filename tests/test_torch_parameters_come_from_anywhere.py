@@ -13,11 +13,12 @@ import exodus_core as ec
 from compare import assert_same_bits
 from drive import METHODS
 from exodus_core import kernel
+from neuron_examples import SCALARS
 
 torch = pytest.importorskip("torch")
 import exodus_core.torch as snn  # noqa: E402
 
-NEURONS = {
+NEURONS = SCALARS | {
     "LIF": ec.LIF(alpha=0.9, gain=0.8, reset_amount=0.7, v_min=-0.4),
     "LIF of tau": ec.LIF(tau=5.0, gain="1-alpha", threshold=0.2),
     "IF": ec.IF(threshold=0.9),

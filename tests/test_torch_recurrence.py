@@ -14,17 +14,13 @@ import pytest
 
 import exodus_core as ec
 from exodus_core import surrogate
+from neuron_examples import FIRING, SCALARS
 
 torch = pytest.importorskip("torch")
 snn = pytest.importorskip("exodus_core.torch")
 from torch import nn  # noqa: E402
 
-NEURONS = [
-    ec.LIF(alpha=0.9, threshold=0.8),
-    ec.CubaLIF(alpha=0.9, alpha_syn=0.7, threshold=0.8),
-    ec.ALIF(alpha=0.9, alpha_adapt=0.95, adapt_scale=0.3, threshold=0.8),
-    ec.AdLIF(alpha=0.9, alpha_adapt=0.95, coupling=0.3, adapt_scale=0.2, threshold=0.3),
-]
+NEURONS = [SCALARS[name] for name in FIRING if "alpha" in SCALARS[name]._names()]
 EACH = pytest.mark.parametrize("neuron", NEURONS, ids=lambda neuron: type(neuron).__name__)
 
 

@@ -2,6 +2,7 @@
 /// From a model's named fields to a call, and the checks on the way.
 #pragma once
 
+#include <iterator>
 #include <limits>
 #include <type_traits>
 
@@ -51,9 +52,10 @@ inline bool valid(SurrogateKind kind) {
 /// Every enumerator in its range, max_spikes not negative.
 struct OptionCheck {
   bool ok = true;
-  void operator()(const char*, Reset reset) { ok = ok && Reset::subtract <= reset && reset <= Reset::none; }
-  void operator()(const char*, ResetTiming t) { ok = ok && ResetTiming::after_decay <= t && t <= ResetTiming::before_decay; }
-  void operator()(const char*, FilterTiming timing) { ok = ok && FilterTiming::prompt <= timing && timing <= FilterTiming::late; }
+  template <class Enum>
+  void operator()(const char*, Enum value) {
+    ok = ok && Enum{} <= value && value < static_cast<Enum>(std::size(enumerators<Enum>));
+  }
   void operator()(const char*, std::int64_t count) { ok = ok && count >= 0; }
   void operator()(const char*, bool) {}
 };

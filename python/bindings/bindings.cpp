@@ -104,26 +104,25 @@ std::vector<std::string> parameter_names() {
   return names;
 }
 
-const char* name_of(exodus::Domain domain) {
-  switch (domain) {
-    case exodus::Domain::decay:
-      return "decay";
-    case exodus::Domain::positive:
-      return "positive";
-    case exodus::Domain::free:
-      break;
-  }
-  return "free";
+template <class Enum>
+const char* name_of(Enum value) {
+  return exodus::enumerators<Enum>[static_cast<int>(value)];
 }
 
-/// By name: the domain; the value where it is not given, None if that is no number of its own; whether its gradient needs the current.
+/// By name: the domain, the role, the value where it is not given (None if that is no number of its own), whether its gradient needs the
+/// current. Taps come after the parameters; those of the kernel of the current read it.
 template <class N>
 py::dict parameter_facts() {
   py::dict result;
   for (const exodus::ParameterFacts& facts : N::parameter_table) {
     const bool own_value = facts.same_as == nullptr && facts.otherwise == facts.otherwise;
     const py::object otherwise = own_value ? py::object(py::float_(facts.otherwise)) : py::object(py::none());
-    result[facts.name] = py::make_tuple(name_of(facts.domain), otherwise, facts.reads_current);
+    result[facts.name] = py::make_tuple(name_of(facts.domain), name_of(facts.role), otherwise, facts.reads_current);
+  }
+  bool of_current = true;
+  for (const std::string& name : taps_names<N>()) {
+    result[name.c_str()] = py::make_tuple(name_of(exodus::Domain::free), name_of(exodus::Role::none), py::none(), of_current);
+    of_current = false;
   }
   return result;
 }
@@ -143,6 +142,22 @@ py::dict models() {
     result[name] = py::make_tuple(parameter_names<N>(), std::vector<std::string>(std::begin(N::state_names), std::end(N::state_names)),
                                   taps_names<N>());
   });
+  return result;
+}
+
+/// The names of an enum's enumerators, in their order.
+template <class Enum>
+py::tuple names_of() {
+  return py::tuple(py::cast(std::vector<std::string>(std::begin(exodus::enumerators<Enum>), std::end(exodus::enumerators<Enum>))));
+}
+
+/// The enums that calls take by the names of their enumerators.
+py::dict enumerators() {
+  py::dict result;
+  result["Method"] = names_of<exodus::Method>();
+  result["Reset"] = names_of<exodus::Reset>();
+  result["ResetTiming"] = names_of<exodus::ResetTiming>();
+  result["FilterTiming"] = names_of<exodus::FilterTiming>();
   return result;
 }
 
@@ -172,6 +187,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("isa", &exodus::isa);
   m.attr("models") = models();
   m.attr("parameters") = parameters();
+  m.attr("enumerators") = enumerators();
   m.attr("version") = exodus::version();
   m.attr("surrogates") = std::vector<std::string>{
 #define EXODUS_KIND(name, expression) #name,

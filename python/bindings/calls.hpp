@@ -10,7 +10,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -105,7 +107,15 @@ Recurrence<V> to_recurrence(const py::object& value) {
   return {pointer<const V>(weights, elements), features, repeat};
 }
 
-/// Sets the options that are given by name; enumerators are numbers in the order of their declaration.
+/// The enumerator of a name.
+template <class Enum>
+Enum to_enumerator(const std::string& name) {
+  const auto* const found = std::find(std::begin(enumerators<Enum>), std::end(enumerators<Enum>), name);
+  if (found == std::end(enumerators<Enum>)) throw py::value_error("expected the name of an enumerator, got " + name);
+  return static_cast<Enum>(found - std::begin(enumerators<Enum>));
+}
+
+/// Sets the options that are given; enumerators by name.
 struct SetOptions {
   const py::dict& given;
 
@@ -113,7 +123,7 @@ struct SetOptions {
   void operator()(const char* name, Option& option) const {
     if (!given.contains(name)) return;
     if constexpr (std::is_enum_v<Option>) {
-      option = static_cast<Option>(given[name].template cast<int>());
+      option = to_enumerator<Option>(given[name].template cast<std::string>());
     } else {
       option = given[name].template cast<Option>();
     }
@@ -277,10 +287,11 @@ Surrogate<S> to_surrogate(const py::object& surrogate, std::int64_t elements) {
 
 template <class Engine>
 void backward(const std::string& model, const std::string& type_name, const Sizes& sizes, const py::dict& parameters,
-              const py::dict& options, int method, const py::object& surrogate, const py::object& potential, const py::object& current,
-              const py::object& recurrent, const py::object& spikes, const py::tuple& initial, const py::object& grad_spikes,
-              const py::object& grad_potential, const py::tuple& grad_final, const py::object& grad_current, const py::tuple& grad_initial,
-              const py::tuple& grad_parameters, const py::tuple& grad_taps, const py::object& grad_recurrent, const py::object& execution) {
+              const py::dict& options, const std::string& method, const py::object& surrogate, const py::object& potential,
+              const py::object& current, const py::object& recurrent, const py::object& spikes, const py::tuple& initial,
+              const py::object& grad_spikes, const py::object& grad_potential, const py::tuple& grad_final, const py::object& grad_current,
+              const py::tuple& grad_initial, const py::tuple& grad_parameters, const py::tuple& grad_taps, const py::object& grad_recurrent,
+              const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
   with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
@@ -306,7 +317,7 @@ void backward(const std::string& model, const std::string& type_name, const Size
     arrays.spikes = pointer<const S>(spikes, elements);
     arrays.grad_recurrent = pointer<double>(grad_recurrent, arrays.recurrent.features * arrays.recurrent.features);
     const Engine engine(execution);
-    const auto algorithm = static_cast<Method>(method);
+    const auto algorithm = to_enumerator<Method>(method);
     const auto memory = engine.memory(engine.workspace(layout, neuron, algorithm, bend, arrays));
     engine.check(without_lock([&] { return engine.backward(layout, neuron, algorithm, bend, arrays, memory.workspace()); }));
   });

@@ -4,7 +4,7 @@
 the spikes and returns `Gradients`, by EXODUS, SLAYER or BPTT. For torch see ``exodus_core.torch``.
 """
 
-from . import _core, cuda, kernel, surrogate
+from . import _core, cuda, kernel, neurons, surrogate
 from ._backward import Gradients, backward
 from ._delay import Delayed, DelayGradients, delay, delay_adjoint
 from ._filter import Filtered, kernel_filter, kernel_filter_adjoint
@@ -13,48 +13,13 @@ from ._growth import growth
 from ._tape import Trace
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
-from .neurons import (
-    ALIF,
-    IF,
-    LIF,
-    SRM,
-    AdLIF,
-    AdLIFState,
-    ALIFState,
-    CubaLIF,
-    CubaLIFState,
-    ExpLeak,
-    ExpLeakState,
-    LIFState,
-    Neuron,
-    ResonateAndFire,
-    SRMState,
-    StateSpace,
-    StateSpaceState,
-)
+from .neurons import *  # noqa: F403 (its __all__ is part of ours)
 
 __all__ = [
-    "ALIF",
-    "IF",
-    "LIF",
-    "SRM",
-    "ALIFState",
-    "AdLIF",
-    "AdLIFState",
-    "CubaLIF",
-    "CubaLIFState",
     "DelayGradients",
     "Delayed",
-    "ExpLeak",
-    "ExpLeakState",
     "Filtered",
     "Gradients",
-    "LIFState",
-    "Neuron",
-    "ResonateAndFire",
-    "SRMState",
-    "StateSpace",
-    "StateSpaceState",
     "Trace",
     "__version__",
     "backward",
@@ -71,7 +36,7 @@ __all__ = [
     "set_num_threads",
     "surrogate",
 ]
-
+__all__ += neurons.__all__
 
 _ISA = _core.isa()
 if _ISA is None:

@@ -17,7 +17,7 @@ from ._tape import Tape, Trace, check_trace, tape_of
 from .neurons import Neuron
 from .surrogate import SingleExponential, Surrogate
 
-METHODS = ("exodus", "slayer", "bptt")  # in the order of exodus::Method
+METHODS = _core.enumerators["Method"]
 
 
 @dataclass(eq=False)
@@ -219,7 +219,7 @@ def _launch(
         layout.sizes,
         binding.arguments(),
         binding.options,
-        METHODS.index(method),
+        method,
         surrogate if isinstance(surrogate, tuple) else handle(surrogate),
         handle(potential),
         handle(current),

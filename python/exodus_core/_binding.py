@@ -6,7 +6,7 @@ Descriptors are values. Whatever is computed from them, and copies of them on a 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,10 @@ import numpy as np
 from . import _core
 from ._backends import ARITHMETIC, NUMPY, Array, Backend, on_device
 from ._cache import IdentityCache
+from ._domains import check_values, kernel_facts
 from ._ieee import ieee
 from ._layout import Layout
 from .neurons import Neuron
-from .neurons._protocol import check_rounded
 
 Bound = dict[str, "BoundParameter"]
 
@@ -36,7 +36,7 @@ class Binding(NamedTuple):
     type_name: str  # of current and spikes
     arithmetic: str  # the type of everything else
     parameters: dict[str, BoundParameter]
-    options: dict[str, int]  # the neuron's, by the kernel's names
+    options: dict[str, int | str]  # the neuron's, by the kernel's names
 
     def arguments(self) -> dict[str, Any]:
         """Return the parameters as the extension takes them."""
@@ -68,7 +68,7 @@ def bind(
     known = _known.of(neuron)
     if arithmetic not in known:
         with ieee():
-            known[arithmetic] = _bind_scalars(neuron._parameters(), arithmetic)
+            known[arithmetic] = _bind_scalars(neuron, arithmetic)
         known["options"] = neuron._options()
     scalars: Bound | None = known[arithmetic]
     bound = _bind_fixed(neuron, layout, arithmetic) if scalars is None else scalars
@@ -109,7 +109,7 @@ def _bind_arrays(
         here = {name: value for name, value in given.items() if not on_device(value)}
         rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
         unchecked = neuron._wanted(set(learnt)) if learnt else ()
-        check_rounded({k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
+        _check_rounded(neuron, {k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
     taps = _core.models[neuron._model][2]
     bound = {
         name: (before.get(name) if name in here else None)
@@ -120,12 +120,18 @@ def _bind_arrays(
     return bound
 
 
-def _bind_scalars(values: dict[str, object], arithmetic: str) -> Bound | None:
+def _bind_scalars(neuron: Neuron, arithmetic: str) -> Bound | None:
+    values = neuron._parameters()
     if not all(isinstance(value, float) for value in values.values()):
         return None
     rounded = {name: np.dtype(arithmetic).type(value) for name, value in values.items()}
-    check_rounded(rounded, arithmetic)
+    _check_rounded(neuron, rounded, arithmetic)
     return {name: BoundParameter.scalar(float(value)) for name, value in rounded.items()}
+
+
+def _check_rounded(neuron: Neuron, values: Mapping[str, Any], arithmetic: str) -> None:
+    """Check the parameters as the kernels will see them, by the kernels' names."""
+    check_values(values, kernel_facts(neuron._model), f" after rounding to {arithmetic}")
 
 
 def _remembered(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:

@@ -7,7 +7,8 @@ Recurrent = tuple[ndarray, int, int] | None
 Bend = tuple[int, float, float, float, float] | ndarray
 
 models: dict[str, tuple[list[str], list[str], list[str]]]
-parameters: dict[str, dict[str, tuple[str, float | None, bool]]]
+parameters: dict[str, dict[str, tuple[str, str, float | None, bool]]]
+enumerators: dict[str, tuple[str, ...]]
 surrogates: list[str]
 version: str
 
@@ -16,7 +17,7 @@ def forward(
     type_name: str,
     sizes: tuple[int, int, int],
     parameters: dict[str, Param],
-    options: dict[str, int],
+    options: dict[str, int | str],
     current: Array,
     recurrent: Recurrent,
     initial: Arrays,
@@ -30,8 +31,8 @@ def backward(
     type_name: str,
     sizes: tuple[int, int, int],
     parameters: dict[str, Param],
-    options: dict[str, int],
-    method: int,
+    options: dict[str, int | str],
+    method: str,
     surrogate: Bend,
     potential: Array,
     current: Array,

@@ -1,17 +1,15 @@
-"""The range of a parameter, which its name tells: of a decay, of a time constant, of a threshold."""
+"""What the kernels' tables say of a parameter: the values that it may have, and what it is to the kernels."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-# The decays, and their time constants.
-DECAYS = {"alpha": "tau", "alpha_syn": "tau_syn", "alpha_adapt": "tau_adapt", "decay": "tau"}
-
-_DECAYS = frozenset({*DECAYS, "beta"})  # that of kernel.DoubleExponential has no time constant
-_POSITIVE = frozenset({*DECAYS.values(), "threshold"})
+from . import _core
+from ._values import Number, require_that
 
 
 class Domain:
@@ -28,12 +26,45 @@ class Domain:
 
 
 DECAY, POSITIVE, FREE = Domain("in [0, 1]"), Domain("above 0"), Domain("finite")
+BELOW_THRESHOLD = Domain("below the threshold")
+_BY_NAME = {"decay": DECAY, "positive": POSITIVE, "below_threshold": BELOW_THRESHOLD, "free": FREE}
 
 
-@lru_cache(maxsize=1024)
-def domain_of(name: str) -> Domain:
-    """Return the domain of a parameter, whose name may begin with its owner's ("epsilon.tau")."""
-    own = name.rpartition(".")[2]
-    if own in _DECAYS:
-        return DECAY
-    return POSITIVE if own in _POSITIVE else FREE
+class Facts(NamedTuple):
+    """A row of a table, as `exodus::ParameterFacts`."""
+
+    domain: Domain = FREE
+    role: str = "none"
+    default: float | None = None
+    reads_current: bool = False
+
+
+@cache
+def kernel_facts(model: str) -> dict[str, Facts]:
+    """Return the table of a model of the kernels, by their parameters' names."""
+    return {
+        name: Facts(_BY_NAME[domain], role, default, reads_current)
+        for name, (domain, role, default, reads_current) in _core.parameters[model].items()
+    }
+
+
+def check_values(values: Mapping[str, Number], facts: Mapping[str, Facts], of: str = "") -> None:
+    """Raise unless each value is in its domain; called within ``ieee``. Messages end with `of`."""
+    for name, value in values.items():
+        domain = facts[name].domain
+        what = FREE.text if domain is BELOW_THRESHOLD else domain.text
+        require_that(name, value, domain.holds(value), what, of)
+    bounded = [name for name in values if facts[name].domain is BELOW_THRESHOLD]
+    for threshold in (name for name in values if bounded and facts[name].role == "threshold"):
+        for name in bounded:
+            _check_below(name, values[name], threshold, values[threshold], of)
+
+
+def _check_below(name: str, value: Number, threshold: str, bound: Number, of: str) -> None:
+    try:
+        below = np.asarray(value) < np.asarray(bound)
+    except ValueError:
+        raise ValueError(
+            f"{name} and {threshold} must broadcast, got shapes {np.shape(value)} and {np.shape(bound)}"
+        ) from None
+    require_that(name, value, below, f"{BELOW_THRESHOLD.text} {bound!r}", of)

@@ -12,7 +12,7 @@ from ._forward import run_forward
 from ._layout import arrange
 from ._tape import Tape
 from .kernel import Kernel
-from .neurons import Filter, FilterState
+from .neurons.kernel_filter import Filter, FilterState
 from .surrogate import SingleExponential
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from ._backends import Array, in_double
+from ._domains import Domain, Facts, kernel_facts
 from ._ieee import ieee
 from ._values import Number, plain
 
@@ -38,6 +39,10 @@ class Map:
         """Return the kernel's names whose gradients make up that of an own value."""
         return self.kernel
 
+    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
+        """Return what is known of each own value, by the table of the kernel's parameters."""
+        return [Facts()] * len(self.own)
+
     def named(self, own: str, kernel: str) -> Map:
         """Return this map for parameters whose names begin with these prefixes."""
         return replace(
@@ -60,6 +65,9 @@ class Same(Map):
     def sources(self, name: str) -> Iterable[str]:
         return (self.kernel[self.own.index(name)],)
 
+    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
+        return [kernel[name] for name in self.kernel]
+
 
 @dataclass(eq=False, repr=False)
 class Constant(Map):
@@ -76,6 +84,8 @@ class Constant(Map):
 
 class Formula(Map):
     """A map by formulas on arrays in float64 that broadcast; a subclass has them as two functions."""
+
+    domains: ClassVar[tuple[Domain, ...]]  # of the own values
 
     def values(self, xp: Any, *own: Array) -> Sequence[Array]:
         """The kernel's values."""
@@ -105,6 +115,9 @@ class Formula(Map):
             else None
             for name, value, terms in chained
         )
+
+    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
+        return [Facts(domain) for domain in self.domains]
 
 
 @dataclass(eq=False, repr=False)
@@ -142,6 +155,10 @@ class Chain(Map):
         part = next(part for part in self.first if name in part.own)
         return {source for middle in part.sources(name) for source in self.last.sources(middle)}
 
+    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
+        between = dict(zip(self.last.own, self.last.facts(kernel), strict=True))
+        return [one for part in self.first for one in part.facts(between)]
+
 
 @lru_cache(maxsize=256)
 def same(*names: str) -> tuple[Map, ...]:
@@ -170,6 +187,13 @@ def own_gradients(
         results = zip(part.own, part.transpose([own[n] for n in part.own], given), strict=True)
         found.update({name: grad for name, grad in results if grad is not None})
     return found
+
+
+@lru_cache(maxsize=256)
+def own_facts(maps: tuple[Map, ...], model: str) -> dict[str, Facts]:
+    """Return what is known of the own values, by name, of a neuron that a model of the kernels runs."""
+    kernel = kernel_facts(model)
+    return {name: one for part in maps for name, one in zip(part.own, part.facts(kernel), strict=True)}
 
 
 def sources(maps: Iterable[Map], names: set[str]) -> set[str]:

@@ -15,10 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ._backends import decay, register_plain
-from ._domains import FREE, domain_of
+from ._domains import FREE, POSITIVE, check_values
 from ._ieee import ieee
-from ._maps import Constant, Formula, Map, Same
-from ._values import Number, Value, in_float64, number, plain, require_that
+from ._maps import Constant, Formula, Map, Same, own_facts
+from ._values import Number, Value, in_float64, number, plain
+
+FILTER_MODEL = "KernelFilter"  # the model of the kernels that runs one without spikes
 
 __all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]
 
@@ -42,7 +44,7 @@ def _powers(length: int, base: np.ndarray) -> np.ndarray:
 class Kernel(Value):
     """Base of the kernels."""
 
-    _late: ClassVar[bool] = False  # y takes x of the step before
+    _timing: ClassVar[str] = "prompt"  # of exodus::FilterTiming; "late": y takes x of the step before
     _maps: ClassVar[tuple[Map, ...]]  # to the recursion's numbers or the taps, as in `exodus/kernel.hpp`
     _decays: ClassVar[tuple[str, ...]] = ()
 
@@ -52,11 +54,9 @@ class Kernel(Value):
     @ieee()
     def __post_init__(self) -> None:
         for name in self._fields():
-            value = number(name, getattr(self, name))
-            # The kernels' time constants are checked further on, in Alpha.
-            domain = domain_of(name) if name in self._decays else FREE
-            require_that(name, value, domain.holds(value), domain.text)
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+        values = {name: getattr(self, name) for name in self._fields()}
+        check_values(values, own_facts(self._maps, FILTER_MODEL))
 
     @property
     def decays(self) -> dict[str, Number]:
@@ -155,6 +155,8 @@ class DoubleExponential(Kernel):
 class _Recursion(Formula):
     """The alpha kernel's numbers: p = e^(-1/tau) twice, and w = scale (e/tau) p."""
 
+    domains = (POSITIVE, FREE)
+
     def values(self, xp: Any, tau: Any, scale: Any) -> Sequence[Any]:
         p = decay(1.0, tau)
         e = xp.full_like(tau, np.e)  # torch would multiply a number by 1 / tau, which is rounded twice
@@ -190,13 +192,8 @@ class Alpha(Kernel):
     tau: Number
     scale: Number = 1.0
 
-    _late = True
+    _timing = "late"
     _maps = (_Recursion(("tau", "scale"), ("a", "b", "scale")),)
-
-    @ieee()
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_that("tau", self.tau, np.asarray(self.tau) > 0, "above 0")
 
     def _fields(self) -> tuple[str, ...]:
         return "tau", "scale"

@@ -55,7 +55,7 @@ struct Alif : NeuronModel<S, AlifParameters, AlifState> {
       {.name = "adapt_scale"},
       {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
       {.name = "gain", .otherwise = 1, .reads_current = true, .role = Role::gain},
-      {.name = "v_min", .otherwise = never_clips},
+      {.name = "v_min", .domain = Domain::below_threshold, .otherwise = never_clips},
   };
   static constexpr const char* state_names[] = {"potential", "spikes", "adaptation"};
 };

@@ -30,6 +30,8 @@ namespace exodus {
 
 /// Whether y takes the x of its own step or of the step before.
 enum class FilterTiming { prompt, late };
+template <>
+inline constexpr const char* enumerators<FilterTiming>[] = {"prompt", "late"};
 
 /// How a kernel is evaluated: by one of the recursions, in the neuron, or with taps, outside it. With taps it has no states in the neuron.
 enum class KernelForm { prompt, late, taps };

@@ -62,7 +62,7 @@ struct Lif : NeuronModel<S, LifParameters, LifState> {
       {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
       {.name = "gain", .otherwise = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
       {.name = "reset_amount", .same_as = "threshold"},
-      {.name = "v_min", .otherwise = never_clips},
+      {.name = "v_min", .domain = Domain::below_threshold, .otherwise = never_clips},
   };
   static constexpr const char* state_names[] = {"potential", "spikes"};
 };

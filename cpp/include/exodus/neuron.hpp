@@ -53,10 +53,13 @@ struct StepRecord {
 
 /// Which values a parameter may have.
 enum class Domain {
-  decay,      ///< a factor per step, in [0, 1]
-  positive,   ///< above 0
-  free,       ///< any finite number
+  decay,             ///< a factor per step, in [0, 1]
+  positive,          ///< above 0
+  below_threshold,   ///< any finite number below the threshold
+  free,              ///< any finite number
 };
+template <>
+inline constexpr const char* enumerators<Domain>[] = {"decay", "positive", "below_threshold", "free"};
 
 /// What a parameter is to the engines.
 enum class Role {
@@ -64,6 +67,8 @@ enum class Role {
   threshold,   ///< the surrogate reads it
   gain,        ///< it multiplies the current, before anything else
 };
+template <>
+inline constexpr const char* enumerators<Role>[] = {"none", "threshold", "gain"};
 
 /// A row of a model's table of parameters, in the order of its struct. Names are those of the struct's members.
 struct ParameterFacts {

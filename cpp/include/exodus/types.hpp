@@ -126,6 +126,16 @@ enum class Reset { subtract, zero, none };
 /// Whether the reset of Reset::subtract acts after the decay (the paper) or before it (sinabs). Ignored by the other resets.
 enum class ResetTiming { after_decay, before_decay };
 
+/// The names of an enum's enumerators, in their order: what checks count and bindings export.
+template <class Enum>
+inline constexpr const char* enumerators[] = {nullptr};
+template <>
+inline constexpr const char* enumerators<Method>[] = {"exodus", "slayer", "bptt"};
+template <>
+inline constexpr const char* enumerators<Reset>[] = {"subtract", "zero", "none"};
+template <>
+inline constexpr const char* enumerators<ResetTiming>[] = {"after_decay", "before_decay"};
+
 /// What forward() reads and writes. `State` is the model's struct of state fields. Arrays with a time axis have the layout's
 /// outer*time*inner elements; state arrays have one element per neuron, and those of FIR kernels one for each tap but the first
 /// (kernel.hpp).

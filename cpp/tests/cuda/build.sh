@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
 mkdir -p build
-python3 -m pip wheel --verbose --no-index --no-build-isolation --no-deps --wheel-dir build/cu13 ./cuda \
-    --config-settings=build-dir=../build/cuda --config-settings=cmake.define.EXODUS_CUDA_CODE="sm_$1" \
+python3 -m pip wheel --verbose --no-index --no-build-isolation --no-deps --wheel-dir build/cu13 ./packaging/cu13 \
+    --config-settings=build-dir=../../build/cuda --config-settings=cmake.define.EXODUS_CUDA_CODE="sm_$1" \
     "--config-settings=cmake.define.CMAKE_CUDA_FLAGS=--split-compile=0 -Xptxas -v" --config-settings=cmake.define.EXODUS_TESTS=ON \
     "--config-settings=build.targets=_cuda;gpu_kernels_are_the_cpu;gpu_cuda_says_why_not" >build/cuda.log 2>&1 ||
   { tail -50 build/cuda.log; exit 1; }

@@ -5,12 +5,14 @@ Parameters are numbers, or arrays that broadcast against the data without its ti
 channel of (B, T, C, H, W) has shape (C, 1, 1). There is a file for each family of neurons.
 """
 
-from ._protocol import Neuron, State
+from ._protocol import Neuron
+from ._protocol import State as State
 from .ad_lif import AdLIF, AdLIFState
 from .alif import ALIF, ALIFState
 from .cuba_lif import CubaLIF, CubaLIFState
 from .exp_leak import ExpLeak, ExpLeakState
-from .kernel_filter import Filter, FilterState
+from .kernel_filter import Filter as Filter
+from .kernel_filter import FilterState as FilterState
 from .lif import IF, LIF, LIFState
 from .resonate_and_fire import ResonateAndFire
 from .srm import SRM, SRMState
@@ -28,13 +30,15 @@ __all__ = [
     "CubaLIFState",
     "ExpLeak",
     "ExpLeakState",
-    "Filter",
-    "FilterState",
     "LIFState",
     "Neuron",
     "ResonateAndFire",
     "SRMState",
-    "State",
     "StateSpace",
     "StateSpaceState",
 ]
+
+# Those that users name: the layers of torch are made of them.
+DESCRIPTORS: tuple[type[Neuron], ...] = tuple(
+    kind for name in __all__ if issubclass(kind := globals()[name], Neuron) and kind is not Neuron
+)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-import numpy as np
-
 from .._backends import decay, in_double, is_torch
-from .._domains import DECAYS
+from .._domains import POSITIVE, Facts
 from .._ieee import ieee
 from .._maps import Gradient, Map, Same, kernel_values, same
 from .._values import Number, number, plain, require_that
@@ -34,6 +32,9 @@ class FromTau(Map):
         ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
         return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
 
+    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
+        return (Facts(POSITIVE),)
+
 
 @lru_cache(maxsize=256)
 def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
@@ -47,19 +48,17 @@ def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tupl
 class Decaying(Neuron):
     """Base of the neurons with decays, each given as such or as its time constant."""
 
-    _decays: ClassVar[tuple[str, ...]] = ("alpha",)
+    _decays: ClassVar[Mapping[str, str]] = {"alpha": "tau"}  # and the time constant in place of each
 
     dt: float
 
     @ieee()
     def _check_decay(self) -> None:
-        for alpha, tau in ((name, DECAYS[name]) for name in self._decays):
+        for alpha, tau in self._decays.items():
             values = getattr(self, alpha), getattr(self, tau)
             if (values[0] is None) == (values[1] is None):
                 given = "neither" if values[0] is None else f"{alpha}={values[0]!r} and {tau}={values[1]!r}"
                 raise ValueError(f"exactly one of {alpha} and {tau} must be given, got {given}")
-            if values[1] is not None:
-                require_that(tau, values[1], np.asarray(values[1]) > 0, "above 0")
         if is_torch(self.dt):
             object.__setattr__(self, "dt", number("dt", self.dt))
         if isinstance(self.dt, bool) or not isinstance(self.dt, numbers.Real):
@@ -68,7 +67,7 @@ class Decaying(Neuron):
 
     def _decay_maps(self) -> tuple[Map, ...]:
         """Return the map to each decay, from itself or from its time constant."""
-        return to_decays(self._decays, tuple([self._own_name(name) for name in self._decays]), self.dt)
+        return to_decays(tuple(self._decays), tuple([self._own_name(name) for name in self._decays]), self.dt)
 
     def _decay_values(self) -> dict[str, Number]:
         maps = self._decay_maps()
@@ -76,7 +75,7 @@ class Decaying(Neuron):
 
     def _own_name(self, name: str) -> str:
         """Return the descriptor's name of a decay: its time constant's where that was given."""
-        return DECAYS[name] if getattr(self, name) is None else name
+        return self._decays[name] if getattr(self, name) is None else name
 
 
 class Leaky(Decaying):
@@ -98,5 +97,5 @@ class Leaky(Decaying):
         follows = isinstance(self.gain, str) and self._own_name("alpha") in names
         return follows or super()._reads_current(names)
 
-    def _gain_options(self) -> dict[str, int]:
+    def _gain_options(self) -> dict[str, int | str]:
         return {"gain_follows_alpha": isinstance(self.gain, str)}

@@ -10,40 +10,12 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from .. import _core
 from .._backends import FLOATS, Array, is_torch
-from .._domains import domain_of
+from .._domains import Facts, check_values, kernel_facts
 from .._ieee import ieee
 from .._layout import Layout
-from .._maps import Map, kernel_values, own_gradients, sources
-from .._values import Number, Value, choice, copy_with, in_float64, number, numeric, require_that
-
-
-@ieee()
-def check(values: Mapping[str, Number]) -> None:
-    """Check parameters, whose names tell their domains."""
-    _check_values(values)
-
-
-def _check_values(values: Mapping[str, Number], of: str = "") -> None:
-    """Check them in the arithmetic mode that is set. Messages end with `of`."""
-    for name, value in values.items():
-        domain = domain_of(name)
-        require_that(name, value, domain.holds(value), domain.text, of)
-    if "v_min" in values and "threshold" in values:
-        try:
-            below = np.asarray(values["v_min"]) < np.asarray(values["threshold"])
-        except ValueError:
-            raise ValueError(
-                f"v_min and threshold must broadcast, got shapes {np.shape(values['v_min'])} "
-                f"and {np.shape(values['threshold'])}"
-            ) from None
-        require_that("v_min", values["v_min"], below, f"below the threshold {values['threshold']!r}", of)
-
-
-def check_rounded(values: Mapping[str, Number], type_name: str) -> None:
-    """Check the parameters as the kernels will see them, by the kernels' names, within ``ieee``."""
-    _check_values(values, f" after rounding to {type_name}")
+from .._maps import Map, kernel_values, own_facts, own_gradients, sources
+from .._values import Number, Value, choice, copy_with, in_float64, number, numeric
 
 
 class State:
@@ -137,7 +109,7 @@ class Neuron(Value):
         """Return the values that the maps take, by the descriptor's names."""
         return {name: self._value_of(name) for part in maps for name in part.own}
 
-    def _options(self) -> dict[str, int]:
+    def _options(self) -> dict[str, int | str]:
         """Return the options by the kernel's names."""
         raise NotImplementedError
 
@@ -153,6 +125,16 @@ class Neuron(Value):
     def _names(self) -> list[str]:
         """Return the descriptor's names of the parameters that this neuron was given."""
         return [name for part in self._maps() for name in part.own]
+
+    def _facts(self) -> dict[str, Facts]:
+        """Return what is known of the parameters that this neuron was given, by the descriptor's names."""
+        return own_facts(tuple(self._maps()), self._model)
+
+    @ieee()
+    def _check_values(self, names: Iterable[str] | None = None) -> None:
+        """Check the parameters that this neuron was given, or some of them, by their domains."""
+        chosen = self._names() if names is None else names
+        check_values({name: self._value_of(name) for name in chosen}, self._facts())
 
     def _set_values(self) -> None:
         defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
@@ -179,8 +161,8 @@ class Neuron(Value):
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         """Tell whether gradients of these parameters need the input current, as that of a gain does."""
-        facts = _core.parameters[self._model]
-        return any(name in facts and facts[name][2] for name in self._wanted(set(names)))
+        facts = kernel_facts(self._model)
+        return any(facts[name].reads_current for name in self._wanted(set(names)))
 
     def _reads_recording(self, names: Collection[str]) -> bool:
         """Tell whether the gradients, these parameters' too, need the potential and the initial state.

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from .._backends import Array
 from .._maps import Map, same
 from .._values import Number, choice
 from ._protocol import Neuron, Recording
 
-RESETS = ("subtract", "zero", "none")  # in the order of exodus::Reset
-_TIMINGS = ("after_decay", "before_decay")  # in the order of exodus::ResetTiming
+_RESETS = _core.enumerators["Reset"]
+_TIMINGS = _core.enumerators["ResetTiming"]
 
 
 def check_max_spikes(value: Any) -> None:
@@ -36,7 +37,7 @@ class Resetting(Neuron):
     max_spikes: int | None
 
     def _check_reset(self) -> None:
-        choice("reset", self.reset, RESETS)
+        choice("reset", self.reset, _RESETS)
         choice("reset_timing", self.reset_timing, _TIMINGS)
         if self.reset_amount is not None and self.reset != "subtract":
             raise ValueError(
@@ -66,9 +67,9 @@ class Resetting(Neuron):
             rho = alpha * rho
         return alpha - rho * h
 
-    def _reset_options(self) -> dict[str, int]:
+    def _reset_options(self) -> dict[str, int | str]:
         return {
-            "reset": RESETS.index(self.reset),
-            "reset_timing": _TIMINGS.index(self.reset_timing),
+            "reset": self.reset,
+            "reset_timing": self.reset_timing,
             "max_spikes": 0 if self.max_spikes is None else int(self.max_spikes),
         }

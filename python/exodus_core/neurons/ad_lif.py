@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .._backends import Array
+from .._domains import DECAY, FREE, POSITIVE
 from .._maps import Formula, Map
 from .._values import Number, choice
 from ._protocol import State
@@ -26,8 +27,13 @@ class AdLIFState(State, _Adapting):
     __slots__ = ()
 
 
+_DOMAINS = DECAY, DECAY, FREE, FREE, POSITIVE  # of the decays, coupling, adapt_scale and the threshold
+
+
 class _AdaptationFirst(Formula):
     """The matrix of the adaptive LIF whose adaptation is updated before its potential."""
+
+    domains = _DOMAINS
 
     def values(self, xp: Any, *own: Array) -> Sequence[Array]:
         al, be, aa, bb, threshold = own
@@ -59,6 +65,8 @@ class _AdaptationFirst(Formula):
 
 class _Symplectic(Formula):
     """The matrix of the adaptive LIF in the symplectic order, for (potential, adaptation one step late)."""
+
+    domains = _DOMAINS
 
     def values(self, xp: Any, *own: Array) -> Sequence[Array]:
         al, be, aa, bb, threshold = own
@@ -147,7 +155,7 @@ class AdLIF(FromDecays):
     order: str = "adaptation_first"
 
     _state = AdLIFState
-    _decays = ("alpha", "alpha_adapt")
+    _decays: ClassVar[Mapping[str, str]] = {"alpha": "tau", "alpha_adapt": "tau_adapt"}
     _others = ("coupling", "adapt_scale", "threshold")
     _value_fields = ("alpha", "alpha_adapt", "coupling", "adapt_scale", "threshold", "tau", "tau_adapt")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from .._backends import Array
 from .._maps import Map, same
 from .._values import Number
 from ._decays import Leaky
-from ._protocol import Recording, State, check
+from ._protocol import Recording, State
 
 
 class _Adapting(NamedTuple):
@@ -68,7 +69,7 @@ class ALIF(Leaky):
 
     _model = "Alif"
     _state = ALIFState
-    _decays = ("alpha", "alpha_adapt")
+    _decays: ClassVar[Mapping[str, str]] = {"alpha": "tau", "alpha_adapt": "tau_adapt"}
     _value_fields = ("alpha", "alpha_adapt", "adapt_scale", "threshold", "tau", "tau_adapt", "gain", "v_min")
 
     def __post_init__(self) -> None:
@@ -76,13 +77,13 @@ class ALIF(Leaky):
             raise TypeError("adapt_scale must be a number or an array of numbers, got None")
         self._set_values()
         self._check_decay()
-        check(self._parameters())
+        self._check_values()
 
     def _maps(self) -> tuple[Map, ...]:
         clamp = () if self.v_min is None else same("v_min")
         return self._decay_and_gain() + same("adapt_scale", "threshold") + clamp
 
-    def _options(self) -> dict[str, int]:
+    def _options(self) -> dict[str, int | str]:
         return {}
 
     def _drive(self, recording: Recording) -> Array:

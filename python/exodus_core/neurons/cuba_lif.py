@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .._backends import Array
 from .._maps import Map
 from .._values import Number
 from ._decays import Leaky
-from ._protocol import State, check
+from ._protocol import State
 from ._reset import Resetting
 
 
@@ -70,17 +71,17 @@ class CubaLIF(Leaky, Resetting):
     _model = "CubaLif"
     _state = CubaLIFState
     _gain_may_follow = True
-    _decays = ("alpha", "alpha_syn")
+    _decays: ClassVar[Mapping[str, str]] = {"alpha": "tau", "alpha_syn": "tau_syn"}
     _value_fields = ("alpha", "alpha_syn", "threshold", "tau", "tau_syn", "gain", "reset_amount", "v_min")
 
     def __post_init__(self) -> None:
         self._set_values()
         self._check_decay()
         self._check_reset()
-        check(self._parameters())
+        self._check_values()
 
     def _maps(self) -> tuple[Map, ...]:
         return self._decay_and_gain() + self._threshold_and_reset()
 
-    def _options(self) -> dict[str, int]:
+    def _options(self) -> dict[str, int | str]:
         return self._gain_options() | self._reset_options()

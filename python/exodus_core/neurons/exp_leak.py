@@ -9,7 +9,7 @@ from .._backends import Array
 from .._maps import Map
 from .._values import Number
 from ._decays import Leaky
-from ._protocol import State, check
+from ._protocol import State
 
 
 class _Potential(NamedTuple):
@@ -50,10 +50,10 @@ class ExpLeak(Leaky):
     def __post_init__(self) -> None:
         self._set_values()
         self._check_decay()
-        check(self._parameters())
+        self._check_values()
 
     def _maps(self) -> tuple[Map, ...]:
         return self._decay_and_gain()
 
-    def _options(self) -> dict[str, int]:
+    def _options(self) -> dict[str, int | str]:
         return self._gain_options()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .._backends import Array
 from .._maps import Map
 from .._values import Number
-from ..kernel import Kernel
+from ..kernel import FILTER_MODEL, Kernel
 from ._protocol import Neuron, State
 
 
@@ -31,7 +31,7 @@ class Filter(Neuron):
 
     kernel: Kernel
 
-    _model = "KernelFilter"
+    _model = FILTER_MODEL
     _state = FilterState
     _fires = False
     _value_fields = ()
@@ -52,8 +52,8 @@ class Filter(Neuron):
     def _leading(self, name: str) -> tuple[int | None, ...]:
         return (None,) if name == "taps" else ()
 
-    def _options(self) -> dict[str, int]:
-        return {"kernel": int(self.kernel._late)}
+    def _options(self) -> dict[str, int | str]:
+        return {"kernel": self.kernel._timing}
 
     def _history(self) -> dict[str, tuple[int]]:
         return self.kernel._history()

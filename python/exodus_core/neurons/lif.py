@@ -9,7 +9,7 @@ from .._backends import Array
 from .._maps import Map, same
 from .._values import Number
 from ._decays import Leaky
-from ._protocol import State, check
+from ._protocol import State
 from ._reset import Resetting
 
 
@@ -82,12 +82,12 @@ class LIF(Leaky, Resetting):
         self._set_values()
         self._check_decay()
         self._check_reset()
-        check(self._parameters())
+        self._check_values()
 
     def _maps(self) -> tuple[Map, ...]:
         return self._decay_and_gain() + self._threshold_and_reset()
 
-    def _options(self) -> dict[str, int]:
+    def _options(self) -> dict[str, int | str]:
         return self._gain_options() | self._reset_options()
 
 
@@ -117,10 +117,10 @@ class IF(Resetting):
     def __post_init__(self) -> None:
         self._set_values()
         self._check_reset()
-        check(self._parameters())
+        self._check_values()
 
     def _maps(self) -> tuple[Map, ...]:
         return same("gain") + self._threshold_and_reset()
 
-    def _options(self) -> dict[str, int]:
+    def _options(self) -> dict[str, int | str]:
         return self._reset_options()

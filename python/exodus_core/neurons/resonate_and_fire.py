@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from .._backends import Array, rotation
+from .._domains import DECAY, FREE, POSITIVE
 from .._maps import Formula, Map
 from .._values import Number, choice
 from .state_space import MATRIX, FromDecays
@@ -15,6 +16,7 @@ from .state_space import MATRIX, FromDecays
 class _TurnedReal(Formula):
     """A rotation that shrinks, for (real, imaginary) where the real part fires."""
 
+    domains = (DECAY, FREE, POSITIVE)
     turn: ClassVar[float] = 1.0  # A10 is turn times decay sin(frequency), A01 its negative
     into: ClassVar[tuple[float, float]] = (1.0, 0.0)
 
@@ -87,7 +89,7 @@ class ResonateAndFire(FromDecays):
     dt: float = 1.0
     fires_on: str = "real"
 
-    _decays = ("decay",)
+    _decays: ClassVar[Mapping[str, str]] = {"decay": "tau"}
     _others = ("frequency", "threshold")
     _value_fields = ("decay", "frequency", "threshold", "tau")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
@@ -15,7 +15,7 @@ from .._maps import Map, same
 from .._values import Number, choice, copy_with, number, plain, require_that
 from ..kernel import Alpha, DoubleExponential, Exponential, Kernel
 from ..surrogate import SingleExponential
-from ._protocol import Neuron, Recording, State, check
+from ._protocol import Neuron, Recording, State
 from ._reset import check_max_spikes
 
 
@@ -87,7 +87,7 @@ class SRM(Neuron):
                 raise TypeError(f"{role} must be a kernel such as kernel.Alpha, got {getattr(self, role)!r}")
         self._set_values()
         check_max_spikes(self.max_spikes)
-        check({"threshold": self.threshold})
+        self._check_values(("threshold",))  # the kernels checked theirs
 
     @classmethod
     def from_slayer(
@@ -160,18 +160,15 @@ class SRM(Neuron):
         kinds: list[Any] = [type(kernel) for _, kernel in self._kernels()]
         return _of_kernels(*kinds) + same("threshold")
 
-    def _options(self) -> dict[str, int]:
-        kinds = {role: int(kernel._late) for role, kernel in self._kernels()}
-        return kinds | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
+    def _options(self) -> dict[str, int | str]:
+        timings = {role: kernel._timing for role, kernel in self._kernels()}
+        return timings | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
 
     def _leading(self, name: str) -> tuple[int | None, ...]:
         return (None,) if name.endswith(".taps") else ()
 
     def _history(self) -> dict[str, tuple[int]]:
         return {f"{role}_{k}": n for role, kernel in self._kernels() for k, n in kernel._history().items()}
-
-    def _reads_current(self, names: Iterable[str]) -> bool:
-        return any(name.startswith("epsilon.") for name in names)
 
     def _value_of(self, name: str) -> Number:
         owner, _, own = name.rpartition(".")

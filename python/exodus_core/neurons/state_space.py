@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
@@ -10,12 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .._backends import Array, in_double
-from .._domains import DECAYS
+from .._domains import check_values, kernel_facts
+from .._ieee import ieee
 from .._maps import Chain, Gradient, Map, same
 from .._values import Number, choice, number, numeric, plain
 from ._decays import Decaying, to_decays
-from ._protocol import Neuron, Recording, State, check
-from ._reset import RESETS
+from ._protocol import Neuron, Recording, State
 from ._windows import growing_windows, time_first
 
 MATRIX = ("A00", "A01", "A10", "A11")
@@ -47,18 +47,8 @@ class CoupledStates(Neuron):
         """Tell whether a spike also makes the potential zero."""
         return False
 
-    def _options(self) -> dict[str, int]:
-        return {"reset": RESETS.index("zero" if self._reset_to_zero() else "subtract")}
-
-    def _check_together(self, values: Mapping[str, Number]) -> None:
-        """Check the parameters that make the matrix, one by one, and that they broadcast."""
-        check(values)
-        shapes = {name: np.shape(value) for name, value in values.items() if np.shape(value)}
-        try:
-            np.broadcast_shapes(*shapes.values())
-        except ValueError:
-            raise ValueError(f"{' and '.join(shapes)} must broadcast, got shapes {shapes}") from None
-        check(self._parameters())
+    def _options(self) -> dict[str, int | str]:
+        return {"reset": "zero" if self._reset_to_zero() else "subtract"}
 
     def _growing(self, h: np.ndarray, recording: Recording) -> Array:
         values = {name: np.asarray(value, np.float64) for name, value in self._parameters().items()}
@@ -132,9 +122,7 @@ class StateSpace(CoupledStates):
             object.__setattr__(self, name, _entries(name, getattr(self, name)))
         self._set_values()
         choice("reset", self.reset, ("subtract", "zero"))
-        for name in _LEADING:
-            check({name: np.asarray(getattr(self, name))})
-        check({"threshold": self.threshold})
+        self._check_values()
 
     def _maps(self) -> Sequence[Map]:
         return _STATE_SPACE
@@ -191,8 +179,9 @@ def _stacked(name: str, value: Any, leading: tuple[int, ...]) -> np.ndarray:
 @lru_cache(maxsize=256)
 def _maps_of(kind: Any, neuron: Any, given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
     """Return a formula of a neuron's decays, by the names that were given, and its other parameters."""
-    first = to_decays(neuron._decays, given, dt) + same(*neuron._others)
-    return (Chain.of(first, kind(neuron._decays + neuron._others, _KERNEL)),)
+    names = tuple(neuron._decays)
+    first = to_decays(names, given, dt) + same(*neuron._others)
+    return (Chain.of(first, kind(names + neuron._others, _KERNEL)),)
 
 
 class FromDecays(CoupledStates, Decaying):
@@ -206,8 +195,15 @@ class FromDecays(CoupledStates, Decaying):
         maps: tuple[Map, ...] = _maps_of(kind, neuron, given, self.dt)
         return maps
 
+    @ieee()
     def _check_all(self) -> None:
+        """Check the parameters one by one, that they broadcast, and the entries that are made of them."""
         self._check_decay()
-        taus = [DECAYS[name] for name in self._decays]
-        names = (*self._decays, *taus, *self._others)
-        self._check_together({name: value for name in names if (value := getattr(self, name)) is not None})
+        self._check_values()
+        shapes = {name: np.shape(self._value_of(name)) for name in self._names()}
+        shapes = {name: shape for name, shape in shapes.items() if shape}
+        try:
+            np.broadcast_shapes(*shapes.values())
+        except ValueError:
+            raise ValueError(f"{' and '.join(shapes)} must broadcast, got shapes {shapes}") from None
+        check_values(self._parameters(), kernel_facts(self._model))

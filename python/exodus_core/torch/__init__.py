@@ -1,10 +1,12 @@
 """Spiking layers for torch: autograd through the C++ kernels.
 
-``spike`` is the function; ``LIF``, ``IF``, ``CubaLIF``, ``ALIF``, ``SRM``, ``ExpLeak``, ``StateSpace``,
-``AdLIF`` and ``ResonateAndFire`` are the modules; ``Delay`` delays its input; ``kernel_filter``, ``delay``
-and ``growth`` are those of ``exodus_core``, on tensors.
+``spike`` is the function. Each descriptor of ``exodus_core`` has a module of its name, such as ``LIF``, a
+``Layer``; ``Recurrent`` puts weights around one, ``Delay`` delays its input. ``kernel_filter``, ``delay`` and
+``growth`` are those of ``exodus_core``, on tensors.
 The kernels get tensors by address and link nothing of torch, so any torch does.
 """
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 try:
     import torch as _torch
@@ -14,34 +16,15 @@ except ImportError as error:
 from .. import neurons as _neurons
 from ._delay import Delay, delay
 from ._function import Trace, growth, kernel_filter, spike
-from ._modules import (
-    ALIF,
-    IF,
-    LIF,
-    SRM,
-    AdLIF,
-    CubaLIF,
-    ExpLeak,
-    Layer,
-    ResonateAndFire,
-    StateSpace,
-    from_neuron,
-)
+from ._modules import LAYERS as _LAYERS
+from ._modules import Layer, from_neuron
 from ._recurrent import Recurrent
 
 __all__ = [
-    "ALIF",
-    "IF",
-    "LIF",
-    "SRM",
-    "AdLIF",
-    "CubaLIF",
+    *_LAYERS,
     "Delay",
-    "ExpLeak",
     "Layer",
     "Recurrent",
-    "ResonateAndFire",
-    "StateSpace",
     "Trace",
     "delay",
     "from_neuron",
@@ -50,8 +33,15 @@ __all__ = [
     "spike",
 ]
 
+globals().update(_LAYERS)
+if _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Layer]:
+        raise AttributeError(name)
+
+
 # torch.load trusts what it knows: tensors, and from here on the named tuples that hold a state. (Before
 # torch 2.4 there is no such list, and by default no distrust.)
 if hasattr(_torch.serialization, "add_safe_globals"):
-    _states = [vars(_neurons)[name] for name in _neurons.__all__ if name.endswith("State")]
-    _torch.serialization.add_safe_globals(_states)
+    _kinds: tuple[type[_neurons.Neuron], ...] = (*_neurons.DESCRIPTORS, _neurons.Filter)
+    _torch.serialization.add_safe_globals(list({kind._state for kind in _kinds}))

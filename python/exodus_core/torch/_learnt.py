@@ -9,19 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._domains import DECAY, POSITIVE, domain_of
+from .._domains import DECAY, FREE, POSITIVE, Domain
 from ..neurons import Neuron
 
 
-def _in_range(name: str, value: Tensor) -> Tensor:
+def _in_range(domain: Domain, value: Tensor) -> Tensor:
     """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
-    domain = domain_of(name)
     if domain is DECAY:
         return value.clamp(0.0, 1.0)
     return value.clamp_min(torch.finfo(value.dtype).eps) if domain is POSITIVE else value
 
 
-def _tensor_value(name: str, parameter: Tensor) -> Tensor:
+def _tensor_value(name: str, parameter: Tensor, domain: Domain = FREE) -> Tensor:
     """A copy: the backward pass needs the values of the forward pass, whatever an optimiser does between."""
     if parameter.is_meta:
         raise TypeError(f"{name} must have values, got a parameter on the meta device")
@@ -30,12 +29,12 @@ def _tensor_value(name: str, parameter: Tensor) -> Tensor:
     value = parameter.detach()
     if value.dtype not in (torch.float32, torch.float64):
         value = value.float()
-    return _in_range(name, value).clone()
+    return _in_range(domain, value).clone()
 
 
-def value_of(name: str, parameter: Tensor) -> np.ndarray:
+def value_of(name: str, parameter: Tensor, domain: Domain) -> np.ndarray:
     """A learnt value as it is used."""
-    return _tensor_value(name, parameter).cpu().numpy()
+    return _tensor_value(name, parameter, domain).cpu().numpy()
 
 
 def with_tensors(neuron: Neuron, current: Tensor, learnt: Mapping[str, Tensor], remedy: str) -> Neuron:
@@ -51,7 +50,8 @@ def with_tensors(neuron: Neuron, current: Tensor, learnt: Mapping[str, Tensor], 
                 f"{name} must be on the device of current, {current.device}, got {parameter.device}: {remedy}"
             )
     take = _tensor_value if current.is_cuda else value_of
-    return neuron._with_unchecked({name: take(name, p) for name, p in learnt.items()})
+    facts = neuron._facts()
+    return neuron._with_unchecked({name: take(name, p, facts[name].domain) for name, p in learnt.items()})
 
 
 def check_parameters(neuron: Neuron, parameters: Any) -> dict[str, Tensor]:

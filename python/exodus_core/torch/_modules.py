@@ -92,7 +92,27 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 class Layer(nn.Module):
-    """Base of the spiking layers: of a descriptor, with the keywords of ``from_neuron``; see ``LIF``."""
+    """A layer of neurons, of which some values may be learnt: the base of ``LIF`` and the others.
+
+    Parameters
+    ----------
+    neuron : Neuron
+        A descriptor. The layers of a name, such as ``LIF``, take its keywords instead.
+    surrogate : Surrogate or callable, optional
+        f'(u); a callable gets tensors ``(potential, threshold)``. A module becomes a child of the layer.
+    method : {"exodus", "slayer", "bptt"}, optional
+        The algorithm of the backward pass.
+    time_dim : int, optional
+        The dimension of time in the input.
+    learn : collection of str, or mapping of str to shape, optional
+        Parameters to learn, as they were given ("alpha" or "tau"): they become ``nn.Parameter``, of the shape
+        given, ``{"A": (2, 2, 16)}`` for a matrix of each of 16 neurons. A kernel's are named by its role,
+        "epsilon.tau", and read back as ``layer.epsilon_tau``. A learnt decay is used clamped into [0, 1], a
+        learnt threshold or time constant above 0, with the gradient passed straight through. For another
+        parametrisation of a learnt value see ``torch.nn.utils.parametrize``.
+    output : {"spikes", "potential", "trace"}, optional
+        What the layer returns. A neuron without spikes has "potential" and "trace".
+    """
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
     _given: Neuron  # whose own values stand for those that are not learnt
@@ -194,7 +214,8 @@ class Layer(nn.Module):
         return {name: getattr(self, _attribute(name)) for name in self._learn_names}
 
     def _with(self, learnt: Mapping[str, Tensor]) -> Neuron:
-        return self._given._with({name: value_of(name, parameter) for name, parameter in learnt.items()})
+        facts = self._given._facts()
+        return self._given._with({name: value_of(name, p, facts[name].domain) for name, p in learnt.items()})
 
     @property
     def neuron(self) -> Neuron:
@@ -348,11 +369,11 @@ class Layer(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the neuron and how it runs."""
-        learnt = self._learnt()
-        given = self._given._given() | {
-            name: None if p.is_meta else value_of(name, p) for name, p in learnt.items()
+        learnt, facts = self._learnt(), self._given._facts()
+        values = self._given._given() | {
+            name: None if p.is_meta else value_of(name, p, facts[name].domain) for name, p in learnt.items()
         }
-        parts = [f"{name}={_short(value)}" for name, value in given.items()] + [f"time_dim={self.time_dim}"]
+        parts = [f"{name}={_short(value)}" for name, value in values.items()] + [f"time_dim={self.time_dim}"]
         if self._given._fires:
             parts += [f"method={self.method!r}", f"surrogate={self.surrogate!r}"]
         if self._learn_names:
@@ -377,70 +398,30 @@ def _settable(neuron: Neuron) -> dict[str, str]:
     return {_attribute(name): name for name in (*fields, *neuron._names())}
 
 
-class LIF(Layer, descriptor=neurons.LIF):
-    """Leaky integrate-and-fire layer.
+def _layer_of(descriptor: type[Neuron]) -> type[Layer]:
+    """The class of a descriptor's layers, with its name."""
+    name = descriptor.__name__
+    summary = (inspect.getdoc(descriptor) or "").partition("\n")[0]
+    own = ", ".join(p.name for p in _parameters(descriptor))
+    of_each = (
+        (inspect.getdoc(Layer) or "")
+        .partition("Parameters\n----------\nneuron")[2]
+        .partition("surrogate :")[2]
+    )
+    doc = f"""{summary}
 
-    Parameters
-    ----------
-    alpha, threshold, tau, dt, gain, reset, reset_amount, reset_timing, v_min, max_spikes
-        As for ``exodus_core.LIF``.
-    surrogate : Surrogate or callable, optional
-        f'(u); a callable gets tensors ``(potential, threshold)``. A module becomes a child of the layer.
-    method : {"exodus", "slayer", "bptt"}, optional
-        The algorithm of the backward pass.
-    time_dim : int, optional
-        The dimension of time in the input.
-    learn : collection of str, or mapping of str to shape, optional
-        Parameters to learn ("alpha" or "tau", "threshold", "gain", "reset_amount", "v_min", as given): they
-        become ``nn.Parameter`` of the shape given. A learnt decay is used clamped into [0, 1], a learnt
-        threshold or tau above 0, with the gradient passed straight through. For another parametrisation of a
-        learnt value see ``torch.nn.utils.parametrize``.
-    output : {"spikes", "potential", "trace"}, optional
-        What the layer returns.
-    """
+A layer of ``exodus_core.{name}`` neurons.
 
-
-class IF(Layer, descriptor=neurons.IF):
-    """Integrate-and-fire layer: ``exodus_core.IF``, with the layer keywords of ``LIF``."""
+Parameters
+----------
+{own}
+    As for ``exodus_core.{name}``.
+surrogate :{of_each}"""
+    return type(name, (Layer,), {"__doc__": doc, "__module__": __name__}, descriptor=descriptor)
 
 
-class CubaLIF(Layer, descriptor=neurons.CubaLIF):
-    """Current-based LIF layer: ``exodus_core.CubaLIF``, with the layer keywords of ``LIF``."""
-
-
-class ALIF(Layer, descriptor=neurons.ALIF):
-    """Adaptive LIF layer: ``exodus_core.ALIF``, with the layer keywords of ``LIF``."""
-
-
-class SRM(Layer, descriptor=neurons.SRM):
-    """Spike response layer: ``exodus_core.SRM``, with the layer keywords of ``LIF``.
-
-    The kernels' values are learnt by their role, ``learn=("epsilon.tau", "nu.scale")``, and read back as
-    ``layer.epsilon_tau``.
-    """
-
-
-class ExpLeak(Layer, descriptor=neurons.ExpLeak):
-    """Leaky integrator layer, a readout: ``exodus_core.ExpLeak``, with the layer keywords of ``LIF``.
-
-    It has no spikes; `output` is "potential" or "trace".
-    """
-
-
-class StateSpace(Layer, descriptor=neurons.StateSpace):
-    """Layer of two coupled states: ``exodus_core.StateSpace``, with the layer keywords of ``LIF``.
-
-    ``learn=("A", "b", "r")`` learns them whole; ``learn={"A": (2, 2, 16)}`` a matrix for each of 16 neurons.
-    """
-
-
-class AdLIF(Layer, descriptor=neurons.AdLIF):
-    """Adaptive LIF layer, which can oscillate: ``exodus_core.AdLIF``, with the layer keywords of ``LIF``."""
-
-
-class ResonateAndFire(Layer, descriptor=neurons.ResonateAndFire):
-    """Resonate-and-fire layer: ``exodus_core.ResonateAndFire``, with the layer keywords of ``LIF``."""
-
+LAYERS = {descriptor.__name__: _layer_of(descriptor) for descriptor in neurons.DESCRIPTORS}
+globals().update(LAYERS)
 
 Layer.__init__.__signature__ = inspect.signature(Layer._build)  # type: ignore[attr-defined]
 _OF_EACH_LAYER = inspect.Signature([p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY])
@@ -454,7 +435,7 @@ def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
     neuron : Neuron
         A descriptor of ``exodus_core``, such as LIF.
     **keywords
-        `surrogate`, `method`, `time_dim`, `learn`, `output`: as for ``LIF``.
+        `surrogate`, `method`, `time_dim`, `learn`, `output`: as for ``Layer``.
 
     Returns
     -------

@@ -1,0 +1,102 @@
+"""What is registered with the kernels has all that a user finds: nothing is left out when a neuron is added.
+
+Property: models and descriptors name each other; every descriptor has an example (whose step is its witness),
+a layer, a row in the README, and defaults that are the kernels'; every surrogate of the kernels' table has
+a class, a formula in the tests, and a row. Witness: the lists themselves, each from another file.
+"""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import exodus_core as ec
+import reference
+from exodus_core import _core, neurons, surrogate
+from exodus_core._domains import FREE, kernel_facts
+from neuron_examples import EXAMPLES, SCALARS, TAUS
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+DESCRIPTORS = {kind.__name__: kind for kind in neurons.DESCRIPTORS}
+EACH = pytest.mark.parametrize("name", DESCRIPTORS)
+
+
+def rows(heading):
+    """The names that begin the rows of the README's table of this heading."""
+    table = README.partition(f"| {heading} |")[2].partition("\n\n")[0]
+    return re.findall(r"^\| `(\w+)\(", table, re.MULTILINE)
+
+
+def test_models_and_descriptors_name_each_other():
+    named = {kind._model for kind in (*DESCRIPTORS.values(), neurons.Filter)}
+    assert named == set(_core.models) == set(_core.parameters)
+
+
+def test_every_descriptor_is_in_every_list():
+    assert set(EXAMPLES) == set(DESCRIPTORS)
+    assert sorted(rows("neuron")) == sorted(DESCRIPTORS)
+    assert set(DESCRIPTORS) <= set(ec.__all__)
+    for kind in DESCRIPTORS.values():
+        assert getattr(ec, kind.__name__) is kind
+        assert (kind._state.__name__ in ec.__all__) and len(kind._state._fields) == len(
+            _core.models[kind._model][1]
+        )
+
+
+@EACH
+def test_layers_are_made_of_descriptors(name):
+    snn = pytest.importorskip("exodus_core.torch")
+    layer = getattr(snn, name)
+    assert name in snn.__all__ and issubclass(layer, snn.Layer)
+    assert type(snn.from_neuron(SCALARS[name])) is layer
+
+
+@EACH
+def test_maps_make_parameters_that_the_kernels_have(name):
+    for neuron in (SCALARS[name], TAUS.get(f"{name} of taus", SCALARS[name])):
+        facts = kernel_facts(neuron._model)
+        assert set(neuron._parameters()) <= set(facts)
+        assert set(neuron._facts()) == set(neuron._names())
+        # A value that the kernels take as it is has their domain; others have one of their own.
+        for own, fact in neuron._facts().items():
+            assert fact.domain is facts[own].domain if own in facts else fact.domain is not None
+
+
+@EACH
+def test_defaults_are_the_kernels(name):
+    kind = DESCRIPTORS[name]
+    of_kernel = kernel_facts(kind._model)
+    for field in dataclasses.fields(kind):
+        number = isinstance(field.default, float) and field.name in of_kernel
+        if number and of_kernel[field.name].default is not None:
+            assert field.default == of_kernel[field.name].default, field.name
+
+
+@EACH
+def test_examples_give_every_parameter_without_a_default(name):
+    example = EXAMPLES[name]
+    given = set(example.keywords)
+    for keyword, parameter in inspect.signature(DESCRIPTORS[name]).parameters.items():
+        if parameter.default is inspect.Parameter.empty:
+            assert keyword in given
+    drawn = set(example.ranges) | set(example.options)
+    assert given <= drawn and not set(example.optional) & given
+    assert set(example.without) <= given and not set(example.taus) & given
+
+
+@EACH
+def test_domains_hold_the_ranges_of_examples(name):
+    facts = SCALARS[name]._facts()
+    for own, limits in EXAMPLES[name].ranges.items():
+        domain = facts[own].domain
+        assert domain is FREE or np.all(domain.holds(np.array(limits)))
+
+
+def test_every_surrogate_has_a_class_a_formula_and_a_row():
+    kinds = {kind.__name__: kind for kind in surrogate.Surrogate.__subclasses__()}
+    assert sorted(kind._kind for kind in kinds.values()) == sorted(_core.surrogates)
+    assert sorted(kinds) == sorted(reference.SURROGATE_NAMES) == sorted(rows("surrogate"))
+    assert set(kinds) <= set(surrogate.__all__)
