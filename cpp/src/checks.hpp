@@ -1,5 +1,5 @@
 /// @file
-/// From a model's named fields to a call, and the checks on the way.
+/// Checks of a call's arguments, which turn a model's named fields into the lists of a Call.
 #pragma once
 
 #include <iterator>
@@ -26,11 +26,11 @@ inline bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
 inline bool valid(const Layout& layout) {
   if (layout.outer < 0 || layout.time < 1 || layout.inner < 0) return false;
   std::int64_t neurons, elements, bytes;
-  constexpr std::int64_t most = 32 * sizeof(double);   // bytes for an element: arrays and the workspace, generously
+  constexpr std::int64_t most = 32 * sizeof(double);   // bytes for each element, arrays and workspace together, at most
   return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, most, bytes);
 }
 
-/// Whether there are no neurons, as in the last share of a batch that was divided.
+/// Whether there are no neurons, as in an empty share of a batch.
 inline bool empty(const Layout& layout) {
   return layout.outer == 0 || layout.inner == 0;
 }
@@ -90,7 +90,7 @@ V spike_cap(const N& neuron) {
   return std::numeric_limits<V>::infinity();
 }
 
-/// Neurons that an engine may add to fill its rows.
+/// The most neurons that an engine adds to fill its rows.
 inline constexpr std::int64_t largest_padding = 4096;
 
 /// Copies the taps of a neuron's kernels into the roles; false if they are not valid.
@@ -123,7 +123,7 @@ Status check(const Recurrence<V>& recurrent, std::int64_t neurons) {
   return recurrent.weights == nullptr ? Status::null_pointer : Status::ok;
 }
 
-/// Moves what a FIR kernel remembers, given as the array of its first state, from a list of states to the roles.
+/// Moves the arrays of FIR kernels' earlier inputs, each given as a kernel's first state, from a list of states to the roles.
 template <class N, class V, class X>
 void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
   for (int k = 0; k < Traits<N>::kernels; ++k) {
@@ -134,7 +134,7 @@ void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
   }
 }
 
-/// Checks the neuron and lists what every call has, but for the current.
+/// Checks the neuron and fills in the part that all calls share, except for the current.
 template <class N, class State, class Element>
 Status read_neuron(const Layout& layout, const N& neuron, const State& initial, const Recurrence<typename Traits<N>::V>& recurrent,
                    Call<typename Traits<N>::V, Element>& call) {
@@ -151,7 +151,7 @@ Status read_neuron(const Layout& layout, const N& neuron, const State& initial, 
   return Status::ok;
 }
 
-/// Checks the arguments and lists them.
+/// Checks the arguments and fills in a call.
 template <class N, class Element>
 Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename Traits<N>::V, Element>& call) {
   using T = Traits<N>;
@@ -199,7 +199,7 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   return Status::ok;
 }
 
-/// What every call of a delay is given.
+/// Checks the arguments that all calls of a delay have.
 template <class S>
 Status check_delay(const Layout& layout, const Delay<S>& delays) {
   if (!valid(layout)) return Status::bad_layout;

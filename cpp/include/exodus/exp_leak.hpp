@@ -3,7 +3,7 @@
 ///
 ///     u[n] = alpha u[n-1] + gain a[n],      d[n] = q[n] + alpha d[n+1],  dL/da[n] = gain d[n]
 ///
-/// It has no reset, so that EXODUS, SLAYER and BPTT are the same.
+/// It has no reset, so EXODUS, SLAYER and BPTT are the same.
 #pragma once
 
 #include "neuron.hpp"

@@ -1,5 +1,5 @@
 /// @file
-/// The exported functions of delays: checks, partition of the work, the sum of the delay's gradient.
+/// The exported functions of delays: checks, rows, the sum of the delay's gradient.
 #include "exodus/delay.hpp"
 
 #include "../checks.hpp"
@@ -10,9 +10,9 @@
 namespace exodus {
 namespace {
 
-/// Neurons of a row: a page of every array per step at most. Where each has a delay of its own, so many that what a shifter keeps stays in
-/// the first-level cache, or, if they would be too few for memory to be read at speed or go in blocks, in the second. 0: the inner axis is
-/// too short for that, rows are whole outer indices.
+/// Neurons of a row: at most a page of each array per step. With delays of each neuron's own, the steps that a shifter keeps should fit
+/// into the first-level cache, or into the second where rows would become too short to stream, or the shifter works in blocks. 0: the inner
+/// axis is too short, so rows are whole outer indices.
 template <class V>
 std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads) {
   constexpr std::int64_t first_cache = 32 << 10, second_cache = 256 << 10, line = 64, enough = 256;
@@ -29,7 +29,7 @@ std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads
   return lanes < share ? lanes : share;
 }
 
-/// Whole outer indices of a row: enough work that a thread is worth asking for it.
+/// Whole outer indices of a row: enough work to be worth a thread.
 std::int64_t row_outers(const Layout& layout) {
   constexpr std::int64_t elements = 16384, most = 1024;
   const std::int64_t neurons = elements / layout.time < most ? elements / layout.time : most, outers = neurons / layout.inner;
@@ -40,7 +40,7 @@ std::int64_t row_count(const Layout& layout, std::int64_t lanes) {
   return lanes > 0 ? layout.outer * ceil_div(layout.inner, lanes) : ceil_div(layout.outer, row_outers(layout));
 }
 
-/// Of a slot, whatever the number of threads.
+/// Bytes of a thread's slot, for any number of threads.
 template <class V>
 std::size_t slot_size(const Layout& layout, const Delay<V>& delays) {
   const std::int64_t lanes = row_lanes(layout, delays, 1);
@@ -59,14 +59,14 @@ std::size_t bytes_for(const Layout& layout, const Delay<S>& delays, bool with_su
   return slots + (with_sums ? static_cast<std::size_t>(layout.outer * layout.inner) * sizeof(double) : 0);
 }
 
-/// Whether cache lines are written whole: written around the caches, one in which a step's row ends goes to memory more than once. (Of
-/// whole outer indices, which often end within one, plain stores were as fast.)
+/// Whether a row's steps begin and end on cache lines. Written around the caches, a line in which a step ends goes to memory more than
+/// once.
 template <class V>
 bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
   return lanes > 0 && layout.inner % (64 / static_cast<std::int64_t>(sizeof(V))) == 0;
 }
 
-/// Cuts a pass into rows and runs it in what the workspace has beyond the sums.
+/// Cuts a pass into rows and runs them. The workspace has the sums first, then the threads' slots.
 template <class V>
 void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& isa, const Workspace& workspace) {
   const Delay<V> delays{plan.steps, plan.most};
