@@ -26,7 +26,7 @@ struct ExpLeakCarry {
   X d{};
 };
 
-/// Leaky integrator for data of type S. Not given: alpha 1, gain 1. `spikes` and `grad_spikes` of its arrays are ignored.
+/// Leaky integrator for data of type S. Defaults: alpha 1, gain 1. `spikes` and `grad_spikes` of its arrays are ignored.
 template <class S>
 struct ExpLeak : NeuronModel<S, ExpLeakParameters, ExpLeakState> {
   template <class X>

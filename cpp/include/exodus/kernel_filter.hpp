@@ -22,7 +22,7 @@ struct FilterKernels {
   X kernel{};
 };
 
-/// The filter for data of type S. Not given: decays 0, scale 1. `spikes` and `grad_spikes` of its arrays are ignored.
+/// The filter for data of type S. Defaults: decays 0, scale 1. `spikes` and `grad_spikes` of its arrays are ignored.
 template <class S>
 struct KernelFilter : NeuronModel<S, KernelParameters, KernelFilterState, FilterKernels> {
   template <class X>

@@ -54,7 +54,7 @@ struct SrmVariant {
   static constexpr bool multi = Variant / forms != 0;
 };
 
-/// SRM for data of type S. Not given: decays 0, scales 1 (for nu, -1), threshold 1.
+/// SRM for data of type S. Defaults: decays 0, scales 1 (for nu, -1), threshold 1.
 template <class S>
 struct Srm : NeuronModel<S, SrmParameters, SrmState, SrmKernels> {
   template <class X>

@@ -39,7 +39,7 @@ struct StateSpaceCarry {
   X potential{}, second{};
 };
 
-/// The state-space neuron for data of type S. Not given: A the identity, b (1, 0), r (-1, 0), threshold 1.
+/// The state-space neuron for data of type S. Defaults: A the identity, b (1, 0), r (-1, 0), threshold 1.
 template <class S>
 struct StateSpace : NeuronModel<S, StateSpaceParameters, StateSpaceState> {
   template <class X>
