@@ -1,5 +1,5 @@
 /// @file
-/// Impossible arguments give the status that says so, write nothing and never crash; what is merely odd works.
+/// Impossible arguments return the right status, write nothing and never crash. Odd but possible ones work.
 #include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
 #include <exodus/srm.hpp>

@@ -10,7 +10,7 @@
 namespace exodus::test {
 namespace {
 
-/// A pass of an SRM with two FIR kernels, and what it has to give; the expected values neuron by neuron from the definition.
+/// A pass of an SRM with two FIR kernels, and its expected results, neuron by neuron from the definition.
 template <class V>
 struct Pass {
   Layout layout;
@@ -306,7 +306,7 @@ TYPED_TEST(Fir, BadTapsAreRefused) {
   }
 }
 
-/// A kernel has taps or parameters, and the gradient of one of them alone.
+/// A kernel has either taps or parameters, and only their gradients.
 TYPED_TEST(Fir, TheGradientOfWhatHasNoEffectIsUnsupported) {
   using V = TypeParam;
   const Layout layout{1, 4, 3};
@@ -372,7 +372,7 @@ TYPED_TEST(Fir, DoesNotDependOnWhatTheWorkspaceHeld) {
   }
 }
 
-/// It is linear and has no reset: the methods differ in the order of their sums alone.
+/// It is linear and has no reset, so the methods differ only in the order of their sums.
 TYPED_TEST(Fir, AFilterHasTheSameGradientByEveryMethod) {
   using V = TypeParam;
   for (const std::int64_t length : {1, 3, 40}) {

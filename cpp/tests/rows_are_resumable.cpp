@@ -1,6 +1,6 @@
 /// @file
-/// A row that advances in pieces of time gives what it gives in one, to the bit: recorded states, all gradients, with and without
-/// operators, in every layout. The engine is compiled for this test, which decides how its rows advance.
+/// A row that advances in pieces of time gives the same bits as in one piece: states, all gradients, with and without operators, in every
+/// layout. The engine is compiled for this test, which decides how its rows advance.
 #include <gtest/gtest.h>
 
 #include <vector>

@@ -92,7 +92,7 @@ class Output {
   bool same_bits(const Output& other) const { return same_bits(other.data()); }
 
  private:
-  static constexpr int pattern = 0xff;         // NaN: what is read before it is written shows, even times 0
+  static constexpr int pattern = 0xff;         // NaN: a read before the write shows, even times 0
   static constexpr std::int64_t zone = 1024;   // elements: larger than any vector, tile edge or page that a kernel could round up to
 
   bool blank(std::int64_t from, std::int64_t to) const {

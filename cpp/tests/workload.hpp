@@ -20,7 +20,7 @@ struct Results {
 
 class Workload {
  public:
-  /// With `features`, of so many neurons each entry has recurrent weights.
+  /// With `features`, batch entries of that many neurons have recurrent weights.
   Workload(const Layout& layout, std::uint64_t seed, std::int64_t features = 0)
       : layout_(layout), features_(features), current_(elements(layout)), grad_spikes_(elements(layout)), weights_(features * features) {
     Random random(seed);

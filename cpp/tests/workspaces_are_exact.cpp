@@ -1,6 +1,6 @@
 /// @file
-/// workspace() counts what a call needs: its bytes are enough, and on one thread a byte less is refused. For each model, method, layout and
-/// choice of gradients, with operators, and with a surrogate given as values, which spares some models their tape.
+/// workspace() counts the bytes that a call needs: they are enough, and on one thread a byte less is refused. This holds for each model,
+/// method, layout and choice of gradients, with operators, and with a surrogate given as values, which needs no tape.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -15,7 +15,7 @@ namespace {
 constexpr Layout layouts[] = {{1, 70, 200}, {3, 70, 100}, {4, 70, 5}, {20, 70, 1}, {1, 300, 2000}};
 constexpr std::int64_t features = 5;
 
-/// What else a pass is asked for.
+/// Options of a pass.
 struct Wish {
   bool parameters = false, recurrent = false, taps = false, surrogate_values = false;
 };

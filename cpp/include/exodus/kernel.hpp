@@ -79,7 +79,7 @@ EXODUS_SCALAR KernelState<V> correlate(const KernelParameters<V>& p, const Kerne
   return {multiply_add(p.a, later.x, (F == KernelForm::late ? later.y : y) + direct.x), y};
 }
 
-/// The gradient of what a step gives the kernel, from the correlation at that step: of its input, or with taps of its output.
+/// The gradient of the kernel's input at a step, or with taps of its output, from the correlation at that step.
 template <KernelForm F, class V>
 EXODUS_SCALAR V input_gradient(const KernelState<V>& at, V g) {
   return F == KernelForm::taps ? g : at.x;

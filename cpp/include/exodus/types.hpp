@@ -166,7 +166,7 @@ struct BackwardArrays {
   Parameters<double*> grad{};          ///< dL/d(parameter), out; null fields are not wanted
   Kernels<double*> grad_taps{};        ///< dL/d(taps), out; null fields are not wanted
   Recurrence<V> recurrent{};           ///< as given to forward
-  const S* spikes = nullptr;           ///< s[n] of the forward pass, in; needed for grad_recurrent alone
+  const S* spikes = nullptr;           ///< s[n] of the forward pass, in; only grad_recurrent needs it
   double* grad_recurrent = nullptr;    ///< dL/d(weights), features x features, out; needs grad_current too; null if not wanted
 };
 

@@ -12,7 +12,7 @@ namespace {   // a copy for each instruction set
 
 using Arena = exodus::Arena<64>;   // pieces begin on a cache line
 
-/// Contiguous neurons of a row, at most `block_lanes`: what a stage takes at a time.
+/// Contiguous neurons of a row, at most `block_lanes`, that a stage takes at a time.
 struct Block {
   std::int64_t offset;   ///< where its first element at step 0 is, in the array or tile
   int lane, lanes;
@@ -256,7 +256,7 @@ struct IntegerOf<double> {
   using type = std::int64_t;
 };
 
-constexpr int max_shift_stages = 10;   // a shifter of so many delays by less than 2^stages steps
+constexpr int max_shift_stages = 10;   // of a shifter, which delays by less than 2^stages steps
 
 constexpr int block_steps = 8;      // steps that a shifter takes at a time
 constexpr int delay_piece = 1024;   // elements that are delayed at a time where neurons share a delay
@@ -267,7 +267,7 @@ constexpr int shift_stages(std::int64_t longest) {
   return stages;
 }
 
-/// Steps that so many stages remember, and the last delayed one.
+/// Steps that the stages of a shifter remember, and the last delayed one.
 constexpr std::int64_t kept_steps(int stages) {
   const std::int64_t steps = std::int64_t{1} << stages;
   return steps < block_steps ? block_steps : steps;

@@ -81,7 +81,7 @@ std::int64_t rebuilt_steps(const Rows& rows, std::int64_t time) {
   return rows.tile_steps > 0 ? rows.tile_steps : exodus::rebuilt_steps(time, max_fir_steps);
 }
 
-/// The rows of a pass on so many threads, of at most the slots' lanes.
+/// The rows of a pass on `threads` threads, each of at most the slots' lanes.
 template <class V>
 Rows partition(const Pass<V>& pass, const Slots& slots, int threads) {
   if (pass.recurrent.features > 0) return partition_entries(pass.layout, pass.recurrent, threads);

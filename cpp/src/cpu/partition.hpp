@@ -26,7 +26,7 @@ struct BackwardPass : Pass<V> {
   bool with_tapes = false;         ///< hidden states are rebuilt
 };
 
-/// The bytes that a call needs on at most so many threads (0: as many as set_num_threads() says).
+/// The bytes that a call needs on at most `threads` threads (0: as many as set_num_threads() says).
 template <class V>
 std::size_t workspace_bytes(const Pass<V>& pass, int threads);
 template <class V>

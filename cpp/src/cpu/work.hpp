@@ -48,7 +48,7 @@ std::size_t bytes_of(Take take) {
   return arena.bytes();
 }
 
-/// How many of `threads` have a slot in so many bytes.
+/// How many of `threads` have a slot in `bytes`.
 inline int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
   const std::size_t slots = bytes / slot_bytes;
   return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;

@@ -13,8 +13,8 @@
 namespace exodus::cpu {
 namespace {
 
-/// FIR kernels sum so many steps and vectors of lanes together: each input and each tap is loaded once for all of them, and additions to
-/// different sums overlap. All sums stay in registers.
+/// FIR kernels sum `fir_steps` steps and `fir_vectors` vectors of lanes together: each input and each tap is loaded once for all of them,
+/// and additions to different sums overlap. All sums stay in registers.
 constexpr int fir_steps = vector_bytes == 64 ? 8 : 4, fir_vectors = vector_bytes == 64 ? 1 : 2;
 static_assert(fir_steps <= max_fir_steps && fir_segment_steps % fir_steps == 0);
 
