@@ -37,7 +37,7 @@ template <class Neuron>
 void backward(const exodus::Layout& layout, const Neuron& neuron, const typename Neuron::Backward& arrays, Memory& memory) {
   const exodus::Surrogate<float> surrogate;   // SLAYER's exponential, its peak at 1 / threshold
   must(exodus::backward(layout, neuron, exodus::Method::exodus, surrogate, arrays,
-                        memory.for_call(exodus::workspace(layout, neuron, arrays))));
+                        memory.for_call(exodus::workspace(layout, neuron, exodus::Method::exodus, surrogate, arrays))));
 }
 
 /// Uniform in [0, 1): the same numbers on every machine.

@@ -1,5 +1,5 @@
 /// @file
-/// Hands out a workspace piece by piece.
+/// An arena over a workspace.
 #pragma once
 
 #include <cstddef>
@@ -8,13 +8,13 @@
 namespace exodus {
 namespace {   // a copy for each instruction set
 
-/// Pieces of memory, one behind another, that begin at multiples of `Line` bytes; without memory it only counts.
+/// Hands out pieces of memory one after another, each at a multiple of `Line` bytes. Without memory it only counts.
 template <std::size_t Line>
 class Arena {
  public:
   explicit Arena(void* memory) : memory_(static_cast<char*>(memory)), used_(-reinterpret_cast<std::uintptr_t>(memory) % Line) {}
 
-  /// Null if there are none to take.
+  /// A piece of `count` elements; null if that is 0, or without memory.
   template <class X>
   X* take(std::int64_t count) {
     char* const piece = memory_ == nullptr || count == 0 ? nullptr : memory_ + used_;
@@ -22,7 +22,7 @@ class Arena {
     return reinterpret_cast<X*>(piece);
   }
 
-  /// Enough wherever the memory begins, which is aligned to 8 bytes.
+  /// The bytes of all pieces so far: enough for any memory that is aligned to 8 bytes.
   std::size_t bytes() const { return used_ == 0 ? 0 : used_ + Line - 8; }
 
  private:

@@ -1,5 +1,5 @@
 /// @file
-/// A call as the engines see it, CPU or CUDA: plain structs, the model's name gone, its parameters and states as lists.
+/// A call as both engines see it: plain structs that number a model's parameters and states.
 #pragma once
 
 #include <cstdint>
@@ -10,19 +10,19 @@
 
 namespace exodus {
 
-inline constexpr int max_parameters = 9;   // of a model
+inline constexpr int max_parameters = 9;   // the most that a model has
 inline constexpr int max_states = 6;
 
-/// A FIR kernel: of the current (role 0), or of the spikes (role 1). Arrays of its state have (taps - 1) x neurons elements.
+/// A FIR kernel, of the current (role 0) or of the spikes (role 1). Arrays of its state have (taps - 1) x neurons elements.
 template <class V>
 struct FirRole {
-  Taps<V> taps;   ///< none: the role's kernel, if there is one, is recursive
+  Taps<V> taps;   ///< none: the role has a recursive kernel, or no kernel
   const V* initial = nullptr;
   V* final = nullptr;
   const V* grad_final = nullptr;
   V* grad_initial = nullptr;
   bool summed = false;      ///< the gradient of the taps is wanted
-  double* sums = nullptr;   ///< taps x neurons: of each neuron's own copies
+  double* sums = nullptr;   ///< taps x neurons: the gradient of each neuron's own copy
 };
 
 template <class V>
@@ -30,15 +30,15 @@ static inline bool with_fir(const FirRole<V>* fir) {
   return fir[0].taps.length > 0 || fir[1].taps.length > 0;
 }
 
-/// What every call has. `Element` is the type of the arrays that may be stored shorter than V; void where it is known at run time.
+/// The part that all calls share. `Element` is the type of arrays whose storage may be shorter than V; void where only the run knows it.
 template <class V, class Element = V>
 struct Call {
   Layout layout;
   Model model{};
   int variant = 0;
-  V cap{};   ///< spikes in a step, at most
+  V cap{};   ///< the most spikes in a step
   Param<V> parameters[max_parameters];
-  const Element* current = nullptr;   ///< backward null unless a wanted gradient reads it
+  const Element* current = nullptr;   ///< backward: null unless a wanted gradient reads it
   const V* initial[max_states] = {};
   FirRole<V> fir[2];
   Recurrence<V> recurrent;
@@ -61,7 +61,7 @@ struct BackwardCall : Call<V, Element> {
   const V* grad_final[max_states] = {};
   Element* grad_current = nullptr;
   V* grad_initial[max_states] = {};
-  double* sums[max_parameters] = {};   ///< per neuron: the gradient of its own copy of the parameter; null: not wanted
+  double* sums[max_parameters] = {};   ///< for each neuron, the gradient of its own copy of the parameter; null: not wanted
 };
 
 }   // namespace exodus

@@ -1,5 +1,5 @@
 /// @file
-/// From a model's named fields to a call, and the checks on the way.
+/// Checks of a call's arguments, which turn a model's named fields into the lists of a Call.
 #pragma once
 
 #include <iterator>
@@ -26,11 +26,11 @@ inline bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
 inline bool valid(const Layout& layout) {
   if (layout.outer < 0 || layout.time < 1 || layout.inner < 0) return false;
   std::int64_t neurons, elements, bytes;
-  constexpr std::int64_t most = 32 * sizeof(double);   // bytes for an element: arrays and the workspace, generously
+  constexpr std::int64_t most = 32 * sizeof(double);   // bytes for each element, arrays and workspace together, at most
   return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, most, bytes);
 }
 
-/// Whether there are no neurons, as in the last share of a batch that was divided.
+/// Whether there are no neurons, as in an empty share of a batch.
 inline bool empty(const Layout& layout) {
   return layout.outer == 0 || layout.inner == 0;
 }
@@ -39,6 +39,10 @@ template <class V>
 bool valid(const Param<V>& p) {
   std::int64_t period;
   return p.count >= 1 && p.repeat >= 1 && (p.count == 1 || p.data != nullptr) && multiply(p.count, p.repeat, period);
+}
+
+inline bool valid(Method method) {
+  return Method::exodus <= method && method <= Method::bptt;
 }
 
 inline bool valid(SurrogateKind kind) {
@@ -86,7 +90,7 @@ V spike_cap(const N& neuron) {
   return std::numeric_limits<V>::infinity();
 }
 
-/// Neurons that an engine may add to fill its rows.
+/// The most neurons that an engine adds to fill its rows.
 inline constexpr std::int64_t largest_padding = 4096;
 
 /// Copies the taps of a neuron's kernels into the roles; false if they are not valid.
@@ -110,15 +114,16 @@ Status check(const Recurrence<V>& recurrent, std::int64_t neurons) {
   if (recurrent.features == 0 && recurrent.weights == nullptr) return Status::ok;
   if (!N::fires) return Status::unsupported;
   if (neurons == 0) return Status::ok;
-  std::int64_t group, elements, bytes;
-  if (recurrent.features < 1 || recurrent.repeat < 1 || !multiply(recurrent.features, recurrent.repeat, group))
+  std::int64_t neuron_group, elements, bytes;
+  if (recurrent.features < 1 || recurrent.repeat < 1 || !multiply(recurrent.features, recurrent.repeat, neuron_group))
     return Status::bad_parameter;
-  if (neurons % group != 0 || !multiply(recurrent.features, recurrent.features + largest_padding, elements)) return Status::bad_parameter;
+  if (neurons % neuron_group != 0 || !multiply(recurrent.features, recurrent.features + largest_padding, elements))
+    return Status::bad_parameter;
   if (!multiply(elements, 256, bytes)) return Status::bad_parameter;
   return recurrent.weights == nullptr ? Status::null_pointer : Status::ok;
 }
 
-/// Moves what a FIR kernel remembers, given as the array of its first state, from a list of states to the roles.
+/// Moves the arrays of FIR kernels' earlier inputs, each given as a kernel's first state, from a list of states to the roles.
 template <class N, class V, class X>
 void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
   for (int k = 0; k < Traits<N>::kernels; ++k) {
@@ -129,7 +134,7 @@ void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
   }
 }
 
-/// Checks the neuron and lists what every call has, but for the current.
+/// Checks the neuron and fills in the part that all calls share, except for the current.
 template <class N, class State, class Element>
 Status read_neuron(const Layout& layout, const N& neuron, const State& initial, const Recurrence<typename Traits<N>::V>& recurrent,
                    Call<typename Traits<N>::V, Element>& call) {
@@ -146,7 +151,7 @@ Status read_neuron(const Layout& layout, const N& neuron, const State& initial, 
   return Status::ok;
 }
 
-/// Checks the arguments and lists them.
+/// Checks the arguments and fills in a call.
 template <class N, class Element>
 Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename Traits<N>::V, Element>& call) {
   using T = Traits<N>;
@@ -168,8 +173,7 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   using T = Traits<N>;
   using Role = FirRole<typename T::V>;
   if (!valid(layout)) return Status::bad_layout;
-  if (method < Method::exodus || method > Method::bptt || !(surrogate.values != nullptr || valid(surrogate.kind)))
-    return Status::unsupported;
+  if (!valid(method) || !(surrogate.values != nullptr || valid(surrogate.kind))) return Status::unsupported;
   if (const Status status = read_neuron(layout, neuron, arrays.initial, arrays.recurrent, call); status != Status::ok) return status;
   if (!requested.possible(call.fir)) return Status::unsupported;
   const bool needed = !empty(layout);
@@ -195,7 +199,7 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   return Status::ok;
 }
 
-/// What every call of a delay is given.
+/// Checks the arguments that all calls of a delay have.
 template <class S>
 Status check_delay(const Layout& layout, const Delay<S>& delays) {
   if (!valid(layout)) return Status::bad_layout;

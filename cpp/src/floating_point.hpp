@@ -1,5 +1,5 @@
 /// @file
-/// The floating-point mode in which the library computes, whatever its caller's is.
+/// The floating-point mode in which the library computes.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@
 
 namespace exodus {
 
-/// While one exists, its thread rounds to nearest, keeps subnormal numbers and traps nothing, as the contract of the forward bits needs. A
-/// caller may have set something else: flush-to-zero by torch.set_flush_denormal or a library built with -ffast-math, another rounding, or
-/// traps by feenableexcept. At the end its mode is restored.
+/// While an object exists, its thread rounds to nearest, keeps subnormal numbers and traps nothing, as the contract of forward bits needs.
+/// The caller may have set another mode: flush-to-zero by torch.set_flush_denormal or a library built with -ffast-math, another rounding,
+/// or traps by feenableexcept. The destructor restores it.
 class FloatingPointMode {
  public:
   FloatingPointMode() : callers_(exchange_with(default_mode())) { keep_in_order(); }
@@ -26,7 +26,7 @@ class FloatingPointMode {
   FloatingPointMode& operator=(const FloatingPointMode&) = delete;
 
  private:
-  /// The compiler does not know that arithmetic depends on the mode. It must not move any that reads or writes memory to the other side.
+  /// Keeps arithmetic on memory from moving across a change of the mode: the compiler does not know that it depends on the mode.
   static void keep_in_order() { asm volatile("" ::: "memory"); }
 
 #if defined(__x86_64__)

@@ -1,21 +1,21 @@
 /// @file
-/// What a backward pass plans on either engine: which gradients it sums, which hidden states it rebuilds and how many steps at a time, and
-/// what becomes of the sums after it, in which order.
+/// The plan of a backward pass, for both engines: which gradients it sums, which hidden states it rebuilds and how many steps at a time,
+/// and in which order the sums are reduced after it.
 #pragma once
 
 #include "model.hpp"
 
 namespace exodus {
 
-/// Which parameters' terms a backward pass has to sum: those asked for, and those that a tie adds to them.
+/// The parameters whose terms a backward pass sums: those of the wanted gradients, and those that a tie adds to these.
 template <class N>
 struct RequestedGradients {
-  double* grad[Traits<N>::parameters];   ///< where the caller wants it
-  double* taps[2] = {};                  ///< likewise, of the kernels' taps
+  double* grad[Traits<N>::parameters];   ///< the caller's arrays; null: not wanted
+  double* taps[2] = {};                  ///< likewise for the kernels' taps
   bool summed[Traits<N>::parameters];
   bool tied_away[Traits<N>::parameters] = {};
   int sums = 0;
-  bool recurrent;   ///< the gradient of recurrent weights
+  bool recurrent;   ///< the gradient of recurrent weights is wanted
 
   RequestedGradients(const N& neuron, const typename N::Backward& arrays)
       : recurrent(arrays.grad_recurrent != nullptr && arrays.recurrent.features > 0) {
@@ -36,7 +36,7 @@ struct RequestedGradients {
     return taps[0] != nullptr;
   }
 
-  /// A tied parameter has no gradient of its own, and a kernel has either taps or parameters.
+  /// Whether the wanted gradients exist: a tied parameter has none of its own, and a kernel has either taps or parameters.
   template <class V>
   bool possible(const FirRole<V>* roles) const {
     for (int k = 0; k < Traits<N>::parameters; ++k) {
@@ -52,7 +52,7 @@ struct RequestedGradients {
   }
 };
 
-/// Whether a backward pass has to rebuild states that the recorded potential does not tell; those of FIR kernels are inputs as they came.
+/// Whether a backward pass rebuilds states that do not follow from the recorded potential. The states of FIR kernels are recorded inputs.
 template <class N, class V>
 bool rebuilds(Method method, const RequestedGradients<N>& requested, bool surrogate_given, const FirRole<V>* roles) {
   int hidden = Traits<N>::states - first_hidden<N>;
@@ -64,24 +64,25 @@ bool rebuilds(Method method, const RequestedGradients<N>& requested, bool surrog
   return method == Method::bptt || requested.sums > 0;
 }
 
-/// Steps whose hidden states are rebuilt at a time: whole units, and about as many as there are segments of them.
+/// Steps of a segment, whose hidden states are rebuilt together: whole units, and about as many steps as there are segments. This minimises
+/// the memory for both.
 inline std::int64_t rebuilt_steps(std::int64_t time, std::int64_t unit) {
   std::int64_t steps = unit;
   while (steps * steps < time) steps += unit;
   return steps;
 }
 
-/// A sum over the neurons that share a value of a parameter, or for taps as many as `rows`, each of `neurons` sums into `count` values.
+/// The sum over the neurons that share a value: of a parameter's sums, one for each neuron, into `count` values. Taps have `rows` of these.
 struct Reduction {
   double* out;
-  const double* sums;           ///< of each neuron
+  const double* sums;           ///< one for each neuron
   std::int64_t count, repeat;   ///< as in Param
   std::int64_t rows;
   int sign;
-  bool adds;   ///< to what is in `out`, which is set otherwise
+  bool adds;   ///< the sum is added to `out`; otherwise `out` is set
 };
 
-/// Calls f(Reduction) for all that follow a pass, in the order in which they are to be done: parameters, ties, taps.
+/// Calls f(Reduction) for each reduction after a pass, in their order: parameters, ties, taps.
 template <class N, class V, class Element, class F>
 void for_each_reduction(const N& neuron, const RequestedGradients<N>& requested, const BackwardCall<V, Element>& call, F&& f) {
   for (int k = 0; k < Traits<N>::parameters; ++k) {

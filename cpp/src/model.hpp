@@ -1,5 +1,5 @@
 /// @file
-/// What engines ask of a model at compile time.
+/// What engines know of a model at compile time: counts, variants, which functions it has.
 #pragma once
 
 #include <iterator>
@@ -17,18 +17,18 @@ struct Traits {
   using State = typename N::template State<V>;
   static constexpr int parameters = field_count<Parameters, V>;
   static constexpr int states = field_count<State, V>;
-  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // that may have taps
+  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // those that may have taps
   static constexpr int variants = N::variants;
   static constexpr int adjoint_variants = N::adjoint_variants > 0 ? N::adjoint_variants : N::variants;
   static_assert(parameters == static_cast<int>(std::size(N::parameter_table)) && states == static_cast<int>(std::size(N::state_names)));
   static_assert(parameters <= max_parameters && states <= max_states);
 };
 
-/// What a backward pass carries from a step to the one before. BPTT carries dL/d(state); of a linear neuron all methods are the same.
+/// The carry of a backward pass from a step to the one before. BPTT carries dL/d(state). For a linear neuron all methods are the same.
 template <class N, Method M, class X>
 using carry_of = std::conditional_t<M == Method::bptt && N::fires, typename N::template State<X>, typename N::template Carry<X>>;
 
-/// The parameter of a role; -1: there is none.
+/// The index of the parameter with a role; -1: none.
 template <class N>
 consteval int parameter_of(Role role) {
   for (int k = 0; k < Traits<N>::parameters; ++k) {
@@ -43,7 +43,7 @@ void to_list(const Aggregate& aggregate, X* list) {
   for_each_field<Count>(aggregate, [list](const X& value, int k) { list[k] = value; });
 }
 
-/// Whether the surrogate sees surrogate_argument(state) in place of the potential.
+/// Whether the surrogate takes surrogate_argument(state) in place of the potential.
 template <template <class> class N, class V>
 inline constexpr bool surrogate_reads_hidden_state = requires { N<V>::surrogate_reads_hidden_state; };
 
@@ -61,7 +61,7 @@ consteval bool has_taps(int kernel) {
 template <template <class> class N, int Variant>
 inline constexpr bool takes_feedback = has_taps<N, Variant>(1);
 
-/// Which of `count` states, or of what an adjoint carries, are there, a bit each: those of kernels come last, and with taps are not.
+/// Which of `count` states, or fields of a carry, a variant has, one bit each. Those of kernels come last; a kernel with taps has none.
 template <template <class> class N, int Variant>
 consteval unsigned fields_of(int count) {
   unsigned bits = 0;

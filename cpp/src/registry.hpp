@@ -1,7 +1,7 @@
 /// @file
-/// Every neuron model. A new one is its header and a line here (and a descriptor in Python). CMake reads the list, too: some sources are
-/// compiled once for each model. They include only that model's header (CubaLif: exodus/cuba_lif.hpp), so this file includes none.
-/// A test of the engines brings models of its own: EXODUS_TEST_MODELS names its header, which has the list.
+/// The list of neuron models. A new model is its header and a line here, and a descriptor in Python. CMake reads the list too: some sources
+/// are compiled once for each model. They include only that model's header (CubaLif: exodus/cuba_lif.hpp), so this file includes none.
+/// A test of the engines has its own models: EXODUS_TEST_MODELS names the header with their list.
 #pragma once
 
 #if defined(EXODUS_TEST_MODELS)

@@ -48,7 +48,7 @@ double tangent(const Recording& r, Method method, std::size_t first, double du, 
   double loss = 0;
   for (std::size_t n = first; n < r.steps(); ++n) {
     const double u = n == 0 ? r.u0 : r.u[n - 1], s = n == 0 ? r.s0 : r.s[n - 1];
-    const double felt = method == Method::slayer ? 0 : ds;   // what the reset feels of the spike before
+    const double felt = method == Method::slayer ? 0 : ds;   // the gradient that reaches the previous spike through the reset
     double dv = move[gain] * r.a[n] + (n == source ? p.gain : 0);
     if (p.reset == Reset::none) {
       dv += move[alpha] * u + p.alpha * du;
@@ -92,7 +92,7 @@ Gradients by_unrolling(const Recording& r, Method method) {
     const double u = n == 0 ? r.u0 : r.u[n - 1], s = n == 0 ? r.s0 : r.s[n - 1];
     const double to_s = r.e[n] + from_s;
     double to_u = r.q[n] + from_u + r.h[n] * to_s;
-    // h, a difference in places, is exact to some roundings of its peak, about 1, hence the share of e alone.
+    // h is computed with differences, so its error is some roundings of its peak, about 1. Hence the term with only e.
     g.largest = std::max({g.largest, std::fabs(to_u), std::fabs(r.q[n]), std::fabs(r.h[n] * r.e[n]), 0.03 * std::fabs(r.e[n])});
     if (n + 1 == r.steps()) g.largest = std::max({g.largest, std::fabs(r.grad_u), std::fabs(r.h[n] * r.grad_s)});
     add(threshold, r.h[n] * to_s, -1);
@@ -277,7 +277,7 @@ void call(const Experiment<V>& experiment, Method method, const Wanted& wanted, 
     arrays.current = experiment.current.data();
   }
   const Lif<V> neuron = experiment.p.neuron();
-  Workspace workspace = exodus::workspace(experiment.layout, neuron, arrays, threads);
+  Workspace workspace = exodus::workspace(experiment.layout, neuron, method, experiment.curve(), arrays, threads);
   std::vector<double> memory((workspace.bytes + 7) / 8, -1e300);   // what lies in it must not matter
   workspace.data = memory.data();
   ASSERT_EQ(backward(experiment.layout, neuron, method, experiment.curve(), arrays, workspace), Status::ok);
@@ -526,7 +526,7 @@ TYPED_TEST(BackwardIsExact, TiedParametersPassTheirGradientsOn) {
           }
           const Experiment<V> experiment(random, layout, p, {});
           check(experiment, method, Wanted{}, 1, 0, by_tangents);
-          for (int k = 0; k < 2; ++k) {   // each of the two alone
+          for (int k = 0; k < 2; ++k) {   // each of the two by itself
             Wanted wanted{false, false, {}};
             wanted.parameter[k] = true;
             check(experiment, method, wanted, 1, 0, by_tangents);

@@ -1,5 +1,5 @@
 /// @file
-/// Impossible arguments give the status that says so, write nothing and never crash; what is merely odd works.
+/// Impossible arguments return the right status, write nothing and never crash. Odd but possible ones work.
 #include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
 #include <exodus/srm.hpp>
@@ -83,7 +83,7 @@ TYPED_TEST(DumbInputs, NoTimeNegativeSizesOrBeyond64Bits) {
                         {std::int64_t{1} << 21, std::int64_t{1} << 21, std::int64_t{1} << 22}};
   for (const Layout& layout : bad) {
     this->expect_both(layout, Lif<V>{}, Status::bad_layout, describe(layout));
-    EXPECT_EQ(workspace(layout, Lif<V>{}, this->backward_arrays()).bytes, 0u) << describe(layout);
+    EXPECT_EQ(workspace(layout, Lif<V>{}, Method::bptt, Surrogate<V>{}, this->backward_arrays()).bytes, 0u) << describe(layout);
     EXPECT_EQ(forward(layout, ExpLeak<V>{}, {.current = this->current_.data(), .potential = this->out_.data()}), Status::bad_layout);
     EXPECT_TRUE(this->untouched());
   }
@@ -95,7 +95,7 @@ TYPED_TEST(DumbInputs, NoNeurons) {
   for (const Layout& layout : {Layout{0, 4, 3}, Layout{2, 4, 0}, Layout{0, 4, 0}, Layout{0, huge, huge}, Layout{huge, 1, 0}}) {
     const std::string what = describe(layout);
     EXPECT_EQ(workspace(layout, Lif<V>{}, this->forward_arrays()).bytes, 0u) << what;
-    EXPECT_EQ(workspace(layout, Lif<V>{}, this->backward_arrays()).bytes, 0u) << what;
+    EXPECT_EQ(workspace(layout, Lif<V>{}, Method::bptt, Surrogate<V>{}, this->backward_arrays()).bytes, 0u) << what;
     EXPECT_EQ(forward(layout, Lif<V>{}, this->forward_arrays()), Status::ok) << what;
     EXPECT_EQ(forward(layout, Lif<V>{}, {}), Status::ok) << what;
     EXPECT_EQ(forward(layout, Srm<V>{}, {}), Status::ok) << what;
@@ -216,7 +216,7 @@ TYPED_TEST(DumbInputs, MissingArrays) {
 
 TYPED_TEST(DumbInputs, TooLittleWorkspace) {
   using V = TypeParam;
-  const Workspace needed = workspace(this->layout, Lif<V>{}, this->backward_arrays());
+  const Workspace needed = workspace(this->layout, Lif<V>{}, Method::exodus, Surrogate<V>{}, this->backward_arrays());
   ASSERT_GT(needed.bytes, 0u);
   ASSERT_LE(needed.bytes, sizeof this->memory_);
   EXPECT_EQ(needed.data, nullptr);

@@ -10,7 +10,7 @@
 namespace exodus::test {
 namespace {
 
-/// A pass of an SRM with two FIR kernels, and what it has to give; the expected values neuron by neuron from the definition.
+/// A pass of an SRM with two FIR kernels, and its expected results, neuron by neuron from the definition.
 template <class V>
 struct Pass {
   Layout layout;
@@ -77,7 +77,8 @@ struct Pass {
     back.grad_initial = {nullptr, grad_initial_spikes.data(), grad_inputs.data(), nullptr, grad_earlier.data(), nullptr};
     back.grad_taps = {grad_epsilon.data(), grad_nu.data()}, back.grad.threshold = grad_threshold.data();
 
-    Workspace forwards = workspace(layout, srm, to, slots), backwards = workspace(layout, srm, back, slots);
+    Workspace forwards = workspace(layout, srm, to, slots);
+    Workspace backwards = workspace(layout, srm, method, Surrogate<V>{}, back, slots);
     Output<char> memory(static_cast<std::int64_t>(std::max(forwards.bytes, backwards.bytes)));
     forwards.data = backwards.data = memory.data();
     forwards.threads = backwards.threads = threads;
@@ -266,7 +267,7 @@ TYPED_TEST(Fir, AWorkspaceAByteShortIsRefused) {
       .potential = in.data(), .current = in.data(), .grad_potential = in.data(), .grad_current = grad_current.data()};
   back.grad_taps = {grad.data()};
   for (const bool forwards : {true, false}) {
-    Workspace asked = forwards ? workspace(layout, filter, to, 1) : workspace(layout, filter, back, 1);
+    Workspace asked = forwards ? workspace(layout, filter, to, 1) : workspace(layout, filter, Method::bptt, Surrogate<V>{}, back, 1);
     const auto call = [&] {
       return forwards ? forward(layout, filter, to, asked) : backward(layout, filter, Method::bptt, Surrogate<V>{}, back, asked);
     };
@@ -305,7 +306,7 @@ TYPED_TEST(Fir, BadTapsAreRefused) {
   }
 }
 
-/// A kernel has taps or parameters, and the gradient of one of them alone.
+/// A kernel has either taps or parameters, and only their gradients.
 TYPED_TEST(Fir, TheGradientOfWhatHasNoEffectIsUnsupported) {
   using V = TypeParam;
   const Layout layout{1, 4, 3};
@@ -339,7 +340,8 @@ std::vector<typename N::Storage> results_in(const N& neuron, const Layout& layou
                             .grad_potential = grad_potential.data(),
                             .grad_current = grad_current.data()};
   back.grad_initial.potential = grad_potential_of_state.data();
-  Workspace forwards = workspace(layout, neuron, to, 1), backwards = workspace(layout, neuron, back, 1);
+  Workspace forwards = workspace(layout, neuron, to, 1);
+  Workspace backwards = workspace(layout, neuron, method, Surrogate<V>{}, back, 1);
   std::vector<char> memory(std::max(forwards.bytes, backwards.bytes), static_cast<char>(byte));
   forwards.data = backwards.data = memory.data();
   EXPECT_EQ(forward(layout, neuron, to, forwards), Status::ok);
@@ -370,7 +372,7 @@ TYPED_TEST(Fir, DoesNotDependOnWhatTheWorkspaceHeld) {
   }
 }
 
-/// It is linear and has no reset: the methods differ in the order of their sums alone.
+/// It is linear and has no reset, so the methods differ only in the order of their sums.
 TYPED_TEST(Fir, AFilterHasTheSameGradientByEveryMethod) {
   using V = TypeParam;
   for (const std::int64_t length : {1, 3, 40}) {
@@ -392,7 +394,7 @@ TYPED_TEST(Fir, AFilterHasTheSameGradientByEveryMethod) {
                                                 .grad_potential = grad_potential.data(),
                                                 .grad_current = grad_current.data()};
         back.grad_taps = {grad_taps.data()};
-        Workspace memory = workspace(layout, filter, back, 1);
+        Workspace memory = workspace(layout, filter, method, Surrogate<V>{}, back, 1);
         std::vector<double> bytes(memory.bytes / sizeof(double) + 1);
         memory.data = bytes.data();
         ASSERT_EQ(backward(layout, filter, method, Surrogate<V>{}, back, memory), Status::ok);

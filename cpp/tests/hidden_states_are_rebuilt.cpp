@@ -153,7 +153,7 @@ TYPED_TEST(HiddenStates, AWorkspaceAByteShortIsRefused) {
   for_each_field<TestFixture::parameters>(arrays.grad, [&](double*& wanted, int k) {
     if (k == 0) wanted = &grad;
   });
-  Workspace asked = workspace(layout, neuron, arrays);
+  Workspace asked = workspace(layout, neuron, Method::exodus, Surrogate<V>{}, arrays);
   ASSERT_GT(asked.bytes, 7000 / 50 * sizeof(double));
   std::vector<double> memory(asked.bytes / sizeof(double) + 1);
   asked.data = memory.data();

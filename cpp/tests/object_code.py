@@ -1,4 +1,4 @@
-"""What the checks of the object code share: the objects of an instruction set's kernels, and what nm says."""
+"""What the checks of the object code share: the objects of an instruction set, and their symbols by nm."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ import subprocess
 
 
 def arguments(description):
-    """The arguments of a check of one instruction set's kernels."""
+    """The arguments of a check of one instruction set."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--build", required=True, help="the build folder, with compile_commands.json")
     parser.add_argument("--isa", required=True, help="the instruction set, by its name in the build")
@@ -19,7 +19,7 @@ def arguments(description):
 
 
 class Unit:
-    """How the build compiles one object of the kernels: the engine, or the stages of a model."""
+    """How the build compiles one object: the engine, or the stages of a model."""
 
     def __init__(self, entry):
         words = shlex.split(entry["command"])
@@ -47,7 +47,7 @@ class Unit:
     @property
     def table(self):
         """What the object exports."""
-        return f"{self.model}_stages" if self.model else "kernels"
+        return f"{self.model}_stages" if self.model else "table"
 
     def compile(self, output, *options, source=None):
         """Compiles it, or another source in its place, with further options."""
@@ -56,9 +56,9 @@ class Unit:
 
 
 def units(build, isa, models):
-    """The objects of an instruction set's kernels: the engine and each of the models."""
+    """The objects of an instruction set: the engine and each of the models."""
     entries = json.loads((pathlib.Path(build) / "compile_commands.json").read_text())
-    sources = ("kernels.cpp", "model.cpp")
+    sources = ("engine.cpp", "model.cpp")
     found = [Unit(entry) for entry in entries if pathlib.Path(entry["file"]).name in sources]
     found = [unit for unit in found if unit.defines.get("EXODUS_ISA") == isa]
     names, wanted = sorted(unit.name for unit in found), sorted(["engine", *models.split(",")])

@@ -14,7 +14,7 @@
 namespace exodus::cpu {
 namespace {
 
-/// Plain ints on purpose: that their writes are visible after the call, without a race, is part of what is tested.
+/// Plain ints on purpose: the test also shows that their writes are visible after the call, without a race.
 bool every_task_once(std::int64_t count, int threads) {
   std::vector<int> done(static_cast<std::size_t>(count), 0);
   auto task = [&done](std::int64_t k, int) { ++done[static_cast<std::size_t>(k)]; };

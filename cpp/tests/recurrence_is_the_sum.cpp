@@ -1,6 +1,7 @@
 /// @file
-/// Recurrent weights on raw buffers: a pass is what its steps are one by one, without weights, where plain loops add what the spikes before
-/// a step give, and backward what the step after gives. Forward to the bit, in every layout, also where batch entries interleave.
+/// Recurrent weights on raw buffers: a pass equals its steps run one by one without weights, with plain loops that add the recurrent
+/// contribution: that of earlier spikes forward, that of the next step's gradient backward. Forward to the bit, in every layout, also where
+/// batch entries interleave.
 #include <exodus/alif.hpp>
 #include <exodus/cuba_lif.hpp>
 #include <exodus/lif.hpp>

@@ -1,6 +1,6 @@
 /// @file
-/// A row that advances in pieces of time gives what it gives in one, to the bit: recorded states, all gradients, with and without
-/// operators, in every layout. The engine is compiled for this test, which decides how its rows advance.
+/// A row that advances in pieces of time gives the same bits as in one piece: states, all gradients, with and without operators, in every
+/// layout. The engine is compiled for this test, which decides how its rows advance.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -32,11 +32,11 @@ template <class V>
 void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thread) {
   if (!in_pieces) return backward_row(whole, index, thread);
   BackwardPlan<V> plan = whole;
-  if (plan.tape == nullptr) plan.segment = smaller(plan.segment, max_fir_steps);
+  if (plan.tape == nullptr) plan.segment_steps = smaller(plan.segment_steps, max_fir_steps);
   BackwardRow<V> row(plan, index, thread);
-  row.mark_segments();
+  row.make_checkpoints();
   for (std::int64_t end = plan.layout.time; end > 0; ++pieces) {
-    const std::int64_t begin = (end - 1) / (2 * plan.segment) * (2 * plan.segment);
+    const std::int64_t begin = (end - 1) / (2 * plan.segment_steps) * (2 * plan.segment_steps);
     row.advance(begin, end);
     end = begin;
   }
@@ -45,10 +45,11 @@ void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thre
 
 }   // namespace
 
-const IsaTable* kernels() noexcept {
+const IsaTable* isa_table() noexcept {
   static constexpr IsaTable table = {
-      {forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr},
-      {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr}};
+      {forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr, false},
+      {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr,
+       false}};
   return &table;
 }
 }   // namespace cpu
@@ -135,7 +136,7 @@ Results<N> run(const N& neuron, const Layout& layout, Method method, bool recurr
     const bool of_taps = kernels_with_taps != 0 && k < 2 * kernel_parameters && (kernels_with_taps >> k / kernel_parameters & 1) != 0;
     if (with_terms && !of_taps) field = &results.grads[static_cast<std::size_t>(k)];
   });
-  memory.resize(workspace(layout, neuron, back, 1).bytes + 8);
+  memory.resize(workspace(layout, neuron, method, Surrogate<V>{}, back, 1).bytes + 8);
   EXPECT_EQ(backward(layout, neuron, method, Surrogate<V>{}, back, Workspace{memory.data(), memory.size(), 1}), Status::ok);
   return results;
 }

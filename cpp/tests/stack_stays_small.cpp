@@ -7,7 +7,7 @@
 #include <exodus/exodus.hpp>
 #include <type_traits>
 
-#include "../src/registry.hpp"
+#include "every_model.hpp"
 #include "support.hpp"
 
 namespace exodus::test {
@@ -73,7 +73,7 @@ struct Call {
     EXPECT_EQ(status, Status::ok);
     EXPECT_LT(forward_pass - idle, most) << describe(layout);
     for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
-      const CallMemory more(workspace(layout, neuron, backwards, 1));
+      const CallMemory more(workspace(layout, neuron, method, Surrogate<V>{}, backwards, 1));
       const std::size_t backward_pass =
           stack_used([&] { status = backward(layout, neuron, method, Surrogate<V>{}, backwards, more.workspace()); });
       EXPECT_EQ(status, Status::ok);
@@ -84,13 +84,7 @@ struct Call {
 
 template <class N>
 class Stack : public testing::Test {};
-/// The first type is only there so that a comma may stand before every other.
-template <class, class... N>
-using AllBut = testing::Types<N...>;
-#define EXODUS_MODEL(name) , name<float>, name<double>
-using Models = AllBut<void EXODUS_MODELS(EXODUS_MODEL)>;
-#undef EXODUS_MODEL
-TYPED_TEST_SUITE(Stack, Models);
+TYPED_TEST_SUITE(Stack, EveryModel);
 
 TYPED_TEST(Stack, OfEveryModelAndLayout) {
   for (const Layout& layout : {Layout{1, 3, 1}, Layout{1, 40, 3000}, Layout{40, 40, 130}, Layout{60, 40, 5}, Layout{500, 300, 1}}) {

@@ -92,7 +92,7 @@ class Output {
   bool same_bits(const Output& other) const { return same_bits(other.data()); }
 
  private:
-  static constexpr int pattern = 0xff;         // NaN: what is read before it is written shows, even times 0
+  static constexpr int pattern = 0xff;         // NaN: a read before the write shows, even times 0
   static constexpr std::int64_t zone = 1024;   // elements: larger than any vector, tile edge or page that a kernel could round up to
 
   bool blank(std::int64_t from, std::int64_t to) const {
@@ -277,7 +277,7 @@ Status run_forward(const Layout& layout, const N& neuron, const typename N::Forw
 template <class N>
 Status run_backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                     const typename N::Backward& arrays, int threads = 0) {
-  const CallMemory memory(workspace(layout, neuron, arrays, threads));
+  const CallMemory memory(workspace(layout, neuron, method, surrogate, arrays, threads));
   const Status status = backward(layout, neuron, method, surrogate, arrays, memory.workspace());
   EXPECT_TRUE(memory.zones_intact());
   return status;

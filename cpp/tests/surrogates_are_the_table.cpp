@@ -138,7 +138,7 @@ TYPED_TEST(SurrogatesAreTheTable, WhateverTheCountAndTheThreads) {
   set_num_threads(threads);
 }
 
-/// NaN gives NaN (but for the constant), infinities and huge numbers a value between 0 and the peak.
+/// NaN gives NaN, except for the constant. Infinities and huge numbers give a value between 0 and the peak.
 TYPED_TEST(SurrogatesAreTheTable, AtSpecialNumbers) {
   using V = TypeParam;
   const V inf = std::numeric_limits<V>::infinity(), max = std::numeric_limits<V>::max();

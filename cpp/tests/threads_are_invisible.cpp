@@ -1,5 +1,5 @@
 /// @file
-/// Many threads may call the library at once, and change its number of threads meanwhile: each gets the bits that it would get alone.
+/// Many threads may call the library at once, and change its number of threads meanwhile. Each gets the bits of a single call.
 #include <atomic>
 #include <thread>
 

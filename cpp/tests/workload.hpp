@@ -20,7 +20,7 @@ struct Results {
 
 class Workload {
  public:
-  /// With `features`, of so many neurons each entry has recurrent weights.
+  /// With `features`, batch entries of that many neurons have recurrent weights.
   Workload(const Layout& layout, std::uint64_t seed, std::int64_t features = 0)
       : layout_(layout), features_(features), current_(elements(layout)), grad_spikes_(elements(layout)), weights_(features * features) {
     Random random(seed);
@@ -35,8 +35,11 @@ class Workload {
     constexpr int most_threads = 16;
     Results r(layout_, features_);
     const std::size_t forwards = workspace(layout_, neuron_, forward_arrays(r), most_threads).bytes;
-    const std::size_t backwards = workspace(layout_, neuron_, arrays(r), most_threads).bytes;
-    r.memory.resize(std::max(forwards, backwards) / sizeof(double) + 1);
+    std::size_t most = forwards;
+    for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+      most = std::max(most, workspace(layout_, neuron_, method, Surrogate<float>{}, arrays(r), most_threads).bytes);
+    }
+    r.memory.resize(most / sizeof(double) + 1);
     return r;
   }
 

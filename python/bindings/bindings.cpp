@@ -32,9 +32,9 @@ class OnCpu {
   };
   Memory memory(exodus::Workspace needed) const { return Memory(needed); }
 
-  template <class N, class Arrays>
-  exodus::Workspace workspace(const exodus::Layout& layout, const N& neuron, const Arrays& arrays) const {
-    return exodus::workspace(layout, neuron, arrays, threads_);
+  template <class... Arguments>
+  exodus::Workspace workspace(const Arguments&... arguments) const {
+    return exodus::workspace(arguments..., threads_);
   }
   template <class... Arguments>
   exodus::Status forward(const Arguments&... arguments) const {

@@ -318,7 +318,7 @@ void backward(const std::string& model, const std::string& type_name, const Size
     arrays.grad_recurrent = pointer<double>(grad_recurrent, arrays.recurrent.features * arrays.recurrent.features);
     const Engine engine(execution);
     const auto algorithm = to_enumerator<Method>(method);
-    const auto memory = engine.memory(engine.workspace(layout, neuron, arrays));
+    const auto memory = engine.memory(engine.workspace(layout, neuron, algorithm, bend, arrays));
     engine.check(without_lock([&] { return engine.backward(layout, neuron, algorithm, bend, arrays, memory.workspace()); }));
   });
 }

@@ -41,6 +41,12 @@ class OnStream {
   exodus::Workspace workspace(const exodus::Layout& layout, const N& neuron, const Arrays& arrays) const {
     return exodus::cuda::workspace(layout, neuron, arrays);
   }
+  /// Of a backward pass, whose memory on a device does not depend on the method.
+  template <class N, class S, class Arrays>
+  exodus::Workspace workspace(const exodus::Layout& layout, const N& neuron, exodus::Method, const exodus::Surrogate<S>&,
+                              const Arrays& arrays) const {
+    return exodus::cuda::workspace(layout, neuron, arrays);
+  }
   template <class... Arguments>
   exodus::Status forward(const Arguments&... arguments) const {
     return exodus::cuda::forward(arguments..., stream_);

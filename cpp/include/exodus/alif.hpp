@@ -1,12 +1,12 @@
 /// @file
-/// The adaptive leaky integrate-and-fire neuron: every spike raises the threshold by an adaptation that decays.
+/// The adaptive leaky integrate-and-fire neuron: each spike raises the threshold by an adaptation that decays.
 ///
 ///     b[n] = alpha_adapt b[n-1] + adapt_scale s[n-1]
 ///     u[n] = alpha u[n-1] + gain a[n] - theta s[n-1],   u[n] = max(u[n], v_min)      the reset subtracts the base threshold theta
 ///     s[n] = 1[u[n] - b[n] >= theta];   h[n] is the surrogate at u[n] - b[n]
 ///
 /// Since b is linear in past spikes, u - b is the potential of a spike response model with nu[j] = -theta alpha^j - adapt_scale
-/// alpha_adapt^j, so that (S9) and (S16) hold as they stand. With r = alpha_adapt, kappa = adapt_scale, EXODUS carries two numbers
+/// alpha_adapt^j, so (S9) and (S16) hold as they stand. With r = alpha_adapt, kappa = adapt_scale, EXODUS carries two numbers
 /// (docs/mathematics.md, ALIF):
 ///
 ///     S[n] = dL/ds[n] = e[n] - theta d[n+1] + kappa g[n+1]
@@ -15,8 +15,8 @@
 ///     dL/da = gain d,  dL/d alpha = sum d[n] u[n-1],  dL/dr = sum g[n] b[n-1],  dL/d kappa = sum g[n] s[n-1]
 ///     dL/d theta = -sum (h[n] S[n] + d[n] s[n-1])
 ///
-/// SLAYER detaches s in the reset and in b: S = e. BPTT is the reverse of the step, statement by statement. Backward needs b, which is
-/// rebuilt forward from the recorded potential (backwards, a division by r would grow rounding errors).
+/// SLAYER detaches s in the reset and in b: S = e. BPTT is the reverse of the step, statement by statement. Backward rebuilds b forward
+/// from the recorded potential. (In reverse, divisions by r would amplify rounding errors.)
 #pragma once
 
 #include <type_traits>
@@ -41,7 +41,7 @@ struct AlifCarry {
   X d{}, g{};
 };
 
-/// ALIF for data of type S. Not given: alpha and alpha_adapt 1, adapt_scale 0, threshold 1, gain 1, v_min none.
+/// ALIF for data of type S. Defaults: alpha and alpha_adapt 1, adapt_scale 0, threshold 1, gain 1, no v_min.
 template <class S>
 struct Alif : NeuronModel<S, AlifParameters, AlifState> {
   template <class X>
@@ -60,13 +60,13 @@ struct Alif : NeuronModel<S, AlifParameters, AlifState> {
   static constexpr const char* state_names[] = {"potential", "spikes", "adaptation"};
 };
 
-/// u - b, what is held against the threshold and what the surrogate sees.
+/// u - b, which the threshold is compared with, and the surrogate's argument.
 template <class V>
 EXODUS_SCALAR V surrogate_argument(const AlifState<V>& state) {
   return state.potential - state.adaptation;
 }
 
-/// b[n], from the state before.
+/// b[n], from the state before the step.
 template <class V>
 EXODUS_SCALAR V adaptation(const AlifParameters<V>& p, const AlifState<V>& before) {
   return (p.alpha_adapt * before.adaptation) + (p.adapt_scale * before.spikes);

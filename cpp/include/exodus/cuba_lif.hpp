@@ -1,5 +1,5 @@
 /// @file
-/// The current-based leaky integrate-and-fire neuron: a synaptic current with a decay of its own drives a LIF.
+/// The current-based leaky integrate-and-fire neuron: a synaptic current with its own decay drives a LIF.
 ///
 ///     i[n] = alpha_syn i[n-1] + gain a[n],   u[n], s[n]: LIF (lif.hpp) with x[n] = i[n]
 ///
@@ -30,21 +30,13 @@ struct CubaLifCarry {
   X p{}, d{};
 };
 
-/// CubaLIF for data of type S. Not given: alpha and alpha_syn 1, threshold 1, gain 1, reset_amount the threshold (whose gradient then
-/// counts both roles), v_min none.
+/// CubaLIF for data of type S. Defaults: alpha and alpha_syn 1, threshold 1, gain 1, reset_amount the threshold (whose gradient then counts
+/// both roles), no v_min.
 template <class S>
-struct CubaLif : NeuronModel<S, CubaLifParameters, CubaLifState> {
+struct CubaLif : LifModel<S, CubaLifParameters, CubaLifState> {
   template <class X>
   using Carry = CubaLifCarry<X>;
 
-  Reset reset = Reset::subtract;
-  ResetTiming reset_timing = ResetTiming::after_decay;
-  std::int64_t max_spikes = 1;       ///< spikes in one step, at most; 0: any number
-  bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
-
-  static constexpr int variants = 8;           ///< see LifVariant
-  static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
-  static constexpr bool carries_gradient = true;
   static constexpr ParameterFacts parameter_table[] = {
       {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
       {.name = "alpha_syn", .domain = Domain::decay, .otherwise = 1, .reads_current = true},
@@ -55,16 +47,6 @@ struct CubaLif : NeuronModel<S, CubaLifParameters, CubaLifState> {
   };
   static constexpr const char* state_names[] = {"potential", "spikes", "current"};
 };
-
-template <class S, class F>
-static inline void for_each_option(CubaLif<S>& neuron, F&& field) {
-  for_each_lif_option(neuron, field);
-}
-
-template <class S>
-static inline int variant_of(const CubaLif<S>& neuron) {
-  return lif_variant(neuron.reset, neuron.reset_timing, neuron.max_spikes);
-}
 
 /// The LIF that the synaptic current drives; its own gain is 1.
 template <class V>
@@ -98,7 +80,7 @@ EXODUS_SCALAR CubaLifState<V> restore_state(const CubaLifParameters<V>& p, V cap
   return {lif.potential, lif.spikes, synaptic(p, before.current, a)};
 }
 
-/// What LIF's adjoint sees of step n.
+/// Step n as the membrane's adjoint reads it.
 template <class V>
 EXODUS_SCALAR StepRecord<V, LifState<V>> membrane(const StepRecord<V, CubaLifState<V>>& at) {
   return {at.u, membrane(at.before), {}, at.h, at.e, at.q, V(0)};

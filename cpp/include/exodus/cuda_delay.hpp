@@ -21,7 +21,7 @@ EXODUS_API Status delay_adjoint(const Layout& layout, const Delay<S>& delays, co
 template <class S>
 EXODUS_API Workspace workspace(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays) noexcept;
 
-/// The same for delay_adjoint(): what the gradient of the delay is summed in.
+/// The same for delay_adjoint(), which sums the gradient of the delay in it.
 template <class S>
 EXODUS_API Workspace workspace(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays) noexcept;
 

@@ -22,8 +22,8 @@ template <class N>
 EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                            const typename N::Backward& arrays, Workspace workspace = {}, Stream stream = nullptr) noexcept;
 
-/// The workspace, in bytes of device memory, that forward() needs: where kernels have taps, what is to come of spikes, and where recurrent
-/// weights are between more features than a block has threads, what the neurons keep from step to step.
+/// The workspace, in bytes of device memory, that forward() needs: with taps for the pending contributions of spikes, and with recurrent
+/// weights between more features than a block has threads for the neurons' states.
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays) noexcept;
 
@@ -39,11 +39,11 @@ EXODUS_API Status decay(const Param<double>& dt, const Param<double>& tau, std::
 EXODUS_API Status rotation(const Param<double>& angle, std::int64_t count, double* cosines, double* sines,
                            Stream stream = nullptr) noexcept;
 
-/// Waits until a stream of the device that has this memory has come to its end: for callers without the CUDA runtime.
+/// Waits for a stream of the device that has this memory: for callers without the CUDA runtime.
 EXODUS_API Status wait(const void* memory, Stream stream = nullptr) noexcept;
 
-/// What the CUDA runtime said of the last call on this thread that returned Status::cuda, e.g. "an illegal memory access was encountered";
-/// null before there was one.
+/// The CUDA runtime's message for the last call on this thread that returned Status::cuda, such as "an illegal memory access was
+/// encountered". Null if there was none.
 EXODUS_API const char* last_error() noexcept;
 
 /// Why this machine cannot run any of it (no driver, one that is too old, no device), as one line of English; null if it can.

@@ -1,6 +1,6 @@
 /// @file
 /// From a time constant to a decay per step, e^(-dt/tau). Spikes depend on a decay's last bit, and the exponentials of libm, NumPy, torch
-/// and CUDA differ there. This one gives the same bits everywhere: it is made of plain sums and products of doubles.
+/// and CUDA differ there. This one consists of plain sums and products of doubles, so it gives the same bits everywhere.
 #pragma once
 
 #include <cstdint>
@@ -32,10 +32,10 @@ EXODUS_SCALAR double exp_curvature(double r) {
   return q * r + 0.5;
 }
 
-/// e^x for x <= 0 with an error below 0.75 ulp, where the result is subnormal below 1 ulp; 1 for x > 0, and NaN stays NaN.
+/// e^x for x <= 0, with an error below 0.75 ulp, or below 1 ulp where the result is subnormal; 1 for x > 0; NaN for NaN.
 ///
-/// x = k ln 2 + r with |r| <= ln(2) / 2 (Cody and Waite): the upper part of ln 2 has 20 zeros at its end, so that its product with k is
-/// exact, and so is the difference from x. e^r = 1 + r + (what is small), where the rounding error of 1 + r is added to what is small.
+/// x = k ln 2 + r with |r| <= ln(2) / 2 (Cody and Waite): the upper part of ln 2 ends in 20 zeros, so its product with k is exact, and so
+/// is the difference from x. e^r = (1 + r) + (r^2 curvature(r) + error), where the error is the rounding error of 1 + r.
 EXODUS_SCALAR double exp_nonpositive(double x) {
   constexpr double least = -746.0;                                                   // e^least rounds to 0
   constexpr double log2_e = 1.44269504088896340736, magic = 6755399441055744.0;      // 1.5 * 2^52: adding it rounds to an integer
@@ -48,13 +48,13 @@ EXODUS_SCALAR double exp_nonpositive(double x) {
   const double lost = (upper - r) - lower;
   const double sum = 1.0 + r, error = r - (sum - 1.0);
   const double exponential = sum + (error + (r * r * exp_curvature(r) + lost));
-  // 2^k in two factors: the first product is exact, so that a subnormal result is rounded once.
+  // 2^k in two factors: the first product is exact, so a subnormal result is rounded once.
   const std::int64_t exponent = __builtin_bit_cast(std::int64_t, shifted) - __builtin_bit_cast(std::int64_t, magic);
   const std::int64_t rest = exponent < -1000 ? -100 : 0;
   return exponential * power_of_two(exponent - rest) * power_of_two(rest);
 }
 
-/// The decay of a step of length dt. It lies in [0, 1]; NaN where dt / tau is NaN.
+/// The decay over a step of length dt, in [0, 1]. NaN where dt / tau is NaN.
 EXODUS_SCALAR double decay(double dt, double tau) {
   return exp_nonpositive(-(dt / tau));
 }

@@ -1,18 +1,18 @@
 /// @file
-/// Delays: every neuron's input arrives some steps later, a whole number of them or not, and the delay can be learnt.
+/// Delays: each neuron's input arrives later by a number of steps, which need not be whole and can be learnt.
 ///
 /// A delay of t steps is t = k + f with k = floor(t). Between steps the output is linear:
 ///
 ///     y[n] = (1-f) x[n-k] + f x[n-k-1]
 ///
-/// For f = 0 only x[n-k] is read, so that a NaN or an infinity in x[n-k-1] does not spread. The adjoint, with g[n] = dL/dy[n] and g = 0
-/// after the last step, is the same sum with time running backwards:
+/// For f = 0 only x[n-k] counts, so a NaN or an infinity in x[n-k-1] does not spread. The adjoint, with g[n] = dL/dy[n] and g = 0 after the
+/// last step, is the same sum with time reversed:
 ///
 ///     dL/dx[m] = (1-f) g[m+k] + f g[m+k+1]
 ///     dL/dt    = sum_n g[n] (x[n-k-1] - x[n-k]) = sum_m x[m] (g[m+k+1] - g[m+k])
 ///
-/// The output has a kink at every integer t; there dL/dt is the derivative from the right. The second sum has the terms of the first in
-/// another order. It reads x without a delay, and what it reads of g is there from dL/dx.
+/// The output has a kink at every integer t, where dL/dt is the derivative from the right. The second sum has the terms of the first in
+/// another order: it reads x undelayed, and the values of g that dL/dx reads too.
 #pragma once
 
 #include "functions.hpp"
@@ -27,7 +27,7 @@ struct Lag {
   V fraction;
 };
 
-/// The delay in [0, most] next to `steps`. NaN stays NaN, in the fraction: the output is NaN, but every access stays in its array.
+/// The delay in [0, most] nearest to `steps`. NaN stays in the fraction, so that the output is NaN and accesses stay inside their arrays.
 template <class V>
 EXODUS_SCALAR Lag<V> lag_of(V steps, std::int64_t most) {
   if (steps != steps) return {0, steps};
@@ -37,7 +37,7 @@ EXODUS_SCALAR Lag<V> lag_of(V steps, std::int64_t most) {
   return {whole, steps - static_cast<V>(whole)};
 }
 
-/// (1-f) near + f far, or near alone for f = 0. Forward, near is x[n-k] and far x[n-k-1]; in the adjoint they are g[m+k] and g[m+k+1].
+/// (1-f) near + f far, or near for f = 0. Forward, near is x[n-k] and far x[n-k-1]; in the adjoint they are g[m+k] and g[m+k+1].
 /// X is a number or a vector of them.
 template <class X>
 EXODUS_SCALAR X interpolate(X fraction, X near, X far) {
@@ -45,7 +45,7 @@ EXODUS_SCALAR X interpolate(X fraction, X near, X far) {
   return fraction == 0 ? near : mixed;
 }
 
-/// A term of dL/dt, which is summed in double: x[m] (g[m+k+1] - g[m+k]). There is one for m + k >= -1, m + k <= T - 1 alone.
+/// A term of dL/dt, which is summed in double: x[m] (g[m+k+1] - g[m+k]), for -1 <= m + k <= T - 1.
 template <class V>
 EXODUS_SCALAR V lag_term(V x, V near, V far) {
   return x * (far - near);
@@ -70,7 +70,7 @@ struct Delay {
   /// The gradient of the delay is in the Param's own `count`. At a bound it is passed straight through.
   struct Backward {
     const S* grad_output = nullptr;   ///< g[n] = dL/dy[n], in; null is zero
-    const S* x = nullptr;             ///< as given to delay(); needed for the gradient of the delay alone
+    const S* x = nullptr;             ///< as given to delay(); only the gradient of the delay needs it
     const V* initial = nullptr;       ///< likewise
     const V* grad_final = nullptr;    ///< dL/d(final state), in; null is zero
     S* grad_x = nullptr;              ///< dL/dx[m], out; null if not wanted
@@ -79,18 +79,18 @@ struct Delay {
   };
 };
 
-/// Delays the input of every neuron. S is float or double (float16 and bfloat16: on a device alone). The results have the same bits on
-/// every instruction set, thread count, layout and chunking of time. Outputs must not overlap inputs or each other.
+/// Delays the input of every neuron. S is float or double (on a device also float16 and bfloat16). The results have the same bits for every
+/// instruction set, thread count, layout and chunking of time. Outputs must not overlap inputs or each other.
 template <class S>
 EXODUS_API Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays,
                         Workspace workspace = {}) noexcept;
 
-/// The gradients of a loss by the adjoint.
+/// The gradients of a loss, by the adjoint.
 template <class S>
 EXODUS_API Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
                                 Workspace workspace = {}) noexcept;
 
-/// The workspace that delay() works in, as workspace() of a neuron.
+/// The workspace that delay() needs, like workspace() of a neuron.
 template <class S>
 EXODUS_API Workspace workspace(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays,
                                int threads = 0) noexcept;

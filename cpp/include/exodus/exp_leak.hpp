@@ -3,7 +3,7 @@
 ///
 ///     u[n] = alpha u[n-1] + gain a[n],      d[n] = q[n] + alpha d[n+1],  dL/da[n] = gain d[n]
 ///
-/// It has no reset, so that EXODUS, SLAYER and BPTT are the same.
+/// It has no reset, so EXODUS, SLAYER and BPTT are the same.
 #pragma once
 
 #include "neuron.hpp"
@@ -26,7 +26,7 @@ struct ExpLeakCarry {
   X d{};
 };
 
-/// Leaky integrator for data of type S. Not given: alpha 1, gain 1. `spikes` and `grad_spikes` of its arrays are ignored.
+/// Leaky integrator for data of type S. Defaults: alpha 1, gain 1. `spikes` and `grad_spikes` of its arrays are ignored.
 template <class S>
 struct ExpLeak : NeuronModel<S, ExpLeakParameters, ExpLeakState> {
   template <class X>

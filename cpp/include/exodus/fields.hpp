@@ -1,5 +1,5 @@
 /// @file
-/// Parameters and states are structs with named members of one type; engines and bindings see them as short lists. This is the bridge.
+/// Parameters and states are structs of named members of one type, which engines and bindings see as short lists. This is the bridge.
 #pragma once
 
 #include <utility>

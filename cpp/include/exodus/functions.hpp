@@ -1,6 +1,6 @@
 /// @file
-/// The functions of the C++ interface. exodus.hpp has them with all neurons, and the documentation; who compiles one neuron includes this
-/// file and the neuron's own.
+/// The functions of the C++ interface. exodus.hpp has them with all neurons, and the documentation. To compile a single neuron, include
+/// this file and the neuron's own.
 #pragma once
 
 #include "decay.hpp"
@@ -10,8 +10,8 @@
 
 namespace exodus {
 
-/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, StateSpace, ExpLeak or KernelFilter, of float or double
-/// (float16 and bfloat16: on a device alone, cuda.hpp). The results have the same bits on every instruction set, thread count, layout and
+/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, StateSpace, ExpLeak or KernelFilter, of float or double (on a
+/// device also of float16 or bfloat16, see cuda.hpp). The results have the same bits for every instruction set, thread count, layout and
 /// chunking of time. Outputs must not overlap inputs or each other.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
@@ -21,36 +21,38 @@ template <class N>
 EXODUS_API Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                            const typename N::Backward& arrays, Workspace workspace = {}) noexcept;
 
-/// The workspace that forward() works in on so many threads (0: as many as set_num_threads() says): `bytes` set, `data` null. With less
-/// memory a call takes fewer threads; it needs a single thread's share. A call puts less than 16 KB on its caller's stack.
+/// The workspace that forward() needs with these arguments on `threads` threads (0: as many as set_num_threads() says), with `bytes` set
+/// and `data` null. With less memory a call uses fewer threads, and with less than it needs for one it returns workspace_too_small. A call
+/// puts less than 16 KB on its caller's stack.
 template <class N>
 EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads = 0) noexcept;
 
-/// The same for backward() with these arrays, whatever the method.
+/// The same for backward() with these arguments.
 template <class N>
-EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, const typename N::Backward& arrays, int threads = 0) noexcept;
+EXODUS_API Workspace workspace(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                               const typename N::Backward& arrays, int threads = 0) noexcept;
 
 /// h[k] = f'(potential[k]) for k < count, with the threshold of element k.
 template <class S>
 EXODUS_API Status evaluate(const Surrogate<S>& surrogate, const Param<arithmetic_t<S>>& threshold, std::int64_t count,
                            const arithmetic_t<S>* potential, arithmetic_t<S>* h) noexcept;
 
-/// decays[k] = e^(-dt / tau) for k < count, with dt and tau of element k: what a neuron's parameter is where its time constant is given.
-/// Forward results depend on its last bit, which the exponentials of different libraries do not share.
+/// decays[k] = e^(-dt / tau) for k < count, with dt and tau of element k: turns a time constant into a neuron's parameter. Forward results
+/// depend on its last bit, in which the exponentials of libraries differ.
 EXODUS_API Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays) noexcept;
 
-/// cosines[k] = cos(angle), sines[k] = sin(angle) for k < count, with the angle of element k: what the matrix of a resonating neuron is
-/// made of (state_space.hpp), with the same bits everywhere, like the decays.
+/// cosines[k] = cos(angle), sines[k] = sin(angle) for k < count, with the angle of element k. They make the matrix of a resonating neuron
+/// (state_space.hpp) and, like the decays, have the same bits everywhere.
 EXODUS_API Status rotation(const Param<double>& angle, std::int64_t count, double* cosines, double* sines) noexcept;
 
-/// How many threads a call uses unless its workspace says otherwise: what was set, else EXODUS_NUM_THREADS, else the processors that this
-/// process may use. A value of the variable that is no count, such as "many" or "0", is ignored.
+/// How many threads a call uses unless its workspace says otherwise: the number set, else EXODUS_NUM_THREADS, else the number of processors
+/// that this process may use. A value of the variable that is not a count, such as "many" or "0", is ignored.
 EXODUS_API int get_num_threads() noexcept;
-/// Sets it; values below 1 are taken as 1.
+/// Sets it. Values below 1 count as 1.
 EXODUS_API void set_num_threads(int threads) noexcept;
 
-/// The instruction set whose kernels run: "avx512", "avx2", "x86-64-v2" or "generic". The best that the processor has, or the one that the
-/// environment variable EXODUS_ISA names; null if it names one that is unknown or that the processor lacks.
+/// The instruction set in use: "avx512", "avx2", "x86-64-v2" or "generic". It is the best that the processor has, or the one that the
+/// environment variable EXODUS_ISA names. Null if that is unknown or the processor lacks it.
 EXODUS_API const char* isa() noexcept;
 
 /// The library's version, "major.minor.patch".

@@ -1,8 +1,8 @@
 /// @file
-/// Numbers of two bytes, for storage alone: arithmetic is in float.
+/// Numbers of two bytes, only for storage: arithmetic is in float.
 ///
-/// Conversions give the same bits on the host and on a device. NaN becomes the one NaN that GPUs make of it (float16 to float and float to
-/// either type); from bfloat16 to float every bit stays.
+/// Conversions give the same bits on the host and on a device. From float16 to float, and from float to either type, NaN becomes the one
+/// NaN that GPUs produce. From bfloat16 to float every bit stays.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@
 
 namespace exodus {
 
-/// IEEE 754's binary16: 5 bits of exponent, 10 of mantissa. Integers above 2048, counts of spikes too, are rounded.
+/// IEEE 754's binary16: 5 bits of exponent, 10 of mantissa. Integers above 2048 are rounded, counts of spikes too.
 struct float16 {
   std::uint16_t bits;
 };
 
-/// The upper half of a float: 8 bits of exponent, 7 of mantissa. Integers above 256, counts of spikes too, are rounded.
+/// The upper half of a float: 8 bits of exponent, 7 of mantissa. Integers above 256 are rounded, counts of spikes too.
 struct bfloat16 {
   std::uint16_t bits;
 };
@@ -28,7 +28,7 @@ EXODUS_SCALAR float to_float(float16 x) {
   return result;
 #else
   const std::uint32_t sign = (x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
-  // Subnormal numbers count steps of 2^-24, which are those of float from 1/2 on.
+  // Subnormal numbers count steps of 2^-24, the spacing of float from 1/2 on.
   const float subnormal = __builtin_bit_cast(float, 0x3f000000u + magnitude) - 0.5f;
   const std::uint32_t normal = (magnitude << 13) + ((127u - 15u) << 23);
   const std::uint32_t finite = sign | (magnitude < 0x400u ? __builtin_bit_cast(std::uint32_t, subnormal) : normal);
@@ -41,7 +41,7 @@ EXODUS_SCALAR float to_float(bfloat16 x) {
   return __builtin_bit_cast(float, std::uint32_t{x.bits} << 16);
 }
 
-/// To the nearest, of two the even one; from 65520 on to infinity.
+/// Rounds to nearest, ties to even; from 65520 on to infinity.
 EXODUS_SCALAR float16 to_float16(float x) {
 #if defined(__CUDA_ARCH__)
   float16 result;
@@ -58,9 +58,9 @@ EXODUS_SCALAR float16 to_float16(float x) {
 #endif
 }
 
-/// To the nearest, of two the even one.
+/// Rounds to nearest, ties to even.
 EXODUS_SCALAR bfloat16 to_bfloat16(float x) {
-  // The instruction for it exists from compute_80 on; the kernels' PTX is that of compute_75.
+  // The instruction for this exists from compute_80 on, but the PTX is for compute_75.
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
   const std::uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : rounded)};

@@ -1,26 +1,27 @@
 /// @file
-/// The recursive kernels of the spike response model: a filter of an input over time in two states, its correlation (what the exact
-/// gradient needs of it), and the reverse of its step (what BPTT needs of it).
+/// The kernels of the spike response model. A recursive kernel filters an input over time with two states. The exact gradient needs its
+/// correlation, and BPTT the reverse of its step.
 ///
 /// With w the scale, in[n] the input and out[n] = sum_{k<=n} kernel[n-k] in[k]:
 ///
 ///     x[n] = a x[n-1] + in[n],   y[n] = b y[n-1] + x[n] (prompt) or + x[n-1] (late),   out[n] = w y[n]
 ///
-/// Prompt, the kernel is w (a^n * b^n)[n], a double exponential, and with b = 0 the exponential w a^n. Late, it is that a step later: with
-/// a = b = p = e^(-1/tau) and w = scale (e/tau) p the alpha kernel scale (n/tau) e^(1-n/tau). With g[n] = dL/dout[n], the correlation is
+/// The prompt kernel is w (a^n * b^n)[n], a double exponential, and with b = 0 the exponential w a^n. The late kernel comes a step later:
+/// with a = b = p = e^(-1/tau) and w = scale (e/tau) p it is the alpha kernel scale (n/tau) e^(1-n/tau). With g[n] = dL/dout[n], the
+/// correlation is
 ///
 ///     Y[n] = w g[n] + b Y[n+1],   X[n] = a X[n+1] + Y[n] (prompt) or + Y[n+1] (late),   dL/din[n] = X[n]
 ///
-/// A FIR kernel has taps of its own in place of a recursion, and remembers the last inputs in place of x and y:
+/// A FIR kernel has taps in place of a recursion, and remembers the last inputs in place of x and y:
 ///
 ///     out[n] = sum_{k<K} tap[k] in[n-k],   dL/din[n] = sum_{k<K} tap[k] g[n+k],   dL/dtap[k] = sum_n g[n] in[n-k]
 ///
-/// out sums from the newest input to the oldest, starting at 0; of spikes from the oldest to the newest, since each adds to what comes. An
-/// operator outside the neuron applies the taps: it gives the step out[n], as the current or as the feedback, and takes g[n], the gradient
-/// of either. The state's array x holds K-1 earlier inputs of each neuron, x[k * neurons + j], newest first: of the current those of steps
-/// n-k, of the spikes, whose last are a field of their own, those of steps n-1-k. y is unused.
+/// out starts at 0 and sums a current from the newest input to the oldest, and spikes from the oldest to the newest, since each spike adds
+/// to later steps. An operator outside the neuron applies the taps: it gives the step out[n], as the current or as the feedback, and takes
+/// g[n], the gradient of either. The state's array x holds K-1 earlier inputs of each neuron, x[k * neurons + j], newest first: those of
+/// steps n-k for the current, and of steps n-1-k for the spikes, since the state has the last spikes already. y is unused.
 ///
-/// The outputs of a neuron's kernels add up to its potential, so that g[n] = dL/du[n] is the same for all of them.
+/// The outputs of a neuron's kernels add up to its potential, so g[n] = dL/du[n] is the same for all of them.
 #pragma once
 
 #include "neuron.hpp"
@@ -28,12 +29,12 @@
 
 namespace exodus {
 
-/// Whether y takes the x of its own step or of the step before.
+/// Whether y adds the x of its own step or of the step before.
 enum class FilterTiming { prompt, late };
 template <>
 inline constexpr const char* enumerators<FilterTiming>[] = {"prompt", "late"};
 
-/// How a kernel is evaluated: by one of the recursions, in the neuron, or with taps, outside it. With taps it has no states in the neuron.
+/// How a kernel is evaluated: in the neuron by a recursion, or outside it with taps, and then without states in the neuron.
 enum class KernelForm { prompt, late, taps };
 inline constexpr int kernel_forms = 3;
 
@@ -42,8 +43,8 @@ struct KernelParameters {
   X a{}, b{}, scale{};
 };
 
-/// How many parameters and states a kernel has. Of a model's parameters those of its kernels come first; of its states and of what it
-/// carries backward, they are the hidden ones; both in the order of its struct of kernels, the kernel of the current first.
+/// How many parameters and states a kernel has. Kernels' parameters come first in a model's table. Kernels' states are all of its hidden
+/// states and carries. Both are in the order of its struct of kernels, with the kernel of the current first.
 inline constexpr int kernel_parameters = 3, kernel_states = 2;
 
 template <class V>
@@ -78,7 +79,7 @@ EXODUS_SCALAR KernelState<V> correlate(const KernelParameters<V>& p, const Kerne
   return {multiply_add(p.a, later.x, (F == KernelForm::late ? later.y : y) + direct.x), y};
 }
 
-/// The gradient of what a step gives the kernel, from the correlation at that step: of its input, or with taps of its output.
+/// The gradient of the kernel's input at a step, or with taps of its output, from the correlation at that step.
 template <KernelForm F, class V>
 EXODUS_SCALAR V input_gradient(const KernelState<V>& at, V g) {
   return F == KernelForm::taps ? g : at.x;

@@ -1,9 +1,9 @@
 /// @file
-/// A kernel alone (kernel.hpp): a filter without spikes, for readouts and losses on filtered spikes.
+/// A filter by one kernel (kernel.hpp), without spikes, for readouts and losses on filtered spikes.
 ///
 ///     v[n] = sum_{k<=n} kernel[n-k] a[k],      dL/da[n] = sum_{m>=n} kernel[m-n] q[m]
 ///
-/// It has no reset, so that EXODUS, SLAYER and BPTT are the same.
+/// It has no reset, so EXODUS, SLAYER and BPTT are the same.
 #pragma once
 
 #include "kernel.hpp"
@@ -11,7 +11,7 @@
 
 namespace exodus {
 
-/// The filtered value and what the kernel remembers.
+/// The filtered value and the kernel's state.
 template <class X>
 struct KernelFilterState {
   X potential{}, x{}, y{};
@@ -22,7 +22,7 @@ struct FilterKernels {
   X kernel{};
 };
 
-/// The filter for data of type S. Not given: decays 0, scale 1. `spikes` and `grad_spikes` of its arrays are ignored.
+/// The filter for data of type S. Defaults: decays 0, scale 1. `spikes` and `grad_spikes` of its arrays are ignored.
 template <class S>
 struct KernelFilter : NeuronModel<S, KernelParameters, KernelFilterState, FilterKernels> {
   template <class X>

@@ -16,7 +16,7 @@
 ///     dL/da[n] = gain d[n]
 ///
 /// Reset to zero has S[n] = e[n] - alpha u[n] d[n+1] and w[n] = q[n] + h[n] S[n] + alpha 1[s[n] = 0] d[n+1].
-/// SLAYER takes the same with s detached in the reset: S = e, rho = 0. BPTT is the reverse of the step, statement by statement.
+/// SLAYER is the same with s detached in the reset: S = e, rho = 0. BPTT is the reverse of the step, statement by statement.
 #pragma once
 
 #include <type_traits>
@@ -30,7 +30,7 @@ struct LifParameters {
   X alpha{}, threshold{}, gain{}, reset_amount{}, v_min{};
 };
 
-/// `potential` is the one before the reset of its own step.
+/// `potential` is the potential before the reset of its own step.
 template <class X>
 struct LifState {
   X potential{}, spikes{};
@@ -42,21 +42,26 @@ struct LifCarry {
   X d{};
 };
 
-/// LIF for data of type S. Not given: alpha 1 (which makes it the integrate-and-fire neuron, IF), threshold 1, gain 1, reset_amount the
-/// threshold (whose gradient then counts both roles), v_min none.
-template <class S>
-struct Lif : NeuronModel<S, LifParameters, LifState> {
-  template <class X>
-  using Carry = LifCarry<X>;
-
+/// A LIF, or a model whose membrane is one: its options, and the variants that they make.
+template <class S, template <class> class ParameterStruct, template <class> class StateStruct>
+struct LifModel : NeuronModel<S, ParameterStruct, StateStruct> {
   Reset reset = Reset::subtract;
   ResetTiming reset_timing = ResetTiming::after_decay;
-  std::int64_t max_spikes = 1;       ///< spikes in one step, at most; 0: any number
+  std::int64_t max_spikes = 1;       ///< the most spikes in a step; 0: any number
   bool gain_follows_alpha = false;   ///< the gain given is 1 - alpha: its gradient is counted to alpha
 
   static constexpr int variants = 8;           ///< see LifVariant
-  static constexpr int adjoint_variants = 4;   ///< of them: how many spikes a step may have does not matter to it
+  static constexpr int adjoint_variants = 4;   ///< the adjoint does not depend on how many spikes a step may have
   static constexpr bool carries_gradient = true;
+};
+
+/// LIF for data of type S. Defaults: alpha 1 (the integrate-and-fire neuron, IF), threshold 1, gain 1, reset_amount the threshold (whose
+/// gradient then counts both roles), no v_min.
+template <class S>
+struct Lif : LifModel<S, LifParameters, LifState> {
+  template <class X>
+  using Carry = LifCarry<X>;
+
   static constexpr ParameterFacts parameter_table[] = {
       {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
       {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
@@ -67,41 +72,34 @@ struct Lif : NeuronModel<S, LifParameters, LifState> {
   static constexpr const char* state_names[] = {"potential", "spikes"};
 };
 
-/// The options of a LIF, which models with a LIF as their membrane share.
-template <class N, class F>
-static inline void for_each_lif_option(N& neuron, F&& field) {
+/// Whether N is a LifModel.
+template <class N>
+concept HasLifMembrane = requires(const N& neuron) { neuron.reset_timing; };
+
+template <HasLifMembrane N, class F>
+static inline void for_each_option(N& neuron, F&& field) {
   field("reset", neuron.reset);
   field("reset_timing", neuron.reset_timing);
   field("max_spikes", neuron.max_spikes);
   field("gain_follows_alpha", neuron.gain_follows_alpha);
 }
 
-/// Calls field(name, member) for everything that is neither parameter nor state.
-template <class S, class F>
-static inline void for_each_option(Lif<S>& neuron, F&& field) {
-  for_each_lif_option(neuron, field);
-}
-
 enum class LifReset { after_decay, before_decay, zero, none };
 
-/// What of the options is a compile-time choice: the reset's four forms, and several spikes in a step.
+/// A variant: the kind of reset, and whether a step may have several spikes.
 template <int Variant>
 struct LifVariant {
   static constexpr LifReset reset = static_cast<LifReset>(Variant % 4);
   static constexpr bool multi = Variant / 4 != 0;
 };
 
-static inline int lif_variant(Reset reset, ResetTiming timing, std::int64_t max_spikes) {
-  const LifReset form = reset == Reset::none                  ? LifReset::none
-                        : reset == Reset::zero                ? LifReset::zero
-                        : timing == ResetTiming::before_decay ? LifReset::before_decay
-                                                              : LifReset::after_decay;
-  return static_cast<int>(form) + (max_spikes == 1 ? 0 : 4);
-}
-
-template <class S>
-static inline int variant_of(const Lif<S>& neuron) {
-  return lif_variant(neuron.reset, neuron.reset_timing, neuron.max_spikes);
+template <HasLifMembrane N>
+static inline int variant_of(const N& neuron) {
+  const LifReset reset = neuron.reset == Reset::none                        ? LifReset::none
+                         : neuron.reset == Reset::zero                      ? LifReset::zero
+                         : neuron.reset_timing == ResetTiming::before_decay ? LifReset::before_decay
+                                                                            : LifReset::after_decay;
+  return static_cast<int>(reset) + (neuron.max_spikes == 1 ? 0 : 4);
 }
 
 /// One step, in the order of operations that the interface promises. `cap` bounds the spikes of a step.
@@ -124,7 +122,7 @@ EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, co
   state.spikes = fire<LifVariant<Variant>::multi>(u, p.threshold, cap);
 }
 
-/// The state after a step, from its potential. (Other models also need the state before and the current.)
+/// The state after a step, from its potential. (Other models also need the state before the step and the current.)
 template <int Variant, class V>
 EXODUS_SCALAR LifState<V> restore_state(const LifParameters<V>& p, V cap, const LifState<V>& /*before*/, V u, V /*a*/) {
   return {u, fire<LifVariant<Variant>::multi>(u, p.threshold, cap)};

@@ -6,13 +6,13 @@
 /// compiled for an older processor, and it is always inlined, so that the loop around it vectorises.
 #if defined(__CUDACC__)
 #define EXODUS_SCALAR static __host__ __device__ __forceinline__
-/// Before a function that calls what it is given: on the host what the host can call, on the device what the device can.
+/// Before a function that calls its argument: nvcc then accepts one that only the host, or only the device, can call.
 #define EXODUS_CALLS_ITS_ARGUMENT _Pragma("nv_exec_check_disable")
 #else
 #define EXODUS_CALLS_ITS_ARGUMENT
 #if defined(__clang__) && defined(__x86_64__)
-// By the usual convention Clang returns two to four floats in a struct as vectors, inlined or not, and the loop around then does not
-// vectorise.
+// By the usual calling convention Clang returns a struct of two to four floats as vectors, even from an inlined function, and then does not
+// vectorise the loop around it.
 #define EXODUS_SCALAR [[maybe_unused]] static inline __attribute__((always_inline, regcall))
 #else
 #define EXODUS_SCALAR [[maybe_unused]] static inline __attribute__((always_inline))

@@ -27,28 +27,28 @@ EXODUS_SCALAR V fire(V u, V threshold, V cap) {
 template <class N>
 inline constexpr int first_hidden = N::fires ? 2 : 1;
 
-/// What a step takes from outside the neuron. An adjoint returns the gradient of each.
+/// The inputs of a step. An adjoint returns their gradients in the same struct.
 template <class V, bool Feedback = false>
 struct StepInputs {
   V current{};   ///< a[n]
 };
-/// Of a neuron whose earlier spikes also reach its potential through an operator outside it (the taps of a kernel).
+/// For a neuron whose earlier spikes also reach its potential through an operator outside it (the taps of a kernel).
 template <class V>
 struct StepInputs<V, true> {
   V current{};
-  V feedback{};   ///< what they add to the potential of this step
+  V feedback{};   ///< their contribution to the potential of this step
 };
 
-/// What a backward pass knows of step n.
+/// Step n in a backward pass.
 template <class V, class State>
 struct StepRecord {
   V u;            ///< u[n], before the reset
-  State before;   ///< the state after step n-1; read by BPTT and by parameter gradients alone
-  State direct;   ///< dL/d(state after step n), direct, of what is neither potential (q) nor spikes (e): not zero at the last step alone
+  State before;   ///< the state after step n-1; only BPTT and parameters' gradients read it
+  State direct;   ///< direct dL/d(state after step n) of hidden states; zero except at the last step
   V h;            ///< f'(u[n]), the surrogate
   V e;            ///< dL/ds[n], direct
   V q;            ///< dL/du[n], direct
-  V a;            ///< a[n]; read by the gradients of some parameters alone
+  V a;            ///< a[n]; only some parameters' gradients read it
 };
 
 /// Which values a parameter may have.
@@ -61,7 +61,7 @@ enum class Domain {
 template <>
 inline constexpr const char* enumerators<Domain>[] = {"decay", "positive", "below_threshold", "free"};
 
-/// What a parameter is to the engines.
+/// What the engines use a parameter for.
 enum class Role {
   none,
   threshold,   ///< the surrogate reads it
@@ -70,7 +70,7 @@ enum class Role {
 template <>
 inline constexpr const char* enumerators<Role>[] = {"none", "threshold", "gain"};
 
-/// A row of a model's table of parameters, in the order of its struct. Names are those of the struct's members.
+/// A row of a model's table of parameters. Rows are in the order of its struct, and have the names of its members.
 struct ParameterFacts {
   const char* name;
   Domain domain = Domain::free;
@@ -84,7 +84,7 @@ struct ParameterFacts {
 /// A v_min below every potential: no comparison with NaN holds.
 inline constexpr double never_clips = std::numeric_limits<double>::quiet_NaN();
 
-/// Of a model of data of type S with these structs; what a model may say otherwise, it declares itself.
+/// The base of a model for data of type S with these structs. A model declares for itself what differs from these defaults.
 template <class S, template <class> class ParameterStruct, template <class> class StateStruct, template <class> class Kernels = NoKernels>
 struct NeuronModel : ParameterStruct<Param<arithmetic_t<S>>> {
   using Storage = S;
@@ -95,8 +95,8 @@ struct NeuronModel : ParameterStruct<Param<arithmetic_t<S>>> {
   using Forward = ForwardArrays<S, StateStruct>;
   using Backward = BackwardArrays<S, StateStruct, ParameterStruct, Kernels>;
 
-  static constexpr bool fires = true;               ///< one that does not is linear: all methods are the same
-  static constexpr int variants = 1;                ///< compile-time forms of its functions
+  static constexpr bool fires = true;               ///< false: the model is linear, so all methods are the same
+  static constexpr int variants = 1;                ///< compile-time variants of its functions
   static constexpr int adjoint_variants = 0;        ///< how many of them differ in the adjoint, the first ones; 0: all
   static constexpr bool carries_gradient = false;   ///< the first carry of EXODUS, after the adjoint of step n, is dL/d(gain a[n])
 };
@@ -108,7 +108,7 @@ constexpr bool same_name(const char* a, const char* b) {
   return *a == *b;
 }
 
-/// The row of a model's parameter of this name; -1: there is none.
+/// The row of a model's parameter with this name; -1: none.
 template <class N>
 constexpr int parameter_index(const char* name) {
   int index = 0;
@@ -124,14 +124,14 @@ struct Tie {
   int source, target, sign;
 };
 
-/// Whether a neuron has the option gain_follows_alpha, set.
+/// Whether a neuron has the option gain_follows_alpha, and it is set.
 template <class N>
 static inline bool gain_follows(const N& neuron) {
   if constexpr (requires { neuron.gain_follows_alpha; }) return neuron.gain_follows_alpha;
   return false;
 }
 
-/// Calls tie(Tie) for each of a neuron's.
+/// Calls tie(Tie) for each tie of a neuron.
 template <class N, class F>
 static inline void for_each_tie(const N& neuron, F&& tie) {
   constexpr int count = static_cast<int>(std::size(N::parameter_table));
@@ -147,7 +147,7 @@ static inline void for_each_tie(const N& neuron, F&& tie) {
 template <class N, class F>
 static inline void for_each_option(N&, F&&) {}
 
-/// Which of its variants a neuron is: the only one, unless a model has an overload.
+/// The variant that a neuron is: the only one, unless a model has an overload.
 template <class N>
 static inline int variant_of(const N&) {
   return 0;

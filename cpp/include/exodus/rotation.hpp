@@ -1,6 +1,6 @@
 /// @file
 /// Cosine and sine of the angle by which a resonating neuron turns in a step. Spikes depend on their last bits, in which libm, NumPy, torch
-/// and CUDA differ. These have the same bits everywhere: they are made of plain sums and products of doubles, like the decay (decay.hpp).
+/// and CUDA differ. Like the decay (decay.hpp), these consist of plain sums and products of doubles, so they have the same bits everywhere.
 #pragma once
 
 #include <cmath>
@@ -16,7 +16,7 @@ struct Rotation {
   double cosine, sine;
 };
 
-/// (sin r - r) / r^3 of y = r^2, |r| <= pi/4: the Taylor series, whose first missing term is below 2^-62 of sin r.
+/// (sin r - r) / r^3 as a function of y = r^2, |r| <= pi/4: the Taylor series. The first missing term is below 2^-62 of sin r.
 EXODUS_SCALAR double sine_tail(double y) {
   double q = 1.0 / 355687428096000.0;   // 1 / 17!
   q = q * y - 1.0 / 1307674368000.0;
@@ -28,7 +28,7 @@ EXODUS_SCALAR double sine_tail(double y) {
   return q * y - 1.0 / 6.0;
 }
 
-/// (cos r - 1 + r^2 / 2) / r^4 of y = r^2, |r| <= pi/4; the first missing term is below 2^-67.
+/// (cos r - 1 + r^2 / 2) / r^4 as a function of y = r^2, |r| <= pi/4. The first missing term is below 2^-67.
 EXODUS_SCALAR double cosine_tail(double y) {
   double q = -1.0 / 6402373705728000.0;   // 1 / 18!
   q = q * y + 1.0 / 20922789888000.0;
@@ -40,17 +40,17 @@ EXODUS_SCALAR double cosine_tail(double y) {
   return q * y + 1.0 / 24.0;
 }
 
-/// cos and sin of r + lost, |r| <= pi/4 and `lost` below its last bit.
+/// cos and sin of r + lost, where |r| <= pi/4 and `lost` is below its last bit.
 EXODUS_SCALAR Rotation small_rotation(double r, double lost) {
   const double y = r * r, half = 0.5 * y, rest = 1.0 - half;
   const double rounding = (1.0 - rest) - half;   // of 1 - y/2
   return {rest + (rounding + (y * y * cosine_tail(y) - r * lost)), r + (y * r * sine_tail(y) + lost * rest)};
 }
 
-/// cos and sin with errors below 0.8 ulp up to |angle| = 10^6, and below 2^-50 up to 10^15. Beyond, where neighbouring doubles are most of
-/// a turn apart, they are those of some angle. NaN of what is not finite.
+/// cos and sin with errors below 0.8 ulp up to |angle| = 10^6, and below 2^-50 up to 10^15. Beyond that, where neighbouring doubles are
+/// most of a turn apart, they are those of an arbitrary angle. NaN for infinities and NaN.
 ///
-/// angle = k pi/2 + r (Cody and Waite): the upper two parts of pi/2 have 20 zeros at their ends, so that their products with k are exact.
+/// angle = k pi/2 + r (Cody and Waite): the upper two parts of pi/2 end in 20 zeros, so their products with k are exact.
 EXODUS_SCALAR Rotation rotation(double angle) {
   constexpr double turn = 0x1.921fb54442d18p+2, turn_rest = 0x1.1a62633145c07p-52;   // 2 pi to 107 bits
   constexpr double most = 1e6;

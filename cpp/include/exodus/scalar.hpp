@@ -1,5 +1,5 @@
 /// @file
-/// Elementary functions of one number that vectorise as plain code and give the same bits on every instruction set.
+/// Elementary functions as plain code, which vectorises. Those without multiply_add() give the same bits on every instruction set.
 #pragma once
 
 #include <cmath>
@@ -23,7 +23,7 @@ EXODUS_SCALAR double round_down(double x) {
   return floor(x);
 }
 
-/// a*b + c, fused where the instruction set has it: for backward passes alone, whose bits may depend on it. Forward never fuses.
+/// a*b + c, fused where the instruction set can. Only for backward passes, whose bits may depend on it; forward never fuses.
 EXODUS_SCALAR float multiply_add(float a, float b, float c) {
 #if defined(__FMA__) || defined(__CUDA_ARCH__) || defined(__aarch64__)
   return fmaf(a, b, c);
@@ -39,7 +39,7 @@ EXODUS_SCALAR double multiply_add(double a, double b, double c) {
 #endif
 }
 
-/// What exp_nonpositive needs to know of a floating type: adding `magic` rounds to an integer, which then sits in the low bits.
+/// The constants of exp2_nonpositive for a floating-point type. Adding `magic` rounds to an integer, which is then in the low bits.
 template <class V>
 struct ExpTraits;
 
@@ -59,8 +59,7 @@ struct ExpTraits<double> {
   static constexpr int mantissa = 52, bias = 1023;
 };
 
-/// (2^f - 1) / f for |f| <= 1/2; the minimax polynomial: 2^f = 1 + f exp2_slope(f) has a relative error of 9e-8 (one term more would make
-/// it 5e-9, and the whole surrogate a tenth slower).
+/// (2^f - 1) / f for |f| <= 1/2, by a minimax polynomial: 2^f = 1 + f exp2_slope(f) has a relative error of 9e-8.
 EXODUS_SCALAR float exp2_slope(float f) {
   float q = 1.326472696665013e-3f;
   q = multiply_add(q, f, 9.67151261036656e-3f);
@@ -69,7 +68,7 @@ EXODUS_SCALAR float exp2_slope(float f) {
   return multiply_add(q, f, 6.931469776010084e-1f);
 }
 
-/// The same in double, interpolated at Chebyshev nodes; 8e-18.
+/// The same in double, interpolated at Chebyshev nodes: a relative error of 8e-18.
 EXODUS_SCALAR double exp2_slope(double f) {
   double q = 4.4549605981865183938e-10;
   q = multiply_add(q, f, 7.0725859492692236999e-9);
@@ -84,7 +83,7 @@ EXODUS_SCALAR double exp2_slope(double f) {
   return multiply_add(q, f, 6.9314718055994530942e-1);
 }
 
-/// 2^t for t <= 0, exact to rounding errors relative to 1, and never below the smallest normal number; NaN stays NaN.
+/// 2^t for t <= 0, with an error of a few roundings, and never below the smallest normal number. NaN stays NaN.
 /// With t = k + f, k an integer: 2^t = 2^k 2^f.
 template <class V>
 EXODUS_SCALAR V exp2_nonpositive(V t) {

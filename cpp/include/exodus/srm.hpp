@@ -4,7 +4,7 @@
 ///
 ///     u[n] = (eps * a)[n] + sum_{k<n} nu[n-1-k] s[k],   s[n] = f(u[n])
 ///
-/// EXODUS, the exact gradient (S16) as two correlations, one inside the other's loop:
+/// EXODUS is the exact gradient (S16) as two correlations, the first of which runs step by step:
 ///
 ///     S[n] = e[n] + sum_{k>n} nu[k-1-n] lam[k],   lam[n] = q[n] + h[n] S[n],   dL/da[n] = sum_{m>=n} eps[m-n] lam[m]
 ///     dL/d theta = -sum_n h[n] S[n]   (nu is not tied to the threshold)
@@ -31,7 +31,7 @@ struct SrmState {
   X potential{}, spikes{}, epsilon_x{}, epsilon_y{}, nu_x{}, nu_y{};
 };
 
-/// What there is of each kernel.
+/// One value for each kernel.
 template <class X>
 struct SrmKernels {
   X epsilon{}, nu{};
@@ -43,17 +43,18 @@ struct SrmCarry {
   X epsilon_x{}, epsilon_y{}, nu_x{}, nu_y{};
 };
 
-/// The forms of both kernels, and several spikes in a step.
+/// A variant: the forms of both kernels, and whether a step may have several spikes.
 template <int Variant>
 struct SrmVariant {
   static constexpr int forms = kernel_forms * kernel_forms;
   static constexpr KernelForm epsilon = static_cast<KernelForm>(Variant % kernel_forms);
   static constexpr KernelForm nu = static_cast<KernelForm>(Variant / kernel_forms % kernel_forms);
-  static constexpr bool feedback = nu == KernelForm::taps;   ///< what spikes give the potential comes from outside
+  static constexpr bool feedback =
+      nu == KernelForm::taps;   ///< an operator outside the neuron computes the spikes' contribution to the potential
   static constexpr bool multi = Variant / forms != 0;
 };
 
-/// SRM for data of type S. Not given: decays 0, scales 1 (for nu, -1), threshold 1.
+/// SRM for data of type S. Defaults: decays 0, scales 1 (for nu, -1), threshold 1.
 template <class S>
 struct Srm : NeuronModel<S, SrmParameters, SrmState, SrmKernels> {
   template <class X>
@@ -62,10 +63,10 @@ struct Srm : NeuronModel<S, SrmParameters, SrmState, SrmKernels> {
   FilterTiming epsilon = FilterTiming::prompt;
   FilterTiming nu = FilterTiming::prompt;
   SrmKernels<Taps<arithmetic_t<S>>> taps{};   ///< given, a kernel is FIR; its kind and parameters are ignored
-  std::int64_t max_spikes = 1;                ///< spikes in one step, at most; 0: any number
+  std::int64_t max_spikes = 1;                ///< the most spikes in a step; 0: any number
 
   static constexpr int variants = 2 * SrmVariant<0>::forms;
-  static constexpr int adjoint_variants = SrmVariant<0>::forms;   ///< of them: how many spikes a step may have does not matter to it
+  static constexpr int adjoint_variants = SrmVariant<0>::forms;   ///< the adjoint does not depend on how many spikes a step may have
   static constexpr bool carries_gradient = true;
   template <int Variant>
   static constexpr KernelForm kernel_form(int kernel) {
@@ -141,7 +142,7 @@ EXODUS_SCALAR SrmParameters<V> join(const KernelParameters<V>& epsilon, const Ke
   return {epsilon.a, epsilon.b, epsilon.scale, nu.a, nu.b, nu.scale, threshold};
 }
 
-/// The gradients of what a step takes from outside: with taps of nu, of its output too.
+/// The gradients of a step's inputs; with taps of nu, also of the feedback.
 template <int Variant, class V>
 EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> input_gradients(V current, V lam) {
   if constexpr (SrmVariant<Variant>::feedback) {
@@ -188,7 +189,7 @@ EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmPara
   KernelParameters<V> epsilon_terms, nu_terms;
   const V grad_a = reverse<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.a, grad_u, epsilon, epsilon_terms);
   const V grad_before = reverse<Form::nu>(nu_of(p), nu_of(at.before), at.before.spikes, grad_u, nu, nu_terms);
-  carry = {V(0), Form::feedback ? V(0) : grad_before, epsilon.x, epsilon.y, nu.x, nu.y};   // the taps have given it elsewhere
+  carry = {V(0), Form::feedback ? V(0) : grad_before, epsilon.x, epsilon.y, nu.x, nu.y};   // with taps, the operator adds it
   terms = join(epsilon_terms, nu_terms, -grad_fire);
   return input_gradients<Variant>(grad_a, grad_u);
 }

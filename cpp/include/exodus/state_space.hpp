@@ -1,8 +1,8 @@
 /// @file
-/// The state-space neuron: two coupled states, driven by the input and by the neuron's own spikes. The adaptive LIF whose adaptation also
-/// follows the potential (AdLIF) and resonate and fire are this neuron with matrices of a certain form.
+/// The state-space neuron: two coupled states, driven by the input and by the neuron's own spikes. AdLIF, the adaptive LIF whose adaptation
+/// also follows the potential, and resonate-and-fire are this neuron with particular matrices.
 ///
-///     kept[n-1] = u[n-1], of a reset to zero 0 where s[n-1] fired
+///     kept[n-1] = u[n-1]     (reset to zero: 0 where s[n-1] fired)
 ///     u[n] = A00 kept[n-1] + A01 v[n-1] + b0 a[n] + r0 s[n-1],   s[n] = 1[u[n] >= theta]
 ///     v[n] = A10 kept[n-1] + A11 v[n-1] + b1 a[n] + r1 s[n-1]
 ///
@@ -13,8 +13,8 @@
 ///     dL/da = b . X[n],  dL/dA_ij = sum X_i[n] (kept, v)_j[n-1],  dL/db_i = sum X_i[n] a[n],  dL/dr_i = sum X_i[n] s[n-1]
 ///     dL/d theta = - sum h[n] S[n]
 ///
-/// SLAYER detaches s in what it adds to the states and in the reset: S = e. BPTT is the reverse of the step, statement by statement. The
-/// backward pass rebuilds v forward from the recorded potential and the current.
+/// SLAYER detaches s in its contributions to the states and in the reset: S = e. BPTT is the reverse of the step, statement by statement.
+/// The backward pass rebuilds v forward from the recorded potential and the current.
 #pragma once
 
 #include <type_traits>
@@ -39,13 +39,13 @@ struct StateSpaceCarry {
   X potential{}, second{};
 };
 
-/// The state-space neuron for data of type S. Not given: A the identity, b (1, 0), r (-1, 0), threshold 1.
+/// The state-space neuron for data of type S. Defaults: A the identity, b (1, 0), r (-1, 0), threshold 1.
 template <class S>
 struct StateSpace : NeuronModel<S, StateSpaceParameters, StateSpaceState> {
   template <class X>
   using Carry = StateSpaceCarry<X>;
 
-  Reset reset = Reset::subtract;   ///< beside what r adds for a spike: zero also forgets the potential before A; none is subtract
+  Reset reset = Reset::subtract;   ///< besides r: zero also drops the potential before A, subtract and none do nothing more
 
   static constexpr int variants = 2;   ///< 1: reset to zero
   static constexpr int adjoint_variants = 2;
@@ -74,14 +74,14 @@ static inline int variant_of(const StateSpace<S>& neuron) {
   return neuron.reset == Reset::zero ? 1 : 0;
 }
 
-/// What a step keeps of the potential before.
+/// The part of the previous potential that a step keeps.
 template <int Variant, class V>
 EXODUS_SCALAR V kept(const StateSpaceState<V>& before) {
   if constexpr (Variant == 1) return before.spikes > V(0) ? V(0) : before.potential;
   return before.potential;
 }
 
-/// v[n], from the state before.
+/// v[n], from the state before the step.
 template <int Variant, class V>
 EXODUS_SCALAR V second_state(const StateSpaceParameters<V>& p, const StateSpaceState<V>& before, V a) {
   return (((p.A10 * kept<Variant>(before)) + (p.A11 * before.second)) + (p.b1 * a)) + (p.r1 * before.spikes);
@@ -106,7 +106,7 @@ EXODUS_SCALAR StateSpaceParameters<V> gradient_terms(const StepRecord<V, StateSp
   return {grad_u * u, grad_u * v, grad_v * u, grad_v * v, grad_u * at.a, grad_v * at.a, grad_u * s, grad_v * s, -fired};
 }
 
-/// r . X, what a spike adds to the states of the next step.
+/// direct + r . X: the gradient of a spike through the states of the next step.
 template <class V>
 EXODUS_SCALAR V through_spike(const StateSpaceParameters<V>& p, V grad_u, V grad_v, V direct) {
   return multiply_add(p.r1, grad_v, multiply_add(p.r0, grad_u, direct));

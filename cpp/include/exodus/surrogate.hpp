@@ -1,5 +1,5 @@
 /// @file
-/// Surrogate gradients: what stands for f'(u), the derivative of the spike function, in a backward pass.
+/// Surrogate gradients, which replace f'(u), the derivative of the spike function, in a backward pass.
 #pragma once
 
 #include "scalar.hpp"
@@ -7,9 +7,9 @@
 
 namespace exodus {
 
-// What depends on the threshold and the shape alone comes first in each, so that it leaves the loop where they are the same for all.
+// Each function first computes the parts that depend only on threshold and shape. Where all neurons share these, they leave the loop.
 
-/// The normal density at x.
+/// The density of a normal distribution at x.
 template <class V>
 EXODUS_SCALAR V normal_density(V x, V mean, V sigma) {
   const V rate = V(-0.5) * log2_e<V>() / (sigma * sigma), peak = V(0.39894228040143267794) / sigma;   // 1 / sqrt(2 pi)
@@ -25,7 +25,7 @@ EXODUS_SCALAR V single_exponential(V x, V threshold, V width, V scale) {
   return exp2_nonpositive(magnitude(x) * rate) * peak;
 }
 
-/// A peak at every multiple of the threshold: for neurons that emit several spikes in a step.
+/// A peak at every multiple of the threshold, for neurons that emit several spikes in a step.
 template <class V>
 EXODUS_SCALAR V periodic_exponential(V u, V threshold, V width) {
   const V rate = -log2_e<V>() / width;
@@ -70,7 +70,7 @@ enum class SurrogateKind {
       count
 };
 
-/// A surrogate of the table, or its values h[n] as an array of the layout (what a custom function gave).
+/// A surrogate of the table, or its values h[n] as an array over time, for instance of a custom function.
 template <class S>
 struct Surrogate {
   using V = arithmetic_t<S>;

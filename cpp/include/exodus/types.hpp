@@ -1,6 +1,6 @@
 /// @file
-/// The small structs of the C++ interface: sizes, parameters, status, workspace. The caller owns all memory; null means "not given" or
-/// "not wanted".
+/// The small structs of the C++ interface: sizes, parameters, status, workspace. The caller owns all memory. Null means "not given" or "not
+/// wanted".
 #pragma once
 
 #include <cstddef>
@@ -32,7 +32,7 @@ enum class [[nodiscard]] Status {
   cuda,                  ///< the CUDA runtime reported an error
 };
 
-/// What a status means, as one line of English. Never null.
+/// The meaning of a status, as one line of English. Never null.
 constexpr const char* message(Status status) noexcept {
   switch (status) {
     case Status::ok:
@@ -63,7 +63,7 @@ template <>
 struct Arithmetic<double> {
   using type = double;
 };
-/// The type of parameters, states and potentials: double for double data, else float, for float16 and bfloat16 too.
+/// The type of parameters, states and potentials: double for data of double, else float.
 template <class S>
 using arithmetic_t = typename Arithmetic<S>::type;
 
@@ -110,7 +110,7 @@ struct Recurrence {
   std::int64_t repeat = 1;
 };
 
-/// Memory that a call works in. `workspace()` says how many bytes a call needs; the caller provides `data`, aligned to 8 bytes.
+/// The memory that a call works in. workspace() says how many bytes a call needs, and the caller provides `data`, aligned to 8 bytes.
 struct Workspace {
   void* data = nullptr;
   std::size_t bytes = 0;
@@ -120,7 +120,7 @@ struct Workspace {
 /// The algorithm of the backward pass (docs/mathematics.md, Backward).
 enum class Method { exodus, slayer, bptt };
 
-/// What a spike does to the membrane potential.
+/// How a spike resets the membrane potential.
 enum class Reset { subtract, zero, none };
 
 /// Whether the reset of Reset::subtract acts after the decay (the paper) or before it (sinabs). Ignored by the other resets.
@@ -166,7 +166,7 @@ struct BackwardArrays {
   Parameters<double*> grad{};          ///< dL/d(parameter), out; null fields are not wanted
   Kernels<double*> grad_taps{};        ///< dL/d(taps), out; null fields are not wanted
   Recurrence<V> recurrent{};           ///< as given to forward
-  const S* spikes = nullptr;           ///< s[n] of the forward pass, in; needed for grad_recurrent alone
+  const S* spikes = nullptr;           ///< s[n] of the forward pass, in; only grad_recurrent needs it
   double* grad_recurrent = nullptr;    ///< dL/d(weights), features x features, out; needs grad_current too; null if not wanted
 };
 

@@ -1,5 +1,5 @@
 /// @file
-/// The exported functions of delays: checks, partition of the work, the sum of the delay's gradient.
+/// The exported functions of delays: checks, rows, the sum of the delay's gradient.
 #include "exodus/delay.hpp"
 
 #include "../checks.hpp"
@@ -10,17 +10,17 @@
 namespace exodus {
 namespace {
 
-/// Neurons of a row: a page of every array per step at most. Where each has a delay of its own, so many that what a shifter keeps stays in
-/// the first-level cache, or, if they would be too few for memory to be read at speed or go in blocks, in the second. 0: the inner axis is
-/// too short for that, rows are whole outer indices.
+/// Neurons of a row: at most a page of each array per step. With delays of each neuron's own, the steps that a shifter keeps should fit
+/// into the first-level cache, or into the second where rows would become too short to stream, or the shifter works in blocks. 0: the inner
+/// axis is too short, so rows are whole outer indices.
 template <class V>
 std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads) {
   constexpr std::int64_t first_cache = 32 << 10, second_cache = 256 << 10, line = 64, enough = 256;
   if (layout.inner < line) return 0;
   const bool shared = delays.steps.count == 1 || delays.steps.repeat >= enough;
   const std::int64_t kept = shared ? 1 : cpu::kept_steps(cpu::shift_stages(delays.most));
-  const cpu::IsaFunctions<V>* const kernels = kernels_for<V>();
-  const bool in_blocks = kernels != nullptr && kernels->delays_in_blocks;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  const bool in_blocks = isa != nullptr && isa->delays_in_blocks;
   const auto fitting = [&](std::int64_t cache) { return cache / static_cast<std::int64_t>(sizeof(V)) / kept / line * line; };
   std::int64_t lanes = fitting(in_blocks ? second_cache : first_cache);
   if (lanes < enough) lanes = fitting(second_cache) < enough ? fitting(second_cache) : enough;
@@ -29,7 +29,7 @@ std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads
   return lanes < share ? lanes : share;
 }
 
-/// Whole outer indices of a row: enough work that a thread is worth asking for it.
+/// Whole outer indices of a row: enough work to be worth a thread.
 std::int64_t row_outers(const Layout& layout) {
   constexpr std::int64_t elements = 16384, most = 1024;
   const std::int64_t neurons = elements / layout.time < most ? elements / layout.time : most, outers = neurons / layout.inner;
@@ -40,12 +40,12 @@ std::int64_t row_count(const Layout& layout, std::int64_t lanes) {
   return lanes > 0 ? layout.outer * ceil_div(layout.inner, lanes) : ceil_div(layout.outer, row_outers(layout));
 }
 
-/// Of a slot, whatever the number of threads.
+/// Bytes of a thread's slot, for any number of threads.
 template <class V>
 std::size_t slot_size(const Layout& layout, const Delay<V>& delays) {
   const std::int64_t lanes = row_lanes(layout, delays, 1);
-  return bytes_of([&](cpu::Carver& carver) {
-    cpu::DelayMemory<V>(carver, lanes > 0 ? lanes : row_outers(layout) * layout.inner,
+  return bytes_of([&](cpu::Arena& arena) {
+    cpu::DelayMemory<V>(arena, lanes > 0 ? lanes : row_outers(layout) * layout.inner,
                         lanes > 0 ? cpu::kept_steps(cpu::shift_stages(delays.most)) : 0);
   });
 }
@@ -59,16 +59,16 @@ std::size_t bytes_for(const Layout& layout, const Delay<S>& delays, bool with_su
   return slots + (with_sums ? static_cast<std::size_t>(layout.outer * layout.inner) * sizeof(double) : 0);
 }
 
-/// Whether cache lines are written whole: written around the caches, one in which a step's row ends goes to memory more than once. (Of
-/// whole outer indices, which often end within one, plain stores were as fast.)
+/// Whether a row's steps begin and end on cache lines. Written around the caches, a line in which a step ends goes to memory more than
+/// once.
 template <class V>
 bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
   return lanes > 0 && layout.inner % (64 / static_cast<std::int64_t>(sizeof(V))) == 0;
 }
 
-/// Cuts a pass into rows and runs it in what the workspace has beyond the sums.
+/// Cuts a pass into rows and runs them. The workspace has the sums first, then the threads' slots.
 template <class V>
-void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& kernels, const Workspace& workspace) {
+void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& isa, const Workspace& workspace) {
   const Delay<V> delays{plan.steps, plan.most};
   const std::size_t slot = slot_size(plan.layout, delays);
   const std::size_t sums = plan.sums == nullptr ? 0 : static_cast<std::size_t>(plan.layout.outer * plan.layout.inner) * sizeof(double);
@@ -78,7 +78,7 @@ void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& kernels, const Wor
   plan.stream = plan.to != nullptr && writes_whole_lines<V>(plan.layout, plan.lanes) && beyond_caches(plan.layout, 2 * sizeof(V));
   plan.slots = static_cast<char*>(workspace.data) + sums;
   plan.slot_bytes = slot;
-  auto task = [&](std::int64_t row, int thread) { kernels.delay(plan, row, thread); };
+  auto task = [&](std::int64_t row, int thread) { isa.delay(plan, row, thread); };
   cpu::parallel_for(row_count(plan.layout, plan.lanes), threads, task);
 }
 
@@ -101,8 +101,8 @@ cpu::DelayPlan<S> plan_of(const Layout& layout, const Delay<S>& delays) {
 
 template <class S>
 Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays, Workspace workspace) noexcept {
-  const cpu::IsaFunctions<S>* const kernels = kernels_for<S>();
-  if (kernels == nullptr) return Status::unsupported;
+  const cpu::IsaFunctions<S>* const isa = isa_functions<S>();
+  if (isa == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
   if (empty(layout)) return Status::ok;
   if (arrays.x == nullptr) return Status::null_pointer;
@@ -113,15 +113,15 @@ Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<
   plan.before = arrays.initial;
   plan.to = arrays.output;
   plan.final = arrays.final;
-  run(plan, *kernels, workspace);
+  run(plan, *isa, workspace);
   return Status::ok;
 }
 
 template <class S>
 Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
                      Workspace workspace) noexcept {
-  const cpu::IsaFunctions<S>* const kernels = kernels_for<S>();
-  if (kernels == nullptr) return Status::unsupported;
+  const cpu::IsaFunctions<S>* const isa = isa_functions<S>();
+  if (isa == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
   const bool with_sums = arrays.grad_steps != nullptr;
   if (!empty(layout)) {
@@ -142,7 +142,7 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
     plan.initial = arrays.initial;
     plan.sums = static_cast<double*>(workspace.data);
   }
-  run(plan, *kernels, workspace);
+  run(plan, *isa, workspace);
   if (with_sums) {
     const cpu::Rows rows{.neurons = layout.outer * layout.inner};
     add_reduced(arrays.grad_steps, plan.sums, rows, delays.steps.count, delays.steps.repeat, +1);

@@ -1,7 +1,7 @@
 /// @file
-/// Delays (exodus/delay.hpp) on a processor. A pass counts steps r in its own direction: forward r = n, in the adjoint r = T-1-n. It then
-/// is the same for both: step r of the result reads steps r-k and r-k-1. A row is a range of neurons that lie together, step by step, or,
-/// where the inner axis is short, whole outer indices, whose neurons are taken one by one.
+/// Delays (exodus/delay.hpp) on the CPU. A pass counts steps r in its own direction, r = n forward and r = T-1-n in the adjoint. So both
+/// are the same: step r of the result reads steps r-k and r-k-1. A row is a range of contiguous neurons, step by step (DelaySteps), or,
+/// where the inner axis is short, whole outer indices, neuron by neuron (DelayLines).
 #pragma once
 
 #include "exodus/delay.hpp"
@@ -9,33 +9,23 @@
 #include "plan.hpp"
 #include "rows.hpp"
 #include "store.hpp"
-#include "vectors.hpp"
 
 namespace exodus::cpu {
 namespace {
 
-/// Lanes between two steps. With `around_caches` by streaming stores, as store_lanes().
+/// Interpolates lanes between two steps; with `around_caches` by streaming stores.
 template <class V>
 EXODUS_SCALAR void interpolate_lanes(V* to, const V* fraction, const V* near, const V* far, int lanes, bool around_caches) {
-#if defined(__SSE2__)
-  constexpr int width = group_lanes<V>;
-  if (around_caches) {
-    const auto past = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % vector_bytes / sizeof(V));
-    int i = 0;
-    for (; past > 0 && i < width - past && i < lanes; ++i) to[i] = interpolate(fraction[i], near[i], far[i]);
-    for (; i + width <= lanes; i += width) {
-      const Vector<V> between = interpolate(load(fraction + i), load(near + i), load(far + i));
-      stream_vector(to + i, between);
-    }
-    for (; i < lanes; ++i) to[i] = interpolate(fraction[i], near[i], far[i]);
-    return;
+  if (has_streaming_stores && around_caches) {
+    return stream_lanes(
+        to, lanes, [&](int i) __attribute__((always_inline)) { return interpolate(fraction[i], near[i], far[i]); },
+        [&](int i) __attribute__((always_inline)) -> Vector<V> { return interpolate(load(fraction + i), load(near + i), load(far + i)); });
   }
-#endif
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) to[i] = interpolate(fraction[i], near[i], far[i]);
 }
 
-/// Elements that share a delay.
+/// The same for elements that share a delay.
 template <class V>
 EXODUS_SCALAR void interpolate_shared(V* to, V fraction, const V* near, const V* far, std::int64_t count) {
   EXODUS_LANES
@@ -54,10 +44,10 @@ EXODUS_SCALAR void add_terms(double* sums, const V* x, const V* near, const V* f
   for (int i = 0; i < lanes; ++i) sums[i] += static_cast<double>(lag_term(x[i], near[i], far[i]));
 }
 
-/// The terms of a block of steps, which are delayed, and before which the delayed step is `far`.
+/// Adds the terms of a block of delayed steps to dL/dt. `far` is the delayed step before the block.
 template <class V>
 EXODUS_SCALAR void add_block_terms(double* sums, const V* const* x, int lane, const Vector<V>& far, const Vector<V>* block) {
-  constexpr int parts = sizeof(double) / sizeof(V), width = group_lanes<double>;
+  constexpr int parts = sizeof(double) / sizeof(V), width = simd_lanes<double>;
   Vector<double> sum[parts];
   for (int p = 0; p < parts; ++p) sum[p] = load(sums + p * width);
   for (int s = 0; s < block_steps; ++s) {
@@ -66,7 +56,7 @@ EXODUS_SCALAR void add_block_terms(double* sums, const V* const* x, int lane, co
   for (int p = 0; p < parts; ++p) store(sums + p * width, sum[p]);
 }
 
-/// Delays the chosen lanes of a block by `Distance` steps, fewer than the block has. `kept` are the last steps of the block before.
+/// Delays the chosen lanes of a block by `Distance` steps, fewer than the block has. `kept` holds the last steps of the previous block.
 template <int Distance, class V, class Lanes>
 EXODUS_SCALAR void shift_within(Vector<V>* block, Vector<V>* kept, const Lanes& chosen) {
   Vector<V> earlier[Distance];
@@ -75,7 +65,7 @@ EXODUS_SCALAR void shift_within(Vector<V>* block, Vector<V>* kept, const Lanes& 
   for (int s = 0; s < Distance; ++s) block[s] = chosen ? earlier[s] : block[s];
 }
 
-/// Delays the chosen lanes by some blocks. `kept` is the block that came so many before, or nothing yet: then it was zero.
+/// Delays the chosen lanes by whole blocks. `kept` is the block that came so many before. While it is not `filled`, that was zero.
 template <class V, class Lanes>
 EXODUS_SCALAR void shift_blocks(Vector<V>* block, Vector<V>* kept, bool filled, const Lanes& chosen) {
   for (int s = 0; s < block_steps; ++s) {
@@ -85,9 +75,9 @@ EXODUS_SCALAR void shift_blocks(Vector<V>* block, Vector<V>* kept, bool filled, 
   }
 }
 
-/// Delays a vector of lanes, each by a number of steps of its own: a barrel shifter. Stage j delays the lanes whose delay has bit j by 2^j
-/// steps. It takes whole vectors, where a gather would take the lanes one by one, and a block of steps at once, which stays in registers:
-/// only what the stages keep for the next block goes through memory. `kept` begins with a block, of which the stages leave the last step.
+/// A barrel shifter: delays a vector of lanes, each by its own number of steps. Stage j delays the lanes whose delay has bit j by 2^j
+/// steps. Unlike a gather it works on whole vectors. The block of steps stays in registers, and only the steps that stages keep for the
+/// next block go through memory. `kept` begins with a block for the short stages, which do not use its last step.
 template <class V>
 EXODUS_SCALAR void shift_lanes(Vector<V>* block, Vector<V>* kept, int stages, std::int64_t number,
                                const Vector<typename IntegerOf<V>::type>& delays) {
@@ -104,8 +94,8 @@ EXODUS_SCALAR void shift_lanes(Vector<V>* block, Vector<V>* kept, int stages, st
   if (stages > 0) shift_within<1, V>(block, kept, (delays & 1) != 0);
 }
 
-/// The same for all lanes of a row, a step at a time: stage j keeps the last 2^j steps that came to it. For vectors of less than a cache
-/// line: with blocks, a line would be read and written in parts that lie too far apart in time.
+/// The same shifter for all lanes of a row, a step at a time. Stage j keeps the last 2^j steps that came to it. It serves vectors shorter
+/// than a cache line. With blocks these would read and write each line in parts with other lines in between (benchmarks/delays.py).
 template <class V>
 class LaneShifter {
   using Integer = typename IntegerOf<V>::type;
@@ -119,12 +109,12 @@ class LaneShifter {
     for (std::int64_t k = 0; k < all * steps.stride; ++k) steps.first[k] = V(0);
   }
 
-  /// Takes a step's values and gives the delayed ones.
+  /// Takes a step's values and returns the delayed ones in `to`.
   void shift(V* to, const V* from) {
     V* kept[max_shift_stages];
     for (int j = 0; j < stages_; ++j) kept[j] = stage_[j].next(1 << j);
     int l = 0;
-    for (; l + group_lanes<V> <= lanes_; l += group_lanes<V>) {
+    for (; l + simd_lanes<V> <= lanes_; l += simd_lanes<V>) {
       Vector<V> value = load(from + l);
       const Vector<Integer> delay = load(delays_ + l);
       for (int j = 0; j < stages_; ++j) {
@@ -146,7 +136,7 @@ class LaneShifter {
   }
 
  private:
-  /// A ring of 2^j steps.
+  /// A ring buffer of 2^j steps.
   struct Stage {
     V* first;
     std::int64_t stride;
@@ -175,7 +165,7 @@ EXODUS_SCALAR void for_lags(const DelayPlan<V>& plan, std::int64_t first, std::i
   }
 }
 
-/// Which neurons a pass is at, and what it reads of them.
+/// Contiguous neurons of a pass, and where it reads and writes their steps.
 template <class V>
 struct DelayPlace {
   const DelayPlan<V>& plan;
@@ -184,13 +174,13 @@ struct DelayPlace {
 
   std::int64_t time() const { return plan.layout.time; }
   std::int64_t neurons() const { return plan.layout.outer * plan.layout.inner; }
-  /// From a step to the next in the pass's direction.
+  /// The stride from a step to the next one in the pass's direction.
   std::int64_t stride() const { return plan.backwards ? -plan.layout.inner : plan.layout.inner; }
   std::int64_t at(std::int64_t r) const { return base + (plan.backwards ? time() - 1 - r : r) * plan.layout.inner; }
-  /// In arrays of a state: before the pass's first step, or after its last.
+  /// Entry k of a state array.
   std::int64_t entry(std::int64_t k) const { return k * neurons() + neuron; }
 
-  /// The values of step r, which may be before the first and after the last.
+  /// The values of step r, which may lie before the first step or after the last.
   const V* row(std::int64_t r, const V* zeros) const {
     if (r < 0) return plan.before == nullptr || -1 - r > plan.most ? zeros : plan.before + entry(-1 - r);
     return r >= time() || plan.from == nullptr ? zeros : plan.from + at(r);
@@ -200,18 +190,18 @@ struct DelayPlace {
     const V* const found = row(r, &zero);
     return found == &zero ? zero : found[lane];
   }
-  /// What the final state tells step r directly.
+  /// dL/d(final state) for step r; null without one.
   const V* direct(std::int64_t r) const { return plan.direct == nullptr || r > plan.most ? nullptr : plan.direct + entry(r); }
   bool has_tail() const { return plan.grad_initial != nullptr || (plan.sums != nullptr && plan.initial != nullptr); }
-  /// The steps, and in the adjoint those of the initial state.
+  /// How many steps a pass has; in the adjoint with those of the initial state.
   std::int64_t end() const { return time() + (has_tail() ? plan.most + 1 : 0); }
-  /// Where the result of step r goes; null if it is not wanted.
+  /// Where the result of step r goes; null: not wanted.
   V* target(std::int64_t r) const {
     if (r < 0 || r >= end()) return nullptr;
     if (r < time()) return plan.to == nullptr ? nullptr : plan.to + at(r);
     return plan.grad_initial == nullptr ? nullptr : plan.grad_initial + entry(r - time());
   }
-  /// The input that the term of step r reads; null without one.
+  /// The input in the term of step r; null: no term.
   const V* input(std::int64_t r) const {
     if (plan.sums == nullptr || r < 0 || r >= end()) return nullptr;
     if (r < time()) return plan.x + at(r);
@@ -219,11 +209,11 @@ struct DelayPlace {
   }
 };
 
-/// Neurons that lie together, step by step or, delayed by a shifter, block by block.
+/// A row of contiguous neurons: step by step, or with a shifter block by block.
 template <class V>
 class DelaySteps {
   using Integer = typename IntegerOf<V>::type;
-  static constexpr int width = group_lanes<V>;
+  static constexpr int width = simd_lanes<V>;
 
  public:
   static constexpr bool in_blocks = width == line_lanes<V>;   // which shifter runs
@@ -253,10 +243,11 @@ class DelaySteps {
   }
 
  private:
-  /// How the delayed values of a step are found: where runs of equal delays are long enough, in place.
+  /// How the delayed values of a step are found. In place where runs of equal delays are long enough; one by one where a delay is too long
+  /// for a shifter.
   enum class Way { in_place, shifted, one_by_one };
 
-  /// The steps of a block: what is delayed, now and next, where it goes, what it gets from the final state, and what its terms read.
+  /// The rows of a block of steps, and of the next block to prefetch: inputs, results, dL/d(final state), and the inputs of terms.
   struct BlockRows {
     std::int64_t first;
     const V* from[block_steps];
@@ -287,7 +278,7 @@ class DelaySteps {
     runs_ = runs;
   }
 
-  /// A vector of lanes through a block of steps, then the next; where results go around the caches, a vector begins on a cache line.
+  /// Takes one vector of lanes after another through a block of steps. Where results go around the caches, vectors begin on cache lines.
   void run_blocks() {
     stages_ = shift_stages(longest_);
     const int past =
@@ -331,13 +322,13 @@ class DelaySteps {
     return rows;
   }
 
-  /// Fetches what is worked on four vectors later, in these rows or the next.
+  /// Prefetches the vector four vectors on, in these rows or the next.
   EXODUS_SCALAR void prefetch_ahead(const V* const* rows, const V* const* next, int begin, int lanes) {
     const int ahead = begin + 4 * width;
     for (int s = 0; s < block_steps; ++s) __builtin_prefetch(ahead < lanes ? rows[s] + ahead : next[s] + (ahead - lanes), 0, 2);
   }
 
-  /// With `Whole`, `count` is the width of a vector.
+  /// A block of steps for `count` lanes from `begin` on. With `Whole`, they fill a vector.
   template <bool Whole>
   void column(const BlockRows& rows, std::int64_t number, Vector<V>* kept, int begin, int count) {
     const auto take = [&](const auto* lanes) __attribute__((always_inline)) { return Whole ? load(lanes) : load_some(lanes, count); };
@@ -368,7 +359,7 @@ class DelaySteps {
     }
   }
 
-  /// memory_.delayed are the vectors of the step before the block and of its steps.
+  /// memory_.delayed holds the delayed values of the step before the block and of its steps.
   void add_some_terms_of_block(const BlockRows& rows, int begin, int count) {
     for (int s = 0; s < block_steps; ++s) {
       const V* const far = memory_.delayed + s * width - begin;
@@ -376,7 +367,7 @@ class DelaySteps {
     }
   }
 
-  /// Before step 0: `far` is what step -1 would have read.
+  /// Before step 0: sets `far` to the values that step -1 would have read.
   void begin() {
     if (way_ == Way::one_by_one) fetch(memory_.far, -1);
     if (way_ != Way::shifted) return;
@@ -385,7 +376,7 @@ class DelaySteps {
     for (std::int64_t r = -1 - longest_; plan_.before != nullptr && r < 0; ++r) fetch(memory_.far, r);
   }
 
-  /// The delayed values of step r; shifted, of one step after the other.
+  /// The delayed values of step r. A shifter takes one step after the other.
   void fetch(V* to, std::int64_t r) {
     if (way_ == Way::shifted) {
       shifter_.shift(to, place_.row(r, memory_.zeros));
@@ -413,7 +404,7 @@ class DelaySteps {
 
   void lanes(std::int64_t r, V* to, const V* x, const V* near, const V* far, int begin, int end, bool stream) const {
     const V* const direct = place_.direct(r);
-    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // in one piece of memory
+    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // through one piece of memory
     const V* const ahead = next_read(r, memory_.whole[begin]);
     const V* const x_ahead = x == nullptr || r + 2 >= place_.time() ? nullptr : plan_.x + place_.at(r + 2);
     const bool all_have_terms = r >= longest_ && r <= place_.time() + shortest_;
@@ -438,13 +429,13 @@ class DelaySteps {
     }
   }
 
-  /// What is to be fetched from memory: the input of a step that comes soon.
+  /// The input to prefetch, which a later step reads; null: none.
   const V* next_read(std::int64_t r, std::int64_t delay) const {
     const std::int64_t next = r + 2 - (way_ == Way::shifted ? 0 : (way_ == Way::in_place ? delay : shortest_));
     return plan_.from == nullptr || next < 0 || next >= place_.time() ? nullptr : plan_.from + place_.at(next);
   }
 
-  /// Where delayed steps end, for those of the lanes that have a term: others' x may be infinite.
+  /// Near the ends of time, adds terms only for the lanes that have one: x of the others may be infinite.
   void add_some_terms(std::int64_t r, const V* x, const V* near, const V* far, int begin, int end) const {
     for (int l = begin; l < end; ++l) {
       const std::int64_t delayed = r - memory_.whole[l];
@@ -461,7 +452,7 @@ class DelaySteps {
   std::int64_t shortest_ = 0, longest_ = 0;
 };
 
-/// Neurons of whole outer indices, one by one; an outer index in one piece through time where its neurons share a delay.
+/// A row of whole outer indices, neuron by neuron. An outer index whose neurons share a delay goes as one piece through time.
 template <class V>
 class DelayLines {
  public:
@@ -469,7 +460,7 @@ class DelayLines {
       : plan_(plan), memory_(memory), inner_(plan.layout.inner), first_(row * plan.outers) {
     const std::int64_t last = first_ + plan.outers < plan.layout.outer ? first_ + plan.outers : plan.layout.outer;
     outers_ = last - first_;
-    // By its place, not by its value, since each value has a gradient of its own.
+    // Shared by index, not by value, since each value has its own gradient.
     together_ = inner_ == 1 || plan.steps.count == 1 || plan.steps.repeat % inner_ == 0;
     for_lags(plan, first_ * inner_, outers_ * inner_, [&](std::int64_t j, const Lag<V>& lag) {
       memory_.whole[j] = lag.whole;
@@ -494,14 +485,14 @@ class DelayLines {
  private:
   DelayPlace<V> place_of(std::int64_t o) const { return {plan_, (first_ + o) * inner_, (first_ + o) * inner_ * plan_.layout.time}; }
 
-  /// The first step that reads inside of the array alone, and that the final state tells nothing.
+  /// The first step from which reads stay inside the array and dL/d(final state) adds nothing.
   std::int64_t first_inside(std::int64_t j) const {
     const std::int64_t told = plan_.direct == nullptr ? 0 : plan_.most + 1, read = memory_.whole[j] + 1, time = plan_.layout.time;
     const std::int64_t first = told < read ? read : told;
     return plan_.from != nullptr && first < time ? first : time;
   }
 
-  /// The steps before.
+  /// The steps before first_inside().
   void edge(const DelayPlace<V>& place, std::int64_t o, std::int64_t i) {
     const std::int64_t j = o * inner_ + i, end = first_inside(j);
     std::int64_t r = 0;
@@ -542,7 +533,7 @@ class DelayLines {
     memory_.sums[j] += sum;
   }
 
-  /// All neurons of an outer index, in the order of memory, piece by piece. What their delay gets is in the first one's sum.
+  /// All neurons of an outer index, in the order of memory, piece by piece. The gradient of their delay is in the first one's sum.
   void run_together(const DelayPlace<V>& place, std::int64_t o) {
     const std::int64_t j = o * inner_, size = place.time() * inner_, with_terms = (place.time() - memory_.whole[j]) * inner_;
     const V fraction = memory_.fraction[j];
@@ -572,7 +563,7 @@ class DelayLines {
     }
   }
 
-  /// Elements [first, first + count) of an outer index, with those before it and zeros after.
+  /// Copies elements [first, first + count) of an outer index. Before it come those of the initial state, after it zeros.
   const V* take_delayed(const DelayPlace<V>& place, std::int64_t first, std::int64_t count) {
     const std::int64_t size = plan_.from == nullptr ? 0 : place.time() * inner_;
     V* const to = memory_.delayed;
@@ -588,7 +579,7 @@ class DelayLines {
     return to;
   }
 
-  /// Entry by entry: the neurons of one lie together.
+  /// States, entry by entry, since the neurons of an entry are contiguous.
   void run_states() {
     for (std::int64_t k = 0; place_of(0).has_tail() && k <= plan_.most; ++k) {
       for_each_neuron([&](const DelayPlace<V>& place, std::int64_t o, std::int64_t i) {
@@ -629,11 +620,11 @@ class DelayLines {
 
 template <class V>
 void delay_row(const DelayPlan<V>& plan, std::int64_t row, int thread) {
-  Carver carver(plan.slots + static_cast<std::size_t>(thread) * plan.slot_bytes);
+  Arena arena(plan.slots + static_cast<std::size_t>(thread) * plan.slot_bytes);
   if (plan.lanes > 0) {
-    DelaySteps<V>(plan, DelayMemory<V>(carver, plan.lanes, kept_steps(shift_stages(plan.most))), row).run();
+    DelaySteps<V>(plan, DelayMemory<V>(arena, plan.lanes, kept_steps(shift_stages(plan.most))), row).run();
   } else {
-    DelayLines<V>(plan, DelayMemory<V>(carver, plan.outers * plan.layout.inner, 0), row).run();
+    DelayLines<V>(plan, DelayMemory<V>(arena, plan.outers * plan.layout.inner, 0), row).run();
   }
 }
 

@@ -1,9 +1,10 @@
 /// @file
-/// The CPU engine: a row of neurons through all of time. Per step it runs the stages one after another over blocks of lanes, handing over
-/// through L1; what a row carries from step to step stays there as arrays of lanes. It knows no model and no mathematics.
+/// The CPU engine: a row of neurons through all of time. At each step it runs the stages one after another over blocks of lanes. Stages
+/// hand over through the first-level cache, and what a row carries from step to step stays there as arrays of lanes. The engine knows no
+/// model and no mathematics.
 ///
-/// An array is used in place where its inner axis is wide enough to fill blocks; else some steps of it at a time are transposed into a
-/// tile (time-last arrays included), and results back.
+/// An array whose inner axis is wide enough to fill blocks is used in place. Of others, time-last arrays included, some steps at a time are
+/// transposed into a tile, and results back.
 #pragma once
 
 #include "models.hpp"
@@ -21,9 +22,9 @@ class ForwardRow {
       : plan_(plan),
         layout_(plan.layout),
         model_(stages_of<V>(plan.model)),
-        segment_(segment_of(plan.fir, plan.rows, layout_.time)),
-        carver_(plan.slots + thread * plan.slot_bytes),
-        memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), segment_),
+        segment_steps_(segment_steps_of(plan.fir, plan.rows, layout_.time)),
+        arena_(plan.slots + thread * plan.slot_bytes),
+        memory_(arena_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), segment_steps_),
         row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
         operators_(plan, row_, memory_.fir, memory_.recurrent, memory_.state[1]) {
     set_parameters(work_.parameters, memory_.parameters, plan.parameters, model_.parameters, plan.rows, row_);
@@ -36,18 +37,18 @@ class ForwardRow {
     }
     set_ahead<V>(ahead_, row_, +1, false);
     for (int b = 0; operators_.filters_current() && b < row_.block_count; ++b) {
-      // Two groups on: the next one is copied before its sums, which then leave memory to the one after it.
+      // Two step groups ahead: the next group is copied before its sums begin, and while they run memory is free for the one after it.
       ahead_[b] = {row_.blocks[b].offset + 2 * fir_steps * row_.step_stride, 2 * fir_steps, row_.blocks[b].lanes};
     }
   }
 
   /// Runs steps [begin, end), which follow those that ran before.
   void advance(std::int64_t begin, std::int64_t end) {
-    for (; begin < end; begin += segment_) run_segment(begin, smaller(begin + segment_, end));
+    for (; begin < end; begin += segment_steps_) run_segment(begin, smaller(begin + segment_steps_, end));
     if (stream_) finish_streaming();
   }
 
-  /// After the last step: the state that the row leaves.
+  /// Stores the final state, after the last step.
   void finish() const {
     for (int k = 0; k < model_.states; ++k) {
       if (plan_.final[k] != nullptr) store_entry(plan_.final[k], 0, memory_.state[k], plan_.rows, row_);
@@ -68,7 +69,7 @@ class ForwardRow {
     const std::int64_t steps_left = row_.tiled ? -1 : layout_.time - 1 - step;
     const V* const lanes = with_operators_ ? operators_.gather(step, current_) : nullptr;
     V* const results[2] = {history_[0].at(row_, step), history_[1].at(row_, step)};
-    // Copies: the compiler takes a stored vector for one that may change members.
+    // Local copies: for the compiler, a stored vector may change members.
     const StepStage<V> step_of_model = step_of_model_;
     const Input<V> current = current_;
     const Row row = row_;
@@ -89,8 +90,8 @@ class ForwardRow {
   const ForwardPlan<V>& plan_;
   const Layout& layout_;
   const ModelStages<V>& model_;
-  const std::int64_t segment_;   ///< steps that go through a tile, or that kernels with taps go, at a time
-  Carver carver_;
+  const std::int64_t segment_steps_;   ///< steps that go through a tile, or through kernels with taps, at a time
+  Arena arena_;
   const ForwardMemory<V> memory_;
   const Row row_;
   ForwardOperators<V> operators_;
@@ -110,7 +111,7 @@ void forward_row(const ForwardPlan<V>& plan, std::int64_t index, int thread) {
   row.finish();
 }
 
-/// dL/d(final state) is a direct gradient of the last step: the sum of both, or the one that is there.
+/// The direct gradient of the last step with dL/d(final state) added, if that is given.
 template <class V>
 const V* with_final(const V* direct, const V* final, const Rows& rows, const Row& row, const Block& block, V* sum) {
   if (final == nullptr) return direct;
@@ -120,7 +121,7 @@ const V* with_final(const V* direct, const V* final, const Rows& rows, const Row
   return sum;
 }
 
-/// A block of a state, or of its gradient; zeros for arrays that were not given.
+/// Loads a block of a state, or of its gradient. Arrays that were not given read as zeros.
 template <class V>
 void load_state(const LaneArrays<V>& state, const V* const* arrays, int states, const Rows& rows, const Row& row, const Block& block) {
   for (int k = 0; k < states; ++k) {
@@ -145,9 +146,9 @@ class BackwardRow {
         model_(stages_of<V>(plan.model)),
         stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]),
         with_terms_(wants_terms(plan)),
-        carver_(plan.slots + thread * plan.slot_bytes),
-        memory_(carver_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), plan.segment, with_terms_,
-                plan.method == Method::bptt),
+        arena_(plan.slots + thread * plan.slot_bytes),
+        memory_(arena_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), plan.segment_steps,
+                with_terms_, plan.method == Method::bptt),
         row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
         operators_(plan, row_, memory_.fir, memory_.recurrent) {
     if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
@@ -169,14 +170,14 @@ class BackwardRow {
     set_surrogate();
   }
 
-  /// Runs steps [begin, end) from the last to the first, before those after them; `begin` is a multiple of a segment, and so is `end` but
-  /// for that of time. The hidden states of all segments are to be marked before.
+  /// Runs steps [begin, end) from the last to the first; the steps after them ran before. `begin` is a multiple of a segment, and so is
+  /// `end` unless it is the end of time. Call make_checkpoints() first.
   void advance(std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = (end - 1) / plan_.segment; k * plan_.segment >= begin; --k) run_segment(k, end);
+    for (std::int64_t k = (end - 1) / plan_.segment_steps; k * plan_.segment_steps >= begin; --k) run_segment(k, end);
     if (stream_) finish_streaming();
   }
 
-  /// After step 0: sums over the row's steps, and dL/d(initial state).
+  /// After step 0: stores the sums over the row's steps, and dL/d(initial state).
   void finish() {
     for (int k = 0; k < model_.parameters; ++k) {
       if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, memory_.sums[k], row_.lanes);
@@ -185,23 +186,23 @@ class BackwardRow {
     for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
   }
 
-  /// Runs the hidden states forward through all of time, if they are needed, and keeps the ones before each segment.
-  void mark_segments() {
+  /// If hidden states are needed: runs them forward through all of time and keeps a checkpoint, the state before it, for each segment.
+  void make_checkpoints() {
     if (tape_ == nullptr) return;
     for (int k = 1; k < model_.states; ++k) {
-      copy_entry(mark(0, k), plan_.initial[k], 0, plan_.rows, row_);
+      copy_entry(checkpoint(0, k), plan_.initial[k], 0, plan_.rows, row_);
     }
-    for (std::int64_t segment = 0, begin = 0; begin + plan_.segment < layout_.time; ++segment, begin += plan_.segment) {
-      const std::int64_t end = begin + plan_.segment;
+    for (std::int64_t segment = 0, begin = 0; begin + plan_.segment_steps < layout_.time; ++segment, begin += plan_.segment_steps) {
+      const std::int64_t end = begin + plan_.segment_steps;
       seek_input(potential_, begin, end);
       seek_input(current_, begin, end);
-      for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
-      // The tape's first two slots in turn.
+      for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], checkpoint(segment, k), row_.lanes);
+      // In turn in the first two places of the tape.
       for (std::int64_t n = begin; n < end; ++n) {
         rebuild_step(n, (n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
       }
-      const std::int64_t last = plan_.segment % 2 * plan_.rows.lanes;
-      for (int k = 1; k < model_.states; ++k) copy_lanes(mark(segment + 1, k), work_.before[k] + last, row_.lanes);
+      const std::int64_t last = plan_.segment_steps % 2 * plan_.rows.lanes;
+      for (int k = 1; k < model_.states; ++k) copy_lanes(checkpoint(segment + 1, k), work_.before[k] + last, row_.lanes);
     }
   }
 
@@ -224,13 +225,13 @@ class BackwardRow {
       work_.carry[k] = memory_.carry[k], work_.grad_initial[k] = memory_.grad_initial[k];
     }
     if (tape_ != nullptr) {
-      for (int k = 1; k < model_.states; ++k) work_.before[k] = tape_ + (k - 1) * (plan_.segment + 1) * plan_.rows.lanes;
+      for (int k = 1; k < model_.states; ++k) work_.before[k] = tape_ + (k - 1) * (plan_.segment_steps + 1) * plan_.rows.lanes;
     }
     for (int k = 0; k < model_.parameters; ++k) {
       work_.sums[k] = plan_.sums[k] == nullptr ? memory_.unwanted_terms : memory_.partial[k];
       work_.sums_follow[k] = plan_.sums[k] == nullptr ? 0 : ~0;
     }
-    // A recurrence reads the gradient of the current as lanes, which the shared stage may leave to the carry.
+    // A recurrence reads the gradient of the current as lanes, which the shared stage may not store.
     const bool shared = work_.parameters.all_scalar && !operators_.recurrent();
     adjoint_ = with_terms_ ? stages_.adjoint_with_terms : shared ? stages_.adjoint_shared : stages_.adjoint;
     from_carry_ = stages_.carries_gradient && adjoint_ == stages_.adjoint_shared;
@@ -246,30 +247,30 @@ class BackwardRow {
     surrogate_stage_ = surrogate_stages<V>[static_cast<int>(surrogate.kind)][one_threshold ? 1 : 0];
   }
 
-  /// Makes steps [begin, end) readable and goes to the last of them.
+  /// Makes steps [begin, end) of all inputs readable and goes to the last of them.
   void seek(std::int64_t begin, std::int64_t end) {
     for (Input<V>* input : inputs_) seek_input(*input, begin, end);
     grad_current_.begin = row_.tiled ? begin : 0;
   }
 
   void seek_input(Input<V>& input, std::int64_t begin, std::int64_t end) const {
-    // One step more of the potential, for the state before the tile's first step.
+    // The potential needs one step more, for the state before the tile's first step.
     const bool earlier = &input == &potential_ && begin > 0 && (with_before_ || tape_ != nullptr);
     input.seek(layout_, plan_.rows, row_, earlier ? begin - 1 : begin, end, end - 1, memory_.zeros);
   }
 
-  /// Where the state after a step of the present segment (-1: before its first) begins in the tape's array of a state.
-  std::int64_t slot(std::int64_t step) const { return (step - segment_begin_ + 1) * plan_.rows.lanes; }
+  /// Where, in the tape's array for a state, its lanes after a step of the present segment begin. The state before the segment comes first.
+  std::int64_t tape_offset(std::int64_t step) const { return (step - segment_begin_ + 1) * plan_.rows.lanes; }
 
-  /// The state before a segment.
-  V* mark(std::int64_t segment, int state) const {
-    const std::int64_t arrays = model_.states - 1, steps = plan_.segment + 1;
+  /// The lanes of a state before a segment.
+  V* checkpoint(std::int64_t segment, int state) const {
+    const std::int64_t arrays = model_.states - 1, steps = plan_.segment_steps + 1;
     return tape_ + (arrays * (steps + segment) + state - 1) * plan_.rows.lanes;
   }
 
   void run_segment(std::int64_t segment, std::int64_t end) {
-    const std::int64_t begin = segment * plan_.segment;
-    end = smaller(begin + plan_.segment, end);
+    const std::int64_t begin = segment * plan_.segment_steps;
+    end = smaller(begin + plan_.segment_steps, end);
     segment_begin_ = begin;
     seek(begin, end);
     if (tape_ != nullptr) rebuild_segment(segment, end);
@@ -279,8 +280,7 @@ class BackwardRow {
     grad_current_.flush(layout_, plan_.rows, row_, begin, end);
   }
 
-  /// The hidden states after a step, which is `back` steps before the inputs' present one, from those before it; these are `from` and `to`
-  /// in the tape.
+  /// Rebuilds the hidden states after a step, at `to` in the tape, from those before it, at `from`. The inputs stand `back` steps later.
   void rebuild_step(std::int64_t step, std::int64_t from, std::int64_t to, std::int64_t back) const {
     Input<V> input = current_;
     input.now -= back * input.stride;
@@ -298,10 +298,10 @@ class BackwardRow {
     }
   }
 
-  /// The hidden states of the steps of a segment, which is loaded.
+  /// Rebuilds the hidden states of a segment from its checkpoint. The inputs are loaded.
   void rebuild_segment(std::int64_t segment, std::int64_t end) {
-    for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], mark(segment, k), row_.lanes);
-    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(n, slot(n - 1), slot(n), end - 1 - n);
+    for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], checkpoint(segment, k), row_.lanes);
+    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(n, tape_offset(n - 1), tape_offset(n), end - 1 - n);
   }
 
   void step_back() {
@@ -311,8 +311,7 @@ class BackwardRow {
   void run_step(std::int64_t n) {
     const Step step{n, n == 0, n == layout_.time - 1, filtered_ ? nullptr : grad_current_.at(row_, n)};
     if (with_operators_) before_step(step);
-    // Where the next step lies in other pages, two lines of each at once: the second-level cache's prefetcher then follows, which was
-    // faster by a twentieth.
+    // Where the next step lies in other pages, touch two lines of each at once, which starts the second-level cache's prefetcher.
     for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
       prefetch(in_place_[k]->now - row_.step_stride + row_.blocks[0].offset, 2 * line_lanes<V>, false);
     }
@@ -331,9 +330,9 @@ class BackwardRow {
     }
   }
 
-  /// `ahead` is to be prefetched of the first `inputs` of `in_place_`.
+  /// Prefetches `ahead` of the first `inputs` arrays of `in_place_`.
   void run_block(const Block& block, const Step& step, const Ahead& ahead, int inputs) {
-    // In two bursts, so that the processor has room for their misses.
+    // In two bursts: a processor can only have so many misses open.
     if (inputs > 0) prefetch(in_place_[0]->now + ahead.offset, ahead.lanes, down_);
     const V* const u = potential_[block];
     const V* e = grad_spikes_[block];
@@ -348,7 +347,7 @@ class BackwardRow {
     const V* h = memory_.h;
     if (surrogate_stage_ != nullptr) {
       if (model_.surrogate_reads_hidden_state)
-        stages_.surrogate_argument(work_, block.lanes, u, slot(step.n) + block.lane, memory_.surrogate_argument);
+        stages_.surrogate_argument(work_, block.lanes, u, tape_offset(step.n) + block.lane, memory_.surrogate_argument);
       surrogate_stage_(surrogate_row_, block.lane, block.lanes, model_.surrogate_reads_hidden_state ? memory_.surrogate_argument : u);
     } else {
       h = surrogate_[block];
@@ -363,7 +362,7 @@ class BackwardRow {
       load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
       u_before = memory_.before[0];
     }
-    if (tape_ != nullptr) from = slot(step.n - 1) + block.lane;
+    if (tape_ != nullptr) from = tape_offset(step.n - 1) + block.lane;
     const V* const a = receives_ ? received_ + block.lane : current_[block];
     adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, a);
     if (with_operators_) keep_inputs(block, step.n, u, a);
@@ -376,15 +375,15 @@ class BackwardRow {
     }
   }
 
-  /// What operators give a step, and where they take its gradients.
+  /// Asks the operators for the step's inputs, and where its gradients go.
   void before_step(const Step& step) {
     if (receives_) {
-      received_ = operators_.receive(tape_ != nullptr ? work_.before[1] + slot(step.n - 1) : spikes_before(step), current_);
+      received_ = operators_.receive(tape_ != nullptr ? work_.before[1] + tape_offset(step.n - 1) : spikes_before(step), current_);
     }
     operators_.gather(step.n, work_);
   }
 
-  /// Keeps a block of what the kernels with taps took at a step.
+  /// Keeps a block of the inputs that the kernels with taps read at a step.
   void keep_inputs(const Block& block, std::int64_t n, const V* u, const V* a) {
     if (V* const current = operators_.kept_current(n); current != nullptr) copy_lanes(current + block.lane, a, block.lanes);
     if (V* const spikes = operators_.kept_spikes(n); spikes != nullptr) {
@@ -392,7 +391,7 @@ class BackwardRow {
     }
   }
 
-  /// The gradient of the current of `count` steps from `first` on, which it has through operators.
+  /// Stores the gradient of the current of `count` steps from `first` on, which comes through operators.
   void store_filtered(std::int64_t first, std::int64_t count) {
     for (std::int64_t n = first; plan_.grad_current != nullptr && n < first + count; ++n) {
       V* const result = grad_current_.at(row_, n);
@@ -403,7 +402,7 @@ class BackwardRow {
     }
   }
 
-  /// The spikes before a step, of a model whose potential tells them.
+  /// The spikes before a step, for a model whose potential determines them.
   V* spikes_before(const Step& step) {
     V* const spikes = memory_.recurrent.spikes;
     if (step.first) {
@@ -417,7 +416,7 @@ class BackwardRow {
     return spikes;
   }
 
-  /// dL/d(initial state).
+  /// Stores dL/d(initial state).
   void finish_block(const Block& block) {
     load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
     stages_.initial(work_, block.lane, block.lanes);
@@ -434,7 +433,7 @@ class BackwardRow {
   const ModelStages<V>& model_;
   const BackwardStages<V>& stages_;
   const bool with_terms_;   ///< gradients of parameters are wanted
-  Carver carver_;
+  Arena arena_;
   const BackwardMemory<V> memory_;
   const Row row_;
   BackwardOperators<V> operators_;
@@ -455,11 +454,11 @@ class BackwardRow {
   AdjointRow<V> work_;
   SurrogateRow<V> surrogate_row_{};
   AdjointStage<V> adjoint_ = nullptr;
-  SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null where h is given, or not needed
+  SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null: h is given, or not needed
   V gain_ = V(1);
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_before_ = false;   ///< the state before each step is needed
-  bool receives_ = false;      ///< what the current was with the recurrence is needed, and is:
+  bool receives_ = false;      ///< the current with the recurrent contribution is needed
   const V* received_ = nullptr;
   const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
   const bool down_ = plan_.rows.lanes == layout_.inner;   ///< the row is one piece of memory through all of time
@@ -468,7 +467,7 @@ class BackwardRow {
 template <class V>
 void backward_row(const BackwardPlan<V>& plan, std::int64_t index, int thread) {
   BackwardRow<V> row(plan, index, thread);
-  row.mark_segments();
+  row.make_checkpoints();
   row.advance(0, plan.layout.time);
   row.finish();
 }

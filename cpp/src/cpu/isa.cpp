@@ -9,25 +9,25 @@
 namespace exodus {
 namespace cpu {
 
-// The build defines EXODUS_WITH_<name> for each instruction set that it compiles the kernels for.
+// The build defines EXODUS_WITH_<name> for each instruction set that it compiles the engine for.
 #if defined(EXODUS_WITH_avx512)
 namespace avx512 {
-extern const IsaTable kernels;
+extern const IsaTable table;
 }
 #endif
 #if defined(EXODUS_WITH_avx2)
 namespace avx2 {
-extern const IsaTable kernels;
+extern const IsaTable table;
 }
 #endif
 #if defined(EXODUS_WITH_x86_64_v2)
 namespace x86_64_v2 {
-extern const IsaTable kernels;
+extern const IsaTable table;
 }
 #endif
 #if defined(EXODUS_WITH_generic)
 namespace generic {
-extern const IsaTable kernels;
+extern const IsaTable table;
 }
 #endif
 
@@ -42,16 +42,16 @@ struct Choice {
 /// Best first.
 const Choice choices[] = {
 #if defined(EXODUS_WITH_avx512)
-    {"avx512", &avx512::kernels, has_avx512},
+    {"avx512", &avx512::table, has_avx512},
 #endif
 #if defined(EXODUS_WITH_avx2)
-    {"avx2", &avx2::kernels, has_avx2},
+    {"avx2", &avx2::table, has_avx2},
 #endif
 #if defined(EXODUS_WITH_x86_64_v2)
-    {"x86-64-v2", &x86_64_v2::kernels, has_x86_64_v2},
+    {"x86-64-v2", &x86_64_v2::table, has_x86_64_v2},
 #endif
 #if defined(EXODUS_WITH_generic)
-    {"generic", &generic::kernels, [] { return true; }},
+    {"generic", &generic::table, [] { return true; }},
 #endif
 };
 
@@ -68,7 +68,7 @@ const Choice* const chosen = choose();
 
 }   // namespace
 
-const IsaTable* kernels() noexcept {
+const IsaTable* isa_table() noexcept {
   return chosen == nullptr ? nullptr : chosen->table;
 }
 

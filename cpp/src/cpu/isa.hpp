@@ -6,7 +6,7 @@
 
 namespace exodus::cpu {
 
-/// The kernels that run here; null where EXODUS_ISA names an instruction set that is unknown or that the processor lacks.
-const IsaTable* kernels() noexcept;
+/// The functions for this processor. Null if EXODUS_ISA names an instruction set that is unknown or that the processor lacks.
+const IsaTable* isa_table() noexcept;
 
 }   // namespace exodus::cpu

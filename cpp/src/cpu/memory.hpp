@@ -1,25 +1,27 @@
 /// @file
-/// The memory that a row works in: a slot of the workspace for each thread. Nothing of a row's size is on the stack, which belongs to the
+/// The memory that a row works in: each thread has a slot of the workspace. Nothing as large as a row is on the stack, which belongs to the
 /// caller and may be small.
 #pragma once
 
 #include "../arena.hpp"
 #include "plan.hpp"
+#include "simd.hpp"
 
 namespace exodus::cpu {
 namespace {   // a copy for each instruction set
 
-using Carver = Arena<64>;   // pieces begin on a cache line
+using Arena = exodus::Arena<64>;   // pieces begin on a cache line
 
 /// Contiguous neurons of a row, at most `block_lanes`, that a stage takes at a time.
 struct Block {
-  std::int64_t offset;   ///< of its first element at step 0, in the array or tile
+  std::int64_t offset;   ///< where its first element at step 0 is, in the array or tile
   int lane, lanes;
 };
 
-/// Which part of an input to prefetch while a block is worked on: a block of the same step or of a later one (in the order of work).
+/// Which part of an input to prefetch while a stage works on a block: a block that the same step or a later one (in the order of work)
+/// takes.
 struct Ahead {
-  std::int64_t offset;   ///< of the block, from the present step's beginning, in an array used in place
+  std::int64_t offset;   ///< from where the present step begins, in an array used in place
   int steps, lanes;
 };
 
@@ -28,27 +30,26 @@ struct BlockMemory {
   Block* blocks;
   Ahead* ahead;
 
-  /// A row's pieces of memory are of `narrow_lanes` at least, but for the first and the last.
-  BlockMemory(Carver& carver, std::int64_t lanes) {
+  /// Runs of lanes have at least `narrow_lanes`, except for the first and the last.
+  BlockMemory(Arena& arena, std::int64_t lanes) {
     const std::int64_t most = lanes / block_lanes + lanes / narrow_lanes + 3;
-    blocks = carver.take<Block>(most);
-    ahead = carver.take<Ahead>(most);
+    blocks = arena.take<Block>(most);
+    ahead = arena.take<Ahead>(most);
   }
 };
 
-constexpr int max_fir_steps = 8;       // outputs that are summed at once
-constexpr int max_turned_steps = 16;   // steps whose sums of spikes are turned to lanes together
-constexpr int band_vectors = 4;        // vectors of lanes whose spikes are looked for together
+constexpr int max_fir_steps = 8;           // outputs of a FIR kernel that are summed together
+constexpr int max_transposed_steps = 16;   // steps whose pending sums are transposed to lanes together
 
-/// From one step's lanes to the next one's in this memory: whole bands, and a cache line more, since a stride of a power of
-/// two would leave most of the first-level cache unused.
+/// The stride from one step's lanes to the next one's in this memory: whole bands and a cache line more. A stride of a power of two would
+/// map all steps to a few sets of the first-level cache.
 template <class V>
 std::int64_t lane_stride(std::int64_t lanes) {
   constexpr std::int64_t line = 64 / sizeof(V), band = band_vectors * line;
   return (lanes + band - 1) / band * band + line;
 }
 
-/// Some arrays over a row's lanes.
+/// Arrays over a row's lanes.
 template <class X>
 struct LaneArrays {
   X* first = nullptr;
@@ -56,23 +57,23 @@ struct LaneArrays {
   X* operator[](std::int64_t k) const { return first + k * stride; }
 };
 
-/// Neighbouring arrays lie a block apart in their pages. At the same place of two pages, the processor would take a load from one array for
-/// one that depends on a store to the other (4K aliasing), and wait.
+/// Neighbouring arrays are offset by a block within their pages. At equal offsets a load from one array would wait for stores to the other
+/// (4K aliasing).
 template <class V, class X = V>
-LaneArrays<X> take_lanes(Carver& carver, std::int64_t arrays, std::int64_t lanes) {
+LaneArrays<X> take_lanes(Arena& arena, std::int64_t arrays, std::int64_t lanes) {
   const std::int64_t stride = lane_stride<V>(lanes < block_lanes ? block_lanes : lanes) + block_lanes;
-  return {carver.take<X>(arrays * stride), stride};
+  return {arena.take<X>(arrays * stride), stride};
 }
 
-/// The taps as lanes: one column of them if they are the same for all neurons.
+/// The elements of a kernel's taps as lanes; one value per tap where all neurons share them.
 template <class V>
 std::int64_t taps_memory(const Taps<V>& taps, std::int64_t stride) {
   return taps.length * (taps.count == 1 ? 1 : stride);
 }
 
-/// Of a forward pass. Of the current: taps as lanes, the inputs of a segment and the K-1 before it, outputs of some steps. Of the spikes:
-/// each neuron's taps, the first of them as lanes; what is pending for a neuron, a ring of steps; some steps' sums as lanes, and the
-/// feedback of one.
+/// Memory for FIR kernels, forward. The current's kernel has its taps as lanes, the inputs of a segment and the K-1 before it, and the
+/// outputs of a group of steps. The spikes' kernel has each neuron's taps, tap 0 as lanes too, a ring buffer of pending contributions for
+/// each neuron, the sums of a group of steps as lanes, and the feedback of one step.
 template <class V>
 struct FirForwardMemory {
   V* taps = nullptr;
@@ -82,40 +83,40 @@ struct FirForwardMemory {
   V* spike_taps = nullptr;
   std::int64_t spike_taps_step = 0;
   V* newest_tap = nullptr;
-  V* scratch = nullptr;   ///< lanes, while the rest is filled
+  V* scratch = nullptr;   ///< lanes, used while the rest is filled
   V* pending = nullptr;
   std::int64_t ring_steps = 0;
   V* sums = nullptr;
   V* feedback = nullptr;
 
-  FirForwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment) {
+  FirForwardMemory(Arena& arena, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment_steps) {
     const std::int64_t stride = lane_stride<V>(lanes);
     if (const Taps<V>& of_current = roles[0].taps; of_current.length > 0) {
-      taps = carver.take<V>(taps_memory(of_current, stride));
-      inputs_size = (of_current.length - 1 + segment) * stride;
-      inputs = carver.take<V>(inputs_size);
-      filtered = carver.take<V>(max_fir_steps * stride);
+      taps = arena.take<V>(taps_memory(of_current, stride));
+      inputs_size = (of_current.length - 1 + segment_steps) * stride;
+      inputs = arena.take<V>(inputs_size);
+      filtered = arena.take<V>(max_fir_steps * stride);
     }
     if (const Taps<V>& of_spikes = roles[1].taps; of_spikes.length > 0) {
       constexpr std::int64_t line = 64 / sizeof(V);
       const std::int64_t lines = (of_spikes.length + line - 1) / line;
-      // After the taps zeros: they are read in whole vectors, from any one on that falls before the end of a group.
-      spike_taps_step = lines * line + max_turned_steps;
-      spike_taps = carver.take<V>(spike_taps_step * (of_spikes.count == 1 ? 1 : lanes));
-      // Of cache lines an odd number, since strides of a power of two leave most of the first-level cache unused.
-      ring_steps = ((lines + max_turned_steps / line) | 1) * line;
-      newest_tap = carver.take<V>(stride);
-      scratch = carver.take<V>(stride);
-      pending = carver.take<V>(ring_steps * lanes);
-      sums = carver.take<V>(2 * max_turned_steps * stride);
-      feedback = carver.take<V>(stride);
+      // Zeros follow the taps: they are read in whole vectors that begin at any tap.
+      spike_taps_step = lines * line + max_transposed_steps;
+      spike_taps = arena.take<V>(spike_taps_step * (of_spikes.count == 1 ? 1 : lanes));
+      // An odd number of cache lines: a stride of a power of two would map all neurons to a few sets of the first-level cache.
+      ring_steps = ((lines + max_transposed_steps / line) | 1) * line;
+      newest_tap = arena.take<V>(stride);
+      scratch = arena.take<V>(stride);
+      pending = arena.take<V>(ring_steps * lanes);
+      sums = arena.take<V>(2 * max_transposed_steps * stride);
+      feedback = arena.take<V>(stride);
     }
   }
 };
 
-/// Of a backward pass: taps as lanes; lam of a segment and of the K steps after it; what some steps get from it; for BPTT instead what each
-/// input got so far, of a segment and the K steps before it; some steps' inputs; sums of the taps' gradients; what the spikes before step 0
-/// get.
+/// Memory for FIR kernels, backward: taps as lanes; lam of a segment and of the K steps after it; the gradients that a group of steps
+/// gathers from it, or for BPTT those scattered so far to a segment and the K steps before it; a group's inputs; sums of the taps'
+/// gradients; the gradient of the spikes before step 0.
 template <class V>
 struct FirBackwardMemory {
   V* taps[2] = {};
@@ -128,22 +129,22 @@ struct FirBackwardMemory {
   V* partial[2] = {};
   V* grad_last_spikes = nullptr;
 
-  FirBackwardMemory(Carver& carver, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment, bool bptt) {
+  FirBackwardMemory(Arena& arena, const FirRole<V>* roles, std::int64_t lanes, std::int64_t segment_steps, bool bptt) {
     const std::int64_t stride = lane_stride<V>(lanes);
     for (int k = 0; k < 2; ++k) {
       if (roles[k].taps.length == 0) continue;
-      taps[k] = carver.take<V>(taps_memory(roles[k].taps, stride));
-      gathered[k] = carver.take<V>(max_fir_steps * stride);
-      scattered_size[k] = bptt ? (roles[k].taps.length + segment) * stride : 0;
-      if (bptt) scattered[k] = carver.take<V>(scattered_size[k]);
+      taps[k] = arena.take<V>(taps_memory(roles[k].taps, stride));
+      gathered[k] = arena.take<V>(max_fir_steps * stride);
+      scattered_size[k] = bptt ? (roles[k].taps.length + segment_steps) * stride : 0;
+      if (bptt) scattered[k] = arena.take<V>(scattered_size[k]);
       if (!roles[k].summed) continue;
-      inputs[k] = carver.take<V>(max_fir_steps * stride);
-      partial[k] = carver.take<V>(roles[k].taps.length * stride);
+      inputs[k] = arena.take<V>(max_fir_steps * stride);
+      partial[k] = arena.take<V>(roles[k].taps.length * stride);
     }
     if (!with_fir(roles)) return;
-    lam_size = (longest(roles) + segment + max_fir_steps) * stride;
-    lam = carver.take<V>(lam_size);
-    if (roles[1].taps.length > 0) grad_last_spikes = carver.take<V>(stride);
+    lam_size = (longest(roles) + segment_steps + max_fir_steps) * stride;
+    lam = arena.take<V>(lam_size);
+    if (roles[1].taps.length > 0) grad_last_spikes = arena.take<V>(stride);
   }
 
   static std::int64_t longest(const FirRole<V>* roles) {
@@ -151,46 +152,46 @@ struct FirBackwardMemory {
   }
 };
 
-/// Steps that are transposed at a time, of some arrays.
+/// Tiles: the transposed steps of several arrays.
 template <class V>
 struct Tiles {
   V* first = nullptr;
   std::int64_t size = 0;
 
-  Tiles(Carver& carver, int count, const Rows& rows, std::int64_t lanes)
-      // One step more: backward, the potential before the first.
+  Tiles(Arena& arena, int count, const Rows& rows, std::int64_t lanes)
+      // One step more, since backward reads the potential before the tile's first step.
       : size(rows.tile_steps > 0 ? (rows.tile_steps + 1) * lane_stride<V>(lanes) : 0) {
-    first = carver.take<V>(count * size);
+    first = arena.take<V>(count * size);
   }
   V* operator[](int k) const { return first + k * size; }
 };
 
-/// How much a model has to be kept of a row.
+/// How many arrays of lanes a model needs.
 struct ModelSize {
   int parameters, states;
 };
 
-/// Of a recurrence: sums of weights; the current with them; and backward dL/d(current) of the step after, the direct gradient of the spikes
-/// with what they get from it, and the spikes before a step.
+/// Memory for a recurrence: s W or W g; the current with the recurrent contribution. Backward also dL/d(current) of the next step, the
+/// gradient of the spikes with the recurrent contribution, and the spikes before a step.
 template <class V>
 struct RecurrentMemory {
   V *sums = nullptr, *current = nullptr, *grad_current = nullptr, *grad_spikes = nullptr, *spikes = nullptr;
-  std::int64_t* fired = nullptr;   ///< the features of an entry that fired
+  std::int64_t* fired = nullptr;   ///< the features of an entry that fired, ascending
 
-  RecurrentMemory(Carver& carver, const Rows& rows, std::int64_t lanes, bool backward) {
+  RecurrentMemory(Arena& arena, const Rows& rows, std::int64_t lanes, bool backward) {
     if (rows.features == 0) return;
     const std::int64_t stride = lane_stride<V>(lanes);
-    sums = carver.take<V>(stride);
-    current = carver.take<V>(stride);
-    fired = carver.take<std::int64_t>(rows.features);
+    sums = arena.take<V>(stride);
+    current = arena.take<V>(stride);
+    fired = arena.take<std::int64_t>(rows.features);
     if (!backward) return;
-    grad_current = carver.take<V>(stride);
-    grad_spikes = carver.take<V>(stride);
-    spikes = carver.take<V>(stride);
+    grad_current = arena.take<V>(stride);
+    grad_spikes = arena.take<V>(stride);
+    spikes = arena.take<V>(stride);
   }
 };
 
-/// Of a forward pass: parameters and states as lanes, tiles of current, potential and spikes, how the row is cut.
+/// Memory of a forward pass: parameters and states as lanes, tiles of current, potential and spikes, the row's blocks.
 template <class V>
 struct ForwardMemory {
   LaneArrays<V> parameters, state;
@@ -199,17 +200,18 @@ struct ForwardMemory {
   RecurrentMemory<V> recurrent;
   BlockMemory cut;
 
-  ForwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes, std::int64_t segment)
-      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
-        state(take_lanes<V>(carver, model.states, lanes)),
-        tiles(carver, 3, rows, lanes),
-        fir(carver, roles, lanes, segment),
-        recurrent(carver, rows, lanes, false),
-        cut(carver, lanes) {}
+  ForwardMemory(Arena& arena, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
+                std::int64_t segment_steps)
+      : parameters(take_lanes<V>(arena, model.parameters, lanes)),
+        state(take_lanes<V>(arena, model.states, lanes)),
+        tiles(arena, 3, rows, lanes),
+        fir(arena, roles, lanes, segment_steps),
+        recurrent(arena, rows, lanes, false),
+        cut(arena, lanes) {}
 };
 
-/// Of a backward pass: parameters, what is carried, and the sums of parameters' gradients as lanes; arrays of a block
-/// of lanes; tiles of the five inputs and the result.
+/// Memory of a backward pass: parameters, carries, and sums of the parameters' gradients as lanes; arrays of one block; tiles of the five
+/// inputs and the result.
 template <class V>
 struct BackwardMemory {
   LaneArrays<V> parameters, carry, partial;
@@ -222,29 +224,29 @@ struct BackwardMemory {
   LaneArrays<V> direct;
   BlockMemory cut;
 
-  BackwardMemory(Carver& carver, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
-                 std::int64_t segment, bool with_terms, bool bptt)
-      : parameters(take_lanes<V>(carver, model.parameters, lanes)),
-        carry(take_lanes<V>(carver, model.states, lanes)),
-        partial(take_lanes<V>(carver, with_terms ? model.parameters : 0, lanes)),
-        sums(take_lanes<V, double>(carver, with_terms ? model.parameters : 0, lanes)),
-        before(take_lanes<V>(carver, model.states, block_lanes)),
-        grad_initial(take_lanes<V>(carver, model.states, block_lanes)),
-        h(carver.take<V>(block_lanes)),
-        e_sum(carver.take<V>(block_lanes)),
-        q_sum(carver.take<V>(block_lanes)),
-        grad(carver.take<V>(block_lanes)),
-        unwanted_terms(carver.take<V>(block_lanes)),
-        zeros(carver.take<V>(block_lanes)),
-        surrogate_argument(carver.take<V>(block_lanes)),
-        tiles(carver, 6, rows, lanes),
-        fir(carver, roles, lanes, segment, bptt),
-        recurrent(carver, rows, lanes, true),
-        direct(take_lanes<V>(carver, model.states, block_lanes)),
-        cut(carver, lanes) {}
+  BackwardMemory(Arena& arena, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
+                 std::int64_t segment_steps, bool with_terms, bool bptt)
+      : parameters(take_lanes<V>(arena, model.parameters, lanes)),
+        carry(take_lanes<V>(arena, model.states, lanes)),
+        partial(take_lanes<V>(arena, with_terms ? model.parameters : 0, lanes)),
+        sums(take_lanes<V, double>(arena, with_terms ? model.parameters : 0, lanes)),
+        before(take_lanes<V>(arena, model.states, block_lanes)),
+        grad_initial(take_lanes<V>(arena, model.states, block_lanes)),
+        h(arena.take<V>(block_lanes)),
+        e_sum(arena.take<V>(block_lanes)),
+        q_sum(arena.take<V>(block_lanes)),
+        grad(arena.take<V>(block_lanes)),
+        unwanted_terms(arena.take<V>(block_lanes)),
+        zeros(arena.take<V>(block_lanes)),
+        surrogate_argument(arena.take<V>(block_lanes)),
+        tiles(arena, 6, rows, lanes),
+        fir(arena, roles, lanes, segment_steps, bptt),
+        recurrent(arena, rows, lanes, true),
+        direct(take_lanes<V>(arena, model.states, block_lanes)),
+        cut(arena, lanes) {}
 };
 
-/// Of the integers as wide as V.
+/// The integer as wide as V.
 template <class V>
 struct IntegerOf {
   using type = std::int32_t;
@@ -254,9 +256,9 @@ struct IntegerOf<double> {
   using type = std::int64_t;
 };
 
-constexpr int max_shift_stages = 10;   // of a shifter, whose delays are below 2^stages
+constexpr int max_shift_stages = 10;   // of a shifter, which delays by less than 2^stages steps
 
-constexpr int block_steps = 8;      // that a shifter takes at a time
+constexpr int block_steps = 8;      // steps that a shifter takes at a time
 constexpr int delay_piece = 1024;   // elements that are delayed at a time where neurons share a delay
 
 constexpr int shift_stages(std::int64_t longest) {
@@ -265,15 +267,15 @@ constexpr int shift_stages(std::int64_t longest) {
   return stages;
 }
 
-/// Steps that so many stages keep, and the last delayed one.
+/// Steps that the stages of a shifter remember, and the last delayed one.
 constexpr std::int64_t kept_steps(int stages) {
   const std::int64_t steps = std::int64_t{1} << stages;
   return steps < block_steps ? block_steps : steps;
 }
 
-/// Of a delay, as lanes: each one's delay, its whole part also in the width of V and as a place; values of two steps, zeros, sums of
-/// terms; the first lane of each run of equal delays; delayed values, of a vector of lanes in a block of steps or of a piece; `kept`
-/// steps of a shifter, whose first and last vector may have fewer lanes.
+/// Memory for a delay, as lanes: the whole part of each delay, also as an offset in elements and in the width of V, and its fraction; the
+/// values of two steps, zeros, sums of terms; the first lane of each run of equal delays; delayed values of a block of steps or of a piece;
+/// and `kept` steps of a shifter, whose first and last vector may have fewer lanes.
 template <class V>
 struct DelayMemory {
   std::int64_t *whole, *offset, *runs;
@@ -282,20 +284,20 @@ struct DelayMemory {
   double* sums;
   V *delayed, *shifted;
 
-  DelayMemory(Carver& carver, std::int64_t lanes, std::int64_t kept) {
-    constexpr std::int64_t line = 64 / sizeof(V);   // and the widest vector
+  DelayMemory(Arena& arena, std::int64_t lanes, std::int64_t kept) {
+    constexpr std::int64_t line = 64 / sizeof(V);   // which is also the widest vector
     lanes = lanes < block_lanes ? block_lanes : lanes;
-    whole = carver.take<std::int64_t>(lanes);
-    offset = carver.take<std::int64_t>(lanes);
-    runs = carver.take<std::int64_t>(lanes + 1);
-    bits = carver.take<typename IntegerOf<V>::type>(lanes);
-    fraction = carver.take<V>(lanes);
-    near = carver.take<V>(lanes);
-    far = carver.take<V>(lanes);
-    zeros = carver.take<V>(lanes);
-    sums = carver.take<double>(lanes);
-    delayed = carver.take<V>(delay_piece + 64 + line);
-    shifted = carver.take<V>((lane_stride<V>(lanes) + line) * kept);
+    whole = arena.take<std::int64_t>(lanes);
+    offset = arena.take<std::int64_t>(lanes);
+    runs = arena.take<std::int64_t>(lanes + 1);
+    bits = arena.take<typename IntegerOf<V>::type>(lanes);
+    fraction = arena.take<V>(lanes);
+    near = arena.take<V>(lanes);
+    far = arena.take<V>(lanes);
+    zeros = arena.take<V>(lanes);
+    sums = arena.take<double>(lanes);
+    delayed = arena.take<V>(delay_piece + 64 + line);
+    shifted = arena.take<V>((lane_stride<V>(lanes) + line) * kept);
   }
 };
 

@@ -1,6 +1,6 @@
 /// @file
-/// The stages of one model: compiled once for each model and instruction set, with EXODUS_CPU_MODEL the model's name, EXODUS_MODEL_HEADER
-/// its header and EXODUS_ISA the instruction set's name. It exports one table; everything else here has internal linkage.
+/// The stages of one model. Compiled once for each model and instruction set, with the model's name as EXODUS_CPU_MODEL, its header as
+/// EXODUS_MODEL_HEADER and the instruction set's name as EXODUS_ISA. It exports one table; everything else has internal linkage.
 #include EXODUS_MODEL_HEADER
 
 #include "stages.hpp"

@@ -15,7 +15,7 @@ EXODUS_MODELS(EXODUS_MODEL)
 namespace exodus::cpu {
 namespace {
 
-/// In the order of Model's enumerators.
+/// Indexed by Model.
 constexpr const ModelTable* models[] = {
 #define EXODUS_MODEL(name) &EXODUS_ISA::name##_stages,
     EXODUS_MODELS(EXODUS_MODEL)

@@ -8,15 +8,27 @@
 namespace exodus::cpu {
 namespace {
 
-/// Steps of a tile of arrays whose inner axis is narrow.
+/// The threads' memory.
+struct Slots {
+  std::int64_t lanes = 0;   ///< the most lanes of a row
+  std::size_t bytes = 0;    ///< of each thread's slot
+};
+
+/// Where the parts of a workspace begin, in bytes: sums of parameters (at 0) and of taps, which neurons fired before each step, the tapes,
+/// recurrent weights, the slots. Parts before the slots do not depend on the number of threads.
+struct WorkspaceParts {
+  std::size_t taps[2] = {}, fired = 0, tapes = 0, weights = 0, transposed_weights = 0, slots = 0;
+};
+
+/// Steps of a tile, for arrays whose inner axis is narrow.
 std::int64_t steps_of_tile(const Layout& layout) {
   std::int64_t steps = ceil_div(narrow_lanes, layout.inner * max_fir_steps) * max_fir_steps;
   steps = steps < 16 ? 16 : steps;
   return steps < layout.time ? steps : layout.time;
 }
 
-/// Rows of whole batch entries of a recurrence, some at least: the product backward reads the weights once for all of a row. They are used
-/// in place where an entry's neurons follow each other, and steps are wide enough.
+/// Rows of whole batch entries of a recurrence, if possible at least four: the product backward reads the weights once for all entries of a
+/// row. Arrays are used in place where an entry's neurons follow each other and steps are wide enough.
 template <class V>
 Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, int threads) {
   constexpr std::int64_t least = 4;
@@ -38,9 +50,9 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, int
   return rows;
 }
 
-/// Rows of about a page per array and step (or of `page` lanes, if that is less), or of an outer index where the inner axis is shorter:
-/// such a row is contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and where a copy of a
-/// neuron's steps should fill some cache lines.
+/// Rows of at most `page` lanes: a page per array and step, or less. Where the inner axis is shorter, a row is an outer index, which is
+/// contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and whose steps of a neuron should fill
+/// some cache lines.
 template <class V>
 Rows partition_neurons(const Layout& layout, int threads, std::int64_t page) {
   constexpr std::int64_t tile = 4096, least = 256, narrow = narrow_lanes;
@@ -64,106 +76,195 @@ Rows partition_neurons(const Layout& layout, int threads, std::int64_t page) {
   return rows;
 }
 
-/// Steps whose hidden states are rebuilt at a time: a tile, or where rows have none whole groups of steps of FIR kernels.
+/// Steps whose hidden states are rebuilt together: a tile, or without tiles whole groups of steps of FIR kernels.
 std::int64_t rebuilt_steps(const Rows& rows, std::int64_t time) {
   return rows.tile_steps > 0 ? rows.tile_steps : exodus::rebuilt_steps(time, max_fir_steps);
 }
 
-/// Elements of the tapes of all rows. They do not depend on the number of threads: rows have few lanes more than there are neurons.
-template <class V>
-std::int64_t tapes_size(const Pass<V>& pass) {
-  const Rows rows = partition(pass, {.lanes = max_row_lanes<V>}, 1);
-  const std::int64_t lanes = rows.neurons + (rows.features > 0 ? rows.lanes : max_row_lanes<V>);
-  return tape_size(pass.states, lanes, pass.layout.time, rebuilt_steps(rows, pass.layout.time));
-}
-
-/// Lanes of a row whose FIR kernels' memory stays in the second-level cache, of whole blocks; a page where there are none. `take(carver,
-/// rows)` takes that memory.
-template <class V, class Take>
-std::int64_t widest_row(const Pass<V>& pass, Take take) {
-  if (!with_fir(pass.fir)) return max_row_lanes<V>;
-  constexpr std::size_t cache = 384 << 10;
-  Rows narrowest;
-  narrowest.lanes = narrow_lanes;
-  const std::size_t bytes = bytes_of([&](Carver& carver) { take(carver, narrowest); });
-  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow_lanes / block_lanes * block_lanes;
-  return fit < narrow_lanes ? narrow_lanes : (fit < max_row_lanes<V> ? fit : max_row_lanes<V>);
-}
-
-}   // namespace
-
+/// The rows of a pass on `threads` threads, each of at most the slots' lanes.
 template <class V>
 Rows partition(const Pass<V>& pass, const Slots& slots, int threads) {
   if (pass.recurrent.features > 0) return partition_entries(pass.layout, pass.recurrent, threads);
   return partition_neurons<V>(pass.layout, threads, slots.lanes);
 }
 
+/// Steps of a segment, the part of time that a row works on before it goes on.
+template <class V>
+std::int64_t segment_steps_of(const Pass<V>& pass, const Rows& rows) {
+  return segment_steps_of(pass.fir, rows, pass.layout.time);
+}
+
+template <class V>
+std::int64_t segment_steps_of(const BackwardPass<V>& pass, const Rows& rows) {
+  return pass.with_tapes ? rebuilt_steps(rows, pass.layout.time) : segment_steps_of(pass.fir, rows, pass.layout.time);
+}
+
+/// Elements of the tapes of all rows, for any number of threads: however rows are cut, their lanes exceed the neurons by less than a row.
+template <class V>
+std::int64_t tapes_size(const BackwardPass<V>& pass) {
+  if (!pass.with_tapes) return 0;
+  const Rows rows = partition<V>(pass, {.lanes = max_row_lanes<V>}, 1);
+  const std::int64_t lanes = rows.neurons + (rows.features > 0 ? rows.lanes : max_row_lanes<V>);
+  return tape_size(pass.states, lanes, pass.layout.time, rebuilt_steps(rows, pass.layout.time));
+}
+
+template <class V>
+int sums_of(const BackwardPass<V>& pass) {
+  int sums = 0;
+  for (int k = 0; k < pass.parameters; ++k) sums += pass.summed[k] ? 1 : 0;
+  return sums;
+}
+
+/// The most lanes of a row: whole blocks whose FIR kernels' memory stays in the second-level cache, or a page without such kernels.
+/// `take(arena, rows)` takes that memory.
+template <class V, class Take>
+std::int64_t widest_row(const Pass<V>& pass, Take take) {
+  if (!with_fir(pass.fir)) return max_row_lanes<V>;
+  constexpr std::size_t cache = 384 << 10;
+  Rows narrowest;
+  narrowest.lanes = narrow_lanes;
+  const std::size_t bytes = bytes_of([&](Arena& arena) { take(arena, narrowest); });
+  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow_lanes / block_lanes * block_lanes;
+  return fit < narrow_lanes ? narrow_lanes : (fit < max_row_lanes<V> ? fit : max_row_lanes<V>);
+}
+
 template <class V>
 Slots slots_of(const Pass<V>& pass) {
-  const auto segment = [&](const Rows& rows) { return segment_of(pass.fir, rows, pass.layout.time); };
   Slots slots;
-  slots.lanes =
-      widest_row(pass, [&](Carver& carver, const Rows& rows) { FirForwardMemory<V>(carver, pass.fir, rows.lanes, segment(rows)); });
+  slots.lanes = widest_row(
+      pass, [&](Arena& arena, const Rows& rows) { FirForwardMemory<V>(arena, pass.fir, rows.lanes, segment_steps_of(pass, rows)); });
   const Rows widest = partition(pass, slots, 1);
-  slots.bytes = bytes_of(
-      [&](Carver& carver) { ForwardMemory<V>(carver, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment(widest)); });
+  slots.bytes = bytes_of([&](Arena& arena) {
+    ForwardMemory<V>(arena, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment_steps_of(pass, widest));
+  });
   return slots;
 }
 
 template <class V>
 Slots slots_of(const BackwardPass<V>& pass) {
+  const bool bptt = pass.method == Method::bptt;
   Slots slots;
-  slots.lanes = widest_row<V>(pass, [&](Carver& carver, const Rows& rows) {
-    FirBackwardMemory<V>(carver, pass.fir, rows.lanes, segment_of(pass, rows), pass.bptt);
-  });
+  slots.lanes = widest_row<V>(
+      pass, [&](Arena& arena, const Rows& rows) { FirBackwardMemory<V>(arena, pass.fir, rows.lanes, segment_steps_of(pass, rows), bptt); });
   const Rows widest = partition<V>(pass, slots, 1);
-  slots.bytes = bytes_of([&](Carver& carver) {
-    BackwardMemory<V>(carver, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment_of(pass, widest), pass.sums > 0,
-                      pass.bptt);
+  slots.bytes = bytes_of([&](Arena& arena) {
+    BackwardMemory<V>(arena, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment_steps_of(pass, widest),
+                      sums_of(pass) > 0, bptt);
   });
   if (pass.weights_gradient) {   // after the pass, one of its tiles
-    const std::size_t tile = bytes_of([](Carver& carver) { carver.take<V>(weight_tile_sources * weight_tile_targets); });
+    const std::size_t tile = bytes_of([](Arena& arena) { arena.take<V>(weight_tile_sources * weight_tile_targets); });
     slots.bytes = slots.bytes < tile ? tile : slots.bytes;
   }
   return slots;
 }
 
 template <class V>
-std::size_t slots_size(const Pass<V>& pass, const Slots& slots, int threads) {
-  const std::int64_t rows = partition(pass, slots, threads).count;
-  return static_cast<std::size_t>(rows < threads ? rows : threads) * slots.bytes;
+WorkspaceParts parts_of(const Pass<V>& pass) {
+  WorkspaceParts parts;
+  parts.slots = weights_size(pass.recurrent);
+  return parts;
 }
 
 template <class V>
-std::int64_t segment_of(const BackwardPass<V>& pass, const Rows& rows) {
-  return pass.with_tapes ? rebuilt_steps(rows, pass.layout.time) : segment_of(pass.fir, rows, pass.layout.time);
-}
-
-template <class V>
-BackwardParts parts_of(const BackwardPass<V>& pass) {
+WorkspaceParts parts_of(const BackwardPass<V>& pass) {
   const std::int64_t neurons = pass.layout.outer * pass.layout.inner;
-  BackwardParts parts;
-  parts.fired = static_cast<std::size_t>(pass.sums * neurons) * sizeof(double);
+  WorkspaceParts parts;
+  parts.fired = static_cast<std::size_t>(sums_of(pass) * neurons) * sizeof(double);
   for (int k = 0; k < 2; ++k) {
     parts.taps[k] = parts.fired;
     if (pass.fir[k].summed) parts.fired += static_cast<std::size_t>(pass.fir[k].taps.length * neurons) * sizeof(double);
   }
   const std::int64_t fired = pass.weights_gradient ? fired_size(pass.layout, pass.recurrent) : 0;
   parts.tapes = parts.fired + static_cast<std::size_t>(fired) * sizeof(std::uint64_t);
-  parts.weights = parts.tapes + static_cast<std::size_t>(pass.with_tapes ? tapes_size<V>(pass) : 0) * sizeof(V);
-  // The current is what it was with what came through them.
+  parts.weights = parts.tapes + static_cast<std::size_t>(tapes_size(pass)) * sizeof(V);
+  // A sum reads the current with the recurrent contribution, so that is computed once more.
   parts.transposed_weights = parts.weights + (pass.reads_current ? weights_size(pass.recurrent) : 0);
   parts.slots = parts.transposed_weights + weights_size(pass.recurrent);
   return parts;
 }
 
-#define EXODUS_INSTANTIATE(V)                                            \
-  template Slots slots_of(const Pass<V>&);                               \
-  template Slots slots_of(const BackwardPass<V>&);                       \
-  template Rows partition(const Pass<V>&, const Slots&, int);            \
-  template std::size_t slots_size(const Pass<V>&, const Slots&, int);    \
-  template std::int64_t segment_of(const BackwardPass<V>&, const Rows&); \
-  template BackwardParts parts_of(const BackwardPass<V>&);
+template <class V, class AnyPass>
+std::size_t bytes_for(const AnyPass& pass, int threads) {
+  const Slots slots = slots_of(pass);
+  threads = threads_for(pass.layout, threads);
+  const std::int64_t rows = partition<V>(pass, slots, threads).count;
+  return parts_of(pass).slots + static_cast<std::size_t>(rows < threads ? rows : threads) * slots.bytes;
+}
+
+/// Rows, and a slot of the workspace for each thread.
+template <class V, class AnyPass>
+Status set_rows(const AnyPass& pass, const WorkspaceParts& parts, const Workspace& workspace, RowPlan& plan) {
+  const Slots slots = slots_of(pass);
+  if (workspace.bytes < parts.slots + slots.bytes) return Status::workspace_too_small;
+  if (workspace.data == nullptr) return Status::null_pointer;
+  plan.threads = threads_with_slots(threads_for(pass.layout, workspace.threads), slots.bytes, workspace.bytes - parts.slots);
+  plan.rows = partition<V>(pass, slots, plan.threads);
+  plan.slots = static_cast<char*>(workspace.data) + parts.slots;
+  plan.slot_bytes = slots.bytes;
+  plan.stream = beyond_caches(pass.layout, 3 * sizeof(V));
+  return Status::ok;
+}
+
+/// Room for the recurrent weights as rows; none without a recurrence.
+template <class V>
+WeightRows<V> weight_rows(const Recurrence<V>& recurrent, char* memory) {
+  if (recurrent.features == 0) return {};
+  return {reinterpret_cast<V*>(memory), weight_stride(recurrent)};
+}
+
+/// Where each neuron's sums go: those of parameters, then those of taps.
+template <class V>
+void set_sums(const BackwardPass<V>& pass, const WorkspaceParts& parts, char* memory, BackwardPlan<V>& plan) {
+  double* next = reinterpret_cast<double*>(memory);
+  for (int k = 0; k < pass.parameters; ++k) {
+    if (pass.summed[k]) plan.sums[k] = next, next += pass.layout.outer * pass.layout.inner;
+  }
+  for (int k = 0; k < 2; ++k) {
+    if (plan.fir[k].summed) plan.fir[k].sums = reinterpret_cast<double*>(memory + parts.taps[k]);
+  }
+}
+
+}   // namespace
+
+template <class V>
+std::size_t workspace_bytes(const Pass<V>& pass, int threads) {
+  return bytes_for<V>(pass, threads);
+}
+
+template <class V>
+std::size_t workspace_bytes(const BackwardPass<V>& pass, int threads) {
+  return bytes_for<V>(pass, threads);
+}
+
+template <class V>
+Status make_plan(const Pass<V>& pass, const Workspace& workspace, ForwardPlan<V>& plan) {
+  if (const Status status = set_rows<V>(pass, parts_of(pass), workspace, plan); status != Status::ok) return status;
+  plan.weights = weight_rows(pass.recurrent, static_cast<char*>(workspace.data));
+  return Status::ok;
+}
+
+template <class V>
+Status make_plan(const BackwardPass<V>& pass, const Workspace& workspace, BackwardPlan<V>& plan) {
+  const WorkspaceParts parts = parts_of(pass);
+  if (const Status status = set_rows<V>(pass, parts, workspace, plan); status != Status::ok) return status;
+  char* const memory = static_cast<char*>(workspace.data);
+  set_sums(pass, parts, memory, plan);
+  if (pass.weights_gradient) plan.fired = reinterpret_cast<std::uint64_t*>(memory + parts.fired);
+  if (pass.reads_current) plan.weights = weight_rows(pass.recurrent, memory + parts.weights);
+  plan.transposed_weights = weight_rows(pass.recurrent, memory + parts.transposed_weights);
+  plan.segment_steps = segment_steps_of(pass, plan.rows);
+  if (pass.with_tapes) {
+    plan.tape = reinterpret_cast<V*>(memory + parts.tapes);
+    plan.tape_elements = tape_size(pass.states, plan.rows.lanes, pass.layout.time, plan.segment_steps);
+  }
+  return Status::ok;
+}
+
+#define EXODUS_INSTANTIATE(V)                                                   \
+  template std::size_t workspace_bytes(const Pass<V>&, int);                    \
+  template std::size_t workspace_bytes(const BackwardPass<V>&, int);            \
+  template Status make_plan(const Pass<V>&, const Workspace&, ForwardPlan<V>&); \
+  template Status make_plan(const BackwardPass<V>&, const Workspace&, BackwardPlan<V>&);
 EXODUS_INSTANTIATE(float)
 EXODUS_INSTANTIATE(double)
 

@@ -1,12 +1,13 @@
 /// @file
-/// How a call of the CPU is cut into rows, and what its workspace holds. Nothing here knows a model: of it only counts are asked.
+/// The plan of a call on the CPU: how it is cut into rows, and where the parts of its workspace lie. workspace() counts the bytes of the
+/// same plan. Nothing here knows a model: a pass tells how many parameters and states it has.
 #pragma once
 
 #include "plan.hpp"
 
 namespace exodus::cpu {
 
-/// What a pass asks of its plan.
+/// What the plan of a pass depends on.
 template <class V>
 struct Pass {
   Layout layout;
@@ -15,46 +16,27 @@ struct Pass {
   Recurrence<V> recurrent;
 };
 
-/// What a backward pass asks besides.
+/// What the plan of a backward pass depends on besides.
 template <class V>
 struct BackwardPass : Pass<V> {
-  int sums = 0;                    ///< parameters whose terms are summed
-  bool reads_current = false;      ///< some of them need the current
-  bool weights_gradient = false;   ///< that of the recurrence is wanted
+  Method method{};
+  const bool* summed = nullptr;    ///< for each parameter, whether its terms are summed
+  bool reads_current = false;      ///< a sum needs the current
+  bool weights_gradient = false;   ///< the gradient of the recurrent weights is wanted
   bool with_tapes = false;         ///< hidden states are rebuilt
-  bool bptt = false;
 };
 
-/// What a thread works in.
-struct Slots {
-  std::int64_t lanes = 0;   ///< of the widest row
-  std::size_t bytes = 0;    ///< of each
-};
-
+/// The bytes that a call needs on at most `threads` threads (0: as many as set_num_threads() says).
 template <class V>
-Slots slots_of(const Pass<V>& pass);
+std::size_t workspace_bytes(const Pass<V>& pass, int threads);
 template <class V>
-Slots slots_of(const BackwardPass<V>& pass);
+std::size_t workspace_bytes(const BackwardPass<V>& pass, int threads);
 
-/// The rows of a pass on so many threads, of at most the slots' lanes.
+/// Cuts a pass into rows for as many threads as the workspace has slots for, and points the plan at the workspace's parts. Refuses a
+/// workspace without a slot.
 template <class V>
-Rows partition(const Pass<V>& pass, const Slots& slots, int threads);
-
-/// The bytes of the slots that a call on so many threads fills.
+Status make_plan(const Pass<V>& pass, const Workspace& workspace, ForwardPlan<V>& plan);
 template <class V>
-std::size_t slots_size(const Pass<V>& pass, const Slots& slots, int threads);
-
-/// Steps that a backward pass goes at a time.
-template <class V>
-std::int64_t segment_of(const BackwardPass<V>& pass, const Rows& rows);
-
-/// Where the parts of a backward pass's workspace begin, in bytes: sums of parameters (at 0) and of taps as doubles, what fired before each
-/// step, the tapes, recurrent weights, the slots.
-struct BackwardParts {
-  std::size_t taps[2], fired, tapes, weights, transposed_weights, slots;
-};
-
-template <class V>
-BackwardParts parts_of(const BackwardPass<V>& pass);
+Status make_plan(const BackwardPass<V>& pass, const Workspace& workspace, BackwardPlan<V>& plan);
 
 }   // namespace exodus::cpu

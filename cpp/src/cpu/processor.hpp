@@ -1,6 +1,6 @@
 /// @file
-/// Which instruction sets an x86 processor has, and the system lets programs use. Clang before 18 does not know the levels' names, so
-/// each feature is asked for; a few that its __builtin_cpu_supports does not know either are read from CPUID.
+/// Which instruction sets an x86 processor has and the system lets programs use. Clang before 18 does not know the levels' names, so these
+/// functions ask for each feature, and read those that its __builtin_cpu_supports does not know from CPUID.
 #pragma once
 
 #if defined(__x86_64__)
@@ -9,7 +9,7 @@
 
 namespace exodus::cpu {
 
-/// Bits of registers as CPUID gives them for a leaf; none of a leaf that it does not have.
+/// The registers that CPUID returns for a leaf; zeros for a leaf that the processor does not have.
 struct Features {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   explicit Features(unsigned leaf) { __get_cpuid_count(leaf, 0, &eax, &ebx, &ecx, &edx); }

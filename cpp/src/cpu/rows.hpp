@@ -1,6 +1,6 @@
 /// @file
 /// Rows, the neurons that a thread takes through all of time: how they are cut into blocks, where their inputs and results lie in memory,
-/// and what to fetch of it in time.
+/// and what to prefetch.
 #pragma once
 
 #include "memory.hpp"
@@ -17,7 +17,7 @@ constexpr int line_lanes = 64 / sizeof(V);   // a cache line
 struct Row {
   std::int64_t begin;
   int lanes;
-  bool interleaved;   ///< places are not the order of memory (neuron_at)
+  bool interleaved;   ///< the order of places is not that of memory (neuron_at)
   bool tiled;
   std::int64_t step_stride;   ///< from a step to the next, in elements
   int block_count;
@@ -28,8 +28,8 @@ inline std::int64_t smaller(std::int64_t a, std::int64_t b) {
   return a < b ? a : b;
 }
 
-/// Cuts `lanes` contiguous elements into blocks of equal size.
-void add_segment(Row& row, std::int64_t offset, int lane, int lanes) {
+/// Cuts a run of contiguous lanes into blocks of equal size.
+void add_run(Row& row, std::int64_t offset, int lane, int lanes) {
   const int pieces = (lanes + block_lanes - 1) / block_lanes;
   for (int k = 0, done = 0; k < pieces; ++k) {
     const int size = lanes / pieces + (k < lanes % pieces ? 1 : 0);
@@ -52,19 +52,19 @@ Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* 
   row.step_stride = row.tiled ? row.lanes : layout.inner;
   row.block_count = 0;
   if (row.tiled) {
-    add_segment(row, 0, 0, row.lanes);
+    add_run(row, 0, 0, row.lanes);
     return row;
   }
   for (int lane = 0; lane < row.lanes;) {
     const std::int64_t outer = (row.begin + lane) / layout.inner, first = (row.begin + lane) % layout.inner;
     const int lanes = static_cast<int>(smaller(layout.inner - first, row.lanes - lane));
-    add_segment(row, outer * layout.time * layout.inner + first, lane, lanes);
+    add_run(row, outer * layout.time * layout.inner + first, lane, lanes);
     lane += lanes;
   }
   return row;
 }
 
-/// The element of an array at a step and at a place in the order of rows.
+/// The element of an array over time at a step and a place in the order of rows.
 template <class Array>
 EXODUS_SCALAR Array* element_of(Array* array, const Layout& layout, const Rows& rows, std::int64_t step, std::int64_t place) {
   const std::int64_t neuron = neuron_at(rows, place);
@@ -86,7 +86,7 @@ EXODUS_SCALAR Array* tile_source(Array* array, const Layout& layout, const Row& 
   return array + (row.begin / layout.inner * layout.time + step) * layout.inner;
 }
 
-/// The same for each element, of a row whose entries interleave.
+/// Calls copy(array, tile) for each element of a row whose entries interleave.
 template <class Array, class Tile, class Copy>
 void for_elements(Array* array, Tile* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end,
                   Copy copy) {
@@ -96,7 +96,7 @@ void for_elements(Array* array, Tile* tile, const Layout& layout, const Rows& ro
   }
 }
 
-/// Steps [begin, end) of a tiled row from an array to a tile.
+/// Copies steps [begin, end) of a tiled row from an array to a tile.
 template <class V>
 void load_tile(const V* array, V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
   if (row.interleaved) {
@@ -112,7 +112,7 @@ void load_tile(const V* array, V* tile, const Layout& layout, const Rows& rows, 
   }
 }
 
-/// The way back.
+/// Copies them back.
 template <class V>
 void store_tile(V* array, const V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
   if (row.interleaved) {
@@ -128,18 +128,18 @@ void store_tile(V* array, const V* tile, const Layout& layout, const Rows& rows,
   }
 }
 
-/// An input over time, in place or through a tile; a missing one reads as the same block of zeros at every step.
+/// An input over time, in place or through a tile. A missing one reads as zeros: the same block at every step.
 template <class V>
 struct Input {
   const V* array = nullptr;
   V* tile = nullptr;
   const V* now = nullptr;    ///< where the present step begins
-  std::int64_t stride = 0;   ///< from a step to the next; 0 if missing
-  std::int64_t mask = 0;     ///< of a block's offset: 0 if missing, else all ones
+  std::int64_t stride = 0;   ///< from a step to the next; 0 if the input is missing
+  std::int64_t mask = 0;     ///< for a block's offset: 0 if the input is missing, else all ones
 
   bool in_place(const Row& row) const { return array != nullptr && !row.tiled; }
 
-  /// Makes steps [begin, end) readable and goes to one of them.
+  /// Makes steps [begin, end) readable and goes to `step`.
   void seek(const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end, std::int64_t step,
             const V* zeros) {
     if (array == nullptr) {
@@ -157,22 +157,21 @@ struct Input {
   const V* operator[](const Block& block) const { return now + (block.offset & mask); }
 };
 
-/// Fetches a block that is soon worked on into L1: rows jump from page to page, which the processor's prefetchers do not follow. `down`
-/// touches the last line first: where a backward pass goes down in one piece of memory, lines touched upwards within that make the
-/// prefetchers guess wrong (such an array took two to four times as long; where it jumps from page to page, upwards is the faster by a
-/// tenth). Always inlined: GCC takes a function that only prefetches for one without effect, and drops calls of it.
+/// Prefetches a block into the first-level cache: rows jump from page to page, where hardware prefetchers do not follow. With `down` the
+/// last line comes first, for a backward pass that goes down through one piece of memory: touching lines upwards there misleads the
+/// hardware (benchmarks/bandwidth.py, batch first). Always inlined: GCC drops calls of a function that only prefetches.
 template <class V>
 EXODUS_SCALAR void prefetch(const V* elements, int lanes, bool down) {
   const int lines = (lanes + line_lanes<V> - 1) / line_lanes<V>;
   for (int k = 0; k < lines; ++k) __builtin_prefetch(elements + (down ? lines - 1 - k : k) * line_lanes<V>);
 }
 
-/// A result over time, in place or through a tile; a missing one is not written.
+/// A result over time, in place or through a tile. A missing one is not written.
 template <class V>
 struct Output {
   V* array = nullptr;
   V* tile = nullptr;
-  std::int64_t begin = 0;   ///< first step in the tile
+  std::int64_t begin = 0;   ///< the tile's first step
 
   V* at(const Row& row, std::int64_t step) const {
     if (array == nullptr) return nullptr;
@@ -189,21 +188,21 @@ EXODUS_SCALAR void clear(V* lanes, std::int64_t count) {
   __builtin_memset(lanes, 0, static_cast<std::size_t>(count) * sizeof(V));
 }
 
-/// Lanes of a row, from `lane` on, of an array with a value for each neuron.
+/// Copies lanes of a row, from `lane` on, out of an array with a value for each neuron.
 template <class V>
 void load_neurons(V* to, const V* array, const Rows& rows, const Row& row, int lane, int lanes) {
   if (!row.interleaved) return copy_lanes(to, array + row.begin + lane, lanes);
   for (int i = 0; i < lanes; ++i) to[i] = array[neuron_at(rows, row.begin + lane + i)];
 }
 
-/// The way back.
+/// Copies them back.
 template <class V>
 void store_neurons(V* array, const V* from, const Rows& rows, const Row& row, int lane, int lanes) {
   if (!row.interleaved) return copy_lanes(array + row.begin + lane, from, lanes);
   for (int i = 0; i < lanes; ++i) array[neuron_at(rows, row.begin + lane + i)] = from[i];
 }
 
-/// A row's entry k of an array of a state, which has one for each neuron or of FIR kernels several; zeros where there is no array.
+/// Copies a row's part of entry k of a state array, which has an entry of all neurons, and for FIR kernels several. Zeros without an array.
 template <class V>
 void copy_entry(V* to, const V* array, std::int64_t k, const Rows& rows, const Row& row) {
   if (array == nullptr) {
@@ -213,13 +212,13 @@ void copy_entry(V* to, const V* array, std::int64_t k, const Rows& rows, const R
   }
 }
 
-/// The way back.
+/// Copies it back.
 template <class V>
 void store_entry(V* array, std::int64_t k, const V* from, const Rows& rows, const Row& row) {
   store_neurons(array + k * rows.neurons, from, rows, row, 0, row.lanes);
 }
 
-/// What the neurons of a row find in an array of `count` values, each for `repeat` neurons in turn.
+/// Expands an array of `count` values, each for `repeat` neurons in turn, to the neurons of a row.
 template <class V>
 void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, const Rows& rows, const Row& row) {
   if (row.interleaved) {
@@ -233,7 +232,7 @@ void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, 
   }
 }
 
-/// Sets the parameters of a row; an array is read in place where neurons follow each other, else expanded into `storage`.
+/// Sets the parameters of a row. An array is read in place where its values lie in the order of the row, else expanded into `storage`.
 template <class V>
 void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage, const Param<V>* params, int count, const Rows& rows,
                     const Row& row) {
@@ -256,8 +255,8 @@ void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage,
   }
 }
 
-/// For each block, in the order of work: the one two kilobytes further on. (Twice as far was a twentieth slower.) `direction` is -1
-/// where work goes from the last step to the first, `reversed` where it also begins with the last block.
+/// Sets what to prefetch with each block: the block two kilobytes further on in the order of work. `direction` is -1 where work goes from
+/// the last step to the first; `reversed` says that a step then also begins with its last block.
 template <class V>
 void set_ahead(Ahead* ahead, const Row& row, int direction, bool reversed) {
   constexpr int lanes = 2048 / sizeof(V);

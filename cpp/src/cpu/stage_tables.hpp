@@ -1,13 +1,13 @@
 /// @file
-/// What the objects of an instruction set hand to each other: the stages of a model as a table of functions, and the structs that these
-/// take. They have external linkage, so they hold data only: no member functions, which several objects could define.
+/// The interface between the objects of an instruction set: the stages of a model as a table of functions, and the structs that these take.
+/// Their types have external linkage, so they hold data only: several objects could define a member function.
 #pragma once
 
 #include "plan.hpp"
 
 namespace exodus::cpu {
 
-/// The parameters of a row as lanes. One block of a scalar serves all blocks: `follow` is 0 there, else all ones.
+/// The parameters of a row as lanes. A scalar has one block for all: its `follow`, a mask for the lane, is 0, else all ones.
 template <class V>
 struct ParameterLanes {
   const V* lanes[max_parameters];
@@ -15,15 +15,15 @@ struct ParameterLanes {
   bool all_scalar;
 };
 
-// What stays the same for all blocks and steps of a row is in these structs, written once; what changes are arguments. (Pointers that are
-// stored one by one and loaded two at a time right after would stall the processor.)
+// These structs hold what is the same for all blocks and steps of a row, and are written once. What changes is an argument: a pointer
+// stored just before a vector load of two pointers would stall it.
 
 template <class V>
 struct StepRow {
   ParameterLanes<V> parameters;
   V* state[max_states];
   V cap;
-  const V* feedback;   ///< what earlier spikes give the potential through an operator; null: there is none
+  const V* feedback;   ///< earlier spikes' contribution to the potential through an operator; null: none
 };
 
 template <class V>
@@ -37,15 +37,14 @@ template <class V>
 struct AdjointRow {
   ParameterLanes<V> parameters;
   V cap;
-  V* before[max_states];         ///< the state before a step but its potential: of a block, or for models with hidden states a tape
+  V* before[max_states];         ///< the state before a step, except its potential: of a block, or a tape for hidden states
   const V* direct[max_states];   ///< of a block: direct gradients of hidden states
   V* initial[max_states];        ///< of a block
   V* carry[max_states];
-  V* grad_current;   ///< of a block, `grad_current_follows` 0, or of the row, all ones
+  V* grad_current;   ///< of a block, with `grad_current_follows` 0, or of the row, with all ones
   int grad_current_follows;
-  V* grad_feedback;          ///< of the row; null: there is none
-  V* sums[max_parameters];   ///< of the terms of some steps; `sums_follow` is 0 where nobody wants them, and they go to a block that nobody
-                             ///< reads
+  V* grad_feedback;          ///< of the row; null: none
+  V* sums[max_parameters];   ///< terms of some steps; those that are not wanted go to one block, with `sums_follow` 0
   int sums_follow[max_parameters];
   V* grad_initial[max_states];   ///< of a block
 };
@@ -67,7 +66,7 @@ using AdjointStage = void (*)(const AdjointRow<V>&, int lane, int lanes, const V
 template <class V>
 using InitialStage = void (*)(const AdjointRow<V>&, int lane, int lanes);
 
-/// The stages of a model's variant, as an engine sees them.
+/// The backward stages of a model's variant.
 template <class V>
 struct BackwardStages {
   RecordStage<V> record;
@@ -75,7 +74,7 @@ struct BackwardStages {
   SurrogateArgumentStage<V> surrogate_argument;
   AdjointStage<V> adjoint, adjoint_shared, adjoint_with_terms;
   InitialStage<V> initial;
-  bool carries_gradient;   ///< adjoint_shared leaves the gradient of the current to be taken from the first carry
+  bool carries_gradient;   ///< adjoint_shared does not store dL/d(current), which is the gain times the first carry
 };
 
 template <class V>
@@ -84,14 +83,14 @@ struct ModelStages {
   int parameters, states;
   int hidden;   ///< the first state beyond potential and spikes
   bool fires;
-  bool surrogate_reads_hidden_state;             ///< the surrogate sees the surrogate_argument stage's result
-  int threshold;                                 ///< which parameter the surrogate reads
-  int gain;                                      ///< which parameter multiplies the current; -1: none
+  bool surrogate_reads_hidden_state;             ///< the surrogate takes the surrogate_argument stage's result
+  int threshold;                                 ///< the parameter that is the threshold
+  int gain;                                      ///< the parameter that multiplies the current; -1: none
   StepStage<V> forward[max_variants][2];         ///< by whether all parameters are scalars
   BackwardStages<V> backward[3][max_variants];   ///< by method
 };
 
-/// The stages of a model, as the object of that model exports them.
+/// The stages of a model, which its object exports.
 struct ModelTable {
   ModelStages<float> f32;
   ModelStages<double> f64;

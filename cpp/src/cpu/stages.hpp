@@ -1,6 +1,6 @@
 /// @file
-/// The stages of a step: loops over a block of at most `block_lanes` neurons that call the models' scalar functions, and that the compiler
-/// vectorises. A stage is instantiated once for each model and variant; engines string them together through function pointers.
+/// The stages of a step: loops over a block of at most `block_lanes` neurons that call the models' scalar functions. The compiler
+/// vectorises them. A stage is instantiated once for each model and variant; the engine calls stages through function pointers.
 #pragma once
 
 #include <utility>
@@ -11,7 +11,7 @@
 namespace exodus::cpu {
 namespace {
 
-/// A list of pointers to lanes, held by value so that it stays in registers.
+/// Pointers to lanes, held by value so that they stay in registers.
 template <class Pointer, int Count>
 struct LaneList {
   Pointer at[Count];
@@ -31,7 +31,7 @@ EXODUS_SCALAR LaneList<const V*, Count> list(const ParameterLanes<V>& parameters
   return lanes;
 }
 
-/// Which fields of a struct are in memory: all, or those that a model's variant has.
+/// Which fields of a struct are in memory: all of them, or those that a model's variant has.
 struct EveryField {
   template <int Count>
   static constexpr unsigned bits = ~0u;
@@ -53,7 +53,7 @@ EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i, std::i
   return Struct{(has_field<Fields, Count>(K) ? lanes.at[K][i] : 0)...};
 }
 
-/// The struct of lane i; fields that are not there are 0.
+/// The struct of lane i. Fields that are not in memory are 0.
 template <class Struct, class Fields = EveryField, class Pointer, int Count>
 EXODUS_SCALAR Struct gather(const LaneList<Pointer, Count>& lanes, int i) {
   return gather<Struct, Fields>(lanes, i, std::make_index_sequence<Count>{});
@@ -66,7 +66,7 @@ EXODUS_SCALAR void scatter(const LaneList<V*, Count>& lanes, int i, Struct& valu
   });
 }
 
-/// What a step of lane i takes from outside.
+/// The inputs of a step of lane i.
 template <bool Feedback, class V>
 EXODUS_SCALAR StepInputs<V, Feedback> inputs_of(const V* current, const V* feedback, int i) {
   if constexpr (Feedback) {
@@ -76,8 +76,7 @@ EXODUS_SCALAR StepInputs<V, Feedback> inputs_of(const V* current, const V* feedb
   }
 }
 
-/// `lane` is the block's first lane in the row, `lanes` its size. With `Shared`, all parameters are scalars and stay in registers: the
-/// loads of a block of them from L1 took a fifth of the time.
+/// `lane` is the block's first lane in the row, `lanes` its size. With `Shared`, all parameters are scalars and stay in registers.
 template <template <class> class N, int Variant, bool Shared, class V>
 void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
   using C = Traits<N<V>>;
@@ -96,7 +95,7 @@ void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
   }
 }
 
-/// The spikes of a recorded potential, of a model whose potential tells them.
+/// The spikes of a recorded potential, for a model whose potential determines them.
 template <template <class> class N, int Variant, class V>
 void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, V* spikes) {
   using C = Traits<N<V>>;
@@ -111,8 +110,8 @@ void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potent
   }
 }
 
-/// The state after a step, from the one before it, the step's potential and current, of a model with hidden states. Both are in the tape,
-/// the one before at `from`, the one after at `to`, but for their potentials, `before` and `potential`.
+/// For a model with hidden states: the state after a step, from the state before it and the step's potential and current. The tape has the
+/// states before and after at `from` and `to`, except for their potentials, which are `before` and `potential`.
 template <template <class> class N, int Variant, class V>
 void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, const V* before, const V* current, std::int64_t from,
                    std::int64_t to) {
@@ -135,7 +134,7 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
   }
 }
 
-/// What the surrogate sees in place of the potential, of a model that fires by more than it. The state is in the tape at `at`.
+/// The surrogate's argument, for a model whose spikes depend on a hidden state too. The state is in the tape at `at`.
 template <template <class> class N, class V>
 void surrogate_argument_stage(const AdjointRow<V>& row, int lanes, const V* potential, std::int64_t at, V* x) {
   using C = Traits<N<V>>;
@@ -147,7 +146,7 @@ void surrogate_argument_stage(const AdjointRow<V>& row, int lanes, const V* pote
   }
 }
 
-/// With `OneThreshold`, what depends on it alone (divisions) leaves the loop.
+/// With `OneThreshold` all neurons share the threshold, so divisions by it leave the loop.
 template <SurrogateKind Kind, bool OneThreshold, class V>
 void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* potential) {
   const V* const threshold = OneThreshold ? row.threshold : row.threshold + lane;
@@ -158,13 +157,13 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
   for (int i = 0; i < lanes; ++i) h[i] = surrogate_at<Kind>(potential[i], OneThreshold ? one_threshold : threshold[i], scale, a, b, c);
 }
 
-/// Whether the gradient of the current is the gain times the first carry.
+/// Whether dL/d(current) is the gain times the first carry.
 template <template <class> class N, Method M, int Variant, class V>
 constexpr bool carries_gradient = N<V>::carries_gradient && !(M == Method::bptt && N<V>::fires) && !has_taps<N, Variant>(0);
 
-/// u, h, e, q and a are blocks at step n, `before` is the potential of step n-1; the rest of that state is in the row at `from`. With
-/// `Shared`, the gradient of the current is not stored where it is the gain times what is carried: whoever stores that in the result spares
-/// a fourth of the stores, which bound this loop. Nor is it where both kernels have taps: it is the feedback's.
+/// u, h, e, q and a are blocks at step n; `before` is the potential of step n-1, and the rest of that state is in the row at `from`. The
+/// gradient of the current is not stored in two cases. With `Shared` and where it is the gain times the first carry, the engine computes it
+/// from the carry: stores bound this loop. Where both kernels have taps, it is the gradient of the feedback.
 template <template <class> class N, Method M, int Variant, bool Terms, bool Shared, class V>
 void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h, const V* e,
                    const V* q, const V* a) {
@@ -174,7 +173,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   constexpr bool feedback = takes_feedback<N, Variant>;
   constexpr bool stores_current = !(Shared && carries_gradient<N, M, Variant, V>) && !(feedback && has_taps<N, Variant>(0));
   constexpr int carries = field_count<Carry, V>;
-  static_assert(carries <= C::states);   // a row has as much memory for it
+  static_assert(carries <= C::states);   // a row has memory for as many
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto carry_lanes = list<carries>(row.carry, lane);
   LaneList<V*, C::parameters> sums{};
@@ -202,7 +201,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   }
 }
 
-/// From the carry after step 0 and the initial state.
+/// dL/d(initial state), from the carry after step 0 and the initial state.
 template <template <class> class N, Method M, int Variant, class V>
 void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
   using C = Traits<N<V>>;
@@ -222,15 +221,15 @@ void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
 
 template <template <class> class N, Method M, int Variant, class V>
 constexpr BackwardStages<V> backward_stages() {
-  constexpr int form = Variant % Traits<N<V>>::adjoint_variants;
+  constexpr int adjoint_variant = Variant % Traits<N<V>>::adjoint_variants;
   return {record_stage<N, Variant, V>,
           rebuild_stage<N, Variant, V>,
           surrogate_argument_stage<N, V>,
-          adjoint_stage<N, M, form, false, false, V>,
-          adjoint_stage<N, M, form, false, true, V>,
-          adjoint_stage<N, M, form, true, false, V>,
-          initial_stage<N, M, form, V>,
-          carries_gradient<N, M, form, V>};
+          adjoint_stage<N, M, adjoint_variant, false, false, V>,
+          adjoint_stage<N, M, adjoint_variant, false, true, V>,
+          adjoint_stage<N, M, adjoint_variant, true, false, V>,
+          initial_stage<N, M, adjoint_variant, V>,
+          carries_gradient<N, M, adjoint_variant, V>};
 }
 
 template <template <class> class N, class V, int... Variant>

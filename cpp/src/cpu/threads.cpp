@@ -35,8 +35,8 @@ struct Job {
   }
 };
 
-/// Workers wait for a new `generation`; the first `wanted` of them take part. Detached: the process ends without joining them, so the pool
-/// itself is never destroyed.
+/// Workers wait for a new `generation`, and the first `wanted` of them take part. They are detached: the process ends without joining them,
+/// so the pool is never destroyed.
 class Pool {
  public:
   void run(Job& job, int workers) {
@@ -55,7 +55,7 @@ class Pool {
   }
 
  private:
-  /// Where the system gives no more threads, those that are there do the work.
+  /// If the system gives no more threads, those that exist do the work.
   void grow(int workers) {
     for (; started_ < workers && started_ < max_workers; ++started_) {
       try {
@@ -67,7 +67,7 @@ class Pool {
   }
 
   void work(int index, std::uint64_t seen) {
-    const FloatingPointMode mode;   // a thread inherits its creator's
+    const FloatingPointMode mode;   // a thread inherits its creator's mode
     std::unique_lock lock(mutex_);
     for (;;) {
       wake_.wait(lock, [&] { return generation_ != seen; });
@@ -88,11 +88,11 @@ class Pool {
   std::uint64_t generation_ = 0;
 };
 
-/// Held by the call that uses the pool. fork() takes it first, so that no worker is at work in the moment of the fork; the child has no
-/// workers, so it forgets the pool and makes another when it needs one.
+/// Held by the call that uses the pool. fork() takes it first, so that no worker is running at the fork. The child has no workers, so it
+/// forgets the pool and makes another when it needs one.
 constinit std::mutex run_lock;
 constinit Pool* pool = nullptr;
-/// Whether this thread holds the lock: to try it once more would be undefined.
+/// Whether this thread holds the lock. Trying to lock it again would be undefined behaviour.
 constinit thread_local bool holds_lock = false;
 
 void before_fork() {
@@ -103,13 +103,13 @@ void after_fork_in_parent() {
 }
 void after_fork_in_child() {
   new (&run_lock) std::mutex;   // its owner is a thread of the parent
-  pool = nullptr;               // leaked: its mutexes may be held by threads that are not here
+  pool = nullptr;               // leaked: threads that the child does not have may hold its mutexes
 }
 
-// At load, not at first use: a fork in the middle of a lazy initialisation would leave the child with a lock that nobody opens.
+// At load, not at first use: a fork during a lazy initialisation would leave the child with a lock that nobody releases.
 [[maybe_unused]] const int fork_handlers = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 
-/// Those that this process may use: fewer than there are where taskset, a batch system or a container says so.
+/// The processors that this process may use: taskset, a batch system or a container may allow fewer than there are.
 int usable_processors() {
 #if defined(__linux__)
   cpu_set_t usable;
@@ -119,7 +119,7 @@ int usable_processors() {
   return processors == 0 ? 1 : static_cast<int>(processors);
 }
 
-/// A count is digits and nothing else; "1e1" or "4,2" would mean something else than strtol makes of them.
+/// A count is digits and nothing else: strtol would read "1e1" as 1 and "4,2" as 4.
 int default_threads() {
   if (const char* const text = std::getenv("EXODUS_NUM_THREADS")) {
     const char* const end = text + std::strlen(text);

@@ -6,11 +6,11 @@
 
 namespace exodus::cpu {
 
-inline constexpr int max_threads = 256;   // of a call
+inline constexpr int max_threads = 256;   // that a call may use
 
-/// Calls task(context, k, thread) for every k < count, on at most `threads` threads, the caller's among them; returns when all are done.
-/// `thread` is below `threads`, and no two calls with the same one run at a time. A call that finds the pool busy (nested, or from another
-/// thread) runs on its own thread. Safe to use after fork().
+/// Calls task(context, k, thread) for every k < count, on at most `threads` threads including the caller's, and returns when all are done.
+/// `thread` is below `threads`, and no two tasks with the same `thread` run at a time. A call that finds the pool busy (nested, or from
+/// another thread) runs on its own thread. Safe to use after fork().
 void parallel_for(std::int64_t count, int threads, void (*task)(void* context, std::int64_t k, int thread), void* context) noexcept;
 
 template <class F>

@@ -1,5 +1,5 @@
 /// @file
-/// What the exported functions of the CPU share: kernels, threads, slots, sums over neurons.
+/// Helpers of the exported functions on the CPU: the instruction set's functions, threads, slots, sums over neurons.
 #pragma once
 
 #include <type_traits>
@@ -16,8 +16,8 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 }
 
 template <class V>
-const cpu::IsaFunctions<V>* kernels_for() {
-  const cpu::IsaTable* const table = cpu::kernels();
+const cpu::IsaFunctions<V>* isa_functions() {
+  const cpu::IsaTable* const table = cpu::isa_table();
   if (table == nullptr) return nullptr;
   if constexpr (std::is_same_v<V, float>) {
     return &table->f32;
@@ -26,36 +26,36 @@ const cpu::IsaFunctions<V>* kernels_for() {
   }
 }
 
-/// Small work is done sooner than a thread wakes. `threads` 0: as many as set_num_threads() says.
+/// How many threads a call may use. Small work is done before another thread has woken. `threads` 0: as many as set_num_threads() says.
 inline int threads_for(const Layout& layout, int threads) {
   constexpr std::int64_t small = 16384;
   if (layout.outer * layout.inner * layout.time < small) return 1;
   return threads <= 0 ? get_num_threads() : (threads < cpu::max_threads ? threads : cpu::max_threads);
 }
 
-/// Streaming stores pay where the results would not stay in the last-level cache until somebody reads them. A constant, a core's usual
-/// share of it: what sysconf says was seen ten times too large on a virtual machine, and plain stores then take twice as long.
+/// Streaming stores pay where results would not stay in the last-level cache until they are read. The size is a core's usual share of that
+/// cache, a constant: on a virtual machine sysconf may report the whole host's.
 inline bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
   constexpr double cache = 16 << 20;
   return static_cast<double>(layout.outer * layout.inner * layout.time) * static_cast<double>(bytes_per_element) > cache;
 }
 
-/// The bytes of the pieces that `take(carver)` takes.
+/// The bytes that `take(arena)` takes.
 template <class Take>
 std::size_t bytes_of(Take take) {
-  cpu::Carver carver(nullptr);
-  take(carver);
-  return carver.bytes();
+  cpu::Arena arena(nullptr);
+  take(arena);
+  return arena.bytes();
 }
 
-/// How many threads there are slots for.
+/// How many of `threads` have a slot in `bytes`.
 inline int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
   const std::size_t slots = bytes / slot_bytes;
   return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
 }
 
-/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in the order of rows, which is that of j but for entries that
-/// interleave.
+/// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in the order of rows. That is the order of j unless batch
+/// entries interleave.
 inline void add_reduced(double* out, const double* sums, const cpu::Rows& rows, std::int64_t count, std::int64_t repeat, int sign) {
   const std::int64_t neurons = rows.neurons;
   if (rows.repeat > 1) {

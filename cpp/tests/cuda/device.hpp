@@ -55,7 +55,7 @@ class OnCpu : public HostMemory {
   template <class N>
   Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                   const typename N::Backward& arrays) {
-    Workspace memory = workspace(layout, neuron, arrays);
+    Workspace memory = workspace(layout, neuron, method, surrogate, arrays);
     memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
     return exodus::backward(layout, neuron, method, surrogate, arrays, memory);
   }

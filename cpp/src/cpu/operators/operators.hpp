@@ -1,7 +1,7 @@
 /// @file
 /// The operators of a row, in the order in which a step meets them: recurrent weights change its current (docs/mathematics.md, Recurrence),
-/// taps filter the current and give it feedback (kernel.hpp). Each is a gather, forward, and its transpose, backward. They stand between
-/// the neurons and memory; models know nothing of them.
+/// taps filter the current and make feedback out of spikes (kernel.hpp). Each is a gather, forward, and its transpose, backward. Operators
+/// stand between neurons and memory, so no model knows them.
 ///
 ///     forward:    a[n] -> recurrence (reads s[n-1]) -> taps of epsilon -> current;   taps of nu (read s[n-1], s[n-2], ...) -> feedback
 ///     backward:   g of later steps -> transposes -> e[n];   dL/d(current, feedback) of the step -> the operators' own memory
@@ -34,8 +34,8 @@ class ForwardOperators {
     taps_.enter(begin);
   }
 
-  /// From the spikes before a step, and its current as it lies in memory: the current that its neurons take, as lanes; null if it is that
-  /// in memory. feedback() is then that of the step.
+  /// The current that the neurons take at a step, as lanes, from the current in memory and the spikes before the step. Null if it is the
+  /// current in memory. feedback() is then the step's.
   const V* gather(std::int64_t step, const Input<V>& current) {
     const V* lanes = nullptr;
     if (recurrence_.given()) lanes = recurrence_.receive(spikes_, current);
@@ -43,7 +43,7 @@ class ForwardOperators {
       if (recurrence_.given()) {
         taps_.filter_step(lanes, step);
       } else if ((step - begin_) % fir_steps == 0) {
-        taps_.before_group(current, step, smaller(step + fir_steps, end_));
+        taps_.filter_steps(current, step, smaller(step + fir_steps, end_));
       }
       lanes = taps_.filtered(step);
     }
@@ -53,7 +53,7 @@ class ForwardOperators {
 
   const V* feedback() const { return taps_.feedback(); }   ///< null: there is none
 
-  /// What the operators remember.
+  /// Stores the operators' final states.
   void finish() const { taps_.finish(); }
 
  private:
@@ -79,16 +79,16 @@ class BackwardOperators {
   bool filters_current() const { return taps_.given(0); }
   bool reads_current() const { return taps_.with_terms(0); }
 
-  /// Goes to the segment that begins at a step.
+  /// Enters the segment that begins at a step.
   void enter(std::int64_t begin) {
     if (taps_.given()) taps_.enter(begin);
   }
 
-  /// Before a step: what its spikes get from later steps, and where its adjoint leaves the gradients of what it took.
+  /// Before a step: gathers the gradient that its spikes have through later steps, and tells its adjoint where its inputs' gradients go.
   void gather(std::int64_t step, AdjointRow<V>& work) {
     if (recurrence_.given() && step < last_) recurrence_.gather();
     if (taps_.given()) {
-      if (step == last_ || (step + 1) % fir_steps == 0) taps_.before_group(step / fir_steps * fir_steps, step);
+      if (step == last_ || (step + 1) % fir_steps == 0) taps_.before_step_group(step / fir_steps * fir_steps, step);
       taps_.before_step(step);
     }
     work.grad_feedback = taps_.given(1) ? taps_.lam(step) : nullptr;
@@ -98,7 +98,7 @@ class BackwardOperators {
     }
   }
 
-  /// A block of the gradient of a step's spikes: `direct`, with what they get through the operators.
+  /// A block of the gradient of a step's spikes: the direct one plus those through the operators.
   const V* grad_spikes(const Block& block, std::int64_t step, const V* direct) const {
     if (recurrence_.given() && step < last_) direct = recurrence_.grad_spikes(block, direct);
     if (!taps_.gives_spikes()) return direct;
@@ -107,41 +107,41 @@ class BackwardOperators {
     return gathered;
   }
 
-  /// The current of a step's neurons with the recurrence's contribution, as lanes, from that in memory and the spikes before the step.
+  /// The current that the neurons take at a step with the recurrent contribution, as lanes.
   const V* receive(const V* spikes, const Input<V>& current) const { return recurrence_.receive(spikes, current); }
 
-  /// Where a step's inputs of the kernels belong, the current and the spikes; null: not needed.
+  /// Where the kernels with taps keep a step's inputs, the current and the spikes. Null: not needed.
   V* kept_current(std::int64_t step) const { return taps_.input(0, step); }
   V* kept_spikes(std::int64_t step) const { return taps_.input(1, step); }
 
-  /// After the adjoint of a step. Of how many steps from it on the current has its gradient now, as grad_current().
+  /// After the adjoint of a step: transposes. Returns for how many steps from this one on grad_current() is now complete.
   std::int64_t scatter(std::int64_t step) {
     if (!taps_.given()) return 0;
     taps_.after_step(step);
-    const bool ends_group = step % fir_steps == 0;
+    const bool ends_step_group = step % fir_steps == 0;
     const std::int64_t last = smaller((step / fir_steps + 1) * fir_steps, last_ + 1) - 1;
     std::int64_t done = 0;
     if (taps_.given(0) && recurrence_.given()) {
       taps_.gather_current(step, step);
       copy_lanes(recurrence_.gradient(), taps_.gathered(0, step), row_.lanes);
       done = 1;
-    } else if (taps_.given(0) && ends_group) {
+    } else if (taps_.given(0) && ends_step_group) {
       taps_.gather_current(step, last);
       done = last + 1 - step;
     }
-    if (ends_group) taps_.after_group(step, last);
+    if (ends_step_group) taps_.after_step_group(step, last);
     return done;
   }
 
   const V* grad_current(std::int64_t step) const { return taps_.gathered(0, step); }
 
-  /// After step 0: what came before it gets.
+  /// After step 0: the gradients of inputs and spikes before it.
   void finish() {
     if (recurrence_.given()) recurrence_.gather();
     if (taps_.given()) taps_.finish();
   }
 
-  /// Adds what the spikes before step 0 get to a block.
+  /// Adds the gradient that the spikes before step 0 have through the operators to a block.
   void add_to_last_spikes(const Block& block, V* grad_spikes) const {
     if (recurrence_.given()) recurrence_.add_to(block, grad_spikes);
     if (taps_.gives_spikes()) add_lanes(grad_spikes, taps_.grad_last_spikes() + block.lane, block.lanes);

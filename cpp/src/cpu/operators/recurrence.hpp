@@ -1,20 +1,19 @@
 /// @file
-/// Recurrent weights on the CPU (docs/mathematics.md, Recurrence): an operator between a row and memory, of which the models know nothing.
+/// Recurrent weights on the CPU (docs/mathematics.md, Recurrence): an operator between a row and memory.
 ///
 ///     a'[n] = a[n] + s[n-1] W        e'[n] = e[n] + W g[n+1]        dL/dW = sum over steps and entries of s[n-1]^T g[n]
 ///
-/// with g[n] = dL/da'[n]. It couples only the neurons of one batch entry, and a row has whole entries, so that threads do not wait for each
-/// other. Forward adds the rows of W of the features that fired: their order, ascending, is part of the interface, and nothing is fused.
-/// Backward is a matrix product for the entries of a row: W stays in the second-level cache.
+/// with g[n] = dL/da'[n]. Weights couple only the neurons of one batch entry, and a row has whole entries, so threads never wait for each
+/// other. Forward adds the rows of W whose features fired, in ascending order and without fused operations, as the contract of forward bits
+/// says. Backward is a matrix product for the entries of a row, while W stays in the second-level cache.
 #pragma once
 
 #include "../rows.hpp"
-#include "../vectors.hpp"
 
 namespace exodus::cpu {
 namespace {
 
-/// Vectors that a product of spikes adds at once, and a product backward: all sums stay in registers.
+/// Vectors of sums that the product with spikes, and the dense product backward, keep in registers.
 constexpr int spike_vectors = 8;
 constexpr int dense_vectors = vector_bytes == 64 ? 4 : 2, dense_entries = 4;
 
@@ -23,8 +22,8 @@ template <int Vectors, class V>
 EXODUS_SCALAR void store_sums(V* to, const Vector<V> (&sums)[Vectors], std::int64_t first, std::int64_t count) {
 #pragma GCC unroll 8
   for (int v = 0; v < Vectors; ++v) {
-    const std::int64_t at = first + v * group_lanes<V>;
-    if (at + group_lanes<V> <= count) {
+    const std::int64_t at = first + v * simd_lanes<V>;
+    if (at + simd_lanes<V> <= count) {
       store(to + at, sums[v]);
     } else if (at < count) {
       __builtin_memcpy(to + at, &sums[v], static_cast<std::size_t>(count - at) * sizeof(V));
@@ -32,11 +31,11 @@ EXODUS_SCALAR void store_sums(V* to, const Vector<V> (&sums)[Vectors], std::int6
   }
 }
 
-/// The features of an entry that fired, ascending; how many. NaN and negative counts are spikes like any.
+/// Lists the features of an entry that fired, ascending, and returns how many. NaN and negative counts are spikes like any other.
 template <class V>
 std::int64_t list_fired(const V* spikes, std::int64_t features, std::int64_t* fired) {
   std::int64_t count = 0, first = 0;
-  for (; first + group_lanes<V> <= features; first += group_lanes<V>) {
+  for (; first + simd_lanes<V> <= features; first += simd_lanes<V>) {
     for (std::uint64_t bits = nonzero(spikes + first); bits != 0; bits &= bits - 1) fired[count++] = first + __builtin_ctzll(bits);
   }
   for (; first < features; ++first) {
@@ -45,32 +44,32 @@ std::int64_t list_fired(const V* spikes, std::int64_t features, std::int64_t* fi
   return count;
 }
 
-/// Columns [first, first + Vectors) of s W, of the features that fired.
+/// `Vectors` vectors of columns of s W from column `first` on: the sum of the rows of W whose features fired.
 template <int Vectors, class V>
 EXODUS_SCALAR void add_weight_rows(const WeightRows<V>& weights, const V* spikes, const std::int64_t* fired, std::int64_t count,
                                    std::int64_t first, std::int64_t features, V* out) {
   Vector<V> sums[Vectors] = {};
   for (std::int64_t k = 0; k < count; ++k) {
     const V* const row = weights.first + fired[k] * weights.stride + first;
-    const Vector<V> spike = spikes[fired[k]] - Vector<V>{};
+    const Vector<V> spike = broadcast(spikes[fired[k]]);
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) sums[v] = sums[v] + spike * load(row + v * group_lanes<V>);
+    for (int v = 0; v < Vectors; ++v) sums[v] = sums[v] + spike * load(row + v * simd_lanes<V>);
   }
   store_sums<Vectors, V>(out, sums, first, features);
 }
 
-/// s W of an entry.
+/// s W for an entry.
 template <class V>
 void product_with_spikes(const WeightRows<V>& weights, const V* spikes, std::int64_t* fired, std::int64_t features, V* out) {
   const std::int64_t count = list_fired(spikes, features, fired);
   std::int64_t first = 0;
-  for (; first + (spike_vectors - 1) * group_lanes<V> < features; first += spike_vectors * group_lanes<V>) {
+  for (; first + (spike_vectors - 1) * simd_lanes<V> < features; first += spike_vectors * simd_lanes<V>) {
     add_weight_rows<spike_vectors>(weights, spikes, fired, count, first, features, out);
   }
-  for (; first < features; first += group_lanes<V>) add_weight_rows<1>(weights, spikes, fired, count, first, features, out);
+  for (; first < features; first += simd_lanes<V>) add_weight_rows<1>(weights, spikes, fired, count, first, features, out);
 }
 
-/// Columns [first, first + Vectors) of W g of some entries, `weights` transposed.
+/// `Vectors` vectors of elements of W g from `first` on, for `Entries` entries. `weights` is the transpose of W.
 template <int Entries, int Vectors, class V>
 EXODUS_SCALAR void multiply_columns(const WeightRows<V>& weights, const V* g, std::int64_t features, std::int64_t first, V* out) {
   Vector<V> sums[Entries][Vectors] = {};
@@ -78,10 +77,10 @@ EXODUS_SCALAR void multiply_columns(const WeightRows<V>& weights, const V* g, st
     const V* const row = weights.first + j * weights.stride + first;
     Vector<V> weight[Vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) weight[v] = load(row + v * group_lanes<V>);
+    for (int v = 0; v < Vectors; ++v) weight[v] = load(row + v * simd_lanes<V>);
 #pragma GCC unroll 4
     for (int r = 0; r < Entries; ++r) {
-      const Vector<V> value = g[r * features + j] - Vector<V>{};
+      const Vector<V> value = broadcast(g[r * features + j]);
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) sums[r][v] = add_product<true, V>(value, weight[v], sums[r][v]);
     }
@@ -93,10 +92,10 @@ EXODUS_SCALAR void multiply_columns(const WeightRows<V>& weights, const V* g, st
 template <int Entries, class V>
 void dense_product(const WeightRows<V>& weights, const V* g, std::int64_t features, V* out) {
   std::int64_t first = 0;
-  for (; first + (dense_vectors - 1) * group_lanes<V> < features; first += dense_vectors * group_lanes<V>) {
+  for (; first + (dense_vectors - 1) * simd_lanes<V> < features; first += dense_vectors * simd_lanes<V>) {
     multiply_columns<Entries, dense_vectors>(weights, g, features, first, out);
   }
-  for (; first < features; first += group_lanes<V>) multiply_columns<Entries, 1>(weights, g, features, first, out);
+  for (; first < features; first += simd_lanes<V>) multiply_columns<Entries, 1>(weights, g, features, first, out);
 }
 
 /// The recurrence of a row.
@@ -111,7 +110,7 @@ class RecurrentRow {
 
   bool given() const { return features_ > 0; }
 
-  /// a' of a step, as lanes of the whole row: its current as it lies in memory, with what the spikes before it give.
+  /// a' of a step, as lanes of the whole row, from the current in memory and the spikes before the step.
   const V* receive(const V* spikes, const Input<V>& current) const {
     for (std::int64_t at = 0; at < row_.lanes; at += features_) {
       product_with_spikes(weights_, spikes + at, memory_.fired, features_, memory_.sums + at);
@@ -120,7 +119,7 @@ class RecurrentRow {
     return memory_.current;
   }
 
-  /// W g, of the step after one.
+  /// Computes W g[n+1].
   void gather() const {
     std::int64_t at = 0;
     for (; at + dense_entries * features_ <= row_.lanes; at += dense_entries * features_) {
@@ -129,7 +128,7 @@ class RecurrentRow {
     for (; at < row_.lanes; at += features_) dense_product<1>(transposed_, memory_.grad_current + at, features_, memory_.sums + at);
   }
 
-  /// A block of the direct gradient of the spikes plus the sums of gather().
+  /// A block of e' = e + W g[n+1], where `direct` is e.
   const V* grad_spikes(const Block& block, const V* direct) const { return add_sums(block, direct, memory_.grad_spikes); }
 
   /// Adds the sums of gather() to other lanes of a block.
@@ -139,7 +138,7 @@ class RecurrentRow {
     for (int i = 0; i < block.lanes; ++i) lanes[i] += sums[i];
   }
 
-  V* gradient() const { return memory_.grad_current; }   ///< g of a step, which gather() reads at the step before it
+  V* gradient() const { return memory_.grad_current; }   ///< g[n], which gather() reads at step n-1
 
  private:
   const V* add_sums(const Block& block, const V* lanes, V* results) const {
@@ -156,17 +155,16 @@ class RecurrentRow {
   const RecurrentMemory<V> memory_;
 };
 
-/// From a feature of an entry to the next one's in an array over time; 0 where the entry goes irregularly over outer indices.
+/// The stride from a feature of an entry to the next one in an array over time; 0 where it is not constant, across outer indices.
 EXODUS_SCALAR std::int64_t feature_stride(const Layout& layout, const Rows& rows) {
   if (layout.inner % (rows.features * rows.repeat) == 0) return rows.repeat;
   return rows.repeat % layout.inner == 0 ? rows.repeat * layout.time : 0;
 }
 
-/// Values of an entry's features at a step.
+/// The values of an entry's features at a step of an array over time.
 template <class V>
 class EntryValues {
  public:
-  /// Of an array over time.
   EntryValues(const V* array, const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_t entry)
       : plan_(plan),
         array_(array),
@@ -189,14 +187,14 @@ class EntryValues {
   const std::int64_t stride_;
 };
 
-/// A spike before a step, the first of which has those of the initial state before it.
+/// A feature's spikes before a step; before step 0, those of the initial state.
 template <class V>
 V spike_before(const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_t entry, std::int64_t feature) {
   if (step == 0) return plan.initial_spikes[neuron_at(plan.rows, entry * plan.rows.features + feature)];
   return EntryValues<V>(plan.spikes, plan, step - 1, entry)[feature];
 }
 
-/// Marks who fired before a step.
+/// Packs which features fired before a step.
 template <class V>
 void pack_spikes(const WeightGradientPlan<V>& plan, std::int64_t step) {
   const std::int64_t entries = plan.rows.neurons / plan.rows.features, words = words_of(plan.rows);
@@ -207,7 +205,7 @@ void pack_spikes(const WeightGradientPlan<V>& plan, std::int64_t step) {
     std::int64_t feature = 0;
     if (step > 0) {
       const EntryValues<V> spikes(plan.spikes, plan, step - 1, entry);
-      for (; spikes.contiguous() && feature + group_lanes<V> <= plan.rows.features; feature += group_lanes<V>) {
+      for (; spikes.contiguous() && feature + simd_lanes<V> <= plan.rows.features; feature += simd_lanes<V>) {
         fired[feature / 64] |= nonzero(spikes.data() + feature) << (feature % 64);
       }
     }
@@ -217,7 +215,7 @@ void pack_spikes(const WeightGradientPlan<V>& plan, std::int64_t step) {
   }
 }
 
-/// One tile of the gradient of the weights. Its sums over some entries are in the arithmetic type before they go to the doubles.
+/// One tile of the gradient of the weights. It sums some entries in the arithmetic type before it adds them to the doubles.
 template <class V>
 class WeightGradientTile {
  public:
@@ -231,7 +229,7 @@ class WeightGradientTile {
   void run() {
     const std::int64_t entries = plan_.rows.neurons / features_, time = plan_.layout.time;
     clear(partial_, source_count_ * targets);
-    // In the order of memory.
+    // Entries and steps in the order of memory.
     const bool by_step = plan_.layout.outer == 1;
     const std::int64_t slow = by_step ? time : entries, fast = by_step ? entries : time;
     std::int64_t added = 0;
@@ -272,9 +270,9 @@ class WeightGradientTile {
   }
 
   static void add_product_of(V count, const V* g, V* sums) {
-    const Vector<V> factor = count - Vector<V>{};
+    const Vector<V> factor = broadcast(count);
 #pragma GCC unroll 4
-    for (std::int64_t k = 0; k < targets; k += group_lanes<V>) store(sums + k, add_product<true, V>(factor, load(g + k), load(sums + k)));
+    for (std::int64_t k = 0; k < targets; k += simd_lanes<V>) store(sums + k, add_product<true, V>(factor, load(g + k), load(sums + k)));
   }
 
   void move() const {
@@ -292,8 +290,8 @@ class WeightGradientTile {
 
 template <class V>
 void weight_gradient(const WeightGradientPlan<V>& plan, std::int64_t tile, int thread) {
-  Carver carver(plan.slots + thread * plan.slot_bytes);
-  WeightGradientTile<V>(plan, tile, carver.take<V>(weight_tile_sources * weight_tile_targets)).run();
+  Arena arena(plan.slots + thread * plan.slot_bytes);
+  WeightGradientTile<V>(plan, tile, arena.take<V>(weight_tile_sources * weight_tile_targets)).run();
 }
 
 }   // namespace

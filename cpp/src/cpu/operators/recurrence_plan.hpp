@@ -1,5 +1,5 @@
 /// @file
-/// What a call does for recurrent weights besides its rows: their copies in the workspace, and after a backward pass their gradient.
+/// Recurrent weights outside of rows: their copies in the workspace, and their gradient after a backward pass.
 #pragma once
 
 #include <cstring>
@@ -17,17 +17,17 @@ std::int64_t weight_stride(const Recurrence<V>& recurrent) {
   return ceil_div(recurrent.features, line) * line;
 }
 
-/// Bytes of the recurrent weights as rows of whole vectors.
+/// Bytes of the recurrent weights as rows of whole cache lines.
 template <class V>
 std::size_t weights_size(const Recurrence<V>& recurrent) {
   return static_cast<std::size_t>(recurrent.features * weight_stride(recurrent)) * sizeof(V);
 }
 
-/// Rows that a task copies. Of the transpose they are columns of W: what is read lies in whole lines, and the lines that are written stay
-/// in the cache until they are full.
+/// Rows that a task copies. Rows of the transpose are columns of W: a task reads whole cache lines, and the lines that it writes stay in
+/// the cache until they are full.
 constexpr std::int64_t copied_rows = 64;
 
-/// Rows [first, first + count) of a copy of the weights, or of their transpose.
+/// Copies rows [first, first + count) of the weights, or of their transpose.
 template <class V>
 void copy_weight_rows(const Recurrence<V>& recurrent, bool transposed, std::int64_t first, std::int64_t count,
                       const cpu::WeightRows<V>& rows) {
@@ -41,40 +41,45 @@ void copy_weight_rows(const Recurrence<V>& recurrent, bool transposed, std::int6
   }
 }
 
-/// Copies them, or their transpose.
+/// Copies the weights, or their transpose, where the plan has room for them.
 template <class V>
-cpu::WeightRows<V> copy_weights(const Recurrence<V>& recurrent, bool transposed, char* memory, int threads) {
-  if (recurrent.features == 0) return {};
-  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements: to wake one takes as long as some thousand
+void copy_weights(const Recurrence<V>& recurrent, bool transposed, const cpu::WeightRows<V>& rows, int threads) {
+  if (rows.first == nullptr) return;
+  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements; to wake a thread takes as long as copying some thousand
   const std::int64_t features = recurrent.features;
-  const cpu::WeightRows<V> rows{reinterpret_cast<V*>(memory), weight_stride(recurrent)};
   auto task = [&](std::int64_t k, int /*thread*/) {
     const std::int64_t first = k * copied_rows, left = features - first;
     copy_weight_rows(recurrent, transposed, first, left < copied_rows ? left : copied_rows, rows);
   };
   cpu::parallel_for(ceil_div(features, copied_rows), features * features < worth_a_thread ? 1 : threads, task);
-  return rows;
 }
 
-/// Words of the bits that tell who fired before each step.
+/// Words of the bits that tell which features fired before each step.
 template <class V>
 std::int64_t fired_size(const Layout& layout, const Recurrence<V>& recurrent) {
   return layout.time * (layout.outer * layout.inner / recurrent.features) * ceil_div(recurrent.features, 64);
 }
 
 template <class V>
-void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   // tiles are added to it
+void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   // since tiles are added to it
   for (std::int64_t k = 0; grad != nullptr && k < recurrent.features * recurrent.features; ++k) grad[k] = 0;
 }
 
-/// dL/d(recurrent weights), after the pass.
+/// dL/d(recurrent weights), after the pass, from the spikes of the forward pass.
 template <class V>
-void sum_weights_gradient(const cpu::IsaFunctions<V>& kernels, const cpu::WeightGradientPlan<V>& plan, int threads) {
+void sum_weights_gradient(const cpu::IsaFunctions<V>& isa, const cpu::BackwardPlan<V>& pass, const V* spikes, double* sums) {
+  cpu::WeightGradientPlan<V> plan{pass, pass.layout};
+  plan.counts = pass.cap != V(1);
+  plan.spikes = spikes;
+  plan.initial_spikes = pass.initial[1];
+  plan.grad_current = pass.grad_current;
+  plan.fired = pass.fired;
+  plan.sums = sums;
   const std::int64_t features = plan.rows.features;
-  auto pack = [&](std::int64_t step, int /*thread*/) { kernels.pack_spikes(plan, step); };
-  cpu::parallel_for(plan.layout.time, threads, pack);
-  auto tile = [&](std::int64_t k, int thread) { kernels.weight_gradient(plan, k, thread); };
-  cpu::parallel_for(ceil_div(features, cpu::weight_tile_sources) * ceil_div(features, cpu::weight_tile_targets), threads, tile);
+  auto pack = [&](std::int64_t step, int /*thread*/) { isa.pack_spikes(plan, step); };
+  cpu::parallel_for(plan.layout.time, plan.threads, pack);
+  auto tile = [&](std::int64_t k, int thread) { isa.weight_gradient(plan, k, thread); };
+  cpu::parallel_for(ceil_div(features, cpu::weight_tile_sources) * ceil_div(features, cpu::weight_tile_targets), plan.threads, tile);
 }
 
 }   // namespace

@@ -1,38 +1,37 @@
 /// @file
-/// The taps of a neuron's own spikes (kernel.hpp), forward: sum_k nu[k] s[n-1-k], the feedback that a step takes.
+/// The taps of a neuron's own spikes (kernel.hpp), forward. A step takes the feedback sum_k nu[k] s[n-1-k].
 ///
 /// Each neuron has a ring buffer of pending contributions, one slot per future step. A spike adds the whole kernel to it: K / W vector
-/// additions for K taps and vectors of W, nothing for silent neurons. The sums of the next steps are transposed to lanes in groups; a spike
-/// among these steps adds to them there. Either way each sum goes from the oldest spike to the newest. The very last spikes are added lane
-/// by lane, since the processor would wait for a vector that was just written in parts. How many additions a spike takes does not depend on
-/// the step, so that no branch does: those that have no tap add zeros, and those of sums beyond the group go where nobody looks.
+/// additions for K taps and vectors of W lanes, nothing for silent neurons. Before each group of steps its slots are transposed to sums as
+/// lanes, and spikes within the group add to these. Either way a sum goes from the oldest spike to the newest. Tap 0 of the newest spikes
+/// is added to all lanes at once: a load of a vector that was just written in parts would stall. A spike takes the same additions at every
+/// step, so no branch depends on the step: additions beyond the taps add zeros, and those beyond the group go to unused sums.
 #pragma once
 
 #include "../rows.hpp"
-#include "../vectors.hpp"
 
 namespace exodus::cpu {
 namespace {
 
-/// Steps that FIR kernels go at a time, and vectors of lanes: of a sum over them an input is loaded once for all, and so is a tap. All have
-/// to stay in registers, and each sum waits for its last addition.
+/// FIR kernels sum `fir_steps` steps and `fir_vectors` vectors of lanes together: each input and each tap is loaded once for all of them,
+/// and additions to different sums overlap. All sums stay in registers.
 constexpr int fir_steps = vector_bytes == 64 ? 8 : 4, fir_vectors = vector_bytes == 64 ? 1 : 2;
-static_assert(fir_steps <= max_fir_steps && fir_segment % fir_steps == 0);
+static_assert(fir_steps <= max_fir_steps && fir_segment_steps % fir_steps == 0);
 
-/// Steps whose sums are turned to lanes together.
+/// Steps of a group, whose pending sums are transposed to lanes together.
 template <class V>
-constexpr int turned_steps = group_lanes<V> < 8 ? 8 : group_lanes<V>;
-static_assert(turned_steps<float> <= max_turned_steps);
+constexpr int transposed_steps = simd_lanes<V> < 8 ? 8 : simd_lanes<V>;
+static_assert(transposed_steps<float> <= max_transposed_steps);
 
 template <class V>
 class SpikeTaps {
  public:
-  /// Without taps it does nothing.
+  /// Without taps this does nothing.
   SpikeTaps(const ForwardPlan<V>& plan, const Row& row, const FirForwardMemory<V>& memory)
       : role_(plan.fir[1]), rows_(plan.rows), time_(plan.layout.time), row_(row), stride_(lane_stride<V>(row.lanes)), memory_(memory) {
     if (!given()) return;
     clear(memory_.pending, row.lanes * ring());
-    clear(memory_.sums, 2 * turned_steps<V> * stride_);
+    clear(memory_.sums, 2 * transposed_steps<V> * stride_);
     set_taps();
     V* const spikes = memory_.scratch;
     clear(spikes, stride_);
@@ -47,14 +46,14 @@ class SpikeTaps {
 
   bool given() const { return taps() > 0; }
 
-  /// Adds the spikes before a step, in whole bands: feedback() is then what they and all earlier ones give it.
+  /// Adds the spikes before a step, given in whole bands. feedback() is then the step's.
   void add(std::int64_t step, const V* spikes) {
     keep(step - 1, spikes);
-    const std::int64_t ahead = step % turned_steps<V>;
-    if (ahead == 0) turn(step);
-    add_but_first(step, spikes, step - ahead + turned_steps<V>);
+    const std::int64_t ahead = step % transposed_steps<V>;
+    if (ahead == 0) transpose_pending(step);
+    add_but_first(step, spikes, step - ahead + transposed_steps<V>);
     const V* const sums = memory_.sums + ahead * stride_;
-    for (int i = 0; i < row_.lanes; i += group_lanes<V>) {
+    for (int i = 0; i < row_.lanes; i += simd_lanes<V>) {
       store(memory_.feedback + i, load(sums + i) + load(memory_.newest_tap + i) * load(spikes + i));
     }
   }
@@ -65,7 +64,7 @@ class SpikeTaps {
   std::int64_t taps() const { return role_.taps.length; }
   std::int64_t ring() const { return memory_.ring_steps; }
 
-  /// Each neuron's taps, or those of all, before zeros.
+  /// Copies each neuron's taps, or the taps of all, and zeros behind them.
   void set_taps() {
     const Taps<V>& taps = role_.taps;
     const std::int64_t next = memory_.spike_taps_step;
@@ -84,61 +83,61 @@ class SpikeTaps {
     }
   }
 
-  /// The state's array of earlier spikes; those of the last step are a field of their own.
+  /// Stores spikes that the final state's array of earlier spikes has. Those of the last step are a field of their own.
   void keep(std::int64_t step, const V* spikes) const {
     const std::int64_t entry = time_ - 2 - step;
     if (role_.final == nullptr || entry < 0 || entry >= taps() - 1) return;
     store_entry(role_.final, entry, spikes, rows_, row_);
   }
 
-  /// Adds the spikes before a step but for their first tap: before step `turned` to the sums, from it on to what is pending.
-  void add_but_first(std::int64_t step, const V* spikes, std::int64_t turned) {
-    const std::int64_t column = turned % ring();
+  /// Adds all taps but tap 0 of the spikes before a step: to the sums for steps before `sums_end`, to the ring buffer for later ones.
+  void add_but_first(std::int64_t step, const V* spikes, std::int64_t sums_end) {
+    const std::int64_t column = sums_end % ring();
     for (int i = 0; i < row_.lanes; i += band_lanes<V>) {
       std::uint64_t fired = 0;
-      for (int v = 0; v < band_vectors; ++v) fired |= nonzero(spikes + i + v * group_lanes<V>) << (v * group_lanes<V>);
+      for (int v = 0; v < band_vectors; ++v) fired |= nonzero(spikes + i + v * simd_lanes<V>) << (v * simd_lanes<V>);
       for (; fired != 0; fired &= fired - 1) {
         const int lane = i + __builtin_ctzll(fired);
         const V spike = spikes[lane];
         if (spike - spike == V(0)) {
-          add_spike(lane, spike, step, turned, column);
+          add_spike(lane, spike, step, sums_end, column);
         } else {
-          add_by_tap(lane, spike, step, turned);   // infinite: it must not meet a zero
+          add_by_tap(lane, spike, step, sums_end);   // not finite: times a zero it would be NaN
         }
       }
     }
   }
 
-  /// Of a spike whose first tap belongs to a step.
-  __attribute__((always_inline)) void add_spike(int lane, V spike, std::int64_t step, std::int64_t turned, std::int64_t column) {
+  /// Adds a spike whose tap 0 belongs to `step`.
+  __attribute__((always_inline)) void add_spike(int lane, V spike, std::int64_t step, std::int64_t sums_end, std::int64_t column) {
     const V* const at = memory_.spike_taps + lane * tap_step_;
-    V* const sums = memory_.sums + step % turned_steps<V> * stride_ + lane;
-    for (int k = 1; k < turned_steps<V>; ++k) sums[k * stride_] += at[k] * spike;
+    V* const sums = memory_.sums + step % transposed_steps<V> * stride_ + lane;
+    for (int k = 1; k < transposed_steps<V>; ++k) sums[k * stride_] += at[k] * spike;
     V* const pending = memory_.pending + lane * ring();
-    for (std::int64_t k = turned - step, left = taps(); left > 0; left -= group_lanes<V>, k += group_lanes<V>) {
+    for (std::int64_t k = sums_end - step, left = taps(); left > 0; left -= simd_lanes<V>, k += simd_lanes<V>) {
       store(pending + column, load(pending + column) + load(at + k) * spike);
-      column = column + group_lanes<V> == ring() ? 0 : column + group_lanes<V>;
+      column = column + simd_lanes<V> == ring() ? 0 : column + simd_lanes<V>;
     }
   }
 
-  /// The same for any spike and any step `turned`, where before it there may be no sums.
-  void add_by_tap(int lane, V spike, std::int64_t step, std::int64_t turned) {
+  /// The same tap by tap, for any value, and for steps before step 0.
+  void add_by_tap(int lane, V spike, std::int64_t step, std::int64_t sums_end) {
     const V* const at = memory_.spike_taps + lane * tap_step_;
     for (std::int64_t k = 1; k < taps(); ++k) {
       const std::int64_t n = step + k;
-      if (n >= turned) {
+      if (n >= sums_end) {
         memory_.pending[lane * ring() + n % ring()] += at[k] * spike;
       } else if (n >= 0) {
-        memory_.sums[n % turned_steps<V> * stride_ + lane] += at[k] * spike;
+        memory_.sums[n % transposed_steps<V> * stride_ + lane] += at[k] * spike;
       }
     }
   }
 
-  /// Transposes what is pending for the next steps to lanes, and makes room for later ones.
-  void turn(std::int64_t step) {
+  /// Transposes the pending contributions of a group of steps to lanes, and clears their slots for later steps.
+  void transpose_pending(std::int64_t step) {
     V* const pending = memory_.pending + step % ring();
-    transpose(pending, ring(), memory_.sums, stride_, row_.lanes, turned_steps<V>);
-    for (int i = 0; i < row_.lanes; ++i) clear_row(pending + i * ring(), turned_steps<V>);
+    transpose(pending, ring(), memory_.sums, stride_, row_.lanes, transposed_steps<V>);
+    for (int i = 0; i < row_.lanes; ++i) clear_row(pending + i * ring(), transposed_steps<V>);
   }
 
   const FirRole<V>& role_;
@@ -147,7 +146,7 @@ class SpikeTaps {
   const Row& row_;
   const std::int64_t stride_;
   const FirForwardMemory<V>& memory_;
-  std::int64_t tap_step_ = 0;   ///< from a neuron's taps to the next one's
+  std::int64_t tap_step_ = 0;   ///< from a neuron's taps to the next one's; 0: all share them
 };
 
 }   // namespace

@@ -1,9 +1,9 @@
 /// @file
-/// Kernels with taps (kernel.hpp), operators outside the neuron. Forward, the current is summed over the taps some steps at once, and the
-/// spikes so far give a step its feedback (spike_taps.hpp). Backward, the transposes: correlations of lam, the gradient of a kernel's
-/// output, with the taps.
+/// Kernels with taps (kernel.hpp), which are operators outside the neuron. Forward, the current is convolved with its taps for a group of
+/// steps at once, and earlier spikes give a step its feedback (spike_taps.hpp). Backward are the transposes: correlations of lam, the
+/// gradient of a kernel's output, with the taps.
 ///
-/// Everything here works on whole vectors of lanes in memory of its own, whose lanes beyond the row are zeros.
+/// Loops here go over whole vectors of lanes in the row's own memory, where lanes beyond the row are zero.
 #pragma once
 
 #include "spike_taps.hpp"
@@ -34,13 +34,13 @@ TapLanes<V> tap_lanes(const Taps<V>& taps, V* memory, const Rows& rows, const Ro
   return {memory, stride, taps.length, false};
 }
 
-/// At most so many of them.
+/// The first `count` taps, or all if there are fewer.
 template <class V>
 TapLanes<V> first_taps(const TapLanes<V>& taps, std::int64_t count) {
   return {taps.at, taps.step, smaller(taps.count, count), taps.shared};
 }
 
-/// Those from tap k on.
+/// The taps from tap k on.
 template <class V>
 TapLanes<V> later_taps(const TapLanes<V>& taps, std::int64_t k) {
   return {taps.at + k * taps.step, taps.step, taps.count - k, taps.shared};
@@ -48,12 +48,12 @@ TapLanes<V> later_taps(const TapLanes<V>& taps, std::int64_t k) {
 
 template <bool Shared, class V>
 EXODUS_SCALAR Vector<V> tap(const V* at) {
-  if constexpr (Shared) return *at - Vector<V>{};
+  if constexpr (Shared) return broadcast(*at);
   return load(at);
 }
 
-/// Output p < R is the sum of tap[k] x[p + k] over k < K, in order of k, of some vectors of lanes; `next` is from an x to the next. Without
-/// `Lead`, x begins at R - 1: what came before it counts nothing. K is R at least.
+/// Output p < R is the sum of tap[k] x[p + k] over k < K, in order of k, for `fir_vectors` vectors of lanes. `next` is the stride from an x
+/// to the next. Without `Lead`, x begins at R - 1 and earlier values count as zero. K >= R.
 template <int R, bool Lead, bool Shared, bool Fused, class V>
 EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out) {
   constexpr int own = Shared ? 1 : fir_vectors;          // vectors of taps
@@ -62,7 +62,7 @@ EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t
   const auto add_input = [&](int from, int to, auto&& tap_for) __attribute__((always_inline)) {
     Vector<V> input[fir_vectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < fir_vectors; ++v) input[v] = load(x + v * group_lanes<V>);
+    for (int v = 0; v < fir_vectors; ++v) input[v] = load(x + v * simd_lanes<V>);
     x += next;
 #pragma GCC unroll 8
     for (int p = from; p < to; ++p) {
@@ -72,11 +72,10 @@ EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t
   };
   const auto take = [&](int k) __attribute__((always_inline)) {
 #pragma GCC unroll 2
-    for (int v = 0; v < own; ++v) recent[k][v] = tap<Shared>(at + v * group_lanes<V>);
+    for (int v = 0; v < own; ++v) recent[k][v] = tap<Shared>(at + v * simd_lanes<V>);
     at += taps.step;
   };
-  const auto from_memory = [&](int p, int v)
-                               __attribute__((always_inline)) { return tap<Shared>(at - p * taps.step + v * group_lanes<V>); };
+  const auto from_memory = [&](int p, int v) __attribute__((always_inline)) { return tap<Shared>(at - p * taps.step + v * simd_lanes<V>); };
 #pragma GCC unroll 8
   for (int q = 0; q < R - 1; ++q) {
     take(q);
@@ -96,14 +95,14 @@ EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t
 #pragma GCC unroll 8
   for (int p = 0; p < R; ++p) {
 #pragma GCC unroll 2
-    for (int v = 0; v < fir_vectors; ++v) store(out + p * next_out + v * group_lanes<V>, sums[p][v]);
+    for (int v = 0; v < fir_vectors; ++v) store(out + p * next_out + v * simd_lanes<V>, sums[p][v]);
   }
 }
 
 template <int R, bool Lead, bool Fused, class V>
 void sum_row(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out, std::int64_t lanes) {
   TapLanes<V> vector = taps;
-  for (std::int64_t i = 0; i < lanes; i += fir_vectors * group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += fir_vectors * simd_lanes<V>) {
     if (taps.shared) {
       sum_vectors<R, Lead, true, Fused>(vector, x + i, next, out + i, next_out);
     } else {
@@ -113,7 +112,7 @@ void sum_row(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std
   }
 }
 
-/// The same for any number of outputs and taps, of a row. The sums do not depend on how many are taken at once.
+/// The same for a row, with any number of outputs and taps. The sums do not depend on how many outputs are summed together.
 template <bool Lead, bool Fused, class V>
 void sum_taps(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out, int outputs, std::int64_t lanes) {
   if (outputs == fir_steps && taps.count >= fir_steps) return sum_row<fir_steps, Lead, Fused>(taps, x, next, out, next_out, lanes);
@@ -127,10 +126,10 @@ void sum_taps(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, st
   }
 }
 
-/// to[i] += the sum over k < count of tap k of lane i * from[k * next + i].
+/// to[i] += sum over k < count of tap[k][i] from[k * next + i], in order of k.
 template <class V>
 void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::int64_t next, V* to, std::int64_t lanes) {
-  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += simd_lanes<V>) {
     Vector<V> sum = load(to + i);
     for (std::int64_t k = 0; k < count; ++k) {
       const V* const at = taps.at + k * taps.step;
@@ -140,10 +139,10 @@ void add_taps(const TapLanes<V>& taps, std::int64_t count, const V* from, std::i
   }
 }
 
-/// to[-k * next + i] += tap k of lane i * from[i], for all taps.
+/// to[-k * next + i] += tap[k][i] from[i] for all taps.
 template <class V>
 void scatter_taps(const TapLanes<V>& taps, const V* from, V* to, std::int64_t next, std::int64_t lanes) {
-  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += simd_lanes<V>) {
     const Vector<V> value = load(from + i);
     V* sum = to + i;
     for (std::int64_t k = 0; k < taps.count; ++k, sum -= next) {
@@ -159,7 +158,7 @@ EXODUS_SCALAR void add_lanes(V* to, const V* from, int lanes) {
   for (int i = 0; i < lanes; ++i) to[i] += from[i];
 }
 
-/// An input's present step.
+/// Copies an input's present step as lanes.
 template <class V>
 void copy_step(V* to, const Input<V>& input, const Row& row) {
   for (int b = 0; b < row.block_count; ++b) copy_lanes(to + row.blocks[b].lane, input[row.blocks[b]], row.blocks[b].lanes);
@@ -191,15 +190,15 @@ class ForwardTaps {
     begin_ = begin;
   }
 
-  /// Filters the current of some steps, at the first of which it stands. (Of a whole segment at once took longer: memory waited for the
-  /// sums, and these for memory.)
-  void before_group(Input<V> current, std::int64_t first, std::int64_t end) {
+  /// Filters the current of steps [first, end), at the first of which it stands. A group of steps at a time, so that loads of the next
+  /// group overlap with sums.
+  void filter_steps(Input<V> current, std::int64_t first, std::int64_t end) {
     if (!of_current()) return;
     for (std::int64_t n = first; n < end; ++n, current.now += current.stride) copy_step(input(n), current, row_);
     filter(first, end);
   }
 
-  /// The same for one step, whose current, given as lanes, depends on the spikes before it.
+  /// The same for one step, whose current depends on the spikes before it and is given as lanes.
   void filter_step(const V* current, std::int64_t step) {
     copy_lanes(input(step), current, row_.lanes);
     filter(step, step + 1);
@@ -207,11 +206,11 @@ class ForwardTaps {
 
   V* filtered(std::int64_t step) const { return memory_.filtered + (step - begin_) % fir_steps * stride_; }
 
-  /// Adds the spikes before a step; what the step gets from all so far is in feedback().
+  /// Adds the spikes before a step. feedback() is then the step's.
   void add_spikes(std::int64_t step, const V* spikes) { spikes_.add(step, spikes); }
   const V* feedback() const { return spikes_.feedback(); }
 
-  /// The earlier inputs that the current's kernel remembers.
+  /// Stores the earlier inputs that the current's kernel remembers.
   void finish() const {
     for (std::int64_t k = 0; plan_.fir[0].final != nullptr && k < taps_.count - 1; ++k) {
       store_entry(plan_.fir[0].final, k, input(end_ - 1 - k), plan_.rows, row_);
@@ -240,13 +239,13 @@ class ForwardTaps {
   const TapLanes<V> taps_;
   SpikeTaps<V> spikes_;
   std::int64_t begin_ = 0;   ///< of the segment
-  std::int64_t end_ = 0;     ///< of the present group
+  std::int64_t end_ = 0;     ///< of the present group of steps
 };
 
-/// sums[k] += the sum over `fir_steps` steps r of lam[r + k] x[r], for k < K, of a row.
+/// sums[k] += sum over `fir_steps` steps r of lam[r + k] x[r], for k < K, for a row.
 template <class V>
 void add_tap_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::int64_t stride, std::int64_t lanes) {
-  for (std::int64_t i = 0; i < lanes; i += group_lanes<V>) {
+  for (std::int64_t i = 0; i < lanes; i += simd_lanes<V>) {
     Vector<V> inputs[fir_steps];
 #pragma GCC unroll 8
     for (int r = 0; r < fir_steps; ++r) inputs[r] = load(x + r * stride + i);
@@ -261,15 +260,15 @@ void add_tap_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::in
   }
 }
 
-/// sums[k] += lam[k] x for k < K, of the bands where x has anything.
+/// sums[k] += lam[k] x for k < K, for the bands in which x is not all zero.
 template <class V>
 void add_spike_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::int64_t stride, std::int64_t lanes) {
   for (std::int64_t i = 0; i < lanes; i += band_lanes<V>) {
     if (!any(x + i)) continue;
     for (std::int64_t k = 0; k < taps; ++k) {
 #pragma GCC unroll 4
-      for (std::int64_t at = k * stride + i, v = 0; v < band_vectors; ++v, at += group_lanes<V>) {
-        store(sums + at, add_product<true, V>(load(lam + at), load(x + i + v * group_lanes<V>), load(sums + at)));
+      for (std::int64_t at = k * stride + i, v = 0; v < band_vectors; ++v, at += simd_lanes<V>) {
+        store(sums + at, add_product<true, V>(load(lam + at), load(x + i + v * simd_lanes<V>), load(sums + at)));
       }
     }
   }
@@ -277,8 +276,8 @@ void add_spike_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::
 
 /// The kernels with taps of a row, backward. Steps come in groups of `fir_steps`, counted from step 0 whatever the layout, last step first.
 ///
-/// What an input gets from later steps is gathered as a correlation of lam with the taps. For BPTT it is scattered instead: the reverse of
-/// out[n] = sum of tap[k] in[n-k] adds tap[k] lam[n] to the gradient of in[n-k].
+/// EXODUS gathers an input's gradient from later steps, as a correlation of lam with the taps. BPTT scatters: the reverse of
+/// out[n] = sum_k tap[k] in[n-k] adds tap[k] lam[n] to the gradient of in[n-k].
 template <class V>
 class BackwardTaps {
  public:
@@ -286,9 +285,9 @@ class BackwardTaps {
       : plan_(plan), row_(row), stride_(lane_stride<V>(row.lanes)), bptt_(plan.method == Method::bptt), memory_(memory) {
     longest_ = memory_.longest(plan.fir);
     if (longest_ == 0) return;
-    clear(memory_.lam, memory_.lam_size);   // beyond the last step it is zero
+    clear(memory_.lam, memory_.lam_size);   // after the last step it is zero
     if (memory_.grad_last_spikes != nullptr) clear(memory_.grad_last_spikes, stride_);
-    base_ = (plan.layout.time - 1) / plan.segment * plan.segment;
+    base_ = (plan.layout.time - 1) / plan.segment_steps * plan.segment_steps;
     for (int k = 0; k < 2; ++k) {
       const std::int64_t count = plan.fir[k].taps.length;
       taps_[k] = tap_lanes(plan.fir[k].taps, memory_.taps[k], plan.rows, row, stride_);
@@ -303,49 +302,49 @@ class BackwardTaps {
 
   bool given() const { return longest_ > 0; }
   bool given(int role) const { return taps_[role].count > 0; }
-  /// Whether the spikes get anything through their kernel: it belongs to the reset, which SLAYER detaches.
+  /// Whether spikes have a gradient through their kernel. It is part of the reset, which SLAYER detaches.
   bool gives_spikes() const { return given(1) && plan_.method != Method::slayer; }
   bool with_terms(int role) const { return memory_.partial[role] != nullptr; }
 
-  /// Where lam of a step belongs, and the inputs of a kernel whose taps' gradient is wanted.
+  /// Where lam of a step is stored, and the input of a kernel whose taps' gradient is wanted.
   V* lam(std::int64_t step) const { return memory_.lam + (step - base_) * stride_; }
-  V* input(int role, std::int64_t step) const { return with_terms(role) ? memory_.inputs[role] + in_group(step) * stride_ : nullptr; }
+  V* input(int role, std::int64_t step) const { return with_terms(role) ? memory_.inputs[role] + in_step_group(step) * stride_ : nullptr; }
 
-  /// What the spikes, or the current, of a step get, once everything after them is known.
+  /// The gradient that a step's current (role 0) or spikes (role 1) have through their kernel, once all later steps are done.
   V* gathered(int role, std::int64_t step) const {
-    return bptt_ ? scattered(role, step) : memory_.gathered[role] + in_group(step) * stride_;
+    return bptt_ ? scattered(role, step) : memory_.gathered[role] + in_step_group(step) * stride_;
   }
 
-  /// Goes to the segment that begins at a step.
+  /// Enters the segment that begins at a step.
   void enter(std::int64_t begin) { shift(base_ - begin); }
 
-  /// Before the steps [first, last] of a group: what their spikes get from the steps after it.
-  void before_group(std::int64_t first, std::int64_t last) {
+  /// Before the steps [first, last] of a group: gathers their spikes' gradients from the steps after the group.
+  void before_step_group(std::int64_t first, std::int64_t last) {
     if (!gives_spikes()) return;
     const int steps = static_cast<int>(last - first + 1);
     if (!bptt_) {
-      const TapLanes<V> used = first_taps(taps_[1], plan_.layout.time - 1 - first);   // beyond the last step there is no lam
+      const TapLanes<V> used = first_taps(taps_[1], plan_.layout.time - 1 - first);   // after the last step there is no lam
       sum_taps<false, true>(used, lam(last + 1), stride_, memory_.gathered[1], stride_, steps, row_.lanes);
     }
     for (std::int64_t n = first; n <= last; ++n) add_direct(1, n);
   }
 
-  /// Before a step: what its spikes get from the later steps of its group too.
+  /// Before a step: adds its spikes' gradients from the later steps of its group.
   void before_step(std::int64_t step) {
     if (!given(1) || plan_.method != Method::exodus) return;
-    const std::int64_t after = plan_.layout.time - 1 - step, in_group_after = fir_steps - 1 - in_group(step);
-    const std::int64_t steps = smaller(smaller(after, in_group_after), taps_[1].count);
+    const std::int64_t after = plan_.layout.time - 1 - step, after_in_step_group = fir_steps - 1 - in_step_group(step);
+    const std::int64_t steps = smaller(smaller(after, after_in_step_group), taps_[1].count);
     if (steps > 0) add_taps(taps_[1], steps, lam(step + 1), stride_, gathered(1, step), row_.lanes);
   }
 
-  /// After a step, whose lam is there: for BPTT what earlier inputs get from it.
+  /// After a step, when its lam is known: for BPTT, scatters it to earlier inputs.
   void after_step(std::int64_t step) {
     for (int role = 0; bptt_ && role < 2; ++role) {
       if (given(role)) scatter_taps(taps_[role], lam(step), scattered(role, step - role), stride_, row_.lanes);
     }
   }
 
-  /// After some steps [first, last] of a group: what their current gets.
+  /// After steps [first, last] of a group: gathers the gradient of their current.
   void gather_current(std::int64_t first, std::int64_t last) {
     if (!bptt_) {
       const TapLanes<V> used = first_taps(taps_[0], plan_.layout.time - first);
@@ -354,19 +353,19 @@ class BackwardTaps {
     for (std::int64_t n = first; n <= last; ++n) add_direct(0, n);
   }
 
-  /// After the steps [first, last] of a group: what they add to the taps' gradients.
-  void after_group(std::int64_t first, std::int64_t last) {
+  /// After the steps [first, last] of a group: adds their terms to the taps' gradients.
+  void after_step_group(std::int64_t first, std::int64_t last) {
     add_terms(first, static_cast<int>(last - first + 1));
     if (first % terms_steps == 0) move_terms();
   }
 
-  /// After step 0: what the remembered inputs get; the spikes before step 0, in grad_last_spikes().
+  /// After step 0: the gradients of the inputs that the initial state remembers. Those of the spikes of step -1 are in grad_last_spikes().
   void finish() {
     for (int role = 0; role < 2; ++role) {
       const std::int64_t earlier = given(role) ? taps_[role].count - 1 + role : 0;
       const bool wanted = plan_.fir[role].grad_initial != nullptr || (role == 1 && plan_.grad_initial[1] != nullptr);
       for (std::int64_t done = 0; wanted && done < earlier; done += fir_steps) {
-        // Of lam only that of step 0 and later counts, which the last of these steps sees through tap `seen`.
+        // Only lam of step 0 and later counts. The last of these steps reaches step 0 through tap `seen`.
         const std::int64_t first = -done - fir_steps, seen = done + 1 - role;
         if (!bptt_) {
           sum_taps<false, true>(later_taps(taps_[role], seen), lam(0), stride_, memory_.gathered[role], stride_, fir_steps, row_.lanes);
@@ -384,14 +383,14 @@ class BackwardTaps {
   /// Terms of this many steps are summed in the arithmetic type before they go to the doubles.
   static constexpr std::int64_t terms_steps = 32;
 
-  /// A step's place in its group.
-  static std::int64_t in_group(std::int64_t step) { return step & (fir_steps - 1); }
+  /// A step's place in its group of steps.
+  static std::int64_t in_step_group(std::int64_t step) { return step & (fir_steps - 1); }
 
   double* sums(int role, std::int64_t tap) const { return plan_.fir[role].sums + tap * plan_.rows.neurons + row_.begin; }
 
   V* scattered(int role, std::int64_t step) const { return memory_.scattered[role] + (step - base_ + taps_[role].count) * stride_; }
 
-  /// Moves the windows to earlier steps.
+  /// Moves the windows of lam and of scattered gradients to earlier steps.
   void shift(std::int64_t steps) {
     if (steps == 0) return;
     base_ -= steps;
@@ -405,7 +404,7 @@ class BackwardTaps {
     }
   }
 
-  /// The direct gradient of a remembered input, at the step where it came in.
+  /// Adds dL/d(final state) of an input that the final state remembers, at the step of that input.
   void add_direct(int role, std::int64_t step) {
     const std::int64_t entry = plan_.layout.time - 1 - role - step;
     const V* const direct = plan_.fir[role].grad_final;
@@ -433,7 +432,7 @@ class BackwardTaps {
     }
   }
 
-  /// Of a step before step 0.
+  /// Stores the gradient of a step before step 0.
   void finish_step(int role, std::int64_t step) {
     add_direct(role, step);
     if (role == 1 && step == -1) {

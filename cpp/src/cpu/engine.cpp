@@ -1,15 +1,15 @@
 /// @file
-/// The engine, which runs the stages of the models (model.cpp). Compiled once for each instruction set, with EXODUS_ISA its name; it
-/// exports one table, and everything else here has internal linkage.
-#include "delay.hpp"
+/// The engine, which runs the models' stages (model.cpp). Compiled once for each instruction set, with its name as EXODUS_ISA. It exports
+/// one table; everything else has internal linkage.
 #include "engine.hpp"
+#include "delay.hpp"
 
 namespace exodus::cpu::EXODUS_ISA {
 
-extern const IsaTable kernels;
+extern const IsaTable table;
 template <class V>
 constexpr IsaFunctions<V> all = {forward_row<V>,    backward_row<V>, pack_spikes<V>,          weight_gradient<V>,
                                  evaluate_range<V>, delay_row<V>,    DelaySteps<V>::in_blocks};
-constinit const IsaTable kernels = {all<float>, all<double>};
+constinit const IsaTable table = {all<float>, all<double>};
 
 }   // namespace exodus::cpu::EXODUS_ISA
