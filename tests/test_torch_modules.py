@@ -509,7 +509,7 @@ def test_initial_state_is_rest_or_the_potential_given(name):
         assert_same_bits(one, other)
     potential = (
         [0.0] * 3 if name.startswith("SRM") else [0.25, 0.5, 0.75]
-    )  # which makes it from its kernels' states
+    )  # An SRM computes its potential from the states of its kernels.
     state = layer.initial_state((2, 3), torch.tensor(potential), dtype=torch.float64)
     expected = layer.neuron.initial_state((2, 3), np.float64, potential)
     for one, other in zip(state, expected, strict=True):
