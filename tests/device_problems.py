@@ -57,7 +57,7 @@ def weights(dtype, count=3):
     return np.random.default_rng(5).normal(0, 0.8 / np.sqrt(count), (count, count)).astype(dtype)
 
 
-def check_both_verbs(name, layout, dtype, to_device, assert_same, chunks=1, recurrent=None):
+def check_forward_and_backward(name, layout, dtype, to_device, assert_same, chunks=1, recurrent=None):
     """Run forward and backward on a device's arrays and on NumPy's, compare, and return both traces."""
     neuron, current, axis = NEURONS[name], data(dtype, layout), LAYOUTS[layout]
     if recurrent is not None:

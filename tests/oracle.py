@@ -10,7 +10,7 @@ There are three independent witnesses, and none is a recurrence in the gradient:
   loss gradient and the response kernel (S16). It covers any pair of kernels, and so the linear resets.
 * `zeta` is the closed form of a plain LIF: (S19) with zeta of proposition 3.2.
 
-SLAYER has witnesses of its own: the same linear system with the spikes of the reset detached, and `slayer`,
+SLAYER has its own witnesses: the same linear system with the spikes of the reset detached, and `slayer`,
 the correlation of h * e with the response kernel.
 """
 

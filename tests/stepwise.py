@@ -81,7 +81,7 @@ def _torch_decay(dt, tau):
     return torch.exp(-dt / tau)
 
 
-def felt(spikes, weights):
+def recurrent_current(spikes, weights):
     """s W in the order of the contract: starting at 0, over the neurons that fired, in ascending order."""
     total = np.zeros_like(spikes)
     for j in np.flatnonzero(spikes.reshape(-1, len(weights)).any(0)):
@@ -110,7 +110,7 @@ def forward(model, current, state, recurrent=None):
     with np.errstate(all="ignore"):
         for n, a in enumerate(current):
             if recurrent is not None:
-                a = a + felt(state[1], recurrent)
+                a = a + recurrent_current(state[1], recurrent)
             state = STEPS[model.name](np.where, p, model.keywords, state, a, fire, False)
             potential[n], spikes[n] = state[0], state[1] if model.fires else 0
     return potential, spikes, state

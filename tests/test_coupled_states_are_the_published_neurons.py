@@ -36,7 +36,7 @@ TAUS = {"alpha": "tau", "alpha_adapt": "tau_adapt", "decay": "tau"}
 
 
 class Fire:
-    """The spike function with a surrogate derivative. For SLAYER, `felt` detaches spikes in the dynamics."""
+    """The spike function with a surrogate derivative. For SLAYER, `in_dynamics` detaches spikes."""
 
     def __init__(self, threshold, surrogate, detached):
         self.threshold, self.surrogate, self.detached = threshold, surrogate, detached
@@ -46,7 +46,7 @@ class Fire:
         h = torch.tensor(np.broadcast_to(h, u.shape).copy())
         return Spike.apply(u, self.threshold.expand(u.shape), h, 1)
 
-    def felt(self, s):
+    def in_dynamics(self, s):
         return s.detach() if self.detached else s
 
 
@@ -90,7 +90,7 @@ def solve(case, values, current, state, seeds, method, surrogate):
     now, steps = inputs[1:], []
     for a in inputs[0]:
         u, s, *others = now
-        now = step(torch.where, p, options, (u, fire.felt(s), *others), a, fire, True)
+        now = step(torch.where, p, options, (u, fire.in_dynamics(s), *others), a, fire, True)
         steps.append(now)
     found = [torch.stack([x[1] for x in steps]), torch.stack([x[0] for x in steps]), *now]
     sum((torch.tensor(g) * x).sum() for g, x in zip(seeds, found, strict=True)).backward()

@@ -12,7 +12,7 @@ import pytest
 
 import exodus_core as ec
 from device_arrays import DeviceArray, DlpackArray, StreamlessArray, host
-from device_problems import LAYOUTS, NEURONS, RECURRENT, check_both_verbs, comparison, data, weights
+from device_problems import LAYOUTS, NEURONS, RECURRENT, check_forward_and_backward, comparison, data, weights
 from exodus_core import cuda, kernel
 
 pytest.importorskip("array_api_compat")
@@ -29,8 +29,8 @@ assert_same = comparison(DeviceArray, host)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", NEURONS)
-def test_both_verbs(name, layout, dtype):
-    device, cpu = check_both_verbs(name, layout, dtype, DeviceArray, assert_same)
+def test_forward_and_backward(name, layout, dtype):
+    device, cpu = check_forward_and_backward(name, layout, dtype, DeviceArray, assert_same)
     assert host(device.potential).strides == cpu.potential.strides
 
 
@@ -38,7 +38,7 @@ def test_both_verbs(name, layout, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", RECURRENT)
 def test_recurrent_weights(name, layout, dtype):
-    device, cpu = check_both_verbs(name, layout, dtype, DeviceArray, assert_same, 2, weights(dtype))
+    device, cpu = check_forward_and_backward(name, layout, dtype, DeviceArray, assert_same, 2, weights(dtype))
     assert cpu.spikes.any()
     assert device.recurrent.shape == (3, 3)
 

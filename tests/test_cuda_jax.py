@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import exodus_core as ec
-from device_problems import NEURONS, check_both_verbs, comparison, data
+from device_problems import NEURONS, check_forward_and_backward, comparison, data
 from exodus_core import _backends, kernel
 
 jax = pytest.importorskip("jax")
@@ -33,8 +33,8 @@ assert_same = comparison(jax.Array, np.asarray)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", ["time first", "time last", "time between"])
 @pytest.mark.parametrize("name", NEURONS)
-def test_both_verbs_and_chunks(name, layout, dtype):
-    check_both_verbs(name, layout, dtype, jnp.asarray, assert_same, chunks=2)
+def test_forward_and_backward_in_chunks(name, layout, dtype):
+    check_forward_and_backward(name, layout, dtype, jnp.asarray, assert_same, chunks=2)
 
 
 def test_bfloat16_is_only_storage():

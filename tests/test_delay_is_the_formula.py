@@ -355,7 +355,7 @@ MISTAKES = [
     (dict(most=-1), ValueError, "most must be at least 0, got -1"),
     (dict(most=2.0), TypeError, "most must be an integer, got 2.0"),
     (dict(most=True), TypeError, "most must be an integer"),
-    (dict(most=2**62), ValueError, "most must be such that a state of most"),
+    (dict(most=2**62), ValueError, "most must be so small that a state of most"),
     (dict(state=np.zeros((3, 2, 3))), ValueError, "most must be given with a state"),
     (
         dict(state=np.zeros((3, 2, 3)), most=3),

@@ -15,8 +15,8 @@ from device_problems import (
     DELAYED,
     NEURONS,
     RECURRENT,
-    check_both_verbs,
     check_delay,
+    check_forward_and_backward,
     comparison,
     data,
     weights,
@@ -57,10 +57,10 @@ def library(request):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", ["time first", "time last", "time between"])
 @pytest.mark.parametrize("name", NEURONS)
-def test_both_verbs_and_chunks(name, layout, dtype, library):
+def test_forward_and_backward_in_chunks(name, layout, dtype, library):
     to_device, host = library
     kind = type(to_device(np.zeros(1)))
-    check_both_verbs(name, layout, dtype, to_device, comparison(kind, host), chunks=2)
+    check_forward_and_backward(name, layout, dtype, to_device, comparison(kind, host), chunks=2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -74,7 +74,7 @@ def test_delays(shape, axis, dtype, library):
 def test_recurrent_weights(name, layout, library):
     to_device, host = library
     kind, w = type(to_device(np.zeros(1))), weights(np.float64)
-    check_both_verbs(name, layout, np.float64, to_device, comparison(kind, host), 2, w)
+    check_forward_and_backward(name, layout, np.float64, to_device, comparison(kind, host), 2, w)
 
 
 @pytest.fixture

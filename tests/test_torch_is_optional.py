@@ -21,7 +21,7 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-def test_both_verbs_work_without_torch():
+def test_forward_and_backward_work_without_torch():
     done = run(BLOCK + USE)
     assert done.returncode == 0, done.stderr
 

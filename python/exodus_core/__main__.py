@@ -9,7 +9,7 @@ from . import __version__, _core, isa
 
 
 def main() -> None:
-    """Print the fact that the command line asks for."""
+    """Print the requested fact."""
     parser = argparse.ArgumentParser(prog="python -m exodus_core", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(

@@ -50,7 +50,9 @@ def recurrent_weights(name: str, weights: Any, binding: Binding) -> Array:
             f"{name} must be None for {type(neuron).__name__}, which has no spikes, got an array"
         )
     if not layout.neuron_shape:
-        raise ValueError(f"{name} needs an axis of neurons besides time, got a current of {layout.shape}")
+        raise ValueError(
+            f"{name} needs a current with an axis of neurons besides time, got shape {layout.shape}"
+        )
     count, _ = layout.features
     return layout.backend.contiguous(require(name, weights, (count, count), layout, binding.arithmetic))
 

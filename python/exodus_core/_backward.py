@@ -149,7 +149,7 @@ def incoming(tape: Tape, grad_spikes: Any, grad_potential: Any, grad_state: Any)
     if grad_spikes is not None and not neuron._fires:
         raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
     if grad_spikes is None and grad_potential is None and grad_state is None:
-        raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
+        raise ValueError("at least one of grad_spikes, grad_potential and grad_state must be given, got none")
     if grad_spikes is not None:
         grad_spikes = over_time("grad_spikes", grad_spikes, layout, type_name)
     if grad_potential is not None:

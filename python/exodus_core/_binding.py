@@ -247,9 +247,9 @@ def require_broadcast(name: str, given: tuple[int, ...], layout: Layout, leading
     if len(shape) > len(neurons) or any(
         n not in (1, m) for n, m in zip(shape[::-1], neurons[::-1], strict=False)
     ):
-        beside = {0: "", 1: " beside its first axis"}.get(leading, f" beside its first {leading} axes")
+        where = {0: "", 1: " after its first axis"}.get(leading, f" after its first {leading} axes")
         raise ValueError(
-            f"{name} must broadcast against the neurons' shape {neurons}, got shape {shape}{beside}"
+            f"{name} must broadcast against the neurons' shape {neurons}, got shape {shape}{where}"
             + _hint(shape, neurons)
         )
 

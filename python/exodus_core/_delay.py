@@ -154,7 +154,7 @@ def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDe
     """Bind delays to a layout. ``check_delay`` has checked them."""
     neurons = math.prod(layout.neuron_shape)
     if (most + 1) * max(neurons, 1) * np.dtype(np.float64).itemsize > _MOST_BYTES:
-        raise ValueError(f"most must be such that a state of most + 1 steps fits in memory, got {most}")
+        raise ValueError(f"most must be so small that a state of most + 1 steps fits in memory, got {most}")
     with ieee():
         steps = bind_parameter("delay", delay, layout, ARITHMETIC[type_name])
     return BoundDelay(layout, type_name, steps, most)
@@ -163,9 +163,9 @@ def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDe
 def _bound(
     x: Any, delay: Any, most: Any, time_axis: int | None, with_state: bool
 ) -> tuple[Array, BoundDelay]:
-    """Check the input and the delays, and return the input as the kernels take it with its bound delays."""
+    """Check the input and the delays. Return the input, copied if necessary, and the bound delays."""
     if with_state and most is None:
-        raise ValueError("most must be given with a state, of most + 1 steps, got None")
+        raise ValueError("most must be given with a state, which has most + 1 steps, got None")
     array, layout = arrange("x", x, time_axis)
     value, most = check_delay(delay, most)
     return array, bind_delay(layout, value, most, layout.backend.type_name(array))

@@ -84,7 +84,7 @@ class Layout:
         return tuple(range(leading)) + tuple(axis + leading for axis in self.neuron_order)
 
     def _placed(self, array: Array, order: tuple[int, ...]) -> Array:
-        return array if self.backend.lies(array, order) else self.backend.copy(array, order)
+        return array if self.backend.has_order(array, order) else self.backend.copy(array, order)
 
     def place(self, array: Array) -> Array:
         """Return an array over time itself if it has this memory order, else a copy that has."""
@@ -106,9 +106,9 @@ class Layout:
         neurons = (1,) * (len(self.shape) - 1 - len(shape)) + shape
         return parameter.reshape((*neurons[: self.time_axis], 1, *neurons[self.time_axis :]))
 
-    def lies_here(self, array: Array) -> bool:
+    def has_same_order(self, array: Array) -> bool:
         """Tell whether an array of this shape has this memory order."""
-        return self.backend.lies(array, self.order)
+        return self.backend.has_order(array, self.order)
 
 
 def arrange(

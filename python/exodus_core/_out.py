@@ -21,7 +21,7 @@ def check_out(name: str, array: Any, type_name: str, layout: Layout) -> None:
     if not fits:
         got = f"{array.dtype} {tuple(array.shape)}" if hasattr(array, "dtype") else repr(array)
         raise ValueError(f"out.{name} must have dtype {type_name} and shape {layout.shape}, got {got}")
-    if not layout.lies_here(array):
+    if not layout.has_same_order(array):
         raise ValueError(
             f"out.{name} must have the memory order of current, with the axes in the order {layout.order}, "
             f"got strides of {backend.strides(array)} bytes"

@@ -62,7 +62,7 @@ def _of_tensor(name: str, tensor: Any) -> np.ndarray:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.device.type != "cpu" or str(tensor.layout) != "torch.strided" or kind.startswith("complex"):
         raise TypeError(
-            f"{name} must be numbers, of tensors a dense real one on the CPU, "
+            f"{name} must be numbers: a tensor must be dense, real and on the CPU, "
             f"got {kind}, {tensor.layout} on {tensor.device}"
         )
     own = tensor if hasattr(np, kind) else tensor.double()  # NumPy has no bfloat16

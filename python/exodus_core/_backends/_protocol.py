@@ -61,7 +61,7 @@ class Backend(Protocol):
     def overlap(self, a: Array, b: Array) -> bool:
         """Tell whether two arrays may share memory."""
 
-    def lies(self, array: Array, order: Shape) -> bool:
+    def has_order(self, array: Array, order: Shape) -> bool:
         """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
 
     def empty(self, shape: Shape, order: Shape, type_name: str) -> Array:

@@ -163,7 +163,7 @@ class DeviceBackend:
         (a_begin, a_end), (b_begin, b_end) = _extent(a), _extent(b)
         return a_begin < b_end and b_begin < a_end
 
-    def lies(self, array: Array, order: Shape) -> bool:
+    def has_order(self, array: Array, order: Shape) -> bool:
         """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
         memory = _memory(array)
         expected = _SIZES[memory.type_name]
@@ -199,7 +199,7 @@ class DeviceBackend:
     def contiguous(self, array: Array) -> Array:
         """Return the array itself if it is in C order, else a copy that is."""
         order = tuple(range(len(array.shape)))
-        return array if self.lies(array, order) else self.copy(array, order)
+        return array if self.has_order(array, order) else self.copy(array, order)
 
     def permute(self, array: Array, axes: Shape) -> Array:
         """Return a view with the axes permuted."""

@@ -96,7 +96,7 @@ class NumpyBackend:
         except np.exceptions.TooHardError:
             return True
 
-    def lies(self, array: np.ndarray, order: Shape) -> bool:
+    def has_order(self, array: np.ndarray, order: Shape) -> bool:
         """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
         flags = array.flags if order == _IN_ORDER[len(order)] else array.transpose(order).flags
         return flags.c_contiguous and flags.aligned

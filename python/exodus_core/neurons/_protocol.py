@@ -157,7 +157,7 @@ class Neuron(Value):
         raise NotImplementedError
 
     def _surrogate_argument(self, recording: Recording) -> Array:
-        """Return the quantity over time that is compared with the threshold, at which h is evaluated."""
+        """Return the quantity that is compared with the threshold, and at which h is evaluated."""
         return recording.potential
 
     def _reads_current(self, names: Iterable[str]) -> bool:

@@ -195,7 +195,7 @@ class SRM(Neuron):
     def _carry_factor(self, h: np.ndarray, recording: Recording) -> Array:
         if not isinstance(self.nu, Exponential):
             raise TypeError(
-                f"growth needs a reset of one decay, such as an SRM's with nu=Exponential, got {self!r}"
+                f"growth needs a reset with a single decay: nu of an SRM must be Exponential, got {self!r}"
             )
         alpha, scale = (
             recording.layout.with_time(np.asarray(value, np.float64))

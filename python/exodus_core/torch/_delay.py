@@ -135,7 +135,7 @@ def _run(x: Any, delay: Any, most: Any, time_dim: int | None, state: Any, with_s
     if state is not None:
         check_tensor("state", state, "a delay's state is a tensor")
         if most is None:
-            raise ValueError("most must be given with a state, of most + 1 steps, got None")
+            raise ValueError("most must be given with a state, which has most + 1 steps, got None")
     value, most = _value_for(x, delay, most)
     given = delay if isinstance(delay, Tensor) else None
     return Delayed(*_Delay.apply(_Call(value, most, time_dim, with_state), x, given, state))
