@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests, on a fresh machine with Python 3.11+ and a C++ compiler: sets up .venv-test, builds, runs ctest and pytest.
-# Arguments go to pytest. EXODUS_TESTS=OFF leaves out the C++ tests, which need GoogleTest.
+# Runs all tests on a fresh machine with Python 3.11+ and a C++ compiler: makes .venv-test, builds, runs ctest and pytest.
+# Arguments are passed to pytest. EXODUS_TESTS=OFF omits the C++ tests, which need GoogleTest.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -11,7 +11,7 @@ pip=(.venv-test/bin/python -m pip --disable-pip-version-check)
 export PATH="$PWD/.venv-test/bin:$PATH"
 
 if [ "$tests" = ON ]; then
-  # GoogleTest: the system's, else Debian's package where apt can install it; else CMake says what to do.
+  # Use the system's GoogleTest, or install Debian's package if apt can. Otherwise CMake says what to do.
   probe=(cmake -S . -B build/probe -G Ninja)
   if ! "${probe[@]}"; then
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 1
@@ -26,10 +26,10 @@ fi
 if [ "$tests" != ON ]; then
   exec python -m pytest "$@"
 fi
-# Side by side, pytest in two processes: ctest ends first, and then both cores still have work.
+# ctest runs next to pytest. It ends first, and two pytest processes keep both cores busy after that.
 ctest --test-dir build/test --output-on-failure --parallel 2 >build/test/ctest.log 2>&1 &
 ctest=$!
-export EXODUS_SHIM="$PWD/build/test/cpp/tests/cuda"   # the CUDA kernels' Python extension, on the CPU
+export EXODUS_SHIM="$PWD/build/test/cpp/tests/cuda"   # has the Python extension of the CUDA kernels that runs on the CPU
 status=0
 python -m pytest -n 2 --dist worksteal "$@" || status=$?
 wait "$ctest" || status=$?

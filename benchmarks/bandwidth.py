@@ -1,9 +1,9 @@
-"""Speed against memory bandwidth: what share of the time a plain stream over the same bytes would take.
+"""Speed relative to memory bandwidth: the time of a plain stream over the same bytes, over that of a call.
 
-1 means as fast as reading the inputs and writing the results with nothing in between (the faster of plain
-and streaming stores); above 1 is possible, since rows stream better than one long line. Everything is
-measured in turn in one run, so that the ratios hold on another machine. The best rounds leave out what
-else the machine did; the medians have it.
+A ratio of 1 means that a call takes as long as reading the inputs and writing the results, with the faster of
+plain and streaming stores. Ratios above 1 are possible, since several rows stream faster than one long array.
+Stream and call take turns in one run, so that the ratios hold on other machines. The best rounds exclude
+other load on the machine, and the medians include it.
 
     python benchmarks/bandwidth.py [--threads 2] [--rounds 30] [--steps 250 --batch 128 --neurons 128]
 
@@ -29,7 +29,7 @@ def address(array):
 
 
 def stream_calls(library, trace, grads, grad_spikes, threads):
-    """The bounds' calls, by pass: plain and streaming stores over the same arrays."""
+    """For each pass, the calls that stream over the same arrays, with plain and with streaming stores."""
     a, s, u, d = trace.current, trace.spikes, trace.potential, grads.current
     count = ctypes.c_int64(a.size // 8 * 8)
 
@@ -52,7 +52,7 @@ def timed(call):
 
 
 def compare(bounds, call, rounds):
-    """(Time of the better bound) over (time of the call), of the best rounds and of medians; the median."""
+    """Return the faster bound's time over the call's, for best rounds and medians, and the call's median."""
     times = [[timed(f) for f in (*bounds, call)] for _ in range(rounds + 3)][3:]
     columns = list(zip(*times, strict=True))
     best, median = (min(map(how, columns[:-1])) / how(columns[-1]) for how in (min, statistics.median))
@@ -84,9 +84,9 @@ def measure(library, layout, shape, time_axis, threads, rounds):
         ("backward", "slayer, reused", back("slayer")),
         ("backward", "bptt, reused", back("bptt")),
     ]
-    for kind, what, call in calls:
+    for kind, variant, call in calls:
         best, median, seconds = compare(streams[kind], call, rounds)
-        print(f"{layout:12s} {kind:9s} {what:24s} {best:6.2f} {median:7.2f} {1e3 * seconds:8.2f} ms")
+        print(f"{layout:12s} {kind:9s} {variant:24s} {best:6.2f} {median:7.2f} {1e3 * seconds:8.2f} ms")
 
 
 def main():

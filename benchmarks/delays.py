@@ -1,8 +1,8 @@
-"""Delays against memory bandwidth: the share of the time that a plain stream over the same bytes would take.
+"""Delays relative to memory bandwidth: the time of a plain stream over the same bytes, over that of a call.
 
-As bandwidth.py: the bound is the faster of plain and streaming stores, everything is measured in turn in one
-run, best rounds and medians. The adjoint of the input alone (dx) has the bytes of the forward pass; with the
-gradient of the delay (dx, dt) it reads the input as well.
+The method is that of bandwidth.py: the bound is the faster of plain and streaming stores, stream and call
+take turns in one run, and ratios are of best rounds and of medians. The gradient of only the input (dx) moves
+the bytes of the forward pass. With the gradient of the delay (dx, dt) the adjoint also reads the input.
 
     python benchmarks/delays.py [--threads 2] [--rounds 30] [--steps 250 --batch 128 --neurons 128 --most 25]
 """
@@ -20,7 +20,7 @@ from exodus_core._layout import arrange
 
 
 def calls(x, grad, delay, most, time_axis):
-    """The kernels' calls, into arrays that are reused, by pass; and the array that they write."""
+    """Return the kernels' calls by pass, and the array that they write, which is reused."""
     array, layout = arrange("x", x, time_axis)
     bound = bind_delay(layout, delay, most, "float32")
     output, sums = layout.empty("float32"), np.empty(bound.steps.size)

@@ -1,8 +1,8 @@
-"""What the other models cost: the time of each over the time of the LIF, on the same arrays in one run.
+"""Cost of the models: the time of each over that of the LIF, on the same arrays in one run.
 
-Kernels with taps are compared with the machine's multiply-adds instead: as many as the two sums have, a term
-for every tap, neuron and step that there is (forward a spike that is zero costs nothing, but counts; backward
-the gradients of what came before the first step count too), over the peak that is measured before each call.
+FIR kernels are compared with the machine's peak instead, which is measured before each call. Their work is
+the number of multiply-adds in the two sums: a term for every tap, neuron and step. Terms of silent neurons
+count forward, although they cost nothing. Terms of gradients before the first step count backward.
 
 python benchmarks/models.py [--threads 2] [--rounds 30] [--steps 250 --neurons 16384] [--taps 64]
 """
@@ -46,7 +46,7 @@ def timed(call):
 
 
 def passes(neuron, current, grad_spikes):
-    """A model's calls into reused arrays, by the pass's name."""
+    """Return a model's calls by the name of the pass. They reuse their arrays."""
     trace = ec.forward(neuron, current)
     given = {"grad_spikes": grad_spikes} if neuron._fires else {"grad_potential": grad_spikes}
     grads = ec.backward(trace, **given, parameters=())
@@ -59,7 +59,7 @@ def passes(neuron, current, grad_spikes):
 
 
 def alternate(calls, rounds):
-    """The median time of each call, taken in turn, so that what else the machine does hits all alike."""
+    """Return the median time of each call. Calls take turns, so that other load affects all alike."""
     times = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -70,39 +70,39 @@ def alternate(calls, rounds):
 def against_the_lif(current, grad_spikes, rounds):
     """Print the time of each model over the LIF's."""
     calls = {name: passes(neuron, current, grad_spikes) for name, neuron in NEURONS.items()}
-    whats = list(calls["LIF"])
-    middle = alternate({(name, what): calls[name][what] for name in calls for what in whats}, rounds)
+    kinds = list(calls["LIF"])
+    middle = alternate({(name, kind): calls[name][kind] for name in calls for kind in kinds}, rounds)
     print("median time over the LIF's, same pass")
-    print(f"{'':26s}" + "".join(f"{what:>17s}" for what in whats))
+    print(f"{'':26s}" + "".join(f"{kind:>17s}" for kind in kinds))
     for name in calls:
-        ratios = (middle[name, what] / middle["LIF", what] for what in whats)
+        ratios = (middle[name, kind] / middle["LIF", kind] for kind in kinds)
         print(f"{name:26s}" + "".join(f"{ratio:17.2f}" for ratio in ratios))
 
 
 def against_the_peak(current, grad_spikes, taps, threads, rounds):
-    """Print the share of the machine's multiply-adds that kernels with taps achieve."""
+    """Print the fraction of the machine's peak in multiply-adds that FIR kernels reach."""
     peak = build("peak").multiply_adds
     peak.restype = ctypes.c_double
     n = np.arange(taps)
     neuron = ec.SRM(kernel.FIR(0.95**n), kernel.FIR(-(0.95**n)))
     rate = ec.forward(neuron, current).spikes.mean()
     steps, neurons = current.shape
-    felt = np.minimum(np.arange(steps) + 1, taps)  # forward there is nothing before the first step
-    terms = {"forward": 2 * neurons * felt.sum(), "backward": 2 * neurons * steps * taps}
+    terms_per_step = np.minimum(np.arange(steps) + 1, taps)  # forward has no inputs before the first step
+    terms = {"forward": 2 * neurons * terms_per_step.sum(), "backward": 2 * neurons * steps * taps}
     calls = passes(neuron, current, grad_spikes)
-    rates = {what: [] for what in terms}
-    shares = {what: [] for what in terms}
+    rates = {kind: [] for kind in terms}
+    shares = {kind: [] for kind in terms}
     for _ in range(rounds):
-        for what, fused in (("forward", 0), ("backward", 1)):
+        for kind, fused in (("forward", 0), ("backward", 1)):
             best = peak(threads, fused)
-            rates[what].append(best)
-            shares[what].append(terms[what] / best / timed(calls[what]))
+            rates[kind].append(best)
+            shares[kind].append(terms[kind] / best / timed(calls[kind]))
     print(f"SRM, {taps} taps each, {100 * rate:.1f} % spikes")
-    for what, share in shares.items():
+    for kind, share in shares.items():
         middle = statistics.median(share)
         print(
-            f"  {what:9s} {terms[what] / 1e6:.0f} million multiply-adds, "
-            f"{statistics.median(rates[what]) / 1e9:.0f} billion a second at most: "
+            f"  {kind:9s} {terms[kind] / 1e6:.0f} million multiply-adds, "
+            f"{statistics.median(rates[kind]) / 1e9:.0f} billion a second at most: "
             f"{100 * middle:.0f} % of peak, {1 / middle:.2f} of the bound"
         )
 

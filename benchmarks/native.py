@@ -1,4 +1,4 @@
-"""Small native programs that measure what the machine can do, built for it when they are needed."""
+"""Build the small C++ programs that measure the limits of the machine, when a benchmark needs them."""
 
 import ctypes
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def build(name):
-    """Compile the source of this name beside this file and load it."""
+    """Compile `name`.cpp of this folder, and load it."""
     source, library = Path(__file__).with_name(f"{name}.cpp"), Path(tempfile.mkdtemp()) / f"{name}.so"
     flags = ["-O3", "-std=c++20", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", "-pthread"]
     subprocess.run(["c++", *flags, str(source), "-o", str(library)], check=True)

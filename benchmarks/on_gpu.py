@@ -1,7 +1,8 @@
-"""The passes on a GPU (bandwidth.py --device cuda), against copies of the same traffic and loops of torch.
+"""Speed on a GPU (bandwidth.py --device cuda), relative to copies of the same bytes and to loops in torch.
 
-A copy reads and writes as many bytes as the pass, in the same proportion. Both take buffers in turn whose
-sum is far beyond the L2 cache, and both are replayed as CUDA graphs, so that Python does not count.
+A copy reads and writes as many bytes as the pass, in the same proportion. Copy and pass alternate between
+several buffers, which together are much larger than the L2 cache. Both are replayed as CUDA graphs, so that
+Python's time does not count.
 """
 
 import statistics
@@ -10,12 +11,12 @@ from functools import partial
 import exodus_core as ec
 from exodus_core import cuda
 
-L2_MULTIPLE = 4  # the buffers' size over the cache's
+L2_MULTIPLE = 4  # the total size of the buffers, in L2 caches
 LEAST_SETS = 4
 
 
 def why_not():
-    """Why nothing can be measured here, or None."""
+    """Return the reason why nothing can be measured here, or None."""
     if not cuda.is_available():
         return cuda._unavailable()
     try:
@@ -26,7 +27,7 @@ def why_not():
 
 
 def captured(torch, calls):
-    """The calls one after another as a CUDA graph."""
+    """Capture the calls, one after another, as a CUDA graph."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -41,7 +42,7 @@ def captured(torch, calls):
 
 
 def seconds(torch, graph):
-    """The time of a replay."""
+    """Return the time of a replay."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
     graph.replay()
@@ -51,7 +52,7 @@ def seconds(torch, graph):
 
 
 def medians(torch, lists, rounds):
-    """For each list of calls, the median time of one call. The lists take turns."""
+    """Return, for each list of calls, the median time of one call. The lists take turns."""
     graphs = [captured(torch, calls) for calls in lists]
     times = [[seconds(torch, graph) for graph in graphs] for _ in range(rounds + 3)][3:]
     totals = map(statistics.median, zip(*times, strict=True))
@@ -59,13 +60,13 @@ def medians(torch, lists, rounds):
 
 
 def compare(torch, bound, calls, rounds):
-    """The median time of one of the bound's calls over that of one of the others, and the latter."""
+    """Return the median time of a bound's call over that of a call, and the latter."""
     bound_time, time = medians(torch, [bound, calls], rounds)
     return bound_time / time, time
 
 
 class Buffers:
-    """Arrays of one call of each pass, and of the copies beside them."""
+    """The arrays of one call of each pass, and of the copies that it is compared with."""
 
     def __init__(self, torch, neuron, shape, time_axis, dtype):
         self.torch, self.neuron, self.time_axis = torch, neuron, time_axis
@@ -73,7 +74,8 @@ class Buffers:
         self.grad_spikes = torch.randn(shape, device="cuda", dtype=dtype)
         self.trace = ec.forward(neuron, self.current, time_axis=time_axis)
         self.grads = ec.backward(self.trace, self.grad_spikes, parameters=())
-        # Parts of the type read and of four bytes, as spikes and potential are. (bfloat16 has none.)
+        # frexp reads one array and writes two, of this dtype and of four bytes, like spikes and potential.
+        # It does not take bfloat16.
         readable = torch.float16 if dtype == torch.bfloat16 else dtype
         self.source = torch.randn(shape, device="cuda").to(readable)
         self.parts = torch.frexp(self.source)
@@ -92,7 +94,7 @@ class Buffers:
 
 
 def torch_loop(torch, alpha):
-    """LIF neurons as torch's users write them."""
+    """Make LIF neurons as a loop in torch, as users write it."""
 
     class Spike(torch.autograd.Function):
         @staticmethod
@@ -117,7 +119,7 @@ def torch_loop(torch, alpha):
 
 
 def against_torch(torch, shape, rounds):
-    """Forward and backward of a layer, and of a loop that gives the same."""
+    """Compare forward and backward of a layer with those of an equivalent loop."""
     current = torch.randn(shape, device="cuda").mul_(0.3).add_(0.05).requires_grad_()
     weights = torch.randn(shape, device="cuda")
     loop = torch_loop(torch, 0.95)
@@ -139,16 +141,16 @@ def against_copies(torch, layout, shape, time_axis, dtype, sets, rounds):
     bounds = {"forward": [x.copy_forward for x in buffers], "backward": [x.copy_backward for x in buffers]}
     passes = [("forward", "", [x.forward for x in buffers])]
     for method, parameters in (("exodus", ()), ("exodus", None), ("slayer", ()), ("bptt", ())):
-        what = method + (" with parameters" if parameters is None else "")
-        passes.append(("backward", what, [partial(x.backward, method, parameters) for x in buffers]))
-    for kind, what, calls in passes:
+        variant = method + (" with parameters" if parameters is None else "")
+        passes.append(("backward", variant, [partial(x.backward, method, parameters) for x in buffers]))
+    for kind, variant, calls in passes:
         share, time = compare(torch, bounds[kind], calls, rounds)
         name = str(dtype).removeprefix("torch.")
-        print(f"{name:9s} {layout:12s} {kind:9s} {what:24s} {share:6.2f} {1e6 * time:9.1f} us")
+        print(f"{name:9s} {layout:12s} {kind:9s} {variant:24s} {share:6.2f} {1e6 * time:9.1f} us")
 
 
 def recurrent(torch, shape, rounds):
-    """Print a line for a recurrent layer: its passes, and both against a loop of torch."""
+    """Print a line for a recurrent layer: the time of each pass, and of both relative to a loop in torch."""
     import recurrence
 
     current, weight, grad_spikes = (x.cuda() for x in recurrence.problem(*shape, torch.float32))
@@ -175,7 +177,7 @@ def recurrent(torch, shape, rounds):
 
 
 def delays(torch, shape, sets, rounds, most=25):
-    """Print a line for each kind of delay and layout, against copies."""
+    """Print a line for each kind of delay and layout, relative to copies."""
     t, b, n = shape
     for layout, shape, time_axis in (("time first", (t, b, n), 0), ("time last", (b, n, t), 2)):
         arrays = [torch.randn(shape, device="cuda") for _ in range(sets)]
@@ -187,7 +189,7 @@ def delays(torch, shape, sets, rounds, most=25):
 
 
 def main(arguments):
-    """Print what can be measured here."""
+    """Run all measurements that this machine allows, and print them."""
     reason = why_not()
     if reason is not None:
         print(f"nothing to measure: {reason}")

@@ -1,9 +1,10 @@
-"""A recurrent layer of LIF neurons against a loop over steps in torch: forward, backward, weight gradient.
+"""A recurrent layer of LIF neurons compared with a loop over steps in torch.
 
-Both start from the same current and weights, in one process, in turn. The loop has few operations a step: the
-reset is folded into the matrix of the product, the decay into an addition, and the spike is one function of
-its own, whose backward pass works in place. First both run in float64, where rounding hardly ever decides
-about a spike, and must give the same spikes and gradients; what is timed is float32.
+The benchmark times the forward pass, the backward pass and the weight gradient. Both programs get the same
+current and weights, and take turns in one process. The loop has few operations per step: the matrix of the
+product includes the reset, an addition includes the decay, and the spike is one autograd function whose
+backward pass works in place. First both run in float64, where rounding hardly ever flips a spike, and must
+give the same spikes and gradients. The times are those of float32.
 
     python benchmarks/recurrence.py [--threads 2] [--rounds 10] [--steps 250 --batch 128 --neurons 256]
 """
@@ -24,7 +25,7 @@ SURROGATE = surrogate.SingleExponential(width=0.5, scale=0.5)
 
 
 class Spike(torch.autograd.Function):
-    """One where the potential reaches the threshold; backward, the surrogate."""
+    """The spike function forward; backward, the surrogate."""
 
     @staticmethod
     def forward(ctx, potential):
@@ -43,10 +44,10 @@ def loop(current, weight):
     """Spikes of recurrent LIF neurons, step by step, in torch."""
     potential = spikes = torch.zeros_like(current[0])
     # s W - threshold s is one product.
-    felt = weight - NEURON.threshold * torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+    with_reset = weight - NEURON.threshold * torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
     trains = []
     for a in current.unbind():
-        potential = torch.add(torch.addmm(a, spikes, felt), potential, alpha=NEURON.alpha)
+        potential = torch.add(torch.addmm(a, spikes, with_reset), potential, alpha=NEURON.alpha)
         spikes = Spike.apply(potential)
         trains.append(spikes)
     return torch.stack(trains)
@@ -61,7 +62,7 @@ PARTS = ("forward", "backward", "weight gradient", "all")
 
 
 def problem(steps, batch, neurons, dtype):
-    """Current, weights and the gradient of the spikes."""
+    """Return the current, the weights and the gradient of the spikes."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -73,7 +74,7 @@ def problem(steps, batch, neurons, dtype):
 
 
 def run(layer, current, weight, grad_spikes, learn_weight=True):
-    """One training step: spikes, gradients, and the times of the two passes."""
+    """Run one training step, and return spikes, gradients and the times of the two passes."""
     current, weight = current.detach().requires_grad_(), weight.detach().requires_grad_(learn_weight)
     begin = time.perf_counter()
     spikes = layer(current, weight)
@@ -83,7 +84,7 @@ def run(layer, current, weight, grad_spikes, learn_weight=True):
 
 
 def check(shape):
-    """Stop unless both compute the same; print how many spikes there are."""
+    """Stop unless both programs give the same results, and print the rate of spikes."""
     inputs = problem(*shape, torch.float64)
     (spikes, *grads), _ = run(ours, *inputs)
     (expected, *expected_grads), _ = run(loop, *inputs)
@@ -102,7 +103,7 @@ def check(shape):
 
 
 def measure(inputs, rounds):
-    """Seconds of each part, for each side a list over the rounds; "all" has the gradient of the weights."""
+    """Return, for each side, the times of each part over the rounds. "all" includes the weight gradient."""
     times = {layer: {part: [] for part in PARTS} for layer in SIDES}
     for k in tqdm(range(rounds + 1), desc="rounds", leave=False, disable=None):
         for layer in SIDES:
@@ -116,7 +117,7 @@ def measure(inputs, rounds):
 
 
 def report(times):
-    """Print the median of each part, its share of its side and the loop's time over ours."""
+    """Print the median of each part, its share of that side's total, and the loop's time over ours."""
     middle = {
         layer: {part: statistics.median(seconds) for part, seconds in times[layer].items()} for layer in SIDES
     }

@@ -1,4 +1,4 @@
-"""Draw the picture of architecture.md beside it: python docs/architecture.py."""
+"""Draw docs/architecture.svg, the picture of architecture.md: python docs/architecture.py."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 HERE = Path(__file__).parent
-WIDTH, HEIGHT = 100, 66  # the units of all places below
+WIDTH, HEIGHT = 100, 66  # the unit of all positions below
 INK, QUIET, EDGE = "#1b1f24", "#57606a", "#8c959f"
-PAPER = "#ffffff"  # a card of its own, so that dark pages may surround it
+PAPER = "#ffffff"  # a white card, which is readable on dark pages too
 BAND, ARRAY, OPERATOR, NEURON = "#f3f4f6", "#ffffff", "#cfe6f7", "#ffe1c7"
 DOWN, UP = "#0072B2", "#D55E00"
 
 
 def box(axes, place, size, title, lines=(), colour=ARRAY):
-    """A box with its lower left corner at `place`, a title and smaller lines under it."""
+    """Draw a box with its lower left corner at `place`, a title, and smaller lines below the title."""
     (x, y), (width, height) = place, size
     style = "round,pad=0,rounding_size=0.8"
     axes.add_patch(FancyBboxPatch(place, width, height, boxstyle=style, fc=colour, ec=EDGE, lw=0.8))
@@ -29,7 +29,7 @@ def box(axes, place, size, title, lines=(), colour=ARRAY):
 
 
 def band(axes, y, height, title, lines):
-    """A layer of the software, from edge to edge, named at its left."""
+    """Draw a layer of the software across the picture, with its name on the left."""
     style = "round,pad=0,rounding_size=0.8"
     axes.add_patch(FancyBboxPatch((1.5, y), 97, height, boxstyle=style, fc=BAND, ec="none"))
     axes.text(3, y + height - 2.2, title, fontsize=8.5, color=INK, weight="bold", va="center")
@@ -38,19 +38,19 @@ def band(axes, y, height, title, lines):
 
 
 def arrow(axes, start, end, colour=INK, bend=0.0, **style):
-    """An arrow between two places, straight or bent."""
+    """Draw an arrow between two positions, straight or curved."""
     connection = f"arc3,rad={bend}"
     settings = {"arrowstyle": "-|>", "mutation_scale": 9, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, **style}
     axes.add_patch(FancyArrowPatch(start, end, color=colour, connectionstyle=connection, **settings))
 
 
 def label(axes, place, text, colour=QUIET, **style):
-    """A few small words."""
+    """Write a short label."""
     axes.text(*place, text, fontsize=7.2, color=colour, **{"ha": "center", "va": "center", **style})
 
 
 def draw_layers(axes):
-    """From the user's arrays down to the step of a neuron."""
+    """Draw the three layers of the software, from the user's arrays down to the C++ library."""
     band(axes, 51.5, 8.5, "Your arrays", ("NumPy, torch, DLPack,", "C++ buffers"))
     band(axes, 37.5, 11.5, "Python package", ("checks, layout,", "bound parameters"))
     band(
@@ -63,7 +63,7 @@ def draw_layers(axes):
 
 
 def draw_forward(axes):
-    """Down with the current, up with the spikes and the potential."""
+    """Draw the forward pass: the current goes down, spikes and potential go up."""
     axes.text(42, 62.8, "forward", fontsize=10, color=INK, weight="bold", ha="center", va="center")
     box(axes, (24, 53), (13, 5.5), "current a")
     box(axes, (40, 53), (20, 5.5), "spikes s, potential u")
@@ -89,7 +89,7 @@ def draw_forward(axes):
 
 
 def draw_backward(axes):
-    """Down with the gradient of the loss, up with that of the current."""
+    """Draw the backward pass: the gradient of the loss goes down, that of the current goes up."""
     axes.text(80.5, 62.8, "backward", fontsize=10, color=INK, weight="bold", ha="center", va="center")
     box(axes, (64, 53), (17.5, 5.5), "dL/ds, dL/du, u")
     box(axes, (84, 53), (13, 5.5), "dL/da")
@@ -115,7 +115,7 @@ def draw_backward(axes):
 
 
 def draw():
-    """Where an array goes: down once and up once, in each of the two calls."""
+    """Draw the way of an array: down once and up once, in each of the two calls."""
     settings = {"svg.hashsalt": "architecture", "font.family": "DejaVu Sans"}
     with matplotlib.rc_context(settings):
         fig = Figure(figsize=(10, 6.6), facecolor="none")

@@ -1,4 +1,4 @@
-"""Draw the picture of coupled_states.md beside it: python docs/coupled_states.py."""
+"""Draw docs/coupled_states.png, the picture of coupled_states.md: python docs/coupled_states.py."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ BLUE, ORANGE = style.COLOURS["exodus"], style.COLOURS["slayer"]
 
 
 def constant(value):
-    """A current that is switched on after ten steps."""
+    """Make a current that is switched on after ten steps."""
     return np.where(np.arange(STEPS) < 10, 0.0, value)
 
 
 def pulses(distances):
-    """Inputs of one step, so many steps apart."""
+    """Make inputs that last one step, at these distances from each other."""
     current = np.zeros(STEPS)
     current[10 + np.cumsum([0, *distances])] = 1.0
     return current
@@ -46,7 +46,7 @@ PANELS = {
 
 
 def run(neuron, current):
-    """Potential, other state and the steps that fired, step by step: a trace keeps the potential alone."""
+    """Return potential, second state and spike times, from single steps: a trace has only the potential."""
     state, history, fired = None, [], []
     for n, a in enumerate(current):
         trace = ec.forward(neuron, np.array([a]), time_axis=None, state=state)
@@ -57,7 +57,7 @@ def run(neuron, current):
 
 
 def draw():
-    """One neuron of each kind: its two states over time, and its spikes."""
+    """Draw one neuron of each kind: its two states over time, and its spikes."""
     with style.paper():
         fig = style.figure(6.8)
         panels = fig.subplots(len(PANELS), 1, sharex=True)

@@ -1,4 +1,4 @@
-"""Draw the pictures of kernels.md beside it: python docs/kernels.py."""
+"""Draw docs/kernels.png and docs/slayer.png, the pictures of kernels.md: python docs/kernels.py."""
 
 from pathlib import Path
 
@@ -26,12 +26,12 @@ SHADES = ("#56B4E9", "#0072B2", style.INK)
 
 
 def label(one):
-    """The values of a kernel that differ in its panel."""
+    """Return the label of a kernel: the parameters that differ from their defaults."""
     return ", ".join(f"{name} = {value:g}" for name, value in one._given().items())
 
 
 def draw_kernels():
-    """Each kernel's taps for some parameters, and what the filter makes of a few spikes."""
+    """Draw each kernel for some parameters, and its output for a few spikes."""
     spikes = np.zeros((STEPS, 1))
     spikes[[2, 10, 13, 16]] = 1
     with style.paper():
@@ -53,7 +53,7 @@ def draw_kernels():
 
 
 def draw_slayer():
-    """The refractory kernel as the paper and as SLAYER count it, and the potential of one neuron."""
+    """Draw the refractory kernel by the conventions of the paper and of SLAYER, and a neuron's potential."""
     tau, theta = 5.0, 1.0
     values = {"tauSr": 8.0, "tauRef": tau, "scaleRef": 1.0, "theta": theta, "tauRho": 0.5, "scaleRho": 0.5}
     theirs, _ = ec.SRM.from_slayer(**values)
@@ -68,14 +68,14 @@ def draw_slayer():
             ("paper: from the next step", paper, "exodus"),
         )
         for name, neuron, colour in named:
-            # Felt at step 1 + j of a spike at step 0: nu[j].
-            felt = np.append(0.0, neuron.nu.taps(STEPS - 1))
-            left.plot(felt, ".-", color=style.COLOURS[colour], ms=3, lw=0.8, label=name)
+            # A spike at step 0 changes the potential at step 1 + j by nu[j].
+            response = np.append(0.0, neuron.nu.taps(STEPS - 1))
+            left.plot(response, ".-", color=style.COLOURS[colour], ms=3, lw=0.8, label=name)
             trace = ec.forward(neuron, current)
             right.plot(trace.potential[:, 0], color=style.COLOURS[colour])
             fired = np.flatnonzero(trace.spikes)
             right.plot(fired, trace.potential[fired, 0], "o", color=style.COLOURS[colour], ms=3)
-        left.set(xlabel="Steps since the spike", ylabel="Felt by the potential")
+        left.set(xlabel="Steps since the spike", ylabel="Response of the potential")
         left.legend()
         style.letter(left, "A")
         right.axhline(theta, color=style.GREY, lw=0.6, ls="--")

@@ -1,4 +1,4 @@
-"""Draw the picture of recurrence.md beside it: python docs/recurrence.py."""
+"""Draw docs/recurrence.png, the picture of recurrence.md: python docs/recurrence.py."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from exodus_core.demo import style
 
 HERE = Path(__file__).parent
 NEURONS, STEPS = 60, 120
-REACH = 3  # how many neighbours a neuron excites
+REACH = 3  # the number of neighbours that a neuron excites
 EXCITATION, INHIBITION = 0.55, 0.4
 ASKED = 114, 40  # the step and neuron whose gradient is drawn
 BLUE, ORANGE = style.COLOURS["exodus"], style.COLOURS["slayer"]
@@ -18,7 +18,7 @@ NEURON = ec.LIF(tau=5.0)
 
 
 def ring():
-    """Weights of a ring: each neuron excites the next ones, and inhibits itself and those before it."""
+    """Make the weights of a ring: a neuron excites the next ones, and inhibits itself and those before it."""
     ahead = (np.arange(NEURONS) - np.arange(NEURONS)[:, np.newaxis]) % NEURONS
     weights = np.where((ahead >= 1) & (ahead <= REACH), EXCITATION, 0.0)
     weights[(ahead == 0) | (ahead >= NEURONS - REACH)] = -INHIBITION
@@ -26,28 +26,28 @@ def ring():
 
 
 def pulse():
-    """A current of one step into a few neighbours."""
+    """Make a current that lasts one step, into a few neighbouring neurons."""
     current = np.zeros((STEPS, NEURONS))
     current[5, :REACH] = 1.2
     return current
 
 
 def gradient(trace):
-    """dL/da, where L is the potential of one neuron at one step."""
+    """Return dL/da, where L is the potential of one neuron at one step."""
     grad_potential = np.zeros((STEPS, NEURONS))
     grad_potential[ASKED] = 1.0
     return ec.backward(trace, None, grad_potential=grad_potential).current
 
 
 def raster(axes, spikes, colour):
-    """A dot for each spike."""
+    """Draw a dot for each spike."""
     step, neuron = np.nonzero(spikes)
     axes.plot(step, neuron, ".", color=colour, ms=2.5)
     axes.set(xlim=(0, STEPS), ylim=(-1, NEURONS), ylabel="Neuron", yticks=(0, 20, 40))
 
 
 def draw():
-    """A pulse on a ring, and which earlier currents a later potential depends on."""
+    """Draw a pulse on a ring, and the gradient of a later potential with respect to earlier currents."""
     trace = ec.forward(NEURON, pulse(), recurrent=ring())
     size = np.abs(gradient(trace)).T
     with style.paper():

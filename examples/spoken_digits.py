@@ -1,12 +1,13 @@
-"""Spoken digits: recurrent and adaptive spiking networks beside feed-forward ones of the same sizes.
+"""Spoken digits: recurrent and adaptive spiking networks, compared with feed-forward networks of equal sizes.
 
 The Free Spoken Digit Dataset has 3000 recordings of ten digits by six speakers, sampled at 8 kHz
-(https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0). Of each speaker and digit, the
-recordings 0 to 4 are the test set, as its authors say; here 5 to 9 choose the epoch, and the rest is learnt
-from. The test set is looked at once for each network, at the end.
+(https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0). For each speaker and digit,
+recordings 0 to 4 are the test set, as its authors propose. Here recordings 5 to 9 are the validation set,
+which chooses the epoch, and the rest is the training set. The test set is used once for each network, at the
+end.
 
-A recording becomes 80 frames of 40 mel bands, a frame every 10 ms, which drive two spiking layers through
-weights; leaky integrators read them out. The networks take turns at each batch, so that their times compare.
+A recording becomes 80 frames of 40 mel bands, one frame every 10 ms. They drive two spiking layers, which
+leaky integrators read out. The networks take turns at each batch, so that their times can be compared.
 
     git clone https://github.com/Jakobovski/free-spoken-digit-dataset
     python examples/spoken_digits.py --data free-spoken-digit-dataset [--quick] [--threads 2]
@@ -32,16 +33,16 @@ from tqdm import tqdm
 import exodus_core as ec
 import exodus_core.torch as snn
 
-RATE = 8000  # samples a second
+RATE = 8000  # samples per second
 WINDOW, HOP, FFT = 200, 80, 256  # samples: windows of 25 ms, every 10 ms
 FRAMES, BANDS, CLASSES = 80, 40, 10
 BATCH, LEARNING_RATE = 64, 5e-3
-LARGEST_GRADIENT = 1.0  # its norm
-TEST, VALIDATION = range(0, 5), range(5, 10)  # recordings of each speaker and digit
+LARGEST_GRADIENT = 1.0  # the norm to which gradients are clipped
+TEST, VALIDATION = range(0, 5), range(5, 10)  # indices of recordings of each speaker and digit
 
 
 def mel_filters() -> np.ndarray:
-    """Make triangles of equal width on the mel scale, up to half the sampling rate.
+    """Make triangular filters of equal width on the mel scale, up to half the sampling rate.
 
     Returns
     -------
@@ -61,14 +62,14 @@ def bands(path: Path, filters: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     path : Path
-        A wav file: 8 kHz, one channel of 16 bits.
+        A wav file of 8 kHz, with one channel of 16 bits.
     filters : ndarray
-        From ``mel_filters``.
+        The result of ``mel_filters``.
 
     Returns
     -------
     ndarray
-        Frames by bands; at most `FRAMES` frames.
+        Log energies, frames by bands, with at most `FRAMES` frames.
     """
     with wave.open(str(path)) as file:
         kind = file.getframerate(), file.getnchannels(), file.getsampwidth()
@@ -83,12 +84,12 @@ def bands(path: Path, filters: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Split:
-    """Part of the recordings.
+    """The training, validation or test set.
 
     Attributes
     ----------
     inputs : Tensor
-        Time by recordings by bands.
+        Log energies, time by recordings by bands.
     labels : Tensor
         The digits.
     """
@@ -100,13 +101,13 @@ class Split:
 def load(folder: Path) -> dict[str, Split]:
     """Read the recordings.
 
-    Bands are shifted and scaled by mean and deviation in the training set; after a recording's end they
-    are 0.
+    Each band is normalised by its mean and standard deviation in the training set. After the end of a
+    recording it is 0.
 
     Parameters
     ----------
     folder : Path
-        Of ``{digit}_{speaker}_{index}.wav``.
+        The folder with ``{digit}_{speaker}_{index}.wav``.
 
     Returns
     -------
@@ -135,12 +136,12 @@ def load(folder: Path) -> dict[str, Split]:
 
 
 def cuba(neurons: int) -> nn.Module:
-    """Make LIF neurons with a synaptic current, each with time constants of its own.
+    """Make LIF neurons with a synaptic current. Each learns its own time constants.
 
     Parameters
     ----------
     neurons : int
-        How many.
+        The number of neurons.
 
     Returns
     -------
@@ -152,12 +153,12 @@ def cuba(neurons: int) -> nn.Module:
 
 
 def adaptive(neurons: int) -> nn.Module:
-    """Make adaptive LIF neurons, each with parameters of its own.
+    """Make adaptive LIF neurons. Each learns its own parameters.
 
     Parameters
     ----------
     neurons : int
-        How many.
+        The number of neurons.
 
     Returns
     -------
@@ -182,14 +183,14 @@ def network(layer: Callable[[int], nn.Module], hidden: int) -> nn.Sequential:
     Parameters
     ----------
     layer : callable
-        Makes a spiking layer of so many neurons.
+        A function that makes a spiking layer of a number of neurons.
     hidden : int
-        Neurons of each of the two layers.
+        The number of neurons of each of the two layers.
 
     Returns
     -------
     nn.Sequential
-        From (time, batch, bands) to potentials (time, batch, classes).
+        A network from (time, batch, bands) to potentials (time, batch, classes).
     """
     return nn.Sequential(
         nn.Linear(BANDS, hidden),
@@ -210,15 +211,15 @@ class Run:
     net : nn.Sequential
         The network.
     optimiser : torch.optim.Optimizer
-        Its optimiser.
+        The optimiser.
     schedule : torch.optim.lr_scheduler.LRScheduler
-        The learning rate falls to 0, by a cosine.
+        The schedule of the learning rate, which falls to 0 by a cosine.
     seconds : list of float
-        The time of each step of training.
+        The time of each training step.
     best : float
         The highest accuracy on the validation set so far.
     best_state : dict
-        The parameters that reached it.
+        The parameters that reached this accuracy.
     """
 
     net: nn.Sequential
@@ -229,14 +230,14 @@ class Run:
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
-        """Take a step of training.
+        """Run a training step.
 
         Parameters
         ----------
         inputs : Tensor
-            Of a batch.
+            The inputs of a batch.
         labels : Tensor
-            Its digits.
+            The digits of the batch.
         """
         begin = time.perf_counter()
         loss = cross_entropy(self.net(inputs).mean(dim=0), labels)
@@ -262,19 +263,19 @@ class Run:
 
 @torch.no_grad()
 def accuracy(net: nn.Module, split: Split) -> float:
-    """Measure how often the network is right.
+    """Measure the accuracy of a network.
 
     Parameters
     ----------
     net : nn.Module
         The network.
     split : Split
-        Recordings.
+        The recordings.
 
     Returns
     -------
     float
-        Between 0 and 1.
+        The accuracy, from 0 to 1.
     """
     return (net(split.inputs).mean(dim=0).argmax(dim=1) == split.labels).float().mean().item()
 
@@ -287,16 +288,16 @@ def train(splits: dict[str, Split], hidden: int, epochs: int, seed: int) -> dict
     splits : dict of str to Split
         The data.
     hidden : int
-        Neurons of a layer.
+        The number of neurons of each layer.
     epochs : int
-        How often each recording is learnt from.
+        The number of epochs.
     seed : int
-        Of initial weights and the order of batches.
+        The seed of the initial weights and of the order of batches.
 
     Returns
     -------
     dict of str to Run
-        The networks, with the parameters that did best on the validation set.
+        The networks, with the parameters that were best on the validation set.
     """
     data = splits["train"]
     steps = epochs * -(-len(data.labels) // BATCH)
@@ -321,12 +322,12 @@ def train(splits: dict[str, Split], hidden: int, epochs: int, seed: int) -> dict
 
 
 def report(results: list[dict[str, Run]], test: Split) -> None:
-    """Print what was reached and how long a step took.
+    """Print the accuracies, and the time of a training step.
 
     Parameters
     ----------
     results : list of dict of str to Run
-        From ``train``, for each seed.
+        The results of ``train``, one for each seed.
     test : Split
         The test set.
     """
@@ -355,9 +356,9 @@ def main() -> None:
         "--data", type=Path, required=True, help="the dataset: a folder with recordings/*.wav"
     )
     parser.add_argument("--quick", action="store_true", help="one seed, fewer neurons and epochs")
-    parser.add_argument("--hidden", type=int, help="neurons of each layer (128; quick: 64)")
-    parser.add_argument("--epochs", type=int, help="(30; quick: 6)")
-    parser.add_argument("--seeds", type=int, help="how many (3; quick: 1)")
+    parser.add_argument("--hidden", type=int, help="number of neurons of each layer (128; quick: 64)")
+    parser.add_argument("--epochs", type=int, help="number of epochs (30; quick: 6)")
+    parser.add_argument("--seeds", type=int, help="number of seeds (3; quick: 1)")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     if not list((arguments.data / "recordings").glob("*.wav")):

@@ -1,7 +1,7 @@
 """One neuron learns to fire at given times: a first look at the numpy interface.
 
-A hundred Poisson inputs drive a LIF neuron through weights. The loss compares its spike train with a target,
-both smoothed by a leaky integrator (the van Rossum distance). One step of training is
+A hundred Poisson inputs drive an LIF neuron through weights. The loss compares its spike train with a target,
+both smoothed by a leaky integrator (the van Rossum distance). One training step is
 
     current = inputs @ weights               numpy
     spikes  = LIF(current)                   exodus_core.forward
@@ -24,23 +24,23 @@ import numpy as np
 import exodus_core as ec
 
 STEPS, INPUTS, EPOCHS = 200, 100, 300
-RATE = 5e-5  # of learning
-TIMES = [30, 75, 110, 160]  # when the neuron should fire
-LEARNT = 1.0  # a silent neuron has a loss of 11, one whose spikes are all a step aside has 2
+RATE = 5e-5  # the learning rate
+TIMES = [30, 75, 110, 160]  # the steps at which the neuron should fire
+LEARNT = 1.0  # A silent neuron has a loss of 11. If all spikes are one step off, the loss is 2.
 
 
 def train_line(train: np.ndarray) -> str:
-    """Draw a spike train, two steps to a character.
+    """Draw a spike train with a character for every two steps.
 
     Parameters
     ----------
     train : ndarray
-        Spikes over time, of one neuron.
+        The spikes of one neuron over time.
 
     Returns
     -------
     str
-        A bar where it fired.
+        The drawing, with a bar where the neuron fired.
     """
     return "".join("|" if pair.any() else "." for pair in train.reshape(-1, 2))
 
@@ -59,7 +59,7 @@ def main() -> int:
     target = np.zeros((STEPS, 1), np.float32)
     target[TIMES] = 1
 
-    # Neurons are values. Arrays are (time, neurons), and time is on axis 0 unless `time_axis` says otherwise.
+    # A neuron is only a description. Arrays are (time, neurons): `time_axis` is 0 by default.
     neuron = ec.LIF(tau=20.0)
     smooth = ec.ExpLeak(tau=10.0)
 
@@ -71,7 +71,7 @@ def main() -> int:
         if epoch % 50 == 0:
             print(f"{epoch:8} {loss:10.4f} {trace.spikes.sum():8.0f}")
 
-        # dL/dv is v itself. The integrator has no spikes, so its gradient is that of the potential only.
+        # dL/dv is v. The integrator does not spike, so only the gradient of its potential is passed in.
         grad_spikes = ec.backward(smoothed, grad_potential=smoothed.potential).current
         grad_current = ec.backward(trace, grad_spikes, parameters=()).current
         weights -= RATE * (inputs.T @ grad_current)

@@ -1,9 +1,9 @@
 """A recurrent layer learns to remember: recurrent weights and learnt time constants with torch.
 
-A cue excites one half of the neurons or the other for three steps. From then on that half should fire at a
-steady rate and the other be silent, without any input: only recurrent weights can keep the cue. The loss
-compares the neurons' smoothed rates with that. The last line of the output compares the loss with that of a
-layer without recurrent weights.
+A cue excites one half of the neurons for three steps. After the cue there is no input, but that half should
+go on firing at a steady rate, and the other half should be silent. Only recurrent weights can remember the
+cue. The loss compares the neurons' smoothed rates with these targets. The last line of the output compares it
+with the loss of a layer without recurrent weights.
 
 The C++ twin is cpp/examples/train_recurrent.cpp.
 
@@ -24,14 +24,14 @@ EPOCHS, WANTED_RATE = 300, 0.4
 
 
 def cues() -> tuple[Tensor, Tensor]:
-    """Make the cues and the rates that they should lead to.
+    """Make the cues and the target rates.
 
     Returns
     -------
     current : Tensor
-        The cue with noise, then nothing: (time, batch, neurons).
+        The cue with noise, followed by zeros: (time, batch, neurons).
     rates : Tensor
-        The wanted rate of each neuron: (batch, neurons).
+        The target rate of each neuron: (batch, neurons).
     """
     half = torch.arange(NEURONS) // (NEURONS // 2)
     cued = half == torch.arange(BATCH)[:, None] % 2

@@ -1,8 +1,8 @@
-"""What hypothesis draws: a neuron, its data, the gradients that come in, and a surrogate.
+"""Hypothesis strategies: a neuron, its data, the incoming gradients and a surrogate.
 
-Everything is in plain numbers, so that the witnesses can be tested against each other alone.
-Sizes are small, since the oracle solves a dense system per neuron; extremes of size and layout
-have test files of their own.
+Problems are plain numbers and know nothing of the package, so that the witnesses can be tested against each
+other. Sizes are small, since the oracle solves a dense system per neuron. Other files test extreme sizes and
+layouts.
 """
 
 import itertools
@@ -40,7 +40,7 @@ RESETS = (
 
 
 def every_model(**fields):
-    """One model per reset, timing, clamp and count of spikes; parameters are scalars."""
+    """One model for each combination of reset, timing, clamp and max_spikes, with scalar parameters."""
     models = []
     for reset, v_min, most in itertools.product(RESETS, (None, -0.2), (1, 3, None)):
         values = {"alpha": 0.9, "threshold": 0.8, **reset, "v_min": v_min, "max_spikes": most}
@@ -49,7 +49,7 @@ def every_model(**fields):
 
 
 def name_of(model):
-    """A test id that says what kind of neuron it is."""
+    """The test id of a model."""
     words = [model.reset]
     words += ["before_decay"] if model.reset_timing == "before_decay" else []
     words += ["clamp"] if model.v_min is not None else []
@@ -58,7 +58,7 @@ def name_of(model):
 
 
 class Problem(NamedTuple):
-    """A model, its data with time first, the gradients that come in, and a surrogate."""
+    """A model, its data with time first, the incoming gradients, and a surrogate."""
 
     model: Model
     current: np.ndarray
@@ -68,11 +68,11 @@ class Problem(NamedTuple):
     surrogate: Surrogate
 
     def run(self):
-        """The reference's forward."""
+        """Run the reference's forward pass."""
         return reference.forward(self.model, self.current, potential=self.potential, spikes=self.spikes)
 
     def expected(self, run=None, *, detach_reset=False):
-        """The oracle's gradients of a run, and the magnitudes that they are measured by."""
+        """The oracle's gradients of a run, and the magnitudes that tolerances are relative to."""
         run = self.run() if run is None else run
         h = surrogate_values(self.surrogate, run)
         return oracle.linear_system(run, h, self.seeds, detach_reset=detach_reset)
@@ -87,7 +87,7 @@ def surrogate_values(surrogate, run):
 
 
 def random_problem(model, seed=0, *, steps=20, lanes=(3, 2), dtype=np.float64, surrogate=None):
-    """A problem with spikes in it, every seed given, from a seeded generator."""
+    """A reproducible problem with spikes, and with a gradient for each result."""
     rng = np.random.default_rng(seed)
     shape = (steps, *lanes)
     current = rng.normal(0.3, 0.8, shape).astype(dtype)
@@ -103,7 +103,7 @@ def random_problem(model, seed=0, *, steps=20, lanes=(3, 2), dtype=np.float64, s
 
 @st.composite
 def models(draw, lanes, resets=RESETS, clamped=None):
-    """Any LIF or ExpLeak whose parameters broadcast against `lanes`."""
+    """Any LIF or ExpLeak, with parameters that broadcast against `lanes`."""
     values = dict(draw(st.sampled_from(resets)))
     values["alpha"] = draw(_parameter(lanes, 0.0, 1.0))
     values["gain"] = draw(st.one_of(_parameter(lanes, -2.0, 2.0), st.just("1-alpha")))
@@ -120,7 +120,7 @@ def models(draw, lanes, resets=RESETS, clamped=None):
 
 @st.composite
 def _parameter(draw, lanes, low, high):
-    """A number, ends included, or an array of one of the shapes that broadcast against lanes."""
+    """A number in [low, high], or an array in one of the shapes that broadcast against `lanes`."""
     numbers = st.floats(low, high, allow_subnormal=False)
     if draw(st.booleans()):
         return draw(numbers)

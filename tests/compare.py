@@ -1,9 +1,9 @@
-"""How results are compared, in one place.
+"""Comparison of results: all tests use these functions.
 
-Forward is compared by its bits: a spike is a threshold, so one rounding difference flips it.
-Gradients are compared with the largest gradient of their lane (a neuron over time), because sums
-cancel: one ulp in the surrogate moves single elements by many ulp, yet nothing in the lane's scale.
-Parameter gradients are sums over time and lanes: compared with the sum of their terms' magnitudes.
+Forward results must have the same bits: one rounding difference at the threshold flips a spike. The error of
+a gradient is measured relative to the largest gradient of its lane (a neuron over time), because sums cancel:
+one ulp in the surrogate may move a single element by many ulp, but by little compared with its lane. A
+parameter's gradient is a sum over time and lanes; its error is relative to the sum of its terms' magnitudes.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def assert_same_bits(actual, expected, name="array"):
-    """Equal shape, dtype and bits. Any NaN equals any NaN: payloads are not in the contract."""
+    """Require equal shape, dtype and bits. All NaNs are equal, since payloads are not in the contract."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     _assert_same_shape(actual, expected, name)
     assert actual.dtype == expected.dtype, f"{name}: dtype {actual.dtype}, not {expected.dtype}"
@@ -24,7 +24,7 @@ def assert_same_bits(actual, expected, name="array"):
 
 
 def assert_gradient_close(actual, expected, *, tol, time_axis=0, scale=None, name="gradient"):
-    """|actual - expected| <= tol * the lane's largest |expected|, or `scale` where it is given."""
+    """Require |actual - expected| <= tol * scale; the default scale is the lane's largest |expected|."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     _assert_same_shape(actual, expected, name)
     if scale is None:
@@ -33,16 +33,16 @@ def assert_gradient_close(actual, expected, *, tol, time_axis=0, scale=None, nam
 
 
 def assert_parameter_close(actual, expected, *, tol, terms, name="parameter"):
-    """|actual - expected| <= tol * terms, the sum of the |terms| that the gradient adds up."""
+    """Require |actual - expected| <= tol * terms, where `terms` is the sum of the terms' magnitudes."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     _assert_same_shape(actual, expected, name)
     _assert_within(actual, expected, tol * terms, name, f"further apart than {tol:g} of the terms")
 
 
 def assert_gradients_match(actual, expected, magnitude, *, tol):
-    """Every gradient of `actual`: the current's, each state field's and each parameter's.
+    """Compare the gradients of the current, of each state field and of each parameter.
 
-    `magnitude` has the same three parts and holds what the tolerance is measured by.
+    `magnitude` has the same three parts, with the magnitudes that the tolerance is relative to.
     """
     assert_gradient_close(actual.current, expected.current, tol=tol, scale=magnitude.current, name="current")
     assert len(actual.state) == len(expected.state)
@@ -55,7 +55,7 @@ def assert_gradients_match(actual, expected, magnitude, *, tol):
 
 
 def lane_scale(gradient, time_axis=0):
-    """The largest |gradient| of each lane, with the time axis kept at length one."""
+    """The largest |gradient| of each lane. The time axis is kept, with length 1."""
     return np.max(np.abs(gradient), axis=time_axis, keepdims=True)
 
 
@@ -64,11 +64,11 @@ def _assert_same_shape(actual, expected, name):
 
 
 def _assert_within(actual, expected, limit, name, reason):
-    # The floor lets a lane pass whose gradients underflow: exp() may flush to zero there.
+    # The floor is for lanes whose gradients underflow, where exp() may flush to zero.
     floor = 1e3 * np.finfo(np.float32 if actual.dtype == np.float32 else np.float64).tiny
     with np.errstate(invalid="ignore"):
         near = np.abs(actual.astype(np.float64) - expected) <= limit + floor
-    # A difference with NaN or inf in it is near only where both have the same NaN or inf.
+    # NaN and infinities match only the same value.
     differs = ~(near | (actual == expected) | (np.isnan(actual) & np.isnan(expected)))
     if differs.any():
         raise AssertionError(_first_difference(actual, expected, differs, name, reason, limit))

@@ -1,4 +1,4 @@
-"""Settings of the whole suite: how threads wait, what hypothesis draws; a thread count, the CUDA shim."""
+"""Settings of the whole suite (waiting threads, hypothesis), and fixtures for threads and the CUDA shim."""
 
 import importlib.util
 import os
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Threads of torch (OpenMP) and of NumPy's BLAS that have nothing to do sleep at once, here and in processes
-# that tests start. Otherwise they wait in a loop, and with small arrays most of the suite's time goes there.
+# Let idle threads of torch (OpenMP) and of NumPy's BLAS sleep at once, here and in processes that tests
+# start. By default they spin, and with small arrays that takes most of the suite's time.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
@@ -26,13 +26,13 @@ _NO_SHIM = (
 
 
 def pytest_report_header():
-    """Say, before the first test, when the tests of the CUDA kernels will be skipped."""
+    """Announce in the header that the tests of the CUDA kernels will be skipped."""
     return None if "EXODUS_SHIM" in os.environ else f"CUDA kernels are not tested: {_NO_SHIM}"
 
 
 @pytest.fixture
 def threads():
-    """`set_num_threads`, with the count of before put back after the test."""
+    """`set_num_threads`. The number of threads is restored after the test."""
     import exodus_core as ec
 
     before = ec.get_num_threads()
@@ -42,7 +42,7 @@ def threads():
 
 @pytest.fixture
 def shim(monkeypatch):
-    """The extension with the CUDA kernels, built to run on the CPU: EXODUS_SHIM is the folder that has it."""
+    """The extension with the CUDA kernels, built to run on the CPU, from the folder EXODUS_SHIM."""
     from exodus_core import cuda
 
     folder = os.environ.get("EXODUS_SHIM")

@@ -1,7 +1,7 @@
 """A library of arrays "on a GPU" whose memory is the host's, for the kernels under the shim.
 
-Its arrays are not NumPy's and cannot be taken for them: what the package does with arrays of an unknown
-library goes through the array API's functions here, or fails.
+Its arrays cannot be used as NumPy arrays. Whatever the package does with arrays of an unknown library must go
+through the array API's functions here, or it fails.
 """
 
 import operator
@@ -13,7 +13,7 @@ STREAM_OF_ANOTHER_DEVICE = 8
 
 
 class Device:
-    """As CuPy's: it has no hash, and arrays are made on the one that is current."""
+    """A device like CuPy's: it has no hash, and new arrays are made on the current device."""
 
     __hash__ = None
     current = 0
@@ -25,7 +25,7 @@ class Device:
         return "gpu:0"
 
     def use(self):
-        raise AssertionError("it would stay the current one")
+        raise AssertionError("use() would change the current device for good")
 
     def __enter__(self):
         Device.current += 1
@@ -55,13 +55,13 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self):
-        told = {k: v for k, v in self._host.__array_interface__.items() if k != "descr"}
-        # CuPy's is that of the device that is current.
+        interface = {k: v for k, v in self._host.__array_interface__.items() if k != "descr"}
+        # CuPy names the stream of the current device.
         stream = STREAM if Device.current > 0 else STREAM_OF_ANOTHER_DEVICE
-        return told | {"version": 3, "stream": stream}
+        return interface | {"version": 3, "stream": stream}
 
     def __array__(self, *args, **kwargs):
-        raise TypeError("an array on a GPU does not become one of NumPy's by itself")
+        raise TypeError("an array on a GPU is not converted to a NumPy array implicitly")
 
     def __getitem__(self, key):
         return DeviceArray(self._host[key])
@@ -74,7 +74,7 @@ class DeviceArray:
 
 
 class DlpackArray(DeviceArray):
-    """One that shares its memory by DLPack alone, and names no stream."""
+    """An array that shares its memory only by DLPack, and names no stream."""
 
     __slots__ = ()
 
@@ -91,15 +91,15 @@ class DlpackArray(DeviceArray):
 
 
 class StreamlessArray(DlpackArray):
-    """One that has the interface too, as JAX's: of a version without streams, before the values are there."""
+    """An array like JAX's, which also has the interface: a version without streams, before it has values."""
 
     __slots__ = ()
 
     @property
     def __cuda_array_interface__(self):
         not_there_yet = np.full_like(self._host, np.nan)
-        told = DeviceArray(not_there_yet).__cuda_array_interface__
-        return {k: v for k, v in told.items() if k != "stream"} | {"version": 2}
+        interface = DeviceArray(not_there_yet).__cuda_array_interface__
+        return {k: v for k, v in interface.items() if k != "stream"} | {"version": 2}
 
 
 def _swapped(function):
@@ -109,7 +109,7 @@ def _swapped(function):
 def _operation(function):
     def apply(self, *others):
         if any(isinstance(other, np.ndarray) for other in others):
-            raise TypeError("an array on a GPU and one of NumPy's")
+            raise TypeError("an array on a GPU cannot be combined with a NumPy array")
         return DeviceArray(function(self._host, *map(host, others)))
 
     return apply
@@ -122,14 +122,14 @@ for _name in ("add", "sub", "mul", "truediv"):
 
 
 def host(value):
-    """The memory of an array, or of each of a list, as NumPy's."""
+    """The memory of an array, or of each array in a list, as a NumPy array."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(host, value))
     return value._host if isinstance(value, DeviceArray) else value
 
 
 class _Library:
-    """NumPy's functions on these arrays."""
+    """NumPy's functions, for these arrays."""
 
     __name__ = "tests.device"
 

@@ -1,4 +1,4 @@
-"""What the tests of layers on a GPU share: layers, their inputs, and the comparison with the CPU."""
+"""Helpers of the tests of layers on a GPU: layers, their inputs, and the comparison with the CPU."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ TIME, BATCH, CHANNELS, WIDTH = 19, 2, 3, 5
 
 
 def learning(neuron):
-    """The layer of a neuron that learns all its values."""
+    """A layer that learns all parameters of a neuron."""
     return lambda: snn.from_neuron(neuron, learn=neuron._names())
 
 
@@ -66,7 +66,7 @@ LAYERS = {name: learning(neuron) for name, neuron in (SCALARS | TAUS).items()} |
         learn=("epsilon.taps", "nu.taps", "threshold"),
     ),
 }
-# Around some of them, weights between the neurons of the last axis.
+# Some of the layers with recurrent weights between the neurons of the last axis.
 RECURRENT_LAYERS = {
     f"recurrent {name}": lambda name=name: snn.Recurrent(LAYERS[name](), WIDTH, mask=1 - np.eye(WIDTH))
     for name in (*FIRING, "SRM of taps")
@@ -74,7 +74,7 @@ RECURRENT_LAYERS = {
 
 
 def make(name):
-    """A layer by its name; its weights are the same each time."""
+    """Make a layer by its name, with the same weights each time."""
     torch.manual_seed(2)
     return (LAYERS | RECURRENT_LAYERS)[name]()
 
@@ -106,7 +106,7 @@ def results(name, dtype, with_state, device="cpu"):
 
 
 def check_layer(device, cpu, dtype):
-    """Compare results with those on the CPU: forward bit for bit, learnt time constants included."""
+    """Compare results with those on the CPU. Forward must have the same bits, also for learnt values."""
     device = [_on_cpu(part) for part in device]
     output, final, of_current, of_state, learnt = cpu
     assert torch.equal(device[0], output)

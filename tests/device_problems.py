@@ -1,4 +1,4 @@
-"""What the tests of arrays on a GPU share: neurons, inputs, and the comparison with NumPy's arrays."""
+"""Helpers of the tests of arrays on a GPU: neurons, inputs, and the comparison with NumPy arrays."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ LAYOUTS = {"time first": 0, "time last": 2, "time between": 1, "of channels last
 
 
 def data(dtype, layout, time=23):
-    """Random numbers of (5, 3) neurons over time, lying in memory as `layout` says."""
+    """Random numbers for (5, 3) neurons over time, in one of the LAYOUTS."""
     values = np.random.default_rng(4).normal(0.2, 0.5, (time, 5, 3)).astype(dtype)
     if layout == "of channels last":
         return np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1)
@@ -33,7 +33,7 @@ def data(dtype, layout, time=23):
 
 
 def comparison(kind, host):
-    """How a library's arrays, of a type, are compared with NumPy's; `host` copies them to NumPy."""
+    """Make a function that compares arrays of class `kind` with NumPy's. `host` copies them to NumPy."""
 
     def assert_same(device, cpu, tolerance=0.0):
         if cpu is None:
@@ -53,15 +53,15 @@ def comparison(kind, host):
 
 
 def weights(dtype, count=3):
-    """Recurrent weights between the neurons of an entry."""
+    """Recurrent weights between the neurons of a batch entry."""
     return np.random.default_rng(5).normal(0, 0.8 / np.sqrt(count), (count, count)).astype(dtype)
 
 
-def check_both_verbs(name, layout, dtype, to_device, assert_same, chunks=1, recurrent=None):
-    """Run a neuron on a device's arrays and on NumPy's, forward and back, and compare; both traces."""
+def check_forward_and_backward(name, layout, dtype, to_device, assert_same, chunks=1, recurrent=None):
+    """Run forward and backward on a device's arrays and on NumPy's, compare, and return both traces."""
     neuron, current, axis = NEURONS[name], data(dtype, layout), LAYOUTS[layout]
     if recurrent is not None:
-        current = current * 3  # all of them fire
+        current = current * 3  # so that all neurons fire
     cpu = device = None
     on_device = None if recurrent is None else to_device(recurrent)
     for _ in range(chunks):
@@ -73,7 +73,7 @@ def check_both_verbs(name, layout, dtype, to_device, assert_same, chunks=1, recu
     assert_same(device.potential, cpu.potential)
     for own, other in zip(device.state, cpu.state, strict=True):
         assert_same(own, other)
-    # Sums that cancel: through weights a rounding error of float32 goes on to other neurons.
+    # Sums cancel, and recurrent weights pass a rounding error on to other neurons.
     rough = 1e-5 if recurrent is None else 1e-4
     tolerance = rough if dtype == np.float32 else 1e-12
     e = None if cpu.spikes is None else data(dtype, layout)
@@ -98,7 +98,7 @@ DELAYED = [((STEPS, 5, 33), 0), ((5, STEPS, 3), 1), ((3, 5, STEPS), 2), ((3, 2),
 
 
 def delay_problem(shape, axis, dtype):
-    """Input, gradient of the output, state, gradient of the final state; delays."""
+    """Input, gradient of the output, state, gradient of the final state, and delays."""
     draw = np.random.default_rng(0)
     x, grad = (draw.normal(size=shape).astype(dtype) for _ in range(2))
     neurons = shape[:axis] + shape[axis + 1 :]
@@ -108,7 +108,7 @@ def delay_problem(shape, axis, dtype):
 
 
 def check_delay(shape, axis, dtype, to_device, host):
-    """Delay a device's arrays and NumPy's, forward and back, and compare; the last of the results."""
+    """Delay a device's arrays and NumPy's, compare outputs and gradients, and return the last result."""
     x, grad, state, grad_state, delays = delay_problem(shape, axis, dtype)
     tolerance = 1e-5 if dtype == np.float32 else 1e-12
     options = dict(most=LONGEST, time_axis=axis)
@@ -130,6 +130,6 @@ def check_delay(shape, axis, dtype, to_device, host):
             )
             np.testing.assert_allclose(host(gradients.x), back.x, rtol=0, atol=tolerance)
             np.testing.assert_allclose(host(gradients.state), back.state, rtol=0, atol=tolerance)
-            # The terms have the same bits, and their sums are in double.
+            # Both sum the same terms in double precision.
             np.testing.assert_allclose(host(gradients.delay), back.delay, rtol=tolerance, atol=tolerance)
     return found

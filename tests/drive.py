@@ -1,4 +1,4 @@
-"""Calls the package on what the witnesses describe in plain numbers."""
+"""Run the package on the problems that the witnesses take."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ METHODS = ("exodus", "slayer", "bptt")
 
 
 def neuron_of(model):
-    """The package's descriptor of a model."""
+    """The package's descriptor of a witness's model."""
     return (ec.LIF if model.spiking else ec.ExpLeak)(**model.keywords())
 
 
@@ -27,14 +27,14 @@ def state_of(neuron, potential, spikes, dtype):
 
 
 def forward(problem, neuron=None, **keywords):
-    """The package's forward of a problem, from the problem's initial state."""
+    """Run the package's forward pass of a problem, from the problem's initial state."""
     neuron = neuron_of(problem.model) if neuron is None else neuron
     state = state_of(neuron, problem.potential, problem.spikes, problem.current.dtype)
     return ec.forward(neuron, problem.current, state=state, **keywords)
 
 
 def backward(trace, problem, method="exodus", **keywords):
-    """The package's backward of a trace, with the problem's seeds and surrogate."""
+    """Run the package's backward pass of a trace, with the problem's seeds and surrogate."""
     seeds = problem.seeds
     given = {"grad_potential": seeds.potential, "grad_state": seeds.state, **keywords}
     given.setdefault("surrogate", surrogate_of(problem.surrogate))
@@ -42,7 +42,7 @@ def backward(trace, problem, method="exodus", **keywords):
 
 
 def run_of(problem, trace):
-    """The trace as the witnesses take it: the package's own potentials and spikes."""
+    """Convert a trace to a run for the witnesses, with the package's own potentials and spikes."""
     spikes = np.zeros_like(problem.current) if trace.spikes is None else trace.spikes
     run = problem.run()
     return run._replace(spikes=spikes, potential=trace.potential)

@@ -1,4 +1,4 @@
-"""Exponentials, cosines and sines to the last bit, by Python's decimal numbers, not by a library's."""
+"""Exponentials, cosines and sines to the last bit, computed with Python's decimal numbers."""
 
 from decimal import Decimal, localcontext
 
@@ -8,20 +8,20 @@ _DIGITS = 60
 
 
 def exp(x):
-    """e^x as a decimal number, exact for any comparison with a double."""
+    """e^x as a decimal number, with enough digits for any comparison with a double."""
     with localcontext() as context:
         context.prec, context.Emin = _DIGITS, -9999
         return Decimal(float(x)).exp()
 
 
 def decay(dt, tau):
-    """e^(-dt / tau) of doubles, the quotient rounded as the division is, the result rounded once."""
+    """e^(-dt / tau) of doubles: the quotient is rounded to double, then the result."""
     nearest = np.vectorize(lambda ratio: float(exp(-ratio)), otypes=[np.float64])
     return nearest(np.divide(dt, tau, dtype=np.float64))[()]
 
 
 def rotation(x):
-    """(cos x, sin x) as decimal numbers, up to |x| = 10^15, by the series after a reduction by 2 pi."""
+    """(cos x, sin x) as decimal numbers, for |x| up to 10^15: reduced by 2 pi, then summed as series."""
     with localcontext() as context:
         context.prec = _DIGITS
         turn = 2 * _pi()
@@ -52,6 +52,6 @@ def _pi():
 
 
 def ulps(actual, expected):
-    """The distance of a double from a decimal number, in the double's units in the last place."""
+    """The distance of a double from a decimal number, in units in the last place of the double."""
     unit = Decimal(float(np.spacing(float(expected))))
     return float(abs(Decimal(float(actual)) - expected) / unit)

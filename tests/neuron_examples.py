@@ -1,7 +1,7 @@
-"""An example of each neuron, from which the tests' and the benchmarks' lists are made.
+"""An example of each neuron. The lists of neurons in tests and benchmarks are made of these.
 
-A new neuron has its entry in EXAMPLES: values, one step in plain operators, ranges to draw from. Everything
-else follows: it is run against its unrolled step, in every layout, as a torch layer, on a device.
+A new neuron needs an entry in EXAMPLES: its values, one step in plain operators, and ranges for random
+parameters. The tests then compare it with its unrolled step, in every layout, as a torch layer and on a GPU.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,22 +16,22 @@ from exodus_core import kernel
 
 @dataclass(frozen=True)
 class Example:
-    """A neuron in numbers that show it: it fires now and then at inputs around 0.3."""
+    """A neuron with typical parameters. It fires now and then at inputs around 0.3."""
 
     keywords: Mapping[str, Any]
-    # step(where, p, options, state, a, fire, closed): the state after a step, of NumPy's arrays or torch's.
-    # `p` has the parameters, `closed` says whether a potential at v_min counts as clipped.
+    # step(where, p, options, state, a, fire, closed) returns the state after a step, as arrays or tensors.
+    # `p` has the parameters. `closed` says whether a potential equal to v_min counts as clipped.
     step: Callable[..., tuple[Any, ...]]
-    # Parameters are drawn from [low, high]: these always, those of `optional` now and then.
+    # Random parameters come from [low, high]. Those in `optional` are not always given.
     ranges: Mapping[str, tuple[float, float]]
     optional: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # one of these values each
+    options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # the values of each option
     taus: Mapping[str, Any] = field(default_factory=dict)  # time constants, in place of `without`
     without: tuple[str, ...] = ()
-    bits: bool = True  # the step's order of operations is the contract of forward
+    bits: bool = True  # whether forward has the bits of the step
 
     def of_taus(self):
-        """The keywords with time constants in place of decays."""
+        """The keywords, with time constants in place of decays."""
         return {k: v for k, v in self.keywords.items() if k not in self.without} | dict(self.taus)
 
 
@@ -61,7 +61,7 @@ def _clamp(where, p, u, closed):
 
 
 def lif(where, p, options, state, a, fire, closed):
-    """LIF, and IF, whose alpha is 1."""
+    """LIF, and IF, where alpha is 1."""
     u, s = state
     u = _clamp(where, p, _membrane(p, options, u, s, p["gain"] * a), closed)
     return u, fire(u)
@@ -91,7 +91,7 @@ def alif(where, p, options, state, a, fire, closed):
 
 
 def _advance(kind, p, role, x, y, given):
-    """A kernel's two numbers after a step, and what comes out."""
+    """The state of a kernel after a step, and its output."""
     own = {k.removeprefix(f"{role}."): v for k, v in p.items() if k.startswith(f"{role}.")}
     if kind == "Exponential":
         x = (own["alpha"] * x) + given
@@ -104,7 +104,7 @@ def _advance(kind, p, role, x, y, given):
         inputs = [given, *x]  # x has the earlier ones, newest first
         terms = list(zip(own["taps"], inputs, strict=True))
         total = 0 * given
-        for tap, one in terms if role == "epsilon" else terms[::-1]:  # spikes add to what comes: oldest first
+        for tap, one in terms if role == "epsilon" else terms[::-1]:  # `nu` adds the oldest spike first
             total = total + (tap * one)
         return (x if len(x) == 0 else _stack(inputs[:-1])), y, total
     y, x = (own["a"] * y) + x, (own["a"] * x) + given
@@ -120,7 +120,7 @@ def _stack(arrays):
 
 
 def srm(where, p, options, state, a, fire, closed):
-    """SRM; parameters of its kernels are named by role."""
+    """SRM. The parameters of its kernels have the role in their names."""
     _, s, ex, ey, nx, ny = state
     ex, ey, z = _advance(options["epsilon"], p, "epsilon", ex, ey, a)
     nx, ny, r = _advance(options["nu"], p, "nu", nx, ny, s)
@@ -143,8 +143,8 @@ def state_space(where, p, options, state, a, fire, closed):
 def ad_lif(where, p, options, state, a, fire, closed):
     """AdLIF, as the papers print it.
 
-    Bittar and Garner 2022, (2) to (4), as sparch computes them: the adaptation, then the potential. Baronig
-    et al. 2025, SE-adLIF: the adaptation from the new potential, after its reset.
+    The adaptation comes first in Bittar and Garner 2022, (2) to (4), as sparch computes them. In SE-adLIF
+    (Baronig et al. 2025) it follows the new potential, after the reset.
     """
     u, s, w = state
     alpha, beta = p["alpha"], p["alpha_adapt"]
@@ -159,7 +159,7 @@ def ad_lif(where, p, options, state, a, fire, closed):
 
 
 def resonate_and_fire(where, p, options, state, a, fire, closed):
-    """ResonateAndFire (Izhikevich 2001), in steps: z turns and shrinks, the threshold leaves what fired."""
+    """ResonateAndFire (Izhikevich 2001) in discrete time: a damped rotation, the input, and the reset."""
     firing, s, other = state
     on_real = options.get("fires_on", "real") == "real"
     z = firing + 1j * other if on_real else other + 1j * firing
@@ -174,7 +174,7 @@ _DECAY, _THRESHOLD, _GAIN = (0.0, 1.0), (0.5, 2.0), (-2.0, 2.0)
 _RESETS = {"reset": ("subtract", "zero", "none"), "reset_timing": ("after_decay", "before_decay")}
 _SPIKES = {"max_spikes": (1, 2, None)}
 _CLAMP = {"v_min": (-1.0, 0.3)}
-_CLAMP_AND_AMOUNT = _CLAMP | {"reset_amount": (0.2, 1.5)}  # the latter with reset="subtract"
+_CLAMP_AND_AMOUNT = _CLAMP | {"reset_amount": (0.2, 1.5)}  # reset_amount only with reset="subtract"
 _KERNELS = ("Alpha", "DoubleExponential", "Exponential", "FIR")
 
 EXAMPLES = {
@@ -247,7 +247,7 @@ EXAMPLES = {
         options={"order": ("adaptation_first", "symplectic")},
         taus={"tau": 5.0, "tau_adapt": 9.0},
         without=("alpha", "alpha_adapt"),
-        bits=False,  # its matrix is made first
+        bits=False,  # The kernel computes with a matrix instead.
     ),
     "ResonateAndFire": Example(
         {"decay": 0.93, "frequency": 0.5, "threshold": 0.5},
@@ -260,14 +260,14 @@ EXAMPLES = {
     ),
 }
 
-# Neurons of numbers, and of time constants where they have some.
+# Neurons with scalar parameters, and neurons with time constants.
 SCALARS = {name: getattr(ec, name)(**example.keywords) for name, example in EXAMPLES.items()}
 TAUS = {f"{name} of taus": getattr(ec, name)(**e.of_taus()) for name, e in EXAMPLES.items() if e.taus}
 FIRING = [name for name, neuron in SCALARS.items() if neuron._fires]
 
 
 def per_neuron(name, lanes, seed=0):
-    """An example with arrays around its numbers: a value for each neuron, or each of the last axis."""
+    """An example with arrays near its values: one value per neuron, or per neuron of the last axis."""
     neuron, draw = SCALARS[name], np.random.default_rng(seed)
     values = {}
     for k, own in enumerate(neuron._names()):

@@ -1,16 +1,17 @@
-"""Brute-force gradients in float64: what the implicit function theorem says, solved densely.
+"""Brute-force gradients in float64, by the implicit function theorem with dense matrices.
 
-Three independent witnesses, none of them a recurrence in the gradient:
+There are three independent witnesses, and none is a recurrence in the gradient:
 
-* `linear_system`: every equation of the neuron (one row per u before the clamp, u and s of every
-  step, and the initial state) linearised and solved at once: dL/dy = (I - G_y)^-T seeds. It covers
-  all resets, the clamp, losses on potentials and on the final state, and every parameter.
-* `implicit`: the paper's Jacobian sigma_m[n] by forward substitution (S9), contracted with the loss
-  gradient and the response kernel (S16). It covers any pair of kernels, so linear resets.
-* `zeta`: the closed form of a plain LIF, (S19) with zeta of proposition 3.2.
+* `linear_system` linearises all equations of the neuron and solves them at once:
+  dL/dy = (I - G_y)^-T seeds. There is a row for u before the clamp, u and s of each step, and for the
+  initial state. It covers all resets, the clamp, losses on potentials and on the final state, and every
+  parameter.
+* `implicit` computes the paper's Jacobian sigma_m[n] by forward substitution (S9), and contracts it with the
+  loss gradient and the response kernel (S16). It covers any pair of kernels, and so the linear resets.
+* `zeta` is the closed form of a plain LIF: (S19) with zeta of proposition 3.2.
 
-SLAYER has its own definition: the same linear system with the spikes of the reset detached, and
-`slayer`, the correlation of h * e with the response kernel.
+SLAYER has its own witnesses: the same linear system with the spikes of the reset detached, and `slayer`,
+the correlation of h * e with the response kernel.
 """
 
 from typing import NamedTuple
@@ -21,19 +22,19 @@ from reference import rounded
 
 
 class Seeds(NamedTuple):
-    """The loss gradients that come in: dL/ds, dL/du and those of the final state; None is zero."""
+    """The incoming gradients: dL/ds, dL/du and those of the final state. None is zero."""
 
     spikes: np.ndarray | None = None
     potential: np.ndarray | None = None
     state: tuple | None = None
 
     def whole(self, shape):
-        """dL/ds and dL/du over time, the final state's gradients added at the last step."""
+        """dL/ds and dL/du over time, with the final state's gradients added at the last step."""
         spikes, potential = (
             np.zeros(shape) if given is None else np.array(given, np.float64)
             for given in (self.spikes, self.potential)
         )
-        # An ExpLeak's state has the potential alone.
+        # The state of an ExpLeak has only the potential.
         for target, final in zip((potential, spikes), self.state or (), strict=False):
             if final is not None:
                 target[-1] += final
@@ -41,7 +42,7 @@ class Seeds(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """The three parts of what `backward` returns, or the magnitudes that they are measured by."""
+    """The three parts of the result of `backward`, or the magnitudes that tolerances are relative to."""
 
     current: np.ndarray
     state: tuple
@@ -67,16 +68,16 @@ _U_INIT, _S_INIT = 0, 1
 
 
 def _rows(n):
-    """The rows of step n: u before the clamp, u, s; and of the u and s that step n reads."""
+    """The rows of step n (u before the clamp, u, s), and those of the u and s that it reads."""
     pre = 2 + 3 * n
     before = (_U_INIT, _S_INIT) if n == 0 else (pre - 2, pre - 1)
     return pre, pre + 1, pre + 2, before
 
 
 def linear_system(run, h, seeds, *, detach_reset=False):
-    """All gradients of `run` and their magnitudes, from the dense system of its equations.
+    """All gradients of a run, and their magnitudes, from the dense system of its equations.
 
-    `h` is the surrogate's value at every step; `detach_reset=True` is SLAYER's definition.
+    `h` has the surrogate's value at each step. `detach_reset=True` is SLAYER's definition.
     """
     shape = run.current.shape
     spikes, potential = seeds.whole(shape)
@@ -105,7 +106,7 @@ def _lane(run, h, index):
 
 
 def _solve_lane(model, lane, grad_spikes, grad_potential, detach_reset):
-    """Adjoints of one lane's equations and, per parameter, the terms of its gradient."""
+    """The adjoints of one lane's equations, and for each parameter the terms of its gradient."""
     steps = len(lane.a)
     size = 2 + 3 * steps
     jacobian, seed = np.eye(size), np.zeros(size)
@@ -123,7 +124,7 @@ def _solve_lane(model, lane, grad_spikes, grad_potential, detach_reset):
 
 
 def _feedback(model, lane, n):
-    """How u[n] before the clamp depends on u[n-1] and on s[n-1] (arrays are shifted by one)."""
+    """The derivatives of u[n] before the clamp by u[n-1] and s[n-1] (arrays are shifted by one)."""
     u, s = lane.u[n], lane.s[n]
     if not model.spiking or model.reset == "none":
         return lane.alpha, 0.0
@@ -134,7 +135,7 @@ def _feedback(model, lane, n):
 
 
 def _direct(model, lane):
-    """The derivative of every equation with respect to each parameter, one column each."""
+    """The derivatives of all equations with respect to each parameter, in one column per parameter."""
     u, s = lane.u[:-1], lane.s[:-1]
     before = model.reset_timing == "before_decay"
     subtracts = model.spiking and model.reset == "subtract"
@@ -162,7 +163,7 @@ def _column(lane, pre=None, u=None, s=None):
 
 
 def _gather(run, found):
-    """Lanes back into arrays; parameters summed into their own shape, with their magnitudes."""
+    """Put lanes back into arrays, and sum parameter gradients to their own shapes, with magnitudes."""
     shape = run.current.shape
     gain = np.broadcast_to(rounded(run.model, run.current.dtype).gain, shape[1:])
     current, scale = np.zeros(shape), np.zeros((1, *shape[1:]))
@@ -195,7 +196,7 @@ def _gather_parameters(run, found):
 
 
 def _sources(model, name):
-    """Through which terms a parameter acts: the threshold may also be the amount of the reset."""
+    """The terms through which a parameter acts: the threshold may also be the reset amount."""
     sources = [(1.0, name)]
     if name == "alpha" and isinstance(model.gain, str):
         sources.append((-1.0, "gain"))
@@ -214,7 +215,7 @@ def sum_to(array, shape):
 
 
 def kernels(model, steps, alpha, amount):
-    """Response and reset kernels of a LIF with a linear reset, (S10), (S11), for one lane."""
+    """Response and reset kernels of an LIF with a linear reset, (S10) and (S11), for one lane."""
     power = alpha ** np.arange(steps)
     scale = {"none": 0.0, "subtract": amount}[model.reset]
     if model.reset_timing == "before_decay":
@@ -234,9 +235,9 @@ def jacobian(h, nu):
 
 
 def implicit(h, e, q, eps, nu):
-    """dL/da of one lane: the dense Jacobian (S9), contracted as (S16).
+    """dL/da of one lane: the dense Jacobian (S9), contracted by (S16).
 
-    A loss on the potential reaches u[k] = z[k] + sum_j nu[k-1-j] s[j] directly and through spikes.
+    A loss on the potential u[k] = z[k] + sum_j nu[k-1-j] s[j] acts directly and through the spikes.
     """
     steps = len(h)
     on_spikes = e + [sum(nu[k - 1 - j] * q[k] for k in range(j + 1, steps)) for j in range(steps)]
@@ -245,7 +246,7 @@ def implicit(h, e, q, eps, nu):
 
 
 def zeta(h, e, alpha, theta):
-    """dL/da of one lane of a plain LIF: (S19), with zeta_n[k] the product of proposition 3.2."""
+    """dL/da of one lane of a plain LIF: (S19), where zeta_n[k] is the product of proposition 3.2."""
     steps = len(h)
     factors = alpha - theta * h
     products = [[np.prod(factors[n:k]) for k in range(n, steps)] for n in range(steps)]
@@ -253,7 +254,7 @@ def zeta(h, e, alpha, theta):
 
 
 def slayer(h, e, q, eps):
-    """dL/da of one lane as SLAYER defines it: no spike is felt by a later potential."""
+    """dL/da of one lane by SLAYER's definition: spikes do not change later potentials."""
     return correlate(eps, q + h * e)
 
 

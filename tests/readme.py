@@ -1,4 +1,4 @@
-"""The README's examples, as they stand: ``python tests/readme.py numpy`` prints one."""
+"""Extract the README's examples: ``python tests/readme.py numpy`` prints one."""
 
 import re
 import sys
@@ -8,7 +8,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def example(name: str) -> str:
-    """Return the code block behind the mark ``<!-- test: name -->``."""
+    """Return the code block that follows the mark ``<!-- test: name -->``."""
     pattern = rf"<!-- test: {name} -->\n```\w+\n(.*?)```"
     (code,) = re.findall(pattern, README.read_text(), re.DOTALL)
     return code

@@ -1,8 +1,8 @@
-"""A slow NumPy forward and the surrogates' formulas: the witness of what a neuron computes.
+"""The witness of the forward pass and of the surrogates: slow NumPy code.
 
-The order of operations is part of the contract, since a spike depends on the last bit. So each
-line below is one formula of the documentation, evaluated in the data's own dtype, with every
-parameter rounded to it first (a NumPy float64 scalar would promote a float32 array to float64).
+The order of operations is part of the contract, since a spike depends on the last bit. So each line below is
+one formula of the documentation, evaluated in the dtype of the data. Parameters are rounded to this dtype
+first: a NumPy float64 scalar would promote a float32 array to float64.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Model:
-    """A neuron in plain numbers, which every witness takes; the fields are those of `LIF`."""
+    """A neuron in plain numbers, for the witnesses. The fields are those of `LIF`."""
 
     alpha: Any = 1.0
     threshold: Any = 1.0
@@ -33,7 +33,7 @@ class Model:
         return {name: getattr(self, name) for name in names}
 
     def given(self):
-        """The names of the parameters that have a gradient, in the order of `LIF`'s signature."""
+        """The names of the parameters that get a gradient, in the order of `LIF`'s signature."""
         names = ("alpha", "threshold", "gain", "reset_amount", "v_min")
         values = {name: getattr(self, name) for name in names}
         if not self.spiking:
@@ -42,7 +42,7 @@ class Model:
 
 
 class Rounded(NamedTuple):
-    """A model's parameters in the arithmetic dtype; `amount` is what one spike subtracts."""
+    """A model's parameters in the arithmetic dtype. A spike subtracts `amount`."""
 
     alpha: np.ndarray
     threshold: np.ndarray
@@ -64,7 +64,7 @@ class Run(NamedTuple):
 
 
 def rounded(model, dtype):
-    """Parameters as the arithmetic sees them; the gain "1-alpha" is computed in double first."""
+    """Round a model's parameters to a dtype. The gain "1-alpha" is computed in double first."""
     gain = 1.0 - np.float64(model.alpha) if isinstance(model.gain, str) else model.gain
     amount = model.threshold if model.reset_amount is None else model.reset_amount
     v_min = None if model.v_min is None else np.asarray(model.v_min, dtype)
@@ -89,7 +89,7 @@ def forward(model, current, *, potential=0.0, spikes=0.0):
 
 
 def membrane(model, p, u, s, a):
-    """The potential before reset, from the last step's potential and spikes."""
+    """The potential before its reset, from the potential and the spikes of the step before."""
     x = p.gain * a
     if not model.spiking or model.reset == "none":
         u = (p.alpha * u) + x
@@ -104,7 +104,7 @@ def membrane(model, p, u, s, a):
 
 
 def fire(p, u):
-    """One spike at u >= threshold; several are counted by IEEE division, never by `//`."""
+    """The spikes of a step. Several are counted by IEEE division, which `//` does not always equal."""
     fires = u >= p.threshold
     if p.max_spikes == 1:
         return fires.astype(u.dtype)
@@ -114,7 +114,7 @@ def fire(p, u):
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A built-in surrogate by name, callable as the formula of its documentation."""
+    """The formula of a built-in surrogate, as its documentation gives it."""
 
     name: str
     keywords: tuple = ()
@@ -171,7 +171,7 @@ def _atan(u, th, slope=2.0, scale=1.0):
 
 
 def _sigmoid(u, th, slope=4.0, scale=1.0):
-    g, rest = (1 / (1 + np.exp(sign * slope * (u - th))) for sign in (-1, 1))  # 1 - g would cancel
+    g, rest = (1 / (1 + np.exp(sign * slope * (u - th))) for sign in (-1, 1))  # since 1 - g cancels
     return scale * slope * g * rest
 
 

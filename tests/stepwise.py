@@ -1,9 +1,9 @@
-"""Witnesses for any neuron, from its step in plain operators, which `neuron_examples` has.
+"""Witnesses for any neuron, made from its step in plain operators (`neuron_examples`).
 
-The step works on NumPy arrays (then its bits are the contract of the forward pass) and on torch
-tensors in float64, whose autograd of the unrolled graph is the witness of all three methods: with
-`detach_reset` the spikes are cut out of everything that a later step reads, which is SLAYER. The
-magnitudes beside the gradients are what tolerances are measured by (compare.py).
+The step works on NumPy arrays, where its bits are the contract of the forward pass, and on torch tensors in
+float64, where autograd of the unrolled graph is the witness of all three methods. With `detach_reset` the
+spikes are detached from everything that a later step reads, which is SLAYER. Each gradient comes with its
+magnitude, which tolerances are relative to (compare.py).
 """
 
 from dataclasses import dataclass, field
@@ -22,16 +22,16 @@ OPTIONS = frozenset(option for example in EXAMPLES.values() for option in exampl
 
 @dataclass
 class Model:
-    """A neuron of the package by name, with its keywords; arrays broadcast against the lanes.
+    """A neuron of the package by name, with its keywords. Arrays broadcast against the lanes.
 
-    Those of an SRM's kernels are flat: {"epsilon": "Alpha", "epsilon.tau": 5.0, ...}.
+    The keywords of an SRM are flat: {"epsilon": "Alpha", "epsilon.tau": 5.0, ...}.
     """
 
     name: str
     keywords: dict[str, Any] = field(default_factory=dict)
 
     def names(self):
-        """The parameters that gradients are wanted of; a gain that follows alpha has none of its own."""
+        """The parameters that get a gradient. The gain "1-alpha" has none of its own."""
         return [k for k, v in self.keywords.items() if k not in OPTIONS and not isinstance(v, str)]
 
     @property
@@ -51,11 +51,11 @@ class Model:
 
 
 STEPS = {name: example.step for name, example in EXAMPLES.items()}
-LEADING = {"taps": 1, "A": 2, "b": 1, "r": 1}  # axes of a parameter that are not those of the neurons
+LEADING = {"taps": 1, "A": 2, "b": 1, "r": 1}  # the number of axes in front of the neurons'
 
 
 def _recursion(model, p, decay):
-    """Alpha kernels by the numbers of their recursion; `decay` of a step and a time constant is given."""
+    """Replace the parameters of alpha kernels by the coefficients of their recursion, using `decay`."""
     p = dict(p)
     for role in ("epsilon", "nu"):
         if f"{role}.tau" in p:
@@ -66,23 +66,23 @@ def _recursion(model, p, decay):
 
 
 def _with_gain(model, p, default):
-    """The parameters with the gain, one less alpha where it follows that; an SRM reads none."""
+    """The parameters with the gain, which may be 1 - alpha. An SRM reads none."""
     follows = isinstance(model.keywords.get("gain"), str)
     return {"gain": default} | p | ({"gain": 1.0 - p["alpha"]} if follows else {})
 
 
 def _decay_in_use(dt, tau):
-    """Bits follow from it. That it is e^(-dt/tau) is the property of test_decays_have_the_same_bits."""
+    """The package's decay, since bits depend on it. test_decays_have_the_same_bits tests its values."""
     return ec.ExpLeak(tau=tau, dt=dt).decays["alpha"]
 
 
 def _torch_decay(dt, tau):
-    """For gradients, whose tolerances are wider than a last bit."""
+    """The decay for gradients, whose tolerances are wider than the last bit."""
     return torch.exp(-dt / tau)
 
 
-def felt(spikes, weights):
-    """s W in the order that is the contract: over the neurons that fired, ascending, from 0."""
+def recurrent_current(spikes, weights):
+    """s W in the order of the contract: starting at 0, over the neurons that fired, in ascending order."""
     total = np.zeros_like(spikes)
     for j in np.flatnonzero(spikes.reshape(-1, len(weights)).any(0)):
         count = spikes[..., j, None]
@@ -91,7 +91,10 @@ def felt(spikes, weights):
 
 
 def forward(model, current, state, recurrent=None):
-    """(potential, spikes, final state) in the dtype of `current`, time first; neurons last if recurrent."""
+    """(potential, spikes, final state) in the dtype of `current`, with time on the first axis.
+
+    With recurrent weights the neurons are on the last axis.
+    """
     dtype = current.dtype
     p = {k: np.asarray(model.keywords[k], np.float64) for k in model.names()}
     p = _with_gain(model, _recursion(model, p, _decay_in_use), 1.0)
@@ -107,7 +110,7 @@ def forward(model, current, state, recurrent=None):
     with np.errstate(all="ignore"):
         for n, a in enumerate(current):
             if recurrent is not None:
-                a = a + felt(state[1], recurrent)
+                a = a + recurrent_current(state[1], recurrent)
             state = STEPS[model.name](np.where, p, model.keywords, state, a, fire, False)
             potential[n], spikes[n] = state[0], state[1] if model.fires else 0
     return potential, spikes, state
@@ -116,18 +119,18 @@ def forward(model, current, state, recurrent=None):
 def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, recurrent=None):
     """Gradients of sum(seeds * results) by torch autograd in float64, and their magnitudes.
 
-    `seeds` is (dL/ds, dL/du, dL/d final state), with None for zero; `surrogate(x, threshold)` works
-    on NumPy arrays. The gradient of `recurrent` weights is a parameter's of that name.
+    `seeds` is (dL/ds, dL/du, dL/d final state), with None for zero. `surrogate(x, threshold)` works on NumPy
+    arrays. The gradient of recurrent weights is in the parameters, with the name "recurrent".
     """
-    # A leaf per parameter (of taps, each), step and lane: its gradient is one term of the parameter's.
+    # There is a leaf for each parameter (or tap), step and lane. Its gradient is a term of the parameter's.
     a, *state = (_leaf(x) for x in (current, *initial))
     first = list(state)
     lanes = a.shape[1:]
     leaves = {k: _leaf(_spread(k, model.keywords[k], a.shape)) for k in model.names()}
-    if recurrent is not None:  # a leaf per step, entry and weight
+    if recurrent is not None:  # a leaf for each step, batch entry and weight
         entries = (*a.shape[:-1], *recurrent.shape)
         leaves["recurrent"] = _leaf(np.broadcast_to(recurrent, entries))
-    # Not v[n], whose gradient is as large as the leaf, at each step.
+    # Unbind once: the gradient of each v[n] would be as large as the whole leaf.
     at_step = {k: v.unbind() for k, v in leaves.items()}
     p: dict[str, Any] = {}
     most = model.keywords.get("max_spikes", 1)
@@ -148,7 +151,7 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, rec
         before = [*state]
         if model.fires and detach_reset:
             before[1] = before[1].detach()
-        if recurrent is not None:  # a synapse is no reset
+        if recurrent is not None:  # outside of detach_reset: a synapse is no reset
             x = x + torch.einsum("...j,...jk->...k", state[1], p.pop("recurrent"))
         state = STEPS[model.name](torch.where, p, model.keywords, before, x, fire, True)
         all_u.append(state[0])
@@ -164,12 +167,12 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, rec
     )
     lane = np.max([_largest(x, lanes) for x in (expected.current, *expected.state)], axis=0)
     sizes = {k: _gather(k, np.abs(v).sum(0), shapes[k]) for k, v in terms.items()}
-    if recurrent is not None:  # a weight's terms are a spike's and a current's gradient, whose sum may cancel
+    if recurrent is not None:  # A term is a spike times the gradient of a current, which may cancel.
         before = np.abs([first[1].detach().numpy(), *(s.detach().numpy() for s in all_s[:-1])])
         spikes = before.sum(0).reshape(-1, len(recurrent))
         sizes["recurrent"] = spikes.T @ lane.reshape(-1, len(recurrent))
     for name in (k for k in leaves if k.endswith(".tau")):
-        # It acts through two numbers of the recursion, whose parts may cancel.
+        # tau acts through two coefficients of the recursion, whose contributions may cancel.
         role, tau = name.split(".")[0], np.asarray(model.keywords[name])
         parts = sum(np.abs(_part(step, role, tau)) for step in numbers)
         sizes[name] = sum_to(np.broadcast_to(parts, lanes), shapes[name])
@@ -184,14 +187,14 @@ def _part(numbers, role, tau):
 
 
 def _spread(name, value, shape):
-    """A parameter for every step and lane: of taps, (steps, taps, *lanes)."""
+    """Expand a parameter to every step and lane. Taps get the shape (steps, taps, *lanes)."""
     leading, own = _split(name, np.shape(value))
     ones = (1,) * (len(shape) - 1 - len(own))
     return np.broadcast_to(np.reshape(value, (*leading, *ones, *own)), (shape[0], *leading, *shape[1:]))
 
 
 def _split(name, shape):
-    """The axes of a parameter's own, and those that broadcast against the neurons."""
+    """Split a shape into a parameter's leading axes and those that broadcast against the neurons."""
     count = LEADING.get(name.rpartition(".")[2], 0)
     return shape[:count], shape[count:]
 
@@ -204,7 +207,7 @@ def _gather(name, total, shape):
 
 
 def _largest(x, lanes):
-    """The largest of each lane."""
+    """The largest magnitude of each lane."""
     return np.abs(x).reshape((-1, *lanes)).max(0, initial=0)
 
 

@@ -1,4 +1,4 @@
-"""Cases whose answer can be written down: numbers of the paper, a leak, a constant input.
+"""Cases with a known answer: numbers of the paper, a leak, a constant input.
 
 Property: the package gives the closed form. Witness: the closed form itself.
 """
@@ -13,8 +13,8 @@ from compare import assert_gradient_close, assert_same_bits
 from drive import METHODS
 from exodus_core import surrogate
 
-# One spike per step: an IF with a constant surrogate 1 / theta, and a reset of 8/9 of theta, so
-# that each earlier step has 1 - 8/9 of the next one's gradient.
+# An IF that spikes at every step, with a constant surrogate 1 / theta and a reset of 8/9 theta: going back,
+# each step has 1 - 8/9 of the gradient of the next one.
 LAST_SPIKE_GRADIENT = [0.00017, 0.00152, 0.01372, 0.12346, 1.11111]
 CONSTANT = {
     "callable": lambda potential, threshold: np.ones_like(potential) / threshold,
@@ -35,7 +35,7 @@ def test_gradient_of_the_last_spike_falls_by_one_minus_reset_over_threshold(meth
 
 
 def test_slayer_gives_every_earlier_step_the_same_gradient():
-    # Without the reset's part an IF's gradient does not fall at all: what SLAYER gets wrong.
+    # Without the derivative of the reset, the gradient of an IF does not decrease: the error of SLAYER.
     trace = ec.forward(ec.IF(threshold=0.9, reset_amount=0.8), np.ones((5, 1)))
     last = np.array([[0.0], [0.0], [0.0], [0.0], [1.0]])
     grads = ec.backward(trace, last, method="slayer", surrogate=CONSTANT["built-in"])
@@ -62,7 +62,7 @@ def test_constant_input_below_threshold_is_the_geometric_sum():
 
 
 def test_an_if_counts_its_input():
-    # 0.25 is exact in binary: one spike each fourth step, none lost, and all charge accounted for.
+    # 0.25 is exact in binary, so there is a spike at every fourth step, and no charge is lost.
     trace = ec.forward(ec.IF(), np.full((400, 1), 0.25))
     assert trace.spikes.sum() == 100
     assert set(np.flatnonzero(trace.spikes[:, 0]) % 4) == {3}
@@ -73,7 +73,7 @@ def test_an_if_counts_its_input():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradient_without_spikes_or_reset_is_the_response_kernel(method):
-    # d u[T-1] / d a[n] = alpha^(T-1-n): the kernel itself, seen through a loss on the potential.
+    # With a loss on the last potential: d u[T-1] / d a[n] = alpha^(T-1-n), the kernel.
     trace = ec.forward(ec.LIF(alpha=0.7, reset="none"), np.full((12, 1), 0.1))
     last = np.zeros((12, 1))
     last[-1] = 1.0
@@ -93,12 +93,12 @@ def test_one_step_by_hand():
     assert grads.state.potential[0] == pytest.approx(0.5 * h)
     assert grads.state.spikes[0] == pytest.approx(-h)
     assert grads.parameters["alpha"] == pytest.approx(0.6 * h)
-    # Both roles: firing (-h) and the amount that the earlier spike took off (-s0 h).
+    # The threshold has two roles: firing (-h), and the amount that the earlier spike subtracted (-s0 h).
     assert grads.parameters["threshold"] == pytest.approx(-h - h)
 
 
 def partial(function, point, dependent, independent):
-    """d x_dependent / d x_independent on the level set of function, by the implicit theorem."""
+    """d x_dependent / d x_independent on a level set of the function, by the implicit function theorem."""
     step = 1e-6
 
     def slope(axis):
@@ -114,10 +114,10 @@ def partial(function, point, dependent, independent):
     ids=["sphere", "plane", "cubic"],
 )
 def test_chain_rule_around_a_loop_gives_minus_one(function):
-    """Why a loopy graph needs the implicit function theorem (section 1, (S1) to (S4)).
+    """A loopy graph needs the implicit function theorem (section 1, (S1) to (S4)).
 
-    Cancelling the fractions of dx1/dx2 * dx2/dx3 * dx3/dx1 suggests 1; the product is -1. Spikes
-    and potentials of a neuron with reset form such a loop.
+    Cancelling the fractions of dx1/dx2 * dx2/dx3 * dx3/dx1 suggests 1, but the product is -1. Spikes and
+    potentials of a neuron with reset form such a loop.
     """
     point = np.array([0.48, 0.6, 0.64])
     around = [(0, 1), (1, 2), (2, 0)]

@@ -1,9 +1,9 @@
 """BPTT is the chain rule through the unrolled step, and EXODUS equals it: the paper's claim.
 
-Property: method="bptt" gives what torch autograd gives for the unrolled step function; EXODUS gives
-the same to rounding; SLAYER differs exactly where a reset is felt. In float32 all three stay within
-1e-5 of the lane's largest gradient. Witnesses: torch autograd in float64, and the dense oracle on
-the very potentials that the float32 forward produced.
+Property: method="bptt" gives the gradients of torch autograd of the unrolled step function. EXODUS gives the
+same to rounding. SLAYER differs exactly where a reset changes a later potential. In float32 all three stay
+within 1e-5 of the lane's largest gradient. Witnesses: torch autograd in float64, and the dense oracle on the
+potentials of the float32 forward pass.
 """
 
 import numpy as np
@@ -69,14 +69,14 @@ def test_slayer_is_exodus_without_a_reset(problem):
 
 
 @pytest.mark.parametrize("reset", [{}, {"reset_timing": "before_decay"}, {"reset": "zero"}])
-def test_slayer_differs_where_a_reset_is_felt(reset):
+def test_slayer_differs_where_a_reset_has_an_effect(reset):
     problem = random_problem(Model(alpha=0.9, **reset), seed=5, steps=40)
     trace, slayer = solve(problem, "slayer")
     exodus = backward(trace, problem, "exodus")
     assert trace.spikes.any(axis=0).all()
     difference = np.abs(slayer.current - exodus.current)
     assert (difference > 1e-3 * lane_scale(exodus.current)).any(axis=0).all()
-    # The last step's gradient has no later potential to go through.
+    # At the last step there is no later potential, so the methods agree.
     last, scale = exodus.current[-1:], lane_scale(exodus.current)
     assert_gradient_close(slayer.current[-1:], last, tol=1e-14, scale=scale)
 
@@ -84,7 +84,7 @@ def test_slayer_differs_where_a_reset_is_felt(reset):
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: s.name)
 @pytest.mark.parametrize("method", METHODS)
 def test_float32_is_float64_to_rounding(method, surrogate):
-    # Bounds of the contract: h <= (1 + alpha) / reset, and the potentials of the float32 run.
+    # The conditions of the contract: h <= (1 + alpha) / reset, and the potentials of the float32 run.
     model = Model(alpha=0.95, threshold=0.8, gain=0.9, v_min=-0.6)
     problem = random_problem(model, seed=6, steps=100, dtype=np.float32, surrogate=surrogate)
     trace, grads = solve(problem, method)

@@ -1,8 +1,8 @@
-"""A call is what its arguments say, whatever the process has set around it.
+"""A call depends on nothing but its arguments.
 
 Property: the processor's floating-point mode, NumPy's error state and the number of processors change no
-result and break no call; a variable of the environment that makes no sense stops the import; a process ends,
-and a sub-interpreter starts, without a hang or an abort. Witness: the same call without the setting.
+result and break no call. An invalid environment variable makes the import fail. A process can end during a
+call, and a sub-interpreter can start, without a hang or an abort. Witness: the same call without the setting.
 """
 
 import ctypes
@@ -50,7 +50,7 @@ CURVES = (
 
 
 def everything():
-    """Bits of all that computes: forward, backward, surrogates, decays, taps; descriptors are made anew."""
+    """Bits of forward, backward, surrogates, decays and taps, with descriptors that are made anew."""
     results = [decay(RATIOS, 1.0), kernel.Exponential(0.1).taps(400), kernel.Alpha(0.3).taps(300)]
     for neuron in NEURONS.values():
         neuron = eval(repr(neuron), {**vars(ec), **vars(kernel), "np": np})
@@ -84,7 +84,7 @@ def test_flushing_to_zero_changes_nothing(count):
         pytest.skip("this processor does not flush to zero")
     try:
         found = everything()
-        # The mode is on, and is so again after the calls.
+        # The mode is still on after the calls.
         assert np.float32(1e-39) * np.float32(0.5) == 0
     finally:
         torch.set_flush_denormal(False)
@@ -183,7 +183,7 @@ def run(code, settings=None, seconds=120):
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "000", "-3", "+3", "1e1", "4,2", "2.0", " ", "3 ", "٣", "0x4"])
-def test_a_number_of_threads_that_is_none_stops_the_import(value):
+def test_an_invalid_number_of_threads_makes_the_import_fail(value):
     done = run("import exodus_core", {"EXODUS_NUM_THREADS": value})
     assert done.returncode != 0
     assert "ImportError: EXODUS_NUM_THREADS must be a number of threads, 1 or more" in done.stderr
@@ -194,13 +194,13 @@ COUNT = "import exodus_core as ec; print(ec.get_num_threads(), ec._threads.was_c
 
 
 @pytest.mark.parametrize(("value", "count"), [("3", 3), ("007", 7), ("99999999999999999999", None)])
-def test_a_number_of_threads_is_taken(value, count):
+def test_a_number_of_threads_is_used(value, count):
     found, chosen = run(COUNT, {"EXODUS_NUM_THREADS": value}).stdout.split()
     assert int(found) == count if count is not None else 100 < int(found) < 100_000
     assert chosen == "True"
 
 
-def test_an_empty_number_of_threads_is_as_none():
+def test_an_empty_number_of_threads_is_ignored():
     plain = {name: value for name, value in os.environ.items() if name != "EXODUS_NUM_THREADS"}
     without = subprocess.run(
         [sys.executable, "-c", COUNT], env=plain, capture_output=True, text=True, timeout=120
@@ -210,7 +210,7 @@ def test_an_empty_number_of_threads_is_as_none():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs os.sched_setaffinity")
-def test_there_are_as_many_threads_as_processors_that_may_be_used():
+def test_the_default_number_of_threads_is_that_of_usable_processors():
     one = min(os.sched_getaffinity(0))
     code = f"import os; os.sched_setaffinity(0, {{{one}}}); {COUNT}"
     assert run(code, {"EXODUS_NUM_THREADS": ""}).stdout.split()[0] == "1"

@@ -1,8 +1,8 @@
-"""A sequence cut into chunks is the sequence: the state carries all of the past, both ways.
+"""A sequence can be cut into chunks: the state has everything that later steps need, forward and backward.
 
-Property: three chained calls equal one call: forward bit for bit; backward to rounding, where each
-chunk's `grads.state` goes into the earlier chunk's `grad_state`; parameter gradients add up.
-Witness: the one call over the whole sequence.
+Property: three chained calls equal one call. Forward has the same bits. Backward is equal to rounding, where
+each chunk's `grads.state` is the `grad_state` of the chunk before, and parameter gradients add up. Witness:
+one call over the whole sequence.
 """
 
 import itertools
@@ -36,7 +36,7 @@ def forward_in_chunks(problem, neuron):
 
 
 def backward_in_chunks(problem, traces, method):
-    """Last chunk first, each handing its state's gradient to the one before."""
+    """Run backward from the last chunk to the first, and pass each state's gradient on."""
     e, q = (np.split(x, CUTS) if x is not None else [None] * 3 for x in problem.seeds[:2])
     grad_state, found = problem.seeds.state, []
     for i in reversed(range(3)):
@@ -106,7 +106,7 @@ def test_single_steps_backward_are_the_whole(method):
 
 
 def test_chunks_do_not_share_memory_with_their_states():
-    # A state that aliased the next call's input would make the second backward differ.
+    # If a state were an alias of the next call's input, the second backward would differ.
     problem = random_problem(Model(alpha=0.9), seed=5, steps=23)
     traces = forward_in_chunks(problem, neuron_of(problem.model))
     before = traces[1].state.potential.copy()

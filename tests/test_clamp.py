@@ -1,7 +1,7 @@
-"""The lower bound v_min: where it holds, what it stops, and what it receives.
+"""The lower bound v_min and its gradient.
 
-Property: a step is clipped where u == v_min, equality included; it passes no gradient to what came
-before, and v_min receives it; NaN passes the clamp, never fires and stays in its neuron.
+Property: a step with u == v_min counts as clipped, even if the bound did not change it. It passes no gradient
+to earlier steps; v_min gets the gradient instead. NaN passes the clamp, never fires and stays in its neuron.
 Witnesses: the dense linear system of the equations, the NumPy forward, and cases by hand.
 """
 
@@ -60,7 +60,7 @@ def test_clips_and_spikes_in_one_window(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equality_is_a_clip(method):
-    # u = 0.5 * 0.5 - 0.5 = -0.25 exactly: v_min without having been below it.
+    # u = 0.5 * 0.5 - 0.5 = -0.25 exactly: it equals v_min without the clamp.
     neuron = ec.LIF(alpha=0.5, v_min=-0.25)
     state = neuron.initial_state((1,), np.float64, potential=0.5)
     trace = ec.forward(neuron, np.array([[-0.5]]), state=state)

@@ -1,9 +1,9 @@
-"""AdLIF and ResonateAndFire do what their papers say, on the state-space kernel.
+"""AdLIF and ResonateAndFire, which run on the state-space kernel, are the published neurons.
 
-Property: in float64, potentials and states are those of the published equations to 1e-12, and all gradients
-those of torch's autograd of these equations to 1e-10 of the largest: EXODUS and BPTT with the surrogate's
-derivative of every spike, SLAYER with spikes detached where the dynamics use them. Witnesses: the equations
-as the papers print them, resonate and fire in complex numbers, with no matrix anywhere.
+Property: in float64, potentials and states are those of the published equations to 1e-12. All gradients are
+those of torch's autograd of these equations, to 1e-10 of the largest: for EXODUS and BPTT with the surrogate
+as the derivative of every spike, for SLAYER with spikes detached in the dynamics. Witnesses: the equations as
+the papers print them, without a matrix; resonate-and-fire in complex numbers.
 """
 
 import itertools
@@ -36,7 +36,7 @@ TAUS = {"alpha": "tau", "alpha_adapt": "tau_adapt", "decay": "tau"}
 
 
 class Fire:
-    """The spike function with a surrogate's derivative; `felt` is what the dynamics see of a spike."""
+    """The spike function with a surrogate derivative. For SLAYER, `in_dynamics` detaches spikes."""
 
     def __init__(self, threshold, surrogate, detached):
         self.threshold, self.surrogate, self.detached = threshold, surrogate, detached
@@ -46,12 +46,12 @@ class Fire:
         h = torch.tensor(np.broadcast_to(h, u.shape).copy())
         return Spike.apply(u, self.threshold.expand(u.shape), h, 1)
 
-    def felt(self, s):
+    def in_dynamics(self, s):
         return s.detach() if self.detached else s
 
 
 def values_of(own, shapes, rng, with_tau):
-    """Values around the given ones, of several shapes, with time constants in place of decays if asked."""
+    """Values near the given ones, in several shapes, optionally with time constants in place of decays."""
     values = {}
     for (name, value), shape in zip(own.items(), shapes, strict=False):
         varied = value * rng.uniform(0.95, 1.05, shape)
@@ -71,7 +71,7 @@ def gradient(tensor):
 
 
 def solve(case, values, current, state, seeds, method, surrogate):
-    """What the package and autograd of the equations give: (results, gradients) of each."""
+    """(results, gradients) of the package, and of autograd of the equations."""
     kind, own, options, step = case
     neuron = kind(**values, **options)
     trace = ec.forward(neuron, current, state=neuron._state(*state))
@@ -90,7 +90,7 @@ def solve(case, values, current, state, seeds, method, surrogate):
     now, steps = inputs[1:], []
     for a in inputs[0]:
         u, s, *others = now
-        now = step(torch.where, p, options, (u, fire.felt(s), *others), a, fire, True)
+        now = step(torch.where, p, options, (u, fire.in_dynamics(s), *others), a, fire, True)
         steps.append(now)
     found = [torch.stack([x[1] for x in steps]), torch.stack([x[0] for x in steps]), *now]
     sum((torch.tensor(g) * x).sum() for g, x in zip(seeds, found, strict=True)).backward()
@@ -147,7 +147,7 @@ def test_exodus_is_bptt(case):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_each_is_a_state_space_of_numbers(case):
-    # The entries are made in float64 and rounded once, whatever the data's dtype.
+    # The entries are computed in float64 and rounded once, whatever the dtype of the data.
     kind, own, options, _ = case
     neuron = kind(**own, **options)
     p = neuron._parameters()
@@ -167,7 +167,7 @@ def test_each_is_a_state_space_of_numbers(case):
         assert_same_bits(one.state[2], other.state[2], "second state")
 
 
-def test_only_the_parameters_that_are_wanted_are_computed():
+def test_only_the_requested_parameters_are_computed():
     for case, shapes in itertools.product(CASES.values(), SHAPES.values()):
         values, current, state, seeds = problem(case, shapes, 5)
         neuron = case[0](**values, **case[2])
@@ -194,7 +194,7 @@ def test_entries_of_the_matrix_broadcast():
 @pytest.mark.parametrize("time_axis", [0, 1])
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
 def test_growth_is_the_norm_of_products_of_jacobians(reset, time_axis):
-    # Of each window the Jacobian that autograd finds of its steps, spikes with the surrogate's derivative.
+    # The witness is the Jacobian of each window's steps by autograd, with surrogate derivatives of spikes.
     A, b, r, threshold = [[0.8, -0.4], [0.3, 0.75]], [1.0, 0.2], [-0.9, 0.5], 0.5
     curve = ec.surrogate.SingleExponential(width=0.1, scale=0.8)
     neuron = ec.StateSpace(A, b, r, threshold, reset=reset)
@@ -225,7 +225,7 @@ def test_growth_is_the_norm_of_products_of_jacobians(reset, time_axis):
     assert 0 < found < 1
 
 
-def test_growth_of_useful_parameters_is_none_though_single_steps_stretch():
+def test_useful_parameters_have_no_growth_although_single_steps_stretch():
     rng = np.random.default_rng(8)
     neuron = ec.AdLIF(*rng.uniform([0.8], [0.97], 200)[None], 0.98, rng.uniform(0.0, 0.5, 200), 0.2)
     p = neuron._parameters()
@@ -235,8 +235,8 @@ def test_growth_of_useful_parameters_is_none_though_single_steps_stretch():
     assert ec.growth(trace) == 0.0
 
 
-def test_a_resonator_answers_its_own_rhythm():
-    # Inputs a period apart add up, those half a period apart take each other away (Izhikevich 2001).
+def test_a_resonator_responds_to_its_own_frequency():
+    # Inputs a period apart add up, and inputs half a period apart cancel (Izhikevich 2001).
     period = 16
     neuron = ec.ResonateAndFire(0.97, 2 * np.pi / period, threshold=2.0)
     current = np.zeros((100, 2))

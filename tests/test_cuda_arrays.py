@@ -1,7 +1,7 @@
-"""Property: arrays on a GPU give what NumPy's give, in their own library.
+"""Property: arrays on a GPU give the results of NumPy arrays, as arrays of their own library.
 
-Witness: the kernels of the CPU. The CUDA kernels run on the CPU here, under the shim of the C++ tests (see
-conftest), and so take the addresses of the host's memory.
+Witness: the CPU kernels. Here the CUDA kernels run on the CPU too, under the shim of the C++ tests (see
+conftest), so they take addresses of host memory.
 """
 
 import copy
@@ -12,7 +12,7 @@ import pytest
 
 import exodus_core as ec
 from device_arrays import DeviceArray, DlpackArray, StreamlessArray, host
-from device_problems import LAYOUTS, NEURONS, RECURRENT, check_both_verbs, comparison, data, weights
+from device_problems import LAYOUTS, NEURONS, RECURRENT, check_forward_and_backward, comparison, data, weights
 from exodus_core import cuda, kernel
 
 pytest.importorskip("array_api_compat")
@@ -20,7 +20,7 @@ pytest.importorskip("array_api_compat")
 
 @pytest.fixture(autouse=True)
 def _kernels(shim):
-    """In every test."""
+    """Use the shim in every test."""
 
 
 assert_same = comparison(DeviceArray, host)
@@ -29,8 +29,8 @@ assert_same = comparison(DeviceArray, host)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", NEURONS)
-def test_both_verbs(name, layout, dtype):
-    device, cpu = check_both_verbs(name, layout, dtype, DeviceArray, assert_same)
+def test_forward_and_backward(name, layout, dtype):
+    device, cpu = check_forward_and_backward(name, layout, dtype, DeviceArray, assert_same)
     assert host(device.potential).strides == cpu.potential.strides
 
 
@@ -38,14 +38,14 @@ def test_both_verbs(name, layout, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", RECURRENT)
 def test_recurrent_weights(name, layout, dtype):
-    device, cpu = check_both_verbs(name, layout, dtype, DeviceArray, assert_same, 2, weights(dtype))
+    device, cpu = check_forward_and_backward(name, layout, dtype, DeviceArray, assert_same, 2, weights(dtype))
     assert cpu.spikes.any()
     assert device.recurrent.shape == (3, 3)
 
 
 @pytest.mark.parametrize("count", [40, 512, 513])
 def test_recurrent_weights_of_wide_entries(count):
-    """Within a warp's width, the widest that a block takes whole, and wider ones."""
+    """Entries within a warp, the widest entry that one block takes, and wider ones."""
     rng = np.random.default_rng(6)
     current, w = rng.normal(0.3, 0.8, (4, 2, count)), weights(np.float64, count)
     neuron = ec.CubaLIF(alpha=0.9, alpha_syn=0.7, threshold=0.6)
@@ -59,7 +59,7 @@ def test_recurrent_weights_of_wide_entries(count):
 
 
 def test_recurrent_weights_of_halves():
-    """Weights and their gradient are float32, as states are."""
+    """Weights and their gradient are float32, like states."""
     rng = np.random.default_rng(7)
     current, w = rng.normal(0.3, 0.8, (20, 3, 6)).astype(np.float16), weights(np.float32, 6)
     cpu = ec.forward(ec.LIF(alpha=0.9), current.astype(np.float32), recurrent=w)
@@ -116,11 +116,11 @@ def test_a_custom_surrogate_gets_and_gives_device_arrays():
     for neuron in (NEURONS["LIF per channel"], NEURONS["ALIF"]):
         cpu, device = ec.forward(neuron, current), ec.forward(neuron, DeviceArray(current))
 
-        def bend(u, threshold):
+        def custom(u, threshold):
             return 1.0 / ((u - threshold) * (u - threshold) + 1.0)
 
-        expected = ec.backward(cpu, np.ones_like(current), surrogate=bend)
-        got = ec.backward(device, DeviceArray(np.ones_like(current)), surrogate=bend)
+        expected = ec.backward(cpu, np.ones_like(current), surrogate=custom)
+        got = ec.backward(device, DeviceArray(np.ones_like(current)), surrogate=custom)
         assert_same(got.current, expected.current, 1e-5)
 
 
@@ -148,7 +148,7 @@ def test_a_custom_surrogate_cannot_change_what_it_sees():
 @pytest.mark.parametrize("name", NEURONS)
 def test_a_copied_trace_has_memory_of_its_own(name):
     current = data(np.float64, "time first")
-    neuron = dataclasses.replace(NEURONS[name])  # whose copies on the device are spoilt below
+    neuron = dataclasses.replace(NEURONS[name])  # a copy, whose arrays on the device are overwritten below
     trace = ec.forward(neuron, DeviceArray(current))
     e = None if trace.spikes is None else DeviceArray(current)
     expected = ec.backward(trace, e, grad_potential=DeviceArray(current))
@@ -205,8 +205,8 @@ def test_the_stream_is_the_arrays(shim, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NEURONS)
-def test_halves_are_storage_alone(name):
-    """The current and the spikes in float16, everything else as of the same numbers in float32."""
+def test_float16_is_only_storage(name):
+    """Current and spikes are float16. Everything else equals the results for the same numbers in float32."""
     neuron, current = NEURONS[name], data(np.float16, "of channels last")
     cpu, device = ec.forward(neuron, current.astype(np.float32)), ec.forward(neuron, DeviceArray(current))
     assert_same(device.potential, cpu.potential)
@@ -248,16 +248,16 @@ def test_errors_name_the_argument():
 
 def test_growth_needs_the_host():
     trace = ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((4, 3), np.float32)))
-    with pytest.raises(TypeError, match="trace must be of NumPy's arrays, got arrays of device on gpu:0"):
+    with pytest.raises(TypeError, match="trace must hold numpy arrays, got arrays of device on gpu:0"):
         ec.growth(trace)
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("launch", DeviceArray), ("wait", DlpackArray)])
-def test_the_drivers_words_are_told_once(fault, kind, monkeypatch):
+def test_the_drivers_message_is_raised_once(fault, kind, monkeypatch):
     current = kind(np.ones((4, 3), np.float32))
     trace = ec.forward(ec.LIF(alpha=0.9), current)
     calls = [lambda: ec.forward(ec.LIF(alpha=0.9), current)]
-    if fault == "launch":  # a trace's own arrays name a stream, so that nobody waits for its backward pass
+    if fault == "launch":  # A trace's own arrays name a stream, so nothing waits in their backward pass.
         calls.append(lambda: ec.backward(trace, kind(np.ones((4, 3), np.float32))))
     for call in calls:
         monkeypatch.setenv("EXODUS_SHIM_FAULT", fault)
@@ -270,5 +270,5 @@ def test_the_drivers_words_are_told_once(fault, kind, monkeypatch):
 def test_without_kernels_the_error_says_why(monkeypatch):
     monkeypatch.setattr(cuda, "_found", lambda: (None, "there are none"))
     cuda.kernels.cache_clear()
-    with pytest.raises(RuntimeError, match="arrays on a GPU cannot be taken: there are none"):
+    with pytest.raises(RuntimeError, match="arrays on a GPU cannot be used: there are none"):
         ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((4, 3), np.float32)))

@@ -1,6 +1,6 @@
-"""Property: delays of arrays on a GPU are those of NumPy's arrays: forward to the bit, gradients to rounding.
+"""Property: delays on a GPU equal those of NumPy arrays, bit for bit forward, to rounding backward.
 
-Witness: the kernels of the CPU. The CUDA kernels run on the CPU here, under the shim of the C++ tests (see
+Witness: the CPU kernels. Here the CUDA kernels run on the CPU too, under the shim of the C++ tests (see
 conftest).
 """
 
@@ -18,7 +18,7 @@ pytest.importorskip("array_api_compat")
 
 @pytest.fixture(autouse=True)
 def _kernels(shim):
-    """In every test."""
+    """Use the shim in every test."""
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -41,7 +41,7 @@ def test_chunks_have_the_bits_of_the_whole():
         np.testing.assert_array_equal(host(second.state), host(whole.state))
 
 
-def test_whole_delays_do_not_spread_what_is_not_finite():
+def test_integer_delays_do_not_spread_nan_and_infinity():
     x = np.ones((STEPS, 3), np.float32)
     x[5] = np.nan
     output = host(ec.delay(DeviceArray(x), 2).output)
@@ -74,7 +74,7 @@ snn = pytest.importorskip("exodus_core.torch")
 
 @pytest.fixture
 def on_gpu(monkeypatch):
-    """From here on, tensors say that they are on a GPU."""
+    """A function after whose call tensors claim to be on a GPU."""
 
     def pretend():
         monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True), raising=False)

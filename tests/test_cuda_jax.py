@@ -1,14 +1,14 @@
-"""Property: JAX's own arrays go to the CUDA kernels and come back, which cannot be written into from Python.
+"""Property: the CUDA kernels take and return JAX arrays, although Python cannot write into these.
 
-Witness: NumPy's arrays and the kernels of the CPU. JAX has no GPU here: its arrays on the CPU are taken for
-ones on a GPU, whose kernels run on the CPU too (see conftest). Needs JAX, which CI installs.
+Witness: NumPy arrays and the CPU kernels. JAX has no GPU here: its arrays on the CPU count as arrays on a
+GPU, and the CUDA kernels run on the CPU too (see conftest). The tests need JAX, which CI installs.
 """
 
 import numpy as np
 import pytest
 
 import exodus_core as ec
-from device_problems import NEURONS, check_both_verbs, comparison, data
+from device_problems import NEURONS, check_forward_and_backward, comparison, data
 from exodus_core import _backends, kernel
 
 jax = pytest.importorskip("jax")
@@ -17,7 +17,7 @@ jnp = jax.numpy
 
 @pytest.fixture(autouse=True)
 def on_a_gpu(shim, monkeypatch):
-    """JAX's arrays on the CPU count as on a device, and share their memory as one's would."""
+    """Make JAX arrays on the CPU count as arrays on a GPU, which share their memory in the same way."""
     kind = type(jnp.zeros(1))
     share = kind.__dlpack__
     cpu = int(jnp.zeros(1).__dlpack_device__()[0])
@@ -33,11 +33,11 @@ assert_same = comparison(jax.Array, np.asarray)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", ["time first", "time last", "time between"])
 @pytest.mark.parametrize("name", NEURONS)
-def test_both_verbs_and_chunks(name, layout, dtype):
-    check_both_verbs(name, layout, dtype, jnp.asarray, assert_same, chunks=2)
+def test_forward_and_backward_in_chunks(name, layout, dtype):
+    check_forward_and_backward(name, layout, dtype, jnp.asarray, assert_same, chunks=2)
 
 
-def test_bfloat16_is_storage_alone():
+def test_bfloat16_is_only_storage():
     current = jnp.asarray(data(np.float32, "time first")).astype(jnp.bfloat16)
     trace = ec.forward(ec.LIF(alpha=0.9), current)
     assert trace.spikes.dtype == jnp.bfloat16

@@ -1,6 +1,6 @@
-"""Property: without CUDA kernels, or with ones that do not fit, the package says so, and CPU work goes on.
+"""Property: if CUDA kernels are missing or unusable, the package says why, and still works on the CPU.
 
-Witness: extensions of every kind put where the package looks.
+Witness: fake extensions in the places where the package looks.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from exodus_core import cuda
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Puts an extension with a version and a reason why it is unavailable at a place; None: none is there."""
+    """A function that puts a fake extension at a place, or, for version None, leaves the place empty."""
 
     def put(place, version, reason=None):
         module = None
@@ -57,7 +57,7 @@ def test_without_a_gpu(installed):
 
 
 def test_the_benchmark_says_so_and_stops():
-    """Without a GPU or without kernels, whichever it is here."""
+    """This machine lacks a GPU or the kernels."""
     if cuda.is_available():
         pytest.skip("there is a GPU: its numbers take a while")
     script = Path(__file__).parent.parent / "benchmarks" / "bandwidth.py"

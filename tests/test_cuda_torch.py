@@ -1,7 +1,7 @@
-"""Property: layers on CUDA tensors give what they give on the CPU, with all gradients, and never wait.
+"""Property: layers give the same results and gradients for CUDA tensors as on the CPU, and never wait.
 
-Witness: the same layers on the CPU. The CUDA kernels run on the CPU here, under the shim of the C++ tests
-(see conftest): tensors of the host's memory that say that they are on a GPU.
+Witness: the same layers on the CPU. Here the CUDA kernels run on the CPU too, under the shim of the C++ tests
+(see conftest), on tensors in host memory that claim to be on a GPU.
 """
 
 import copy
@@ -25,7 +25,7 @@ from exodus_core._backends import device as _device  # noqa: E402 (needs array-a
 
 @pytest.fixture
 def on_gpu(shim, monkeypatch):
-    """From here on, tensors say that they are on a GPU."""
+    """A function after whose call tensors claim to be on a GPU."""
 
     def pretend():
         monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True), raising=False)
@@ -47,7 +47,7 @@ def test_layers(name, dtype, with_state, on_gpu):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", [*LAYERS, *RECURRENT_LAYERS])
 def test_halves(name, dtype, on_gpu):
-    """Current and spikes of two bytes: results as of the same numbers in float32, rounded to the type."""
+    """With current and spikes of two bytes, results are those of the same numbers in float32, rounded."""
     layer = make(name)
     current, weights = (tensor.detach().to(dtype) for tensor in inputs(name, torch.float32))
     passes = []
@@ -64,7 +64,7 @@ def test_halves(name, dtype, on_gpu):
     assert half_gradient.dtype == dtype
     assert torch.equal(half_output, output.to(half_output.dtype))
     torch.testing.assert_close(half_gradient, gradient.to(dtype), rtol=1e-2, atol=1e-3)
-    if "weight" in learnt:  # a sum over what was rounded: spikes and the gradients of the current
+    if "weight" in learnt:  # sums over rounded numbers: spikes and gradients of the current
         weight, half_weight = learnt.pop("weight"), half_learnt.pop("weight")
         allowed = torch.finfo(dtype).eps * weight.abs().max().item()
         torch.testing.assert_close(half_weight, weight, rtol=0, atol=allowed)
@@ -135,7 +135,7 @@ def test_on_torchs_stream(on_gpu, shim, monkeypatch):
 
 @pytest.mark.parametrize("name", [*LAYERS, *RECURRENT_LAYERS])
 def test_nothing_goes_to_the_host(name, on_gpu, monkeypatch):
-    """After a first call nothing is copied between host and device: it could not be in a CUDA graph."""
+    """After the first call nothing is copied between host and device: a CUDA graph could not capture it."""
     layer = make(name)
     current, weights = inputs(name, torch.float32)
     on_gpu()
@@ -154,7 +154,7 @@ def test_nothing_goes_to_the_host(name, on_gpu, monkeypatch):
 
 
 def test_a_custom_surrogate_gets_tensors(on_gpu):
-    def bend(u, threshold):
+    def custom(u, threshold):
         assert isinstance(u, torch.Tensor) and isinstance(threshold, torch.Tensor)
         return 1.0 / (1.0 + (u - threshold) ** 2)
 
@@ -162,7 +162,7 @@ def test_a_custom_surrogate_gets_tensors(on_gpu):
     for start in (lambda: None, on_gpu):
         start()
         current = torch.linspace(-1, 2, 60).reshape(10, 6).requires_grad_()
-        snn.spike(current, ec.LIF(alpha=0.9), surrogate=bend).spikes.sum().backward()
+        snn.spike(current, ec.LIF(alpha=0.9), surrogate=custom).spikes.sum().backward()
         gradients.append(current.grad)
     torch.testing.assert_close(*gradients)
 
@@ -180,7 +180,7 @@ def test_arrays_without_autograd(on_gpu):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_that_ran_is_copied_as_one_that_did_not(name, copied, on_gpu):
+def test_a_layer_can_be_copied_after_it_ran(name, copied, on_gpu):
     layer, current = LAYERS[name](), inputs(name, torch.float32)[0]
     before = copied(layer)
     on_gpu()
@@ -194,8 +194,8 @@ def test_a_layer_that_ran_is_copied_as_one_that_did_not(name, copied, on_gpu):
         assert torch.equal(one(current), expected)
 
 
-def test_values_on_the_device_are_those_of_the_layer_that_asks(on_gpu):
-    # All have one descriptor, of which each learns something else.
+def test_layers_of_one_descriptor_do_not_share_values(on_gpu):
+    # All layers have the same descriptor, and each learns another parameter.
     neuron = ec.LIF(alpha=np.linspace(0.5, 0.9, WIDTH), threshold=np.linspace(0.5, 0.9, WIDTH))
     layers = [snn.from_neuron(neuron, learn=learn) for learn in ((), ("threshold",), ("alpha",))]
     current = inputs("LIF", torch.float32)[0].detach()
@@ -209,15 +209,15 @@ def test_values_on_the_device_are_those_of_the_layer_that_asks(on_gpu):
 
 
 def remembered(cache):
-    """The references to what a cache remembers, by identity: those of equal neurons are equal."""
+    """The references in a cache, by identity, since references to equal neurons are equal."""
     return {id(reference): reference for reference, _ in cache._known.values()}
 
 
-def test_nothing_is_remembered_of_a_neuron_that_is_gone(on_gpu):
+def test_caches_forget_a_deleted_neuron(on_gpu):
     caches = (_binding._known, _binding._bound, _device._constants)
     current = inputs("LIF", torch.float32)[0].detach()
     on_gpu()
-    before = [remembered(cache) for cache in caches]  # of other tests' neurons, which go at any time
+    before = [remembered(cache) for cache in caches]  # neurons of other tests, which may be deleted meanwhile
     layers = [build() for build in LAYERS.values()]
     for layer in layers:
         layer(current)

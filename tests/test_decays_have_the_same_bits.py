@@ -1,9 +1,8 @@
-"""A time constant makes the same decay everywhere, to the last bit, an angle the same rotation.
+"""Decays of time constants and rotations of angles have the same bits everywhere.
 
-Property: decays, rotations, what is derived from them (kernels, matrices) and forward results that depend on
-them have the same bits whatever exponential and cosine NumPy and torch bring for this processor, with any
-instruction set of the kernels, and for learnt values as for fixed ones. Witnesses: decimal arithmetic, and
-other processes.
+Property: decays, rotations, kernels and matrices made of them, and forward results do not depend on the
+exponential and the cosine that NumPy and torch have for this processor, nor on the instruction set of the
+kernels. Learnt values give the bits of fixed ones. Witnesses: decimal arithmetic, and other processes.
 """
 
 import functools
@@ -22,12 +21,12 @@ from exodus_core import kernel
 from exodus_core._backends import decay, rotation
 from neuron_examples import EXAMPLES, TAUS
 
-# Made without functions whose bits depend on the processor: pow, log.
+# Computed without pow and log, whose bits depend on the processor.
 RATIOS = np.concatenate(
     [
         np.ldexp(np.random.default_rng(0).uniform(1, 2, 1500), np.arange(1500) % 70 - 61),
         np.random.default_rng(1).uniform(0, 745.2, 1500),
-        0.6931471805599453 * (np.arange(1000) + 0.5),  # where the argument's reduction changes
+        0.6931471805599453 * (np.arange(1000) + 0.5),  # where the argument reduction changes
     ]
 )
 
@@ -52,7 +51,7 @@ ANGLES = np.concatenate(
     [
         np.random.default_rng(2).uniform(-np.pi, np.pi, 1500),
         np.random.default_rng(3).uniform(-1e6, 1e6, 500),
-        np.pi / 4 * np.arange(-40, 41),  # where a cosine or a sine is nearly 0, and the quarters change
+        np.pi / 4 * np.arange(-40, 41),  # where cosine or sine is nearly 0, and where the quadrant changes
         np.nextafter(np.pi / 4 * np.arange(1, 41), 100.0),
         np.ldexp(np.random.default_rng(4).uniform(-2, 2, 300), -np.arange(300)),
     ]
@@ -119,7 +118,7 @@ MODELS = {
 
 
 def scaled(name, tau):
-    """An example whose time constants are tau fifths of its own."""
+    """An example with its time constants multiplied by tau / 5."""
     return TAUS[f"{name} of taus"]._with({own: tau * value / 5 for own, value in EXAMPLES[name].taus.items()})
 
 
@@ -142,7 +141,7 @@ LEARN = {name: tuple(example.taus) for name, example in EXAMPLES.items()} | {
 def test_learnt_time_constants_make_the_decays_of_fixed_ones(name):
     torch = pytest.importorskip("torch")
     snn = pytest.importorskip("exodus_core.torch")
-    # Of float32, as a layer keeps them.
+    # float32 values, since a layer keeps its parameters in float32.
     neuron = MODELS[name](np.float32([2.7, 5.3, 8.9]).astype(np.float64) if name != "SRM" else 5.25)
     values = {key: np.float32(neuron._value_of(key)).astype(np.float64) for key in LEARN[name]}
     neuron = neuron._with({key: value[()] for key, value in values.items()})
@@ -194,14 +193,14 @@ def digest_under(settings, *arguments):
 
 
 def numpys_features():
-    """What NumPy found in this processor beyond its baseline."""
+    """The features beyond its baseline that NumPy found in this processor."""
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
     return [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
 
 
 def settings():
-    """Ways in which NumPy, torch and the kernels take a processor for an older one."""
+    """Environment settings with which NumPy, torch and the kernels treat the processor as an older one."""
     yield "NumPy's baseline", {"NPY_DISABLE_CPU_FEATURES": " ".join(numpys_features())}
     yield (
         "NumPy without AVX-512",

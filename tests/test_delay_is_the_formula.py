@@ -1,9 +1,8 @@
-"""Property: a delay is its formula, forward to the bit; its adjoint is the formula's gradient.
+"""Property: a delay has the bits of its formula, and its adjoint is the formula's gradient.
 
-With t = k + f, k = floor(t): y[n] = (1-f) x[n-k] + f x[n-k-1], where the state is x before step 0. Chunks,
-layouts, threads and the ways in which the kernels find delayed values change no bit. Witnesses: the formula
-element by element, in float64 and in the arrays' own type; the adjoint's from sums over all steps, one pair
-of steps at a time.
+With t = k + f, k = floor(t): y[n] = (1-f) x[n-k] + f x[n-k-1], where the state has x before step 0. Chunks,
+layouts, threads and the kernels' algorithms change no bit. Witnesses: the formula element by element, in
+float64 and in the arrays' own dtype; for the adjoint, sums over all pairs of steps.
 """
 
 import itertools
@@ -15,7 +14,7 @@ import exodus_core as ec
 from compare import assert_gradient_close, assert_parameter_close, assert_same_bits
 
 STEPS, MOST = 23, 6
-# (shape, time axis): time first, last and between, of few neurons and of more than a block of lanes.
+# (shape, time axis): time first, last and between, with few neurons and with more than a block of lanes.
 ARRAYS = [
     ((STEPS,), 0),
     ((STEPS, 3, 5), 0),
@@ -55,12 +54,12 @@ def problem(name, shape, axis, dtype=np.float64, seed=0):
 
 
 def history(x, state):
-    """The state and then the input, in the order of time; step n is at n + most + 1."""
+    """The state followed by the input, in the order of time. Step n is at index n + most + 1."""
     return np.concatenate([state[::-1], x])
 
 
 def formula(x, delay, state):
-    """The delay with time first, element by element, in the arrays' type; and the last steps."""
+    """The delayed array, element by element in the array's dtype, and the final state; time is first."""
     values, before = history(x, state), len(state)
     delays = np.broadcast_to(delay, x.shape[1:])
     output = np.empty_like(x)
@@ -74,7 +73,7 @@ def formula(x, delay, state):
 
 
 def gradients(grad, x, delay, state, grad_state):
-    """Of sum(grad * output) + sum(grad_state * final), with time first: the terms of each step in turn."""
+    """The gradients of sum(grad * output) + sum(grad_state * final), step by step, with time first."""
     before, delays = len(state), np.broadcast_to(delay, x.shape[1:])
     values, found = history(x, state), np.zeros((before + len(x), *x.shape[1:]))
     of_delay, magnitude = np.zeros(x.shape[1:]), np.zeros(x.shape[1:])
@@ -146,7 +145,7 @@ def test_gradient_in_float32_is_that_in_float64():
 
 @pytest.mark.parametrize("most", [1, 7, 8, 40, 200, 1023, 1024, 3000])
 def test_delays_of_any_length_are_the_formula(most):
-    """Whichever way the kernel finds the delayed values: it has several, by the longest delay of a row."""
+    """The kernel has several algorithms, and chooses by the longest delay of a row."""
     draw = np.random.default_rng(most)
     for shape, axis, count in (((60, 90), 0, 90), ((60, 3), 0, 3), ((3, 60), 1, 3)):
         x = draw.normal(size=shape)
@@ -235,7 +234,7 @@ def test_threads_change_no_bit(delay, threads):
 
 
 def test_results_larger_than_the_caches_are_the_same():
-    """They are written around the caches."""
+    """Such results are written with streaming stores, past the caches."""
     draw = np.random.default_rng(0)
     for shape, axis, inner in (((40, 70003), 0, 70003), ((40, 700, 101), 0, 101), ((70003, 40), 1, None)):
         x = draw.normal(size=shape).astype(np.float32)
@@ -252,7 +251,7 @@ def test_results_larger_than_the_caches_are_the_same():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @ON
-def test_a_whole_delay_does_not_spread_what_is_not_finite(shape, axis, bad):
+def test_an_integer_delay_does_not_spread_nan_and_infinity(shape, axis, bad):
     x = np.ones(shape)
     n = shape[axis] - 1
     at = tuple(n // 2 if k == axis else size - 1 for k, size in enumerate(shape))
@@ -271,7 +270,7 @@ def test_a_whole_delay_does_not_spread_what_is_not_finite(shape, axis, bad):
 
 
 def test_gradient_of_a_delay_reads_what_the_output_reads():
-    """An input that arrives after the last step has no part in it."""
+    """An input that arrives after the last step does not contribute."""
     for shape, axis, neurons in (((10, 1), 0, 1), ((10, 80), 0, 80), ((1, 10), 1, 1)):
         x = np.ones(shape)
         x[(slice(-3, None), slice(None)) if axis == 0 else (slice(None), slice(-3, None))] = np.inf
@@ -280,7 +279,7 @@ def test_gradient_of_a_delay_reads_what_the_output_reads():
         assert np.all(np.isfinite(found.delay))
 
 
-def test_a_whole_delay_has_the_derivative_from_the_right():
+def test_an_integer_delay_has_the_derivative_from_the_right():
     x = np.random.default_rng(0).normal(size=(30, 4))
     for t in (0.0, 2.0):
         steps = (ec.delay(x, t + h).output.sum() for h in (2**-10, 0.0))
@@ -294,7 +293,7 @@ def test_at_the_longest_delay_the_gradient_reads_the_oldest_of_the_state():
     assert found.delay == 4.0 - 3.0
 
 
-def test_a_step_without_a_time_axis_is_one_of_many():
+def test_single_steps_without_a_time_axis_are_the_whole():
     x, t, state = problem("of each neuron", (STEPS, 4, 5), 0, np.float32)
     whole = ec.delay(x, t, most=MOST, state=state)
     for n in range(STEPS):
@@ -304,7 +303,7 @@ def test_a_step_without_a_time_axis_is_one_of_many():
     assert_same_bits(state, whole.state)
 
 
-def test_the_state_of_no_given_longest_has_what_the_delay_needs():
+def test_the_default_longest_delay_is_the_largest_rounded_up():
     x = np.arange(10.0)[:, None]
     assert ec.delay(x, 2.5).state.tolist() == [[9.0], [8.0], [7.0], [6.0]]
     assert ec.delay(x, 0).state.tolist() == [[9.0]]
@@ -356,7 +355,7 @@ MISTAKES = [
     (dict(most=-1), ValueError, "most must be at least 0, got -1"),
     (dict(most=2.0), TypeError, "most must be an integer, got 2.0"),
     (dict(most=True), TypeError, "most must be an integer"),
-    (dict(most=2**62), ValueError, "most must be such that a state of most"),
+    (dict(most=2**62), ValueError, "most must be so small that a state of most"),
     (dict(state=np.zeros((3, 2, 3))), ValueError, "most must be given with a state"),
     (
         dict(state=np.zeros((3, 2, 3)), most=3),

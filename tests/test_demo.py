@@ -1,9 +1,9 @@
-"""The demo shows what the paper says, and writes its pictures.
+"""The demo reproduces the paper's results, and writes its pictures.
 
-Property: at a network's first step EXODUS gives the weight gradients of BPTT and SLAYER does not; from the
-same start EXODUS learns spike times that SLAYER, in as many epochs, does not; a classifier learns; the
-command line runs parts, prints an aligned table, writes PNGs, and says what is missing.
-Witness: small versions of the demo's own experiments; the files and the text.
+Property: at a network's first step EXODUS gives the weight gradients of BPTT, and SLAYER does not. From the
+same start EXODUS learns spike times that SLAYER does not learn in as many epochs. A classifier learns. The
+command line runs the chosen parts, prints an aligned table, writes PNGs, and names missing packages.
+Witness: small versions of the demo's experiments, its files and its output.
 """
 
 import subprocess
@@ -31,7 +31,7 @@ def one_thread():
 
 
 def demo(*arguments, without=()):
-    """Run the command line, as if some packages were not installed."""
+    """Run the command line as if the packages in `without` were not installed."""
     command = ["-m", "exodus_core.demo"]
     if without:
         hide = f"import runpy, sys; sys.modules.update(dict.fromkeys({without!r}))"
@@ -51,7 +51,7 @@ def test_claim(tmp_path):
     assert result.cosine["slayer"][0] < 0.9
     assert result.cosine["slayer"][0] < result.cosine["slayer"][1] < 0.999
     assert result.norm_ratio["slayer"][0] > 2
-    # No spiking layer lies above the last weights.
+    # There is no spiking layer after the last weights.
     assert result.cosine["slayer"][2] > 1 - 1e-12
     assert is_picture(claim.plot(result, tmp_path))
 
@@ -77,7 +77,7 @@ def test_srm(tmp_path):
     assert srm.plot(result, tmp_path).name == "srm.png" and is_picture(tmp_path / "srm.png")
 
 
-def test_a_run_does_not_depend_on_those_beside_it():
+def test_a_run_does_not_depend_on_the_other_runs():
     alone, together = fit.fit(seed=1, epochs=15, runs=1), fit.fit(seed=0, epochs=15, runs=2)
     for method in fit.METHODS:
         np.testing.assert_array_equal(alone.loss[method][:, 0], together.loss[method][:, 1])

@@ -1,8 +1,8 @@
-"""A neuron is a value, and results own what they hold.
+"""A descriptor is a value, and results own their arrays.
 
-Property: descriptors are frozen, compared, hashed, printed and replaced like the numbers they are
-made of; results have the promised fields, shapes and dtypes; `out=` is reused, states never are.
-Witness: Python's own equality, and a second descriptor or call that must agree.
+Property: descriptors are frozen, and can be compared, hashed, printed and replaced like numbers. Results have
+the documented fields, shapes and dtypes. `out=` is reused, but states never are. Witness: Python's equality,
+and a second descriptor or call that must agree.
 """
 
 import copy
@@ -56,7 +56,7 @@ CURRENT = np.random.default_rng(0).normal(0.3, 0.7, (9, 2, 3)).astype(np.float32
 
 
 def typed_back(neuron):
-    """What `repr` printed, evaluated where the package's and NumPy's names are known."""
+    """Evaluate the `repr` of a neuron, with the names of the package and NumPy."""
     return eval(
         repr(neuron), {**vars(ec), **vars(ec.kernel), "array": np.array, "np": np, "float32": np.float32}
     )
@@ -112,7 +112,7 @@ def test_use_leaves_no_trace_in_a_value(value, make):
                 getattr(again, name)[...] = 0
 
 
-def test_what_is_remembered_goes_with_the_neuron():
+def test_caches_forget_a_deleted_neuron():
     gc.collect()
     before = len(_binding._known)
     neuron = ec.LIF(alpha=0.123)
@@ -340,7 +340,7 @@ def test_forward_out_is_the_same_object_with_the_same_arrays(neuron):
     assert_same_bits(again.potential, fresh.potential)
     for new, expected, old, kept in zip(again.state, fresh.state, old_state, old_values, strict=True):
         assert_same_bits(new, expected)
-        # States are always fresh: the one handed out earlier still holds what it held.
+        # States are always new arrays: the earlier one keeps its values.
         assert not np.shares_memory(new, old)
         assert_same_bits(old, kept)
     ones = np.ones_like(CURRENT)

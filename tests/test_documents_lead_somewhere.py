@@ -1,8 +1,8 @@
-"""Each citation, link and path in the sources and documents leads to something that exists.
+"""All citations, links and paths in sources and documents lead to something that exists.
 
-Property: a section of docs/mathematics.md that a comment, docstring or document cites is a heading there; an
-equation, section, figure or table of the paper that is cited is in its table of the paper; a document that a
-source names exists; relative links of documents resolve, with their anchors; paths in backticks exist.
+Property: each cited section of docs/mathematics.md is a heading there. Each cited equation, section, figure
+or table of the paper is in that document's table of the paper. Documents that sources name exist. Relative
+links of documents resolve, with their anchors. Paths in backticks exist.
 """
 
 import re
@@ -24,7 +24,7 @@ def sources():
 
 
 def prose(text):
-    """A text on one line, without the marks of comments: a citation may break between lines."""
+    """A text on one line, without comment marks, since a citation may be broken between lines."""
     return " ".join(re.sub(r"^\s*(///?|#+ )?\s*", "", line) for line in text.splitlines())
 
 
@@ -46,7 +46,7 @@ def cited_sections(text):
 
 
 def cited_of_the_paper(text):
-    """Its equations and what else of its appendix has a number, as S9, section 5, figure S2."""
+    """The cited equations, sections, figures and tables of the appendix: S9, section 5, figure S2."""
     text = prose(text)
     numbered = re.findall(r"\b((?:section|figure|table|proposition) S?\d[\d.]*\b)", text, re.IGNORECASE)
     return {name.lower().replace("s", "S") for name in re.findall(r"\bS\d{1,2}\b", text)} | {
@@ -61,7 +61,7 @@ def links(text):
 
 
 def paths(text):
-    """The paths in backticks that begin with a folder of the repository."""
+    """The paths in backticks that start with a folder of the repository."""
     tops = "|".join(map(re.escape, (*FOLDERS, ".ci")))
     return re.findall(rf"`((?:{tops})/[\w./-]*)`", without_code(text))
 
@@ -70,7 +70,7 @@ MATHEMATICS = (ROOT / "docs" / "mathematics.md").read_text()
 
 
 def problems_of_citations(text):
-    """What a text cites that is not there."""
+    """The citations of a text that do not exist."""
     sections = cited_sections(text) - set(headings(MATHEMATICS))
     paper = cited_of_the_paper(text) - cited_of_the_paper(MATHEMATICS.partition("\n## The paper\n")[2])
     documents = {
@@ -82,7 +82,7 @@ def problems_of_citations(text):
 
 
 def resolves(document, link):
-    """Whether the target of a document's relative link exists, and its anchor in it."""
+    """Whether the target of a relative link exists, and has the link's anchor."""
     name, _, fragment = link.partition("#")
     target = document.parent / name if name else document
     if not target.exists():
@@ -91,7 +91,7 @@ def resolves(document, link):
 
 
 def problems_of_links(document, text):
-    """Links and paths of a document that lead nowhere."""
+    """The links and paths of a document that lead nowhere."""
     broken = [link for link in links(text) if not resolves(document, link)]
     return broken + [path for path in paths(text) if not (ROOT / path).exists()]
 
@@ -100,7 +100,7 @@ def test_citations_of_sources_exist():
     texts = {path.relative_to(ROOT): path.read_text() for path in sources()}
     problems = {str(path): found for path, text in texts.items() if (found := problems_of_citations(text))}
     assert not problems
-    # Citations are found at all, in both languages.
+    # Make sure that citations are found at all.
     assert cited_sections(texts[Path("cpp/include/exodus/alif.hpp")]) == {"ALIF"}
     assert "S16" in cited_of_the_paper(texts[Path("cpp/include/exodus/lif.hpp")])
     assert any(cited_sections(text) for path, text in texts.items() if path.parts[0] == "python")

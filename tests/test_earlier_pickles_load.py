@@ -1,8 +1,8 @@
-"""Property: descriptors, states and layers that an earlier version stored are loaded, as equal values.
+"""Property: descriptors, states and layers that an earlier version stored can be loaded, with equal values.
 
-`earlier_pickles.json` was written while all neurons were in two files, `neurons.py` and `coupled.py`: pickles
-of descriptors and states, files of `torch.save` with states, and pickled layers. Witness: each descriptor's
-repr of that time, and states whose k-th field is k + 1.
+`earlier_pickles.json` was written when all neurons were in two files, `neurons.py` and `coupled.py`. It has
+pickles of descriptors and states, files of `torch.save` with states, and pickled layers. Witness: the repr of
+each descriptor from that time, and states whose k-th field is k + 1.
 """
 
 import base64
@@ -47,7 +47,7 @@ def test_states(name, stored):
 
 
 @pytest.mark.parametrize("name, stored", STORED["torch_states"])
-def test_states_of_layers_without_trust_in_pickle(name, stored):
+def test_states_of_layers_with_weights_only(name, stored):
     torch = pytest.importorskip("torch")
     pytest.importorskip("exodus_core.torch")
     state = torch.load(io.BytesIO(zlib.decompress(base64.b64decode(stored))), weights_only=True)

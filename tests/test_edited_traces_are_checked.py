@@ -1,9 +1,9 @@
-"""What a caller copied, pickled, edited or put together is either right or refused by name.
+"""Traces, gradients and states that users copy, pickle or edit give the right result or an error.
 
-Property: every part of a trace, of gradients passed as `out` and of a state may be replaced by anything: the
-call raises an error that names the part, or gives what it gives for the parts as forward made them. It never
-crashes, and never computes something else. Witness: the untouched trace. Each table runs in a process of its
-own, so that a crash is a failed test.
+Property: any part of a trace, of gradients passed as `out`, or of a state may be replaced by any value. The
+call then raises an error that names the part, or gives the same result as for the original. It never crashes,
+and never computes anything else. Witness: the original trace. Each table runs in its own process, so that a
+crash is a failed test.
 """
 
 import copy
@@ -63,7 +63,7 @@ def made(name, dtype=np.float64, neuron=None):
 
 
 def results(trace, name, out=None):
-    """Bits of what is computed of a trace of a neuron of that name."""
+    """The bits of all results that are computed from a trace."""
     e = None if name == "ExpLeak" else WEIGHTS[3:]
     found = []
     for method in ("exodus", "bptt"):
@@ -74,7 +74,7 @@ def results(trace, name, out=None):
 
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("name", NEURONS)
-def test_copies_are_as_good(name, how):
+def test_copies_give_the_same_results(name, how):
     trace = made(name)
     expected = results(trace, name)
     for found, one in zip(results(COPIES[how](trace), name), expected, strict=True):
@@ -82,7 +82,7 @@ def test_copies_are_as_good(name, how):
 
 
 def replacements(trace, name):
-    """What may stand in each field of a trace, a list for each."""
+    """A list of replacements for each field of a trace."""
     other_type = np.float32 if trace.potential.dtype == np.float64 else np.float64
     whole = trace.potential
     arrays = [
@@ -147,7 +147,7 @@ FIELDS = [field.name for field in dataclasses.fields(ec.Trace)]
 
 
 def check_replacements(name):
-    """Replace every field of a trace, of an `out` and of gradients by everything that is listed for it."""
+    """Put each replacement into its field of a trace, of an `out` or of gradients."""
     trace = made(name)
     expected = results(trace, name)
     listed = replacements(trace, name)
@@ -170,7 +170,7 @@ def check_one(call, field, value, expected):
     try:
         found = call()
     except (TypeError, ValueError) as error:
-        # Parameters that were bound for another call: either they or the part that they do not fit is named.
+        # For a binding of another call, the error may also name the part that does not fit it.
         word = "trace." if field == "_binding" else field
         assert word in str(error), (field, repr(value)[:200], error)
         return
@@ -190,7 +190,7 @@ def check_out(trace, field, value):
 
 @pytest.mark.parametrize("name", NEURONS)
 def test_parameters_bound_for_another_layout_give_the_same_gradients(name):
-    """A binding holds the layout that it is for: the arrays are laid out for it, and sums have its order."""
+    """The binding decides: arrays are copied into its layout, and sums have its order."""
     trace = made(name)
     turned = ec.forward(NEURONS[name], np.asfortranarray(CURRENT[3:]), state=trace.initial_state)
     assert turned._binding.layout.order != trace._binding.layout.order
@@ -205,7 +205,7 @@ def test_every_part_of_a_trace_is_checked(name):
 
 
 def run_here(code):
-    """In a process of its own."""
+    """Run code of this module in its own process."""
     done = subprocess.run(
         [sys.executable, "-c", f"import {Path(__file__).stem} as here; {code}"],
         cwd=Path(__file__).parent,
@@ -217,7 +217,7 @@ def run_here(code):
 
 
 def check_the_extension():
-    """Arrays of wrong sizes and types are refused by the extension too, which sees no names."""
+    """The extension itself refuses arrays of wrong sizes and types, although it does not know their names."""
     trace = made("LIF of arrays")
     backend = trace._binding.layout.backend
     seen = []
@@ -252,7 +252,7 @@ def check_the_extension():
 
 
 def wrong(argument):
-    """An argument of the extension with one array in it too short, or of another type."""
+    """Versions of an extension's argument in which one array is too short or has another dtype."""
     if isinstance(argument, np.ndarray):
         if argument.size == 0:
             return
@@ -272,7 +272,7 @@ def test_the_extension_reads_nothing_beyond_an_array():
     run_here("here.check_the_extension()")
 
 
-def test_a_trace_read_only_through_and_through():
+def test_a_trace_of_read_only_arrays():
     trace = made("LIF of arrays")
     expected = results(trace, "LIF of arrays")
     for array in (trace.potential, trace.spikes, *trace.initial_state):
@@ -281,7 +281,7 @@ def test_a_trace_read_only_through_and_through():
         assert_same_bits(found, one)
 
 
-def test_an_equal_neuron_is_the_same():
+def test_an_equal_neuron_is_accepted():
     trace = made("LIF")
     expected = results(trace, "LIF")
     again = dataclasses.replace(trace, neuron=ec.LIF(alpha=0.9))

@@ -1,8 +1,8 @@
-"""Any axis but time may have no elements, as torch's and NumPy's own functions take it.
+"""Any axis but time may be empty, as in the functions of torch and NumPy.
 
-Property: results are empty and of the right shapes, states too; gradients of parameters are zero in their own
-shapes; growth is 0. No time is an error. Witness: the same call with one element on that axis, whose shapes
-must differ there alone.
+Property: results and states are empty and have the right shapes. Gradients of parameters are zero, in the
+parameters' shapes, and growth is 0. An empty time axis is an error. Witness: the same call with one element
+on that axis; shapes may differ only there.
 """
 
 import itertools
@@ -78,7 +78,7 @@ def test_arrays_without_elements_on_a_gpu(name, shape, axis, shim):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_parameters_between_empty_axes(order):
-    # Values that no (count, repeat) describes, beside an axis without elements.
+    # (count, repeat) cannot describe the values, and another axis is empty.
     lengths = (3, 2, 4, 0)
     current = np.zeros((5, *(lengths[k] for k in order)))
     alpha = np.linspace(0.1, 0.9, 12).reshape(3, 1, 4, 1).transpose(order)
@@ -103,7 +103,7 @@ def test_results_are_reused():
     assert ec.backward(trace, current, out=grads) is grads
 
 
-def test_filters_and_surrogates_of_nothing():
+def test_filters_and_surrogates_of_empty_arrays():
     output, state = ec.kernel_filter(kernel.FIR([0.5, 0.2]), np.zeros((5, 0)))
     assert output.shape == (5, 0) and state.x.shape == (1, 0)
     assert ec.kernel_filter_adjoint(kernel.Alpha(3.0), np.zeros((5, 0))).output.shape == (5, 0)

@@ -1,7 +1,7 @@
-"""Every mistake is named before any work is done.
+"""Wrong arguments raise clear errors before any work is done.
 
-Property: a wrong argument raises ValueError or TypeError whose message names the argument, says
-what it must be and what it was. Witness: the message itself.
+Property: a wrong argument raises a ValueError or TypeError. The message names the argument, and says what was
+expected and what it was. Witness: the message.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ CURRENT = np.full((6, 3, 4), 0.4, np.float32)
 
 
 def raises(error, *words):
-    """`pytest.raises` for a message that has all the words, in any order."""
+    """`pytest.raises` for a message that contains all the words, in any order."""
     return pytest.raises(error, match="(?s)" + "".join(f"(?=.*{re.escape(w)})" for w in words))
 
 
@@ -79,7 +79,7 @@ def test_threshold_that_is_none(fields):
         ec.IF(threshold=None, **fields)
 
 
-def test_gain_of_another_name():
+def test_unknown_name_of_a_gain():
     with raises((TypeError, ValueError), "gain", "1-alpha", "1-beta"):
         ec.LIF(alpha=0.9, gain="1-beta")
 
@@ -126,7 +126,7 @@ def test_threshold_not_above_v_min():
 def test_reset_amount_without_subtraction(reset):
     with raises(ValueError, "reset_amount", reset):
         ec.LIF(alpha=0.9, reset=reset, reset_amount=1.0)
-    # The timing is ignored there, so it is no error.
+    # Without subtraction the timing is ignored, so it is no error.
     ec.LIF(alpha=0.9, reset=reset, reset_timing="before_decay")
 
 
@@ -134,13 +134,13 @@ def test_parameters_that_do_not_broadcast_against_each_other():
     neuron = ec.LIF(alpha=np.full(3, 0.9), threshold=np.ones(2))
     with raises(ValueError, "threshold", "(2,)", "(3,)"):
         ec.forward(neuron, np.zeros((6, 3), np.float32))
-    # These two meet in the descriptor already: the one must be below the other.
+    # The descriptor already compares these two.
     with raises(ValueError, "v_min", "threshold", "(3,)", "(2,)"):
         ec.LIF(alpha=0.9, threshold=np.ones(2), v_min=np.zeros(3))
 
 
 def test_parameter_that_does_not_broadcast_names_the_shape_that_would():
-    # 16 channels of (time, batch, channel, height, width): (16,) would meet the width.
+    # The array is (time, batch, 16 channels, height, width): (16,) broadcasts against the width, which is 7.
     current = np.zeros((2, 3, 16, 5, 7), np.float32)
     with raises(ValueError, "alpha", "(16,)", "(16, 1, 1)", "one value per channel"):
         ec.forward(ec.LIF(alpha=np.full(16, 0.9)), current)
@@ -211,7 +211,7 @@ def test_neuron_that_is_none(neuron):
 
 
 class Quantity(np.ndarray):
-    """An array with a meaning beside its values, as libraries of units make them."""
+    """An array whose values have a unit, as in libraries of physical quantities."""
 
     unit = "mV"
 
@@ -225,7 +225,7 @@ SUBCLASSES = {
 
 
 @pytest.mark.parametrize("make", SUBCLASSES.values(), ids=SUBCLASSES)
-def test_arrays_that_are_more_than_their_values(make):
+def test_arrays_with_a_mask_or_a_unit(make):
     x = np.full((6, 4), 0.4)
     trace, kind = ec.forward(NEURON, x), type(make(x)).__name__
     state = trace.state
@@ -439,7 +439,7 @@ TWO_ARGUMENTS = [
     lambda u, th, slope=1.0: u * 0.0,
     lambda u, th, /, **options: u * 0.0,
     functools.partial(lambda u, th, slope: u * slope, slope=0.0),
-    np.subtract,  # no Python function
+    np.subtract,  # a ufunc, which has no signature
     operator.sub,
 ]
 
@@ -468,7 +468,7 @@ def test_surrogate_callable_with_a_wrong_result(trace):
         ec.backward(trace, np.ones_like(CURRENT), surrogate=lambda u, th: np.ones(u.shape, int))
 
 
-def test_error_of_a_surrogate_callable_is_the_users_own(trace):
+def test_error_in_a_surrogate_callable_reaches_the_user(trace):
     def broken(potential, threshold):
         raise KeyError("mine")
 
@@ -499,7 +499,7 @@ def test_out_that_is_read_only(trace):
 
 
 def test_out_that_overlaps_the_input(trace):
-    # The spikes of one layer are the next one's current: not in place.
+    # The spikes of a layer are the current of the next one, which must not overwrite them.
     with raises(ValueError, "out", "current", "overlap"):
         ec.forward(NEURON, trace.spikes, out=trace)
     with raises(ValueError, "out", "current", "overlap"):
@@ -507,7 +507,7 @@ def test_out_that_overlaps_the_input(trace):
 
 
 def test_out_that_overlaps_an_input_with_gaps(trace):
-    # Such an input is copied, so the result would be right; the trace's current would not.
+    # Such an input is copied, so the result would be right, but the trace's current would be overwritten.
     backwards = trace.spikes[::-1]
     with raises(ValueError, "out", "current", "overlap"):
         ec.forward(NEURON, backwards, out=trace)
@@ -516,8 +516,8 @@ def test_out_that_overlaps_an_input_with_gaps(trace):
         ec.backward(trace, grads.current[::-1], out=grads)
 
 
-def test_out_that_overlaps_what_is_copied_for_the_kernels(trace):
-    # The copy makes the result right; what the user holds would be overwritten.
+def test_out_that_overlaps_an_argument_that_is_copied(trace):
+    # The copy makes the result right, but the user's array would be overwritten.
     weights = trace.potential[:4, 0].T
     with raises(ValueError, "out", "recurrent", "overlap"):
         ec.forward(NEURON, CURRENT, recurrent=weights, out=trace)

@@ -1,7 +1,7 @@
-"""The examples of one neuron and of one recurrent layer learn what they set out to.
+"""The examples of one neuron and of one recurrent layer learn their tasks.
 
-Property: each script says so and ends with status 0. Witness: its last line, and the spikes that it draws.
-(The example of spoken digits has a test of its own.)
+Property: each script says that it has learnt, and ends with status 0. Witness: its last line, and the spikes
+that it draws. (test_spoken_digits_example_learns.py tests the other example.)
 """
 
 import os
@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def lines_of(name):
     command = [sys.executable, str(EXAMPLES / name)]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # more would wait for each other: arrays are small
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # The arrays are too small for more.
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=one_thread)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
@@ -37,6 +37,6 @@ def test_a_recurrent_layer_learns_to_remember():
     assert lines[-1].startswith("learnt: ")
     trains = [line.split("  ")[-1] for line in lines if line.startswith("cue ")]
     assert len(trains) == 8
-    # After the cue, the neurons of its half go on, and the others are silent.
+    # After the cue, the neurons of its half keep firing, and the others are silent.
     cued = [True, True, False, False, False, False, True, True]
     assert ["|" in train[10:20] for train in trains] == cued

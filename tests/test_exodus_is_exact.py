@@ -1,9 +1,9 @@
-"""EXODUS is the exact gradient for the given surrogate, and SLAYER is what SLAYER defines.
+"""EXODUS is the exact gradient for the given surrogate, and SLAYER follows SLAYER's definition.
 
-Property: in float64 every gradient (current, initial state, each parameter) is within 1e-10 of the
-lane's largest one, for any reset, timing, clamp, count of spikes, parameter shape, surrogate and
-loss. Witness: the dense linear system of the neuron's equations, and for a plain LIF the closed
-form (S19); neither is a recurrence in the gradient.
+Property: in float64 the error of every gradient (current, initial state, each parameter) is at most 1e-10 of
+the lane's largest, for any reset, timing, clamp, max_spikes, parameter shape, surrogate and loss. Witness:
+the dense linear system of the neuron's equations, and for a plain LIF the closed form (S19). Neither is a
+recurrence in the gradient.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ def test_slayer_is_the_dense_gradient_without_the_reset(problem):
 @pytest.mark.parametrize("model", every_model(), ids=name_of)
 @pytest.mark.parametrize("method", ["exodus", "slayer"])
 def test_every_kind_of_neuron(model, method):
-    # Hypothesis draws combinations at random; this visits each one.
+    # Hypothesis draws random combinations; this test runs each one.
     problem = random_problem(model, seed=1)
     trace, grads = solve(problem, method)
     expected, magnitude = problem.expected(run_of(problem, trace), detach_reset=method == "slayer")
@@ -62,7 +62,7 @@ def test_plain_lif_is_the_zeta_form(surrogate):
     assert_gradient_close(grads.current, np.stack(lanes, axis=1), tol=1e-12)
 
 
-def test_if_is_the_lif_that_does_not_leak():
+def test_if_is_the_lif_without_leak():
     problem = random_problem(Model(alpha=1.0, threshold=0.8), seed=2)
     trace = forward(problem, ec.IF(threshold=0.8))
     grads = backward(trace, problem)
@@ -72,7 +72,7 @@ def test_if_is_the_lif_that_does_not_leak():
     assert_gradients_match(grads, expected, magnitude, tol=1e-12)
 
 
-def test_a_loss_on_the_potential_alone_needs_no_spike_gradient():
+def test_a_loss_on_only_the_potential_needs_no_spike_gradient():
     problem = random_problem(Model(alpha=0.8), seed=3)
     problem = problem._replace(seeds=Seeds(potential=problem.seeds.potential))
     trace, grads = solve(problem)
@@ -95,7 +95,7 @@ def test_gradients_of_the_time_constant_are_the_chain_rule():
 
 @pytest.mark.parametrize("tau", [1e-300, 1e-5, 1e200])
 def test_gradient_of_an_extreme_time_constant_vanishes(tau):
-    # alpha dt / tau^2 is 0 at both ends, however it is evaluated.
+    # alpha dt / tau^2 tends to 0 at both ends, which its evaluation must not turn into NaN.
     with np.errstate(all="raise", under="ignore"):
         trace = ec.forward(ec.LIF(tau=tau), np.ones((4, 2)))
         grads = ec.backward(trace, np.ones((4, 2)))

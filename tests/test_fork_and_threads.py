@@ -1,8 +1,8 @@
-"""The thread pool survives fork, is shared by any number of callers, and frees the interpreter.
+"""The thread pool survives fork, serves any number of callers, and releases the GIL.
 
-Property: a child of fork computes what its parent computes, also when another thread was computing
-at that moment; concurrent callers get the bits of one caller; the GIL is released during a call;
-thread counts are set, read and checked. Witness: the same call on one thread, alone.
+Property: a forked child computes the same results as its parent, even if another thread was computing during
+the fork. Concurrent callers get the bits of a single caller. The GIL is released during a call. Thread counts
+can be set and read, and are checked. Witness: the same call on one thread, without other callers.
 """
 
 import os
@@ -19,7 +19,7 @@ import pytest
 import exodus_core as ec
 
 NEURON = ec.LIF(alpha=0.9, threshold=0.6)
-# Enough rows of lanes that every thread has work.
+# There are enough rows of lanes to give every thread work.
 CURRENT = np.random.default_rng(0).normal(0.2, 0.7, (20, 40_000)).astype(np.float32)
 ONES = np.ones_like(CURRENT)
 
@@ -40,9 +40,9 @@ def expected(threads):
 
 
 def exit_code_of_child(work, seconds=60):
-    """Fork, run `work` in the child (true means success), and return how the child ended."""
+    """Fork, run `work` in the child, where a true result is success, and return the child's exit code."""
     with warnings.catch_warnings():
-        # Python warns that forking with threads around may deadlock: the very thing tested here.
+        # Python warns that forking a process with threads may deadlock, which is tested here.
         warnings.simplefilter("ignore")
         pid = os.fork()
     if pid == 0:
@@ -162,8 +162,8 @@ def test_callers_may_change_the_thread_count_meanwhile(expected):
         changer.join()
 
 
-def test_interpreter_is_free_during_a_call(threads):
-    # A counter must move in the middle half of a call, where no Python code of the call runs.
+def test_the_gil_is_released_during_a_call(threads):
+    # A counter must advance in the middle half of a call, where no Python code of the call runs.
     threads(1)
     current = np.full((100, 60_000), 0.3, np.float32)
     trace = ec.forward(NEURON, current)
@@ -176,7 +176,7 @@ def test_interpreter_is_free_during_a_call(threads):
 
 
 def ticks_during(call):
-    """Times at which another thread ran while `call` did, and the call's begin and end."""
+    """The times at which another thread ran during `call`, and when the call began and ended."""
     ticks, running, span = [], threading.Event(), []
 
     def tick():

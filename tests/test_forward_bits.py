@@ -1,7 +1,7 @@
-"""Forward has the same bits everywhere: layout, memory order, threads, chunks, instruction set.
+"""Forward has the same bits for every layout, memory order, thread count, chunking and instruction set.
 
-Property: spikes, potentials and final states equal the formula of the documentation evaluated step
-by step in the data's own dtype, bit for bit. Witness: the NumPy forward of `reference.py`.
+Property: spikes, potentials and final states have the bits of the documented formula, evaluated step by step
+in the dtype of the data. Witness: the NumPy forward of `reference.py`.
 """
 
 import itertools
@@ -25,7 +25,7 @@ FULL = Model(alpha=0.9, threshold=0.7, gain=1.3, reset_amount=0.6, v_min=-0.2, m
 
 
 def assert_equals_reference(model, current, time_axis=0, name="", *, at_rest=False):
-    """Forward over `current`, whose time is on any axis, from a non-zero state or from rest."""
+    """Compare forward with the reference, with time on any axis, from a non-zero state or from rest."""
     time_first = np.moveaxis(current, time_axis, 0)
     rng = np.random.default_rng(0)
     potential = rng.normal(0.2, 0.4, time_first.shape[1:]).astype(current.dtype)
@@ -96,13 +96,13 @@ def test_every_memory_order_runs_and_keeps_its_strides(time_axis):
 
 
 def in_memory_order(array, order):
-    """The same array, its axes laid out in memory in the given order, outermost first."""
+    """The same array with its axes in another order in memory, outermost first."""
     return array.transpose(order).copy().transpose(np.argsort(order))
 
 
 @pytest.mark.parametrize("time_axis", [0, 1])
 def test_channels_last_with_a_parameter_per_channel(time_axis):
-    # Time and batch in front, channels fastest in memory: what a torch convolution hands over.
+    # Channels vary fastest in memory, as in the result of a channels-last convolution in torch.
     current = in_memory_order(draw((4, 5, 6, 3, 7)), (0, 1, 3, 4, 2))
     model = Model(alpha=np.linspace(0.5, 1, 6)[:, None, None], threshold=0.7)
     trace = assert_equals_reference(model, current, time_axis)
@@ -129,7 +129,7 @@ AWKWARD["read-only"].flags.writeable = False
 
 
 @pytest.mark.parametrize("current", AWKWARD.values(), ids=AWKWARD)
-def test_awkward_arrays_are_as_good_as_tidy_ones(current):
+def test_arrays_of_any_strides_give_the_same_bits(current):
     before = current.copy()
     for time_axis in range(current.ndim):
         assert_equals_reference(FULL, current, time_axis, f"time axis {time_axis} ")
@@ -178,7 +178,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_parameters_of_every_shape_that_broadcasts(shape):
-    # The array is (batch, time, channel, height, width): without time (2, 3, 4, 5).
+    # The array is (batch, time, channel, height, width); without time its shape is (2, 3, 4, 5).
     rng = np.random.default_rng(1)
     model = Model(
         alpha=rng.uniform(0.5, 1, shape),
@@ -218,8 +218,8 @@ def test_special_values_follow_ieee_arithmetic(model, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("model", every_model(), ids=name_of)
 def test_a_potential_at_the_threshold_fires(model, dtype):
-    # From rest the first potential is the current itself: one, two, three thresholds and the
-    # numbers next to them.
+    # From rest the first potential is the current: one, two and three thresholds, and the neighbouring
+    # floating-point numbers.
     threshold = dtype(0.8)
     at = np.array([1, 2, 3], dtype) * threshold
     current = np.concatenate([at, np.nextafter(at, dtype(0)), np.nextafter(at, dtype(9))])[None]
@@ -231,8 +231,8 @@ def test_a_potential_at_the_threshold_fires(model, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_leak_passes_through_subnormals(dtype):
-    # Flushing them to zero would be another forward than NumPy's.
+def test_a_leak_keeps_subnormal_numbers(dtype):
+    # NumPy does not flush them to zero, so the kernels must not.
     current = np.zeros((1200, 67), dtype)
     current[0] = np.linspace(-0.4, 0.4, 67)
     trace = assert_equals_reference(Model(alpha=0.4), current)
@@ -241,7 +241,7 @@ def test_a_leak_passes_through_subnormals(dtype):
 
 
 def test_exact_multiples_of_the_threshold_count_by_division():
-    # floor(u / theta) on multiples of theta, where `//` differs about half the time.
+    # At multiples of theta, floor(u / theta) and `//` differ in about half of all cases.
     threshold = np.float32(0.1)
     current = (np.arange(1, 4000).astype(np.float32) * threshold)[None]
     model = Model(alpha=0.9, threshold=0.1, max_spikes=None)
@@ -255,7 +255,7 @@ ISAS = ("x86-64-v2", "avx2", "avx512")
 
 @pytest.fixture(scope="module")
 def by_isa(tmp_path_factory):
-    """Results of `record` in a process per instruction set that this machine has."""
+    """The results of `record` in a process for each instruction set of this machine."""
     folder = tmp_path_factory.mktemp("isa")
     results = {}
     for isa in ISAS:
@@ -278,7 +278,7 @@ def by_isa(tmp_path_factory):
 
 
 def record(path):
-    """Write forward and backward results of many neurons to a file; runs in a child process."""
+    """Write forward and backward results of many neurons to a file. This runs in a child process."""
     results = {"isa": np.array(ec.isa())}
     for model, dtype in itertools.product(every_model(), DTYPES):
         for lanes in ((67,), (3, 5)):

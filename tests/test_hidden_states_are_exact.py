@@ -1,9 +1,9 @@
-"""CubaLIF, ALIF, SRM, StateSpace: states that the potential does not tell are rebuilt, gradients are exact.
+"""CubaLIF, ALIF, SRM and StateSpace: backward recomputes states that are not recorded, and is exact.
 
-Property: forward has the bits of the formula in NumPy; in float64 EXODUS and BPTT give what autograd
-of the unrolled step gives, to 1e-10 of the lane's largest gradient and 1e-12 of each other, for every
-parameter, state, loss, reset and layout; SLAYER what autograd gives with spikes detached. Witnesses:
-`stepwise`, and the dense Jacobian (S9) contracted as (S16), with the model's two kernels.
+Property: forward has the bits of the formula in NumPy. In float64 EXODUS and BPTT give the gradients of
+autograd of the unrolled step, to 1e-10 of the lane's largest and to 1e-12 of each other, for every parameter,
+state, loss, reset and layout. SLAYER gives those of autograd with spikes detached. Witnesses: `stepwise`, and
+the dense Jacobian (S9) contracted by (S16), with the model's two kernels.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ KERNELS = {
 
 
 def srm(epsilon, nu):
-    """An SRM of two kernels, whose spikes pull the potential down."""
+    """An SRM of two kernels, where a spike lowers the potential."""
     values = {"epsilon": epsilon, "nu": nu, "threshold": 0.8}
     for role, kernel, scale in (("epsilon", epsilon, 1.1), ("nu", nu, -0.7)):
         if kernel == "FIR":
@@ -86,13 +86,13 @@ def neuron_of(model):
 
 
 def hidden_of(model):
-    """The leading axes of each state beside potential and spikes."""
+    """The leading axes of each state other than potential and spikes."""
     leading = model.neuron()._history()
     return [leading.get(field, ()) for field in model.neuron()._state._fields[2:]]
 
 
 def random_data(rng, steps, lanes, dtype=np.float64, model=CUBA):
-    """Current, initial state and seeds."""
+    """A random current, initial state and seeds."""
     current = rng.normal(0.3, 0.8, (steps, *lanes)).astype(dtype)
     state = [rng.normal(0.1, 0.3, lanes), rng.integers(0, 2, lanes)]
     state += [rng.normal(0.1, 0.3, (*leading, *lanes)) for leading in hidden_of(model)]
@@ -102,13 +102,13 @@ def random_data(rng, steps, lanes, dtype=np.float64, model=CUBA):
 
 
 def solve(model, current, state, seeds, method="exodus", *, surrogate=SURROGATES[0], time_axis=0):
-    """Forward and backward; the surrogate is a witness or a function."""
+    """Run forward and backward. The surrogate is a witness or a function."""
     neuron = neuron_of(model)
     trace = ec.forward(neuron, current, state=neuron._state(*state), time_axis=time_axis)
     spikes, potential, final = seeds
-    bend = surrogate_of(surrogate) if hasattr(surrogate, "name") else surrogate
+    curve = surrogate_of(surrogate) if hasattr(surrogate, "name") else surrogate
     grads = ec.backward(
-        trace, spikes, grad_potential=potential, grad_state=final, method=method, surrogate=bend
+        trace, spikes, grad_potential=potential, grad_state=final, method=method, surrogate=curve
     )
     return trace, grads
 
@@ -137,7 +137,7 @@ def test_backward_is_the_same_in_every_layout(model, method, varied):
     for shape, axis in LAYOUTS:
         lanes = shape[:axis] + shape[axis + 1 :]
         if varied:
-            # One parameter for each neuron, one for each of the last axis.
+            # One parameter varies between neurons, another one along the last axis.
             name, rng = next(k for k in model.names() if k != "threshold"), np.random.default_rng(20)
             leading = np.shape(model.keywords[name])[: stepwise.LEADING.get(name, 0)]
             varied_values = rng.uniform(0.3, 0.9, (*leading, *lanes)) * (0.6 if leading else 1.0)
@@ -160,8 +160,8 @@ def test_backward_is_the_same_in_every_layout(model, method, varied):
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 8, 9, 63, 64, 65, 200])
 @EACH
-def test_states_are_rebuilt_whatever_the_number_of_steps(model, steps):
-    # Segments of the rebuilt states have eight steps and more.
+def test_states_are_recomputed_for_any_number_of_steps(model, steps):
+    # States are recomputed in segments of at least eight steps.
     current, state, seeds = random_data(np.random.default_rng(3), steps, (70,), model=model)
     _, grads = solve(model, current, state, seeds)
     expected, magnitude = stepwise.unroll(model, SURROGATES[0], current, state, seeds)
@@ -226,7 +226,7 @@ def test_chunks_are_the_whole(model):
 @pytest.mark.parametrize("method", METHODS)
 @EACH
 def test_float32_is_close_to_float64(model, method):
-    # Parameters and data that float32 holds exactly; the float64 pass reads the potentials of the other.
+    # Parameters and data are exact in float32. The float64 pass reads the potentials of the float32 pass.
     rounded = Model(model.name, model.keywords | {k: np.float32(model.keywords[k]) for k in model.names()})
     current, state, seeds = random_data(np.random.default_rng(6), 100, (6, 20), np.float32, model=model)
     *seeds, final = (*(x.astype(np.float32) for x in seeds[:2]), [x.astype(np.float32) for x in seeds[2]])
@@ -248,7 +248,7 @@ def test_float32_is_close_to_float64(model, method):
     assert_gradient_close(single.current, double.current, tol=1e-5, scale=scale)
     for actual, wanted in zip(single.state, double.state, strict=True):
         assert_gradient_close(actual, wanted, tol=1e-5, scale=scale[0])
-    # A parameter's gradient may cancel almost wholly, but no term of it is rounded more often than the lane.
+    # A parameter's gradient may cancel almost completely, so its error is compared with its terms.
     wide = [[x.astype(np.float64) for x in arrays] for arrays in ([current], state, seeds, final)]
     terms = stepwise.unroll(
         rounded, SURROGATES[0], *wide[0], wide[1], (*wide[2], wide[3]), detach_reset=method == "slayer"
@@ -259,7 +259,7 @@ def test_float32_is_close_to_float64(model, method):
 
 
 @SOME
-def test_a_callable_sees_what_is_held_against_the_threshold(model):
+def test_a_callable_gets_the_quantity_that_is_compared_with_the_threshold(model):
     current, state, seeds = random_data(np.random.default_rng(7), 30, (2, 9), model=model)
     built_in = surrogate_of(SURROGATES[0])
     for axis in (0, 2):
@@ -317,8 +317,8 @@ def test_alif_without_adaptation_is_the_lif():
     np.testing.assert_allclose(pair[0].current, pair[1].current, rtol=1e-12, atol=1e-14)
 
 
-def test_growth_sees_the_adapted_potential():
-    # Where b holds the potential far below the threshold, h is small and nothing grows.
+def test_growth_uses_the_adapted_potential():
+    # Where b is large, u - b is far below the threshold: h is small, and the gradient does not grow.
     steep = ec.surrogate.SingleExponential(width=0.1)
     neuron = ec.ALIF(alpha=0.5, alpha_adapt=1.0, adapt_scale=50.0)
     trace = ec.forward(neuron, np.full((40, 1), 0.6))
@@ -359,7 +359,7 @@ def test_srm_of_two_exponentials_is_the_lif():
 
 @pytest.mark.parametrize("name", ["tau", "scale"])
 def test_alpha_kernels_parameters_against_finite_differences(name):
-    # On the potential path, where the loss is smooth: no spike is felt.
+    # A loss on the potential is smooth, as long as no spike acts on it.
     rng = np.random.default_rng(13)
     current, q = rng.normal(size=(25, 3)), rng.normal(size=(25, 3))
     values = {"tau": np.array([2.0, 5.0, 11.0]), "scale": 0.7}
@@ -379,7 +379,7 @@ def test_alpha_kernels_parameters_against_finite_differences(name):
 
 
 @pytest.mark.parametrize("wanted", [("epsilon.tau",), ("nu.scale", "threshold"), ()])
-def test_srm_computes_the_gradients_that_are_asked_for(wanted):
+def test_srm_computes_the_requested_gradients(wanted):
     model = srm("Alpha", "DoubleExponential")
     current, state, seeds = random_data(np.random.default_rng(14), 30, (4,), model=model)
     neuron = neuron_of(model)

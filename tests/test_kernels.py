@@ -1,8 +1,8 @@
-"""Kernels alone, and SLAYER's neuron.
+"""Kernels as filters, and SLAYER's neuron.
 
-Property: `kernel_filter` is the convolution with the kernel's taps, chunked equals whole by its bits,
-and `kernel_filter_adjoint` is its transpose, states included; `SRM.from_slayer` fires where SLAYER's
-own definition fires. Witnesses: dense convolution, and SLAYER's loop over spikes written out.
+Property: `kernel_filter` is the convolution with the kernel's taps, and has the same bits in chunks.
+`kernel_filter_adjoint` is its transpose, states included. `SRM.from_slayer` spikes at the steps where
+SLAYER's own definition does. Witnesses: dense convolution, and SLAYER's loop over spikes.
 """
 
 import dataclasses
@@ -108,7 +108,7 @@ def test_a_recursive_kernel_is_the_fir_of_its_taps():
     np.testing.assert_allclose(grads[0].current, grads[1].current, rtol=1e-9, atol=1e-11)
 
 
-def test_what_an_input_was_is_forgotten_after_the_last_tap():
+def test_an_input_has_no_effect_after_the_last_tap():
     x = normal(40, 5)
     x[10, 2], x[12, 4] = np.inf, np.nan
     output, _ = ec.kernel_filter(ec.kernel.FIR(np.ones(6)), x)
@@ -133,7 +133,7 @@ def test_taps_are_values():
 
 @pytest.mark.parametrize("role", ["epsilon", "nu"])
 def test_the_taps_gradient_against_finite_differences(role):
-    # The potential is linear in either kernel's taps while the spikes stay what they are.
+    # As long as the spikes do not change, the potential is linear in the taps of either kernel.
     rng = np.random.default_rng(9)
     current, q = rng.normal(size=(25, 3)), rng.normal(size=(25, 3))
     taps = {"epsilon": rng.normal(size=6), "nu": rng.normal(size=(4, 3))}
@@ -157,8 +157,8 @@ def test_the_taps_gradient_against_finite_differences(role):
         assert found[k] == pytest.approx((sides[0] - sides[1]) / 2e-7, rel=1e-5, abs=1e-6)
 
 
-def test_a_loss_on_filtered_spikes_is_one_on_the_spikes():
-    # Section 7: the loss gradient of the filtered output, correlated with the kernel, is dL/ds.
+def test_a_loss_on_filtered_spikes_is_a_loss_on_spikes():
+    # Section 7: dL/ds is the gradient of the filtered output, correlated with the kernel.
     neuron, kernel = ec.LIF(alpha=0.9), ec.kernel.Alpha(3.0)
     current, target = normal(50, 4) + 0.3, normal(50, 4, seed=1)
     trace = ec.forward(neuron, current)
@@ -170,7 +170,7 @@ def test_a_loss_on_filtered_spikes_is_one_on_the_spikes():
 
 
 def slayer(description, current):
-    """SLAYER's own loop: every spike adds the whole refractory kernel, from its own step on."""
+    """SLAYER's loop: every spike adds the whole refractory kernel, from its own step on."""
     d = description
     t = np.arange(len(current)) * d["Ts"]
     response = t / d["tauSr"] * np.exp(1 - t / d["tauSr"])

@@ -1,9 +1,8 @@
-"""A gradient does not depend on where its neuron lies, nor on who computes it.
+"""A gradient does not depend on the memory order, nor on the number of threads.
 
-Property: all outputs of backward have the same bits for any position of the time axis, any memory
-order and any thread count. Sums over neurons (parameters) are taken in row-major order in fixed
-blocks, so they too keep their bits for thread counts and positions of time.
-Witness: one thread on a C-ordered array with time first.
+Property: all results of backward have the same bits for any position of the time axis, any memory order and
+any thread count. Only the gradients of parameters, which are sums over neurons, are rounded differently in
+another memory order. Witness: one thread, and a C-ordered array with time first.
 """
 
 import itertools
@@ -27,7 +26,7 @@ EACH = Model(
 
 
 def solve(problem, method, move=lambda x: x, time_axis=0):
-    """Backward with every array over time laid out by `move`; its gradient moved back."""
+    """Run backward on arrays that `move` has laid out, and move the gradient back."""
     neuron, seeds = neuron_of(problem.model), problem.seeds
     state = state_of(neuron, problem.potential, problem.spikes, problem.current.dtype)
     trace = ec.forward(neuron, move(problem.current), time_axis=time_axis, state=state)
@@ -90,7 +89,7 @@ def test_memory_order(method, time_axis):
             return in_memory_order(order)(np.moveaxis(x, 0, time_axis))
 
         actual = solve(problem, method, move, time_axis)
-        # Lanes follow memory, so only their sums may be added in another order.
+        # Neurons are summed in memory order, so only the gradients of parameters may be rounded differently.
         assert_same_gradients(actual, expected, parameters=False)
         assert_gradients_match(actual, expected, magnitude, tol=1e-5)
 
@@ -105,7 +104,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_parameters_of_every_shape_in_every_memory_order(shape):
-    # Kernels see a parameter as (count, repeat) over lanes in memory; its gradient has to find back.
+    # The kernels take a parameter as (count, repeat) in memory order; its gradient must get its own shape.
     rng = np.random.default_rng(7)
     model = Model(
         alpha=rng.uniform(0.5, 1, shape),
@@ -126,7 +125,7 @@ def test_parameters_of_every_shape_in_every_memory_order(shape):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_in_another_order_than_the_current(method):
-    # Torch may hand over a loss gradient whose memory order is not the current's.
+    # torch may pass a gradient whose memory order is not that of the current.
     problem = random_problem(EACH, seed=4, steps=11, lanes=(6, 9), dtype=np.float32)
     expected = solve(problem, method)
     turned = Seeds(
@@ -152,14 +151,14 @@ def test_thread_count(threads, method, time_axis):
 
 
 def big_problem(model):
-    """Enough lanes for every thread to have several rows of them."""
+    """A problem with enough lanes to give every thread several rows."""
     return random_problem(model, seed=5, steps=20, lanes=(120, 257), dtype=np.float32)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("steps", "lanes"), [(3000, (2,)), (3000, (1,)), (1, (4000,))])
 def test_thread_count_of_long_and_of_flat_arrays(threads, method, steps, lanes):
-    # Whether time is split may depend on the sizes, never on the threads.
+    # The split of time may depend on the sizes, but not on the number of threads.
     problem = random_problem(Model(alpha=0.95), seed=6, steps=steps, lanes=lanes, dtype=np.float32)
     threads(1)
     expected = solve(problem, method)

@@ -1,6 +1,6 @@
-"""Property: no module of the package imports, by way of others, itself; and none exceeds 500 lines.
+"""Property: imports in the package form no circle, and no file exceeds 500 lines.
 
-Witness: the import statements, read from the sources: those inside functions count too.
+Witness: the import statements in the sources, including those inside functions.
 """
 
 import ast
@@ -25,7 +25,7 @@ EXTENSIONS = ("exodus_core._core",)
 
 
 def imported(module, path):
-    """The package's modules that an import statement of a module names."""
+    """The modules of the package that an import statement names."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -50,7 +50,7 @@ def test_imports_are_found():
     assert len(found) > 40
 
 
-def test_no_module_imports_itself_by_way_of_others():
+def test_imports_form_no_circle():
     try:
         order = list(graphlib.TopologicalSorter(graph()).static_order())
     except graphlib.CycleError as error:

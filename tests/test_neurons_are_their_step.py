@@ -1,9 +1,9 @@
-"""Every neuron is its step, written out in plain operators, and its gradients are autograd's.
+"""Every neuron computes its step, written out in plain operators, and its gradients are those of autograd.
 
-Property: forward has the bits of the step in NumPy (of neurons whose matrix is made first, its values to
-1e-12); in float64 EXODUS and BPTT give what autograd of the unrolled step gives, to 1e-10 of the lane's
-largest gradient and 1e-12 of each other, for every parameter, state, loss and reset; SLAYER what autograd
-gives with spikes detached. Witness: `stepwise`, with the steps of `neuron_examples`.
+Property: forward has the bits of the step in NumPy, or its values to 1e-12 for neurons that compute with a
+matrix. In float64 EXODUS and BPTT give the gradients of autograd of the unrolled step, to 1e-10 of the lane's
+largest and to 1e-12 of each other, for every parameter, state, loss and reset. SLAYER gives those of autograd
+with spikes detached. Witness: `stepwise`, with the steps of `neuron_examples`.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ KERNELS = {
 
 @st.composite
 def _taps(draw, lanes):
-    """One tap or many, more than steps too, shared or per lane; they may make the potential grow."""
+    """One tap or many, even more than steps, shared or per lane. They may make the potential grow."""
     one = draw(_parameter(lanes, -1.5, 1.5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     fading = rng.normal(size=draw(st.integers(1, 60))) * rng.uniform(0.7, 1.05)
@@ -39,7 +39,7 @@ def _taps(draw, lanes):
 
 @st.composite
 def _kernel(draw, role, kind, lanes):
-    """The parameters of a kernel, by role."""
+    """The parameters of a kernel, with the role in their names."""
     if kind == "FIR":
         return {f"{role}.taps": draw(_taps(lanes))}
     ranges = {name: (0.3, 20.0) if name == "tau" else (0.0, 1.0) for name in KERNELS[kind]}
@@ -48,7 +48,7 @@ def _kernel(draw, role, kind, lanes):
 
 @st.composite
 def _value(draw, name, lanes, low, high):
-    """A parameter; one with axes of its own is an array of entries that differ and have one shape."""
+    """A parameter. If it has leading axes, its entries differ and have the same shape."""
     if name not in stepwise.LEADING:
         return draw(_parameter(lanes, low, high))
     one = np.asarray(draw(_parameter(lanes, 0.7 * low, 0.7 * high)))
@@ -59,7 +59,7 @@ def _value(draw, name, lanes, low, high):
 
 @st.composite
 def models(draw, lanes, name):
-    """An example with other values, which broadcast against `lanes`."""
+    """An example with random values, which broadcast against `lanes`."""
     example = EXAMPLES[name]
     values = {option: draw(st.sampled_from(choices)) for option, choices in example.options.items()}
     for role in ("epsilon", "nu"):
@@ -78,7 +78,7 @@ def models(draw, lanes, name):
 
 @st.composite
 def problems(draw, name):
-    """A model, its current, initial state and seeds, some of which are missing, and a surrogate."""
+    """A model, a current, an initial state, seeds, some of which are missing, and a surrogate."""
     lanes = draw(st.sampled_from(((1,), (3,), (2, 3))))
     model = draw(models(lanes, name))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))

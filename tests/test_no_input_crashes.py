@@ -1,7 +1,7 @@
-"""No input crashes: it works and equals the reference, or it is a ValueError or a TypeError.
+"""No input crashes: a call gives the right result, or raises a ValueError or a TypeError.
 
-Property: whatever array, state, gradient or layout comes in, the process survives, the input is
-untouched, and a result that comes out is right. Witness: the NumPy forward and the dense oracle.
+Property: for any array, state, gradient or layout, the process survives, the input is not modified, and a
+result is correct. Witness: the NumPy forward and the dense oracle.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ REFUSED = (ValueError, TypeError)
 
 
 def attempt(current, time_axis=0, neuron=NEURON):
-    """The trace, compared with the reference, or None where the input was refused."""
+    """Compare the trace with the reference and return it, or None if the input was refused."""
     try:
         trace = ec.forward(neuron, current, time_axis=time_axis)
     except REFUSED:
@@ -41,7 +41,7 @@ def attempt(current, time_axis=0, neuron=NEURON):
 
 @st.composite
 def views(draw):
-    """A view into a small buffer: any axes, steps, directions, lengths and repeats."""
+    """A view into a small buffer, with any axes, steps, directions, lengths and repeats."""
     dtype = draw(st.sampled_from(("<f4", "<f8", ">f4", ">f8", "i4", "?", "c8", "O")))
     dims = draw(st.integers(0, 5))
     shape = draw(st.tuples(*(st.integers(0, 5) for _ in range(dims))))
@@ -60,7 +60,7 @@ def test_any_view_on_any_axis(view, time_axis):
         return attempt_single_step(view)
     trace = attempt(view, time_axis)
     plain = view.dtype in (np.float32, np.float64) and view.dtype.isnative
-    has_time = -view.ndim <= time_axis < view.ndim and view.shape[time_axis] > 0  # others may be empty
+    has_time = -view.ndim <= time_axis < view.ndim and view.shape[time_axis] > 0  # Other axes may be empty.
     assert (trace is not None) == (plain and has_time)
     return None
 
@@ -77,13 +77,13 @@ def attempt_single_step(view):
 
 
 @given(views(), views(), st.integers(0, 4), st.sampled_from(METHODS))
-def test_backward_of_any_view_is_that_of_a_tidy_copy(view, other, time_axis, method):
+def test_backward_of_any_view_is_that_of_a_contiguous_copy(view, other, time_axis, method):
     if not view.size or view.dtype not in (np.float32, np.float64) or not view.dtype.isnative:
         view = np.full((3, 1, 4), 0.5)
     time_axis %= max(view.ndim, 1)
     view = np.atleast_1d(view)
     rng = np.random.default_rng(0)
-    # A gradient in a memory order of its own, taken from another view where the shapes agree.
+    # The gradient has another memory order. It is taken from the other view if the shapes agree.
     grad = rng.normal(size=view.shape[::-1]).astype(view.dtype).T
     if other.shape == view.shape and other.dtype == view.dtype:
         grad = other
@@ -94,7 +94,7 @@ def test_backward_of_any_view_is_that_of_a_tidy_copy(view, other, time_axis, met
     assert_same_bits(actual.state.potential, expected.state.potential)
 
 
-# A process of its own per use of a copied trace: an address that outlived its array is a crash there.
+# Each use of a copied trace runs in its own process, which crashes if an address outlives its array.
 MAKE_TRACE = """
 import copy, pickle, sys
 import numpy as np, exodus_core as ec
@@ -111,7 +111,7 @@ import numpy as np, exodus_core as ec
 trace, expected = pickle.loads(sys.stdin.buffer.read())
 assert (ec.backward(trace, np.ones(expected.shape)).current == expected).all()
 """
-# The freed memory is given to others, so that a stale address finds their numbers.
+# New arrays get the freed memory, so that a stale address reads their numbers.
 DEEPCOPY = """
 other = copy.deepcopy(trace)
 del trace, alpha
@@ -124,7 +124,7 @@ assert (ec.backward(other, ones).current == expected).all()
 @pytest.mark.parametrize("alpha", ["0.9", "current[0] % 1"], ids=["one", "each"])
 @pytest.mark.parametrize("how", ["pickle", "deepcopy"])
 def test_a_copied_trace_does_not_point_into_the_original(how, alpha, turn):
-    # Copies of arrays may also lie in another memory order than the arrays that they copy.
+    # A copy may have another memory order than its original.
     make = MAKE_TRACE.format(alpha=alpha, turn=turn)
     if how == "pickle":
         done = run_python(UNPICKLE, run_python(make + PICKLE).stdout)
@@ -195,7 +195,7 @@ def test_one_step_of_one_neuron():
     ],
     ids=lambda x: f"{type(x).__name__} {getattr(x, 'dtype', '')}",
 )
-def test_things_that_are_hardly_arrays(current):
+def test_objects_that_are_not_quite_arrays(current):
     for time_axis in (0, -1, None):
         try:
             trace = ec.forward(NEURON, current, time_axis=time_axis)
@@ -218,7 +218,7 @@ def test_an_object_with_an_array_of_its_own_is_not_trusted():
 
 
 def test_strides_far_apart():
-    # 3 x 4 numbers spread over 64 MB: copied once, never walked as a dense block.
+    # 3 x 4 numbers are spread over 64 MB. They must be copied, and not be taken for a dense block.
     buffer = np.zeros(16_000_000, np.float32)
     current = np.lib.stride_tricks.as_strided(buffer, (3, 4), (20_000_000, 4_000_000))
     current[...] = np.random.default_rng(0).normal(0.3, 0.7, (3, 4))
@@ -317,7 +317,7 @@ def test_any_mixture_of_parameters(data):
 
 @pytest.mark.parametrize("shift", [0, 1, 4, 11, 12, 13])
 def test_out_that_overlaps_by_any_amount(shift):
-    # Two arrays of 12 numbers in one buffer: they share memory until 12 apart.
+    # Two arrays of 12 numbers in one buffer share memory if they are less than 12 numbers apart.
     buffer = np.zeros(40, np.float32)
     current = buffer[shift : shift + 12].reshape(4, 3)
     current[...] = 0.7

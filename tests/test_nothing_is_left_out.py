@@ -1,8 +1,9 @@
-"""What is registered with the kernels has all that a user finds: nothing is left out when a neuron is added.
+"""A new neuron or surrogate cannot be added incompletely.
 
-Property: models and descriptors name each other; every descriptor has an example (whose step is its witness),
-a layer, a row in the README, and defaults that are the kernels'; every surrogate of the kernels' table has
-a class, a formula in the tests, and a row. Witness: the lists themselves, each from another file.
+Property: every kernel model has a descriptor, and every descriptor names a kernel model. Every descriptor has
+an example (whose step is its witness), a layer, a row in the README, and the defaults of the kernels' table.
+Every surrogate in the kernels' table has a class, a formula in the tests, and a row. Witness: these lists,
+each from another file.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ EACH = pytest.mark.parametrize("name", DESCRIPTORS)
 
 
 def rows(heading):
-    """The names that begin the rows of the README's table of this heading."""
+    """The names in the first column of the README's table under a heading."""
     table = README.partition(f"| {heading} |")[2].partition("\n\n")[0]
     return re.findall(r"^\| `(\w+)\(", table, re.MULTILINE)
 
@@ -47,7 +48,7 @@ def test_every_descriptor_is_in_every_list():
 
 
 @EACH
-def test_layers_are_made_of_descriptors(name):
+def test_layers_are_made_from_descriptors(name):
     snn = pytest.importorskip("exodus_core.torch")
     layer = getattr(snn, name)
     assert name in snn.__all__ and issubclass(layer, snn.Layer)
@@ -60,7 +61,7 @@ def test_maps_make_parameters_that_the_kernels_have(name):
         facts = kernel_facts(neuron._model)
         assert set(neuron._parameters()) <= set(facts)
         assert set(neuron._facts()) == set(neuron._names())
-        # A value that the kernels take as it is has their domain; others have one of their own.
+        # A value that the kernels take as it is has the domain of their table. Others have their own domain.
         for own, fact in neuron._facts().items():
             assert fact.domain is facts[own].domain if own in facts else fact.domain is not None
 

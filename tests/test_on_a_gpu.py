@@ -1,7 +1,7 @@
-"""Property: on a GPU, arrays of every library give what NumPy's give on the CPU, and CUDA graphs replay it.
+"""Property: on a GPU, arrays of every library give the results of NumPy arrays, also in CUDA graphs.
 
-Witness: the kernels of the CPU. Needs the CUDA kernels and a GPU, and of torch, CuPy and JAX whatever is
-there. What can be tested without a GPU is in test_cuda_arrays.py, test_cuda_torch.py and test_cuda_jax.py.
+Witness: the CPU kernels. The tests need the CUDA kernels and a GPU, and run for those of torch, CuPy and JAX
+that are installed. test_cuda_arrays.py, test_cuda_torch.py and test_cuda_jax.py test without a GPU.
 """
 
 import importlib
@@ -15,8 +15,8 @@ from device_problems import (
     DELAYED,
     NEURONS,
     RECURRENT,
-    check_both_verbs,
     check_delay,
+    check_forward_and_backward,
     comparison,
     data,
     weights,
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 pytest.importorskip("array_api_compat")
 
-# To a library's array on the GPU, and back.
+# For each library, functions that copy a NumPy array to the GPU and back.
 LIBRARIES = {
     "torch": (lambda torch: lambda a: torch.from_numpy(a).cuda(), lambda a: a.cpu().numpy()),
     "cupy": (lambda cupy: cupy.asarray, lambda a: a.get()),
@@ -39,7 +39,7 @@ LIBRARIES = {
 
 @pytest.fixture(params=LIBRARIES)
 def library(request):
-    """Functions to and from a library's arrays."""
+    """Functions that copy to a library's arrays and back."""
     module = pytest.importorskip(request.param)
     to_library, host = LIBRARIES[request.param]
     if request.param == "jax.numpy":
@@ -57,10 +57,10 @@ def library(request):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", ["time first", "time last", "time between"])
 @pytest.mark.parametrize("name", NEURONS)
-def test_both_verbs_and_chunks(name, layout, dtype, library):
+def test_forward_and_backward_in_chunks(name, layout, dtype, library):
     to_device, host = library
     kind = type(to_device(np.zeros(1)))
-    check_both_verbs(name, layout, dtype, to_device, comparison(kind, host), chunks=2)
+    check_forward_and_backward(name, layout, dtype, to_device, comparison(kind, host), chunks=2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -74,12 +74,12 @@ def test_delays(shape, axis, dtype, library):
 def test_recurrent_weights(name, layout, library):
     to_device, host = library
     kind, w = type(to_device(np.zeros(1))), weights(np.float64)
-    check_both_verbs(name, layout, np.float64, to_device, comparison(kind, host), 2, w)
+    check_forward_and_backward(name, layout, np.float64, to_device, comparison(kind, host), 2, w)
 
 
 @pytest.fixture
 def torch():
-    """The module, where it sees a GPU."""
+    """The torch module, if it sees a GPU."""
     module = pytest.importorskip("torch")
     if not module.cuda.is_available():
         pytest.skip("torch sees no GPU")
@@ -112,7 +112,7 @@ def test_the_same_bits_on_every_run(torch):
 
 @pytest.mark.parametrize("count", [20, 128, 512, 700])
 def test_recurrent_weights_of_many_entries(count, torch):
-    """Forward the CPU's bits, in a block or step by step; backward the same on every run."""
+    """Forward has the CPU's bits, in one block or step by step. Backward has the same bits on every run."""
     rng = np.random.default_rng(8)
     current = rng.normal(0.2, 0.7, (50, 16, count)).astype(np.float32)
     w = weights(np.float32, count)
@@ -136,7 +136,7 @@ def test_layers_on_a_stream_of_their_own(torch):
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        spikes = [layer(current * 1.0) for _ in range(20)]  # the allocator takes what is freed again
+        spikes = [layer(current * 1.0) for _ in range(20)]  # The allocator reuses freed memory.
     torch.cuda.current_stream().wait_stream(side)
     assert all(torch.equal(own, expected) for own in spikes)
 

@@ -1,7 +1,7 @@
-"""Property: on_gpu.sh makes the most of a GPU: it stops only where nothing could run, and reports every step.
+"""Property: on_gpu.sh uses the time on a GPU well: it stops only if nothing can run, and reports every step.
 
-Witness: stand-ins for the programs it calls, which note how they were called and answer as told. What they
-would do on a GPU is not tested here.
+Witness: fakes of the programs that it calls, which record their calls and give prescribed answers. The real
+programs on a GPU are not tested here.
 """
 
 import os
@@ -29,7 +29,7 @@ PASSED = ("-m pytest", 0, "12 passed, 3 skipped in 4 s")
 
 @pytest.fixture
 def run(tmp_path):
-    """A function that runs the script with some answers: its exit status, its output, the calls it made."""
+    """A function that runs the script with the given answers, and returns status, output and calls."""
     folder = tmp_path / "cpp" / "tests" / "cuda"
     folder.mkdir(parents=True)
     for name in ("on_gpu.sh", "build.sh"):
@@ -56,7 +56,7 @@ def test_every_step_runs(run):
     code, output, calls = run(PASSED)
     assert code == 0
     assert "0 failed: \n0 did not finish: \n" in output
-    assert calls.count("--no-index") == 4  # nothing is downloaded
+    assert calls.count("--no-index") == 4  # so nothing is downloaded
     assert "EXODUS_CUDA_CODE=sm_90" in calls
     order = ["pip wheel", "_unavailable", "ctest", "-m pytest", "bandwidth.py", "memcheck", "synccheck"]
     assert sorted(order, key=calls.index) == order

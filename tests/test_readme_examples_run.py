@@ -1,4 +1,4 @@
-"""The README's examples run as written; the C++ one against the installed package alone."""
+"""The README's examples run as written. The C++ example needs only the installed package."""
 
 import subprocess
 import sys

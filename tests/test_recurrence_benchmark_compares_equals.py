@@ -1,8 +1,7 @@
 """The benchmark of recurrent layers times two programs that compute the same.
 
-Property: it runs as its documentation says, and stops before it times anything if one side's spikes or
-gradients are not the other's.
-Witness: the script, whole and with one side altered.
+Property: it runs as documented, and stops before it times anything if the spikes or gradients of the two
+programs differ. Witness: the script as it is, and with one program altered.
 """
 
 import importlib
@@ -37,7 +36,7 @@ def test_it_runs():
 
 
 class Doubled(torch.autograd.Function):
-    """Nothing forward; twice the gradient."""
+    """The identity forward; backward twice the gradient."""
 
     @staticmethod
     def forward(ctx, x):

@@ -1,9 +1,9 @@
 """Recurrent weights: a'[n] = a[n] + s[n-1] W before any neuron that fires (docs/mathematics.md, Recurrence).
 
-Property: forward has the bits of the sum in the order of the contract, in every layout and chunking,
-on any number of threads; in float64 EXODUS and BPTT give what autograd of the unrolled step gives, to
-1e-10, and 1e-12 of each other, SLAYER what autograd gives with the reset detached and the synapse
-not: for the current, every state, every parameter and the weights. Witness: `stepwise`.
+Property: forward has the bits of the sum in the order of the contract, in every layout and chunking, on any
+number of threads. In float64 EXODUS and BPTT give the gradients of autograd of the unrolled step to 1e-10,
+and agree to 1e-12. SLAYER gives those of autograd with the reset detached, but not the synapse. This holds
+for the current, every state, every parameter and the weights. Witness: `stepwise`.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ SOME = pytest.mark.parametrize(
     "model", [LIF, CUBA, ALIF, COUPLED, srm("FIR", "FIR")], ids=lambda model: model.name
 )
 EACH = pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.name}-{len(model.keywords)}")
-# (shape, time axis, order in memory); neurons are the last axis that is not time.
+# (shape, time axis, order in memory). The neurons are on the last axis that is not time.
 LAYOUTS = [
     ((23, 5), 0, None),
     ((23, 300), 0, None),
@@ -65,13 +65,13 @@ LAYOUTS = [
 
 
 def weights(rng, count, dtype=np.float64):
-    """Of both signs, some zero."""
+    """Random weights of both signs, some of them zero."""
     w = rng.normal(0, 0.8 / np.sqrt(count), (count, count))
     return np.where(rng.random(w.shape) < 0.1, 0, w).astype(dtype)
 
 
 def in_memory(array, order):
-    """The same array, its axes in another order in memory."""
+    """The same array with its axes in another order in memory."""
     if order is None:
         return np.ascontiguousarray(array)
     return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
@@ -92,7 +92,7 @@ def solve(neuron, current, state, seeds, w, method="exodus", *, surrogate=SURROG
 
 
 def with_recurrent(grads):
-    """The gradient of the weights among those of the parameters."""
+    """The gradients, with that of the weights among those of the parameters."""
     return dataclasses.replace(grads, parameters=grads.parameters | {"recurrent": grads.recurrent})
 
 
@@ -125,7 +125,7 @@ def test_all_methods_are_autograd_of_the_unrolled_step(name, data):
 
 @EACH
 def test_many_neurons_and_entries_are_autograd_of_the_unrolled_step(model):
-    """Groups of entries, whole vectors and what is left of them; more than one tile of the weights."""
+    """Sizes with several groups of entries, whole and partial vectors, and several tiles of the weights."""
     rng = np.random.default_rng(3)
     for lanes in ((7, 41), (2, 70), (1, 270)):
         current, state, seeds = random_data(rng, 12, lanes, model=model)
@@ -156,7 +156,7 @@ def test_forward_is_the_formula_in_every_layout(model, dtype):
 @pytest.mark.parametrize("method", METHODS)
 @SOME
 def test_backward_is_the_same_in_every_layout(model, method):
-    for shape, axis, order in LAYOUTS[:-1]:  # autograd has a weight per step
+    for shape, axis, order in LAYOUTS[:-1]:  # The last is too large: autograd needs the weights at each step.
         rng = np.random.default_rng(2)
         lanes = shape[:axis] + shape[axis + 1 :]
         current, state, seeds = random_data(rng, shape[axis], lanes, model=model)
@@ -191,12 +191,12 @@ def test_chunks_are_the_whole(model):
     assert_same_bits(np.concatenate([first.potential, second.potential]), whole.potential)
     for one, other in zip(second.state, whole.state, strict=True):
         assert_same_bits(one, other, "state")
-    bend = surrogate_of(SURROGATES[0])
+    curve = surrogate_of(SURROGATES[0])
     late = ec.backward(
-        second, seeds[0][cut:], grad_potential=seeds[1][cut:], grad_state=seeds[2], surrogate=bend
+        second, seeds[0][cut:], grad_potential=seeds[1][cut:], grad_state=seeds[2], surrogate=curve
     )
     early = ec.backward(
-        first, seeds[0][:cut], grad_potential=seeds[1][:cut], grad_state=late.state, surrogate=bend
+        first, seeds[0][:cut], grad_potential=seeds[1][:cut], grad_state=late.state, surrogate=curve
     )
     near = {"rtol": 1e-11, "atol": 1e-12}
     np.testing.assert_allclose(np.concatenate([early.current, late.current]), grads.current, **near)
@@ -227,7 +227,7 @@ def test_any_number_of_threads_gives_the_same_bits():
             assert_same_bits(other.parameters[name], value)
 
 
-def test_weights_of_zero_are_none():
+def test_weights_of_zero_have_no_effect():
     rng = np.random.default_rng(6)
     current, state, seeds = random_data(rng, 30, (4, 20), model=CUBA)
     neuron = CUBA.neuron()
@@ -238,7 +238,7 @@ def test_weights_of_zero_are_none():
     np.testing.assert_allclose(grads.current, expected.current, rtol=1e-12)
 
 
-def test_only_what_is_wanted_is_computed():
+def test_only_requested_gradients_are_computed():
     rng = np.random.default_rng(7)
     current = rng.normal(0.3, 0.8, (20, 3, 8))
     trace = ec.forward(ec.LIF(alpha=0.9), current, recurrent=weights(rng, 8))
@@ -255,7 +255,7 @@ def test_only_what_is_wanted_is_computed():
     assert reused is some and reused.recurrent is not None
 
 
-def test_a_single_step_feels_the_state():
+def test_the_spikes_of_a_state_act_in_a_single_step():
     w = np.array([[0.0, 0.5], [0.25, 0.0]])
     neuron = ec.LIF(alpha=1.0, reset="none")
     state = neuron._state(np.zeros(2), np.array([1.0, 2.0]))

@@ -1,9 +1,8 @@
-"""The example of spoken digits reads recordings, keeps the test set apart, and learns.
+"""The example of spoken digits reads recordings, keeps the test set separate, and learns.
 
-Property: each recording is in the split that its index says, with bands normalised by the training set; the
-command line trains all networks, which then know digits that they never heard, and refuses a folder without
-recordings.
-Witness: tones, a pitch for each digit; and the recordings themselves, where EXODUS_DATA is a folder whose
+Property: the index of a recording determines its split, and the training set normalises the bands. The
+command line trains all networks, which then recognise digits of the test set. It refuses a folder without
+recordings. Witness: tones with a pitch for each digit, and the real recordings if EXODUS_DATA is set: its
 subfolder fsdd is a clone of https://github.com/Jakobovski/free-spoken-digit-dataset.
 """
 
@@ -37,7 +36,7 @@ def write_tone(path, pitch, rng):
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
-    """A data set of one speaker who sings the digits."""
+    """A data set of one speaker, with a tone for each digit."""
     folder = tmp_path_factory.mktemp("digits") / "recordings"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -60,7 +59,7 @@ def run(*arguments):
 
 
 def accuracies(done):
-    """Of the networks on the test set, in per cent."""
+    """The accuracies of the networks on the test set, in per cent."""
     assert done.returncode == 0, done.stderr
     found = dict(re.findall(r"^(\w+(?:, recurrent)?) .* % +(\d+\.\d) %", done.stdout, re.MULTILINE))
     assert list(found) == ["CubaLIF", "CubaLIF, recurrent", "AdLIF", "AdLIF, recurrent"], done.stdout
@@ -77,7 +76,7 @@ def test_splits_are_apart(example, tones, tmp_path):
     assert learnt_from.mean((0, 1)).abs().max() < 1e-5
     assert (learnt_from.std((0, 1)) - 1).abs().max() < 1e-3
     assert not splits["train"].inputs[frames:].any()
-    # Louder test recordings leave what is learnt from as it was.
+    # Louder test recordings do not change the training set.
     other = tmp_path / "recordings"
     other.mkdir()
     rng = np.random.default_rng(1)

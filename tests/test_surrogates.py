@@ -1,9 +1,9 @@
-"""Surrogates are the formulas of their table, wherever they are evaluated.
+"""Surrogates have the values of their documented formulas, wherever they are evaluated.
 
-Property: `sg(u, threshold)` is the formula, to 1e-13 of its peak in float64 and 1e-6 in float32;
-densities integrate to one; backward with a built-in equals backward with the same values from a
-callable; they behave as frozen dataclasses. Witnesses: the formulas in float64 NumPy, quadrature,
-a count by hand for `growth`.
+Property: `surrogate(u, threshold)` is the formula, to 1e-13 of its peak in float64 and to 1e-6 in float32.
+Densities integrate to 1. Backward with a built-in surrogate equals backward with a callable of the same
+values. Surrogates behave as frozen dataclasses. Witnesses: the formulas in float64 NumPy, quadrature, and for
+`growth` a direct count.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ TOLERANCE = {np.float32: 1e-6, np.float64: 1e-13}
 
 
 def assert_is_formula(witness, potential, threshold):
-    """Within the dtype's tolerance of the curve's peak, threshold by threshold."""
+    """Compare with the formula, to the dtype's tolerance relative to the peak, for each threshold."""
     dtype = potential.dtype.type
     actual = surrogate_of(witness)(potential, threshold)
     expected = witness(potential, threshold)
@@ -51,7 +51,7 @@ def assert_is_formula(witness, potential, threshold):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @EACH
 def test_is_the_formula(witness, dtype):
-    # Thresholds and Boxcar's widths are exact in binary: its jumps are then at one place.
+    # Thresholds and the widths of Boxcar are exact in binary, so both sides jump at the same potential.
     rng = np.random.default_rng(0)
     for threshold in (0.5, 1.0, 1.75):
         near = rng.normal(threshold, 0.5, 4001)
@@ -73,7 +73,7 @@ def test_extremes(witness, dtype):
     huge = np.finfo(dtype).max
     potential = np.array([0.0, -0.0, 1e4, -1e4, -huge, -np.inf, huge, np.inf], dtype)
     if witness.name == "PeriodicExponential":
-        # It has no limit at +inf; far away frac() only says that the value is one of the curve's.
+        # It has no limit at +inf. For a large potential frac() has lost all digits.
         potential = potential[:-2]
     actual, expected = surrogate_of(witness)(potential, 1.0), witness(potential, 1.0)
     peak = np.abs(witness(np.linspace(-2, 4, 601), 1.0)).max()
@@ -83,7 +83,7 @@ def test_extremes(witness, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("witness", [w for w in WITNESSES if w.name != "StraightThrough"])
 def test_nan_stays_nan(witness, dtype):
-    # A curve made of pieces may not take one of them for NaN, which would hide it from the gradient.
+    # A piecewise curve must not choose a piece for NaN, which would hide NaN from the gradient.
     potential = np.full(70, 0.9, dtype)
     potential[5] = np.nan
     h = surrogate_of(witness)(potential, 1.0)
@@ -92,7 +92,7 @@ def test_nan_stays_nan(witness, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_straight_through_looks_at_nothing(dtype):
+def test_straight_through_ignores_the_potential(dtype):
     potential = np.array([np.nan, np.inf, -np.inf, 0.0], dtype)
     assert_same_bits(surrogate.StraightThrough(scale=0.5)(potential, 1.0), np.full(4, 0.5, dtype))
 
@@ -101,7 +101,7 @@ def logistic(x):
     return 1 / (1 + np.exp(-x))
 
 
-# The derivatives as papers and other libraries write them, x = u - threshold, the threshold 1.
+# The derivatives as papers and other libraries write them, with x = u - threshold and threshold 1.
 ELSEWHERE = {
     "SuperSpike (Zenke and Ganguli 2018), beta 10": (
         lambda x: (1 + np.abs(10 * x)) ** -2,
@@ -159,13 +159,13 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_curve_is_what_other_libraries_call_so(name):
+def test_curve_is_that_of_the_other_library(name):
     formula, ours = ELSEWHERE[name]
     x = np.linspace(-1.7, 1.7, 500)
     np.testing.assert_allclose(ours(x + 1.0, 1.0), formula(x), rtol=1e-9, atol=1e-14)
 
 
-# ATan's tails are heavy, so x runs over tan: the whole line, with dx = (1 + x^2) dt.
+# ATan has heavy tails, so substitute x = tan t, dx = (1 + x^2) dt, which covers the whole line.
 ANGLES = (np.arange(200_000) + 0.5) / 200_000 * np.pi - np.pi / 2
 INTEGRALS = {
     surrogate.SingleExponential(): 1,
@@ -182,7 +182,7 @@ INTEGRALS = {
 
 @pytest.mark.parametrize(("curve", "area"), INTEGRALS.items(), ids=map(repr, INTEGRALS))
 def test_area_under_the_curve(curve, area):
-    # Whatever the threshold: a density of x, whose surplus would scale every gradient.
+    # The area must not depend on the threshold: another area would scale all gradients.
     for threshold in (0.5, 1.0, 2.0):
         x = np.tan(ANGLES)
         h = curve(x + threshold, threshold)
@@ -190,7 +190,7 @@ def test_area_under_the_curve(curve, area):
 
 
 def test_peaks():
-    # The default's peak is 1 / threshold, just within the bound of stability.
+    # The default peaks at 1 / threshold, within the bound of stability.
     for threshold in (0.5, 1.0, 2.0):
         at_threshold = np.array([threshold])
         assert surrogate.SingleExponential()(at_threshold, threshold) == 1 / threshold
@@ -224,7 +224,7 @@ def test_a_callable_may_return_any_memory_order(method):
 
 
 @pytest.mark.parametrize("time_axis", [0, 1, 2])
-def test_a_callable_sees_the_users_layout_and_a_threshold_that_broadcasts(time_axis):
+def test_a_callable_gets_the_users_layout_and_a_threshold_that_broadcasts(time_axis):
     threshold = np.array([[0.5], [0.75]])
     current = np.moveaxis(np.ones((5, 2, 3)), 0, time_axis)
     trace = ec.forward(ec.LIF(alpha=0.9, threshold=threshold), current, time_axis=time_axis)
@@ -277,7 +277,7 @@ def reaches_through(u, th):
     ],
     ids=["LIF", "LIF of arrays", "ALIF", "AdLIF"],
 )
-def test_a_callable_cannot_change_what_it_sees(neuron, curve):
+def test_a_callable_cannot_change_its_arguments(neuron, curve):
     current = np.random.default_rng(0).normal(0.2, 0.7, (30, 4, 3))
     trace = ec.forward(neuron, current)
     before = [x.copy() for x in (trace.potential, trace.spikes, *trace.state)]
@@ -286,11 +286,11 @@ def test_a_callable_cannot_change_what_it_sees(neuron, curve):
             call()
     for array, copy in zip((trace.potential, trace.spikes, *trace.state), before, strict=True):
         assert_same_bits(array, copy)
-    # Only the functions' view cannot be written.
+    # Only the function's view is read-only.
     trace.potential[0] = 0.0
 
 
-def test_a_callable_may_return_what_it_sees():
+def test_a_callable_may_return_its_argument():
     current = np.random.default_rng(0).normal(0.2, 0.7, (30, 4, 3))
     trace = ec.forward(ec.LIF(0.9), current)
     expected = ec.backward(trace, current, surrogate=lambda u, th: u.copy())
@@ -315,7 +315,7 @@ def test_growth_counts_the_steps_whose_factor_exceeds_one(fields, factor, dtype)
     h = steep(trace.potential, dtype(0.8))
     expected = np.mean(np.abs(factor(h, trace.potential, trace.spikes)) > 1)
     actual = ec.growth(trace, surrogate_of(steep))
-    # One step in the whole may round to the other side of one.
+    # The factor of one step may be rounded to the other side of 1.
     assert actual == pytest.approx(expected, abs=1.5 / trace.potential.size)
     assert (expected > 0) == (fields.get("reset") != "none")
 
@@ -329,7 +329,7 @@ def test_default_surrogate_never_grows(alpha, timing):
 
 
 @pytest.mark.parametrize("time_axis", [0, 1, 2])
-def test_growth_knows_each_neurons_parameters_on_any_axis(time_axis):
+def test_growth_uses_each_neurons_parameters_on_any_axis(time_axis):
     model = Model(alpha=np.array([[0.5], [1.0]]), threshold=np.array([0.5, 1.0, 2.0]))
     problem = random_problem(model, steps=50, lanes=(2, 3))
     current = np.moveaxis(problem.current, 0, time_axis)

@@ -1,11 +1,10 @@
-"""The gradients that torch gets from the kernels are those of the unrolled step function.
+"""The gradients of torch layers are those of the unrolled step function.
 
-Property: for every method, the gradients of a layer and of `spike` (of the current, the initial
-state and each learnt parameter, alone or together, whole or carried over chained calls) are those
-of torch's own autograd through the step function in float64, with the spikes of the reset detached
-for SLAYER; a network trained on them stays the network trained on the unrolled step.
-Witnesses: `unrolled`, torch.autograd.gradcheck where the spikes do not matter, and a small network
-of plain torch operations.
+Property: for every method, the gradients of a layer and of `spike` are those of torch's own autograd through
+the step function in float64, with the spikes of the reset detached for SLAYER. This holds for the current,
+the initial state and each learnt parameter, alone or together, in one call or over chained calls. A network
+trained on them equals a network trained on the unrolled step. Witnesses: `unrolled`, torch.autograd.gradcheck
+where the spikes do not matter, and a small network of plain torch operations.
 """
 
 import dataclasses
@@ -42,7 +41,7 @@ MODELS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def float64_parameters():
-    """Learnt parameters in the witness's precision."""
+    """Make learnt parameters float64, the precision of the witness."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -50,7 +49,7 @@ def float64_parameters():
 
 
 def layer_of(problem, method="exodus", **keywords):
-    """A layer that learns everything and returns everything."""
+    """A layer that learns all parameters and returns a trace."""
     neuron = neuron_of(problem.model)
     given = {"learn": neuron._names(), "surrogate": surrogate_of(problem.surrogate), "output": "trace"}
     return snn.from_neuron(neuron, method=method, **{**given, **keywords})
@@ -63,7 +62,7 @@ def leaves_of(problem):
 
 
 def loss_of(trace, seeds):
-    """sum(seeds * results), of the seeds that are given."""
+    """sum(seeds * results), over the given seeds."""
     pairs = [(seeds.spikes, trace.spikes), (seeds.potential, trace.potential)]
     pairs += zip(seeds.state or (), trace.state, strict=False)
     return sum(torch.sum(torch.tensor(g) * x) for g, x in pairs if g is not None)
@@ -75,7 +74,7 @@ def gradients_of(current, state, parameters=None):
 
 
 def solve(problem, layer):
-    """Every gradient of the problem, through the layer."""
+    """All gradients of the problem, computed by the layer."""
     current, *state = leaves_of(problem)
     trace, _ = layer(current, tuple(state))
     loss_of(trace, problem.seeds).backward()
@@ -90,12 +89,12 @@ def witness(problem, method, **keywords):
 
 
 def magnitude_of(problem, method):
-    """What the tolerances are measured by."""
+    """The magnitudes that tolerances are relative to."""
     return problem.expected(detach_reset=method == "slayer")[1]
 
 
 def only(gradients, names):
-    """The gradients without the parameters that are not named."""
+    """The gradients, with only the named parameters."""
     return gradients._replace(parameters={name: gradients.parameters[name] for name in names})
 
 
@@ -141,7 +140,7 @@ def test_learnt_tau(spiking, method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fields", [{}, {"reset_amount": 0.4}, {"v_min": -0.2}, {"reset": "zero"}])
-def test_integrate_and_fire_layer_is_a_leaky_one_without_leak(fields, method):
+def test_integrate_and_fire_layer_is_a_lif_layer_without_leak(fields, method):
     problem = random_problem(Model(alpha=1.0, threshold=0.8, gain=0.6, **fields), seed=3)
     neuron = ec.IF(threshold=0.8, gain=0.6, **fields)
     layer = snn.from_neuron(neuron, learn=neuron._names(), method=method, output="trace")
@@ -163,7 +162,7 @@ PARTS = {
 
 
 def part_of(seeds, names):
-    """The seeds of these names alone."""
+    """Only the named seeds."""
     u, s = seeds.state
     state = tuple(x if name in names else None for name, x in (("u", u), ("s", s)))
     spikes = seeds.spikes if "spikes" in names else None
@@ -182,7 +181,7 @@ def test_loss_on_some_of_the_results(names, method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("output", ["spikes", "potential"])
-def test_output_chooses_what_the_loss_sees(output, method):
+def test_output_chooses_the_input_of_the_loss(output, method):
     problem = random_problem(Model(alpha=0.9, threshold=0.8), seed=5)
     seed = getattr(problem.seeds, output)
     problem = problem._replace(seeds=Seeds(**{output: seed}))
@@ -195,7 +194,7 @@ def test_output_chooses_what_the_loss_sees(output, method):
 
 
 def in_chunks(layer, current, state):
-    """Three calls, each taking the state of the one before; the trace of all of them."""
+    """Run three calls, each from the state of the one before, and return the trace of the whole."""
     traces = []
     for part in current.split((7, 8, 8)):
         trace, state = layer(part, state)
@@ -253,7 +252,8 @@ def test_parameter_needs_no_gradient_of_the_current(name):
     assert current.grad is None
 
 
-# Shapes against (batch, channels, height, width), the data (batch, time, channels, height, width).
+# Shapes that broadcast to (batch, channels, height, width). The data are (batch, time, channels, height,
+# width).
 SHAPES = [(), (3, 1, 1), (4,), (2, 1), (2, 1, 1, 1), (1, 3, 1, 1), (3, 1, 4), (2, 3, 2, 4)]
 
 
@@ -292,7 +292,7 @@ CLAMPED = [("alpha", 1.3), ("alpha", -0.2), ("threshold", -0.5), ("threshold", 0
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("name", "value"), CLAMPED)
 def test_value_out_of_range_is_clamped_and_the_gradient_passes_straight_through(name, value, method):
-    atan = SURROGATES[8]  # of a width that a tiny threshold does not scale
+    atan = SURROGATES[8]  # Its width does not depend on the threshold, which may be tiny here.
     problem = random_problem(Model(alpha=0.9, threshold=0.8), seed=11, surrogate=atan)
     layer = layer_of(problem, method)
     with torch.no_grad():
@@ -418,7 +418,7 @@ def test_recomputed_activations_give_the_same_gradients():
 @pytest.mark.parametrize("change", [10.0, -1.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_changed_before_backward_does_not_change_the_gradient(name, change):
-    # torch's own layers refuse; what must not happen is half of the old and half of the new value.
+    # torch's own layers raise an error. Here the old value is used; a mixture of both would be wrong.
     values = {n: np.full(3, getattr(FULL, n)) for n in NAMES}
     layer = snn.LIF(**values, learn=NAMES)
     current = torch.randn(8, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
@@ -475,24 +475,24 @@ def test_readout_has_the_numerical_gradient(keywords, method):
 def test_potential_without_reset_has_the_numerical_gradient(reset, method):
     keywords = {"alpha": 0.8, "gain": 0.7, "learn": ("alpha", "gain"), **reset}
     function, inputs = smooth(snn.LIF, method, surrogate=ec.surrogate.Boxcar(), **keywords)
-    inputs[2].requires_grad_(method != "slayer")  # the reset by the initial spikes, which SLAYER leaves out
+    inputs[2].requires_grad_(method != "slayer")  # SLAYER omits the reset by the initial spikes
     assert torch.autograd.gradcheck(function, inputs)
 
 
 @pytest.mark.parametrize("fields", [{}, {"v_min": -0.4}, {"reset": "zero"}], ids=str)
 def test_potential_between_spikes_has_the_numerical_gradient(fields):
-    # With h = 0 the spikes are constants, as they are for a small change that flips none of them.
+    # With h = 0 the spikes are constants, as they are under small changes that flip no spike.
     learn = ("alpha", "gain", "v_min") if "v_min" in fields else ("alpha", "gain")
     learn += ("reset_amount",) if "reset" not in fields else ()
     amount = {"reset_amount": 0.4} if "reset" not in fields else {}
     keywords = {"alpha": 0.8, "gain": 2.0, "threshold": 0.5, **amount, **fields, "learn": learn}
     function, inputs = smooth(snn.LIF, surrogate=ec.surrogate.StraightThrough(scale=0.0), **keywords)
-    inputs[2].requires_grad_(False)  # the initial spikes, which are counts
+    inputs[2].requires_grad_(False)  # the initial spikes
     assert torch.autograd.gradcheck(function, inputs)
 
 
 class Spike(torch.autograd.Function):
-    """A step forward; half an exponential of width 1/2 backward."""
+    """The spike function; backward, a single exponential of width 1/2 and scale 1/2."""
 
     @staticmethod
     def forward(ctx, potential, threshold):
@@ -508,7 +508,7 @@ class Spike(torch.autograd.Function):
 
 
 class UnrolledLIF(torch.nn.Module):
-    """The leaky integrate-and-fire neuron of plain torch operations, step by step."""
+    """The leaky integrate-and-fire neuron in plain torch operations, step by step."""
 
     def __init__(self, alpha, threshold, shape, detach):
         super().__init__()
@@ -565,7 +565,7 @@ def test_trained_network_is_the_network_of_unrolled_steps(method):
 
 
 def test_oracle_agrees_on_a_layer():
-    # The witnesses above are torch's autograd: here is one that is not.
+    # This witness does not use torch's autograd, unlike those above.
     problem = random_problem(FULL, seed=14)
     run = problem.run()
     h = problem.surrogate(run.potential, FULL.threshold)
@@ -573,7 +573,7 @@ def test_oracle_agrees_on_a_layer():
     assert_gradients_match(solve(problem, layer_of(problem)), expected, magnitude, tol=1e-12)
 
 
-def test_a_custom_surrogate_cannot_change_what_it_sees():
+def test_a_custom_surrogate_cannot_change_its_arguments():
     def tidy(u, threshold):
         return torch.exp(-(u - threshold).abs())
 

@@ -1,8 +1,8 @@
 """``snn.delay`` and the layer ``snn.Delay``.
 
-Property: a delayed tensor has the bits of the delayed array; the gradients of the input, the delay and the
-state are those of the formula written out; a layer learns, is copied, saved and carried like the spiking
-ones. Witnesses: torch's autograd of the formula as indexing, finite differences, the numpy front end.
+Property: a delayed tensor has the bits of the delayed array. The gradients of the input, the delay and the
+state are those of the formula. A layer learns, and can be copied, saved and run in chunks like a spiking
+layer. Witnesses: torch's autograd of the formula as indexing, finite differences, and the numpy front end.
 """
 
 import copy
@@ -26,7 +26,7 @@ def normal(*shape, seed=0, dtype=torch.float64):
 
 
 def unrolled(x, delay, state):
-    """The formula, with time first: autograd takes the whole part as a constant."""
+    """The formula, with time first. The integer part is a constant for autograd."""
     values = torch.cat([state.flip(0), x])
     neurons = x.shape[1:]
     t = delay.clamp(0, MOST).expand(neurons)
@@ -77,7 +77,7 @@ def test_gradients_are_numerical():
 
 
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
-def test_one_gradient_is_that_of_all(wanted):
+def test_a_single_gradient_is_the_one_computed_with_all(wanted):
     parts = normal(STEPS, 3, 70), 4 * torch.rand(70, dtype=torch.float64), normal(MOST + 1, 3, 70, seed=1)
     grads = []
     for needed in (wanted, (True, True, True)):
@@ -89,7 +89,7 @@ def test_one_gradient_is_that_of_all(wanted):
         assert torch.equal(one, other) if need else one is None
 
 
-def test_gradient_of_the_state_alone():
+def test_only_the_gradient_of_the_state():
     state = normal(MOST + 1, 3).requires_grad_()
     _, last = snn.delay(normal(2, 3), 1.5, most=MOST, state=state)
     last.sum().backward()
@@ -112,7 +112,7 @@ def test_forward_has_the_bits_of_the_numpy_front_end(dtype):
     assert_same_bits(frame, snn.delay(x, delay, most=MOST).output[0])
 
 
-def test_a_layer_gives_a_state_where_one_is_passed():
+def test_a_layer_returns_a_state_if_one_is_passed():
     layer, x = snn.Delay([0.5, 2.0, 3.75], most=4, time_dim=1).double(), normal(2, STEPS, 3)
     output = layer(x)
     assert isinstance(output, torch.Tensor)
@@ -159,7 +159,7 @@ def test_a_learnt_delay_is_a_parameter_and_another_a_buffer():
     assert x.grad is not None
 
 
-def test_delays_outside_are_used_at_the_bound_and_come_back():
+def test_delays_outside_their_range_are_clamped_and_can_return():
     layer = snn.Delay([0.0, 4.0], most=4).double()
     with torch.no_grad():
         layer.delay.copy_(torch.tensor([-3.0, 9.0]))

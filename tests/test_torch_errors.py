@@ -1,8 +1,7 @@
-"""What torch users get wrong is named before any work is done.
+"""Wrong arguments of torch users raise clear errors before any work is done.
 
-Property: a wrong argument of a layer or of `spike` raises ValueError or TypeError whose message
-names the argument in torch's words, says what it must be and what it was.
-Witness: the message itself.
+Property: a wrong argument of a layer or of `spike` raises a ValueError or TypeError. The message names the
+argument as in torch, and says what was expected and what it was. Witness: the message.
 """
 
 import re
@@ -22,7 +21,7 @@ DTYPES = [torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool, t
 
 
 def raises(error, *words):
-    """`pytest.raises` for a message that has all the words, in any order."""
+    """`pytest.raises` for a message that contains all the words, in any order."""
     return pytest.raises(error, match="(?s)" + "".join(f"(?=.*{re.escape(w)})" for w in words))
 
 
@@ -184,7 +183,7 @@ def test_learnt_shape_that_does_not_broadcast_against_the_data(shape, right):
 
 
 def test_value_that_vanishes_in_the_precision_of_the_data():
-    # What is learnt is clamped instead; what is not is checked, whatever else is learnt.
+    # A learnt value is clamped instead. A value that is not learnt is always checked.
     for learn in ((), ("alpha",)):
         layer = snn.LIF(0.9, threshold=1e-50, learn=learn)
         assert layer(CURRENT.double()).sum() > 0

@@ -1,9 +1,9 @@
 """``kernel_filter`` and ``growth`` of tensors.
 
-Property: a filtered tensor has the bits of the filtered array; the gradients of the input and of the state
-are those of the convolution written out, in any layout and over carried states; `growth` of a trace of
-tensors is the number that `exodus_core.growth` gives.
-Witnesses: torch's autograd of a product with the matrix of the kernel's taps; the numpy front end.
+Property: a filtered tensor has the bits of the filtered array. The gradients of the input and of the state
+are those of the convolution, in any layout and over chained calls. `growth` of a trace of tensors equals
+`exodus_core.growth`. Witnesses: torch's autograd of a product with the matrix of the kernel's taps, and the
+numpy front end.
 """
 
 import numpy as np
@@ -127,7 +127,7 @@ def test_growth_is_that_of_the_numpy_front_end(neuron, time_dim):
     x = (0.3 + 0.8 * normal(2, STEPS, 3).movedim(1, time_dim)).contiguous()
     layer = snn.from_neuron(neuron, learn=("threshold",), time_dim=time_dim, output="trace").double()
     first, state = layer(x, None)
-    later, _ = layer(x, state)  # ALIF's adaptation goes on
+    later, _ = layer(x, state)  # starts with the adaptation of an ALIF
     arrays = ec.forward(neuron, x.numpy(), time_axis=time_dim)
     last = ec.forward(neuron, x.numpy(), time_axis=time_dim, state=arrays.state)
     for found, expected in ((first, arrays), (later, last)):

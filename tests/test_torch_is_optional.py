@@ -1,8 +1,8 @@
-"""The package needs numpy alone; torch is imported when it is asked for, and missed in plain words.
+"""The package needs only numpy. torch is imported on request, and a clear error tells if it is missing.
 
-Property: `import exodus_core` and both of its verbs work where torch cannot be imported, and do not
-import it where it can; `import exodus_core.torch` without torch is an ImportError that says what to
-install. Witness: a fresh interpreter.
+Property: `import exodus_core`, `forward` and `backward` work if torch cannot be imported, and never import
+it. `import exodus_core.torch` without torch raises an ImportError that says what to install. Witness: a fresh
+interpreter.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-def test_both_verbs_work_without_torch():
+def test_forward_and_backward_work_without_torch():
     done = run(BLOCK + USE)
     assert done.returncode == 0, done.stderr
 

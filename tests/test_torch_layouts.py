@@ -1,10 +1,10 @@
-"""A tensor may lie in memory in any way: results are the numpy front end's, and lie like the input.
+"""Tensors may have any memory layout. Results equal those of the numpy front end, and keep the layout.
 
-Property: for every memory layout of the current, the state and the incoming gradients, and time on
-any dimension, the forward has the bits, and the backward the values, of the numpy front end on a
-contiguous copy with time first; dense strides are kept; autograd's own rules hold (views, no_grad,
-inference mode, in-place changes, double backward); only what a backward pass reads is kept for it.
-Witness: `exodus_core.forward` and `backward` on contiguous arrays, and torch's own bookkeeping.
+Property: for every memory layout of the current, the state and the incoming gradients, and for time on any
+dimension, forward has the bits, and backward the values, of the numpy front end on a contiguous copy with
+time first. Dense strides are kept. The rules of autograd hold (views, no_grad, inference mode, in-place
+changes, double backward). Only tensors that a backward pass reads are saved. Witness: `exodus_core.forward`
+and `backward` on contiguous arrays, and torch's own bookkeeping.
 """
 
 import functools
@@ -31,12 +31,12 @@ LIF = NEURONS[0]
 
 
 def normal(*shape, dtype=torch.float32, seed=0):
-    """Currents at which most neurons spike now and then."""
+    """Random currents at which most neurons spike now and then."""
     generator = torch.Generator().manual_seed(seed)
     return 0.3 + 0.8 * torch.randn(shape, generator=generator, dtype=dtype)
 
 
-# Name: (shape, what is done to a tensor of it, the time dimension). Dense: strides are kept.
+# By name: (shape, a function of a tensor of that shape, the time dimension). Dense strides are kept.
 DENSE = {
     "time first": ((9, 2, 3, 4), lambda x: x, 0),
     "time second": ((2, 9, 3, 4), lambda x: x, 1),
@@ -69,7 +69,7 @@ LAYOUTS = DENSE | LOOSE
 
 
 def laid_out(name, dtype=torch.float32):
-    """The tensor of a layout, the leaf it is a view of, and the time dimension."""
+    """The tensor of a layout, the leaf of which it is a view, and the time dimension."""
     shape, change, time_dim = LAYOUTS[name]
     leaf = normal(*shape, dtype=dtype).requires_grad_()
     return change(leaf), leaf, time_dim
@@ -86,12 +86,12 @@ def array(tensor, time_dim=0):
 
 
 def reordered(tensor, order):
-    """The same tensor, with its dimensions in another order in memory, outermost first."""
+    """The same tensor with its dimensions in another order in memory, outermost first."""
     return tensor.permute(order).contiguous().permute(np.argsort(order).tolist())
 
 
 def in_memory_order(tensor):
-    """The strides of the dimensions that have any say in where elements lie."""
+    """The strides of the dimensions of more than one element."""
     return [s for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1]
 
 
@@ -174,7 +174,7 @@ def test_gradient_reaches_the_tensor_behind_a_view(layout):
     torch.testing.assert_close(leaf.grad, other_leaf.grad, rtol=1e-12, atol=1e-13)
 
 
-# How a gradient of shape (9, 4, 6) may lie.
+# Memory layouts of a gradient of shape (9, 4, 6).
 GRADIENTS = {
     "contiguous": lambda x: x,
     "expanded": lambda x: x[:1, :, :1].expand_as(x),
@@ -198,7 +198,7 @@ def test_incoming_gradient_may_lie_in_any_way(order, layout):
     assert_gradient_close(array(found), expected, tol=1e-13)
 
 
-# How a state of shape (4, 6) may lie.
+# Memory layouts of a state of shape (4, 6).
 STATES = {
     "contiguous": lambda x: x,
     "transposed": lambda x: x.t().contiguous().t(),
@@ -228,7 +228,7 @@ def test_state_and_its_gradient_may_lie_in_any_way(reset, order, layout):
 
 
 def lazily_negated(tensor):
-    """The same values, of which memory holds the negatives until somebody resolves them."""
+    """The same values, as a tensor with the negative bit: memory holds the negated values."""
     return torch.view_as_complex(torch.stack([tensor, -tensor], -1)).conj().imag
 
 
@@ -348,7 +348,7 @@ def test_a_gradient_penalty_is_an_error_rather_than_left_out(learn):
 
 
 def saved_addresses(run):
-    """Where the memory lies that a run keeps for its backward pass, and the result."""
+    """The addresses of the tensors that a run saves for its backward pass, and the result."""
     kept = set()
 
     def keep(tensor):
@@ -372,7 +372,7 @@ KEYWORDS = [
 
 
 @pytest.mark.parametrize(("keywords", "reads_current"), KEYWORDS, ids=str)
-def test_current_is_kept_for_the_gradient_of_the_gain_alone(keywords, reads_current):
+def test_current_is_saved_only_for_the_gradient_of_the_gain(keywords, reads_current):
     current = normal(9, 4).requires_grad_()
     layer = snn.LIF(**keywords, output="trace")
     kept, trace = saved_addresses(lambda: layer(current))
@@ -392,7 +392,7 @@ READOUTS = [
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize(("keywords", "names"), READOUTS, ids=lambda x: "" if isinstance(x, set) else str(x))
-def test_readout_keeps_its_potential_for_gradients_of_parameters_alone(keywords, names, frozen):
+def test_readout_saves_its_potential_only_for_gradients_of_parameters(keywords, names, frozen):
     current = normal(9, 4).requires_grad_()
     layer = snn.ExpLeak(**keywords)
     layer.requires_grad_(not frozen)
@@ -409,7 +409,7 @@ def test_readout_keeps_its_potential_for_gradients_of_parameters_alone(keywords,
     assert_same_bits(current.grad, grads.current)
 
 
-def test_filter_keeps_nothing():
+def test_filter_saves_nothing():
     x = normal(9, 4).requires_grad_()
     for kernel in (ec.kernel.Alpha(3.0), ec.kernel.FIR([0.5, 0.25, 0.125])):
         assert saved_addresses(lambda kernel=kernel: snn.kernel_filter(kernel, x))[0] == set()
@@ -417,7 +417,7 @@ def test_filter_keeps_nothing():
 
 @pytest.fixture
 def allocations(monkeypatch):
-    """How many arrays over time are made."""
+    """The number of arrays over time that are allocated."""
     made, empty = [], Layout.empty
 
     def counted(self, type_name):
@@ -437,7 +437,7 @@ SPIKING |= {
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", SPIKING)
-def test_potential_that_nobody_reads_is_not_made(name, mode, allocations):
+def test_unused_potential_is_not_allocated(name, mode, allocations):
     current = normal(9, 4)
     expected, last = SPIKING[name](output="trace")(current, None)
     for output, count in (("spikes", 1), ("potential", 2), ("trace", 2)):
@@ -454,7 +454,7 @@ def test_potential_that_nobody_reads_is_not_made(name, mode, allocations):
             assert_same_bits(one, other.detach())
 
 
-def test_potential_is_made_where_something_needs_a_gradient(allocations):
+def test_potential_is_allocated_where_something_needs_a_gradient(allocations):
     for learn in ((), ("alpha",)):
         current = normal(9, 4).requires_grad_(not learn)
         layer = snn.LIF(0.9, learn=learn)
@@ -467,7 +467,7 @@ def test_potential_is_made_where_something_needs_a_gradient(allocations):
     assert len(allocations) == 1
 
 
-def test_current_is_not_kept_for_a_gain_that_is_frozen():
+def test_current_is_not_saved_for_a_gain_that_is_frozen():
     current = normal(9, 4).requires_grad_()
     layer = snn.LIF(0.9, learn=("gain", "alpha"))
     layer.gain.requires_grad_(False)
@@ -475,7 +475,7 @@ def test_current_is_not_kept_for_a_gain_that_is_frozen():
     assert current.data_ptr() not in kept
 
 
-def test_nothing_is_kept_where_nothing_needs_a_gradient():
+def test_nothing_is_saved_where_nothing_needs_a_gradient():
     layer = snn.LIF(0.9, learn=("gain",)).requires_grad_(False)
     assert saved_addresses(lambda: layer(normal(9, 4)))[0] == set()
     layer.requires_grad_(True)
@@ -502,7 +502,7 @@ def test_graph_holds_no_memory_but_the_potential():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_saved_tensors_may_come_back_in_another_layout(layout):
-    # Hooks that move them to disk or to another device keep values, not strides.
+    # Hooks that move saved tensors to disk or to another device keep their values, but not their strides.
     found = []
     for pack in (lambda x: x, lambda x: x.clone(memory_format=torch.contiguous_format)):
         current, _, time_dim = laid_out(layout)

@@ -1,8 +1,8 @@
-"""Every spiking neuron as a torch layer.
+"""Every neuron as a torch layer.
 
-Property: a layer gives what `exodus_core.forward` and `backward` give for its descriptor, bit for bit,
-learnt values included; learnt decays are used within [0, 1]; state and dictionaries go around. Witness:
-the numpy functions, which have witnesses of their own.
+Property: a layer has the bits of `exodus_core.forward` and `backward` with its descriptor, learnt values
+included. Learnt decays are clamped into [0, 1]. States can be passed on, and state dicts saved and loaded.
+Witness: the numpy functions, which have their own witnesses.
 """
 
 import functools
@@ -26,7 +26,7 @@ MATRIX = EXAMPLES["StateSpace"].keywords["A"]
 
 
 def made(neuron):
-    """The class of a descriptor's layer with its keywords, and what can be learnt."""
+    """A function that makes the layer of a descriptor from its keywords, and the learnable parameters."""
     kind = getattr(snn, type(neuron).__name__)
     return functools.partial(kind, **neuron._given()), tuple(neuron._names())
 
@@ -72,7 +72,7 @@ def test_a_layer_is_the_numpy_functions(name):
 
 
 @EACH
-def test_states_go_around(name):
+def test_a_state_continues_a_call(name):
     layer = LAYERS[name][0](time_dim=1)
     current, *_ = data(1)
     x = torch.tensor(np.ascontiguousarray(current.transpose(1, 0, 2)))
@@ -84,7 +84,7 @@ def test_states_go_around(name):
 
 
 @EACH
-def test_a_state_dict_goes_around(name):
+def test_state_dict_round_trip(name):
     make, learn = LAYERS[name]
     one, other = make(learn=learn), make(learn=learn)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_learnt_shapes_add_the_neurons_axes_behind_those_of_a_parameter():
         assert [tuple(p.shape) for p in layer.parameters()] == shapes
         with torch.no_grad():
             for parameter in layer.parameters():
-                parameter.mul_(torch.rand_like(parameter) * 0.2 + 0.9)  # all differ
+                parameter.mul_(torch.rand_like(parameter) * 0.2 + 0.9)  # so that all entries differ
         spikes = layer(torch.tensor(current))
         (spikes * torch.tensor(e)).sum().backward()
         trace = ec.forward(layer.neuron, current)
@@ -151,16 +151,16 @@ def test_a_network_of_srms_learns():
     assert np.mean(losses[-5:]) < 0.3 * losses[0]
 
 
-def test_from_neuron_is_the_way_back():
+def test_from_neuron_restores_the_layer():
     for name, (make, _) in LAYERS.items():
-        layer = make()  # values that are not learnt stay as they were given
+        layer = make()  # Values that are not learnt are not changed.
         again = snn.from_neuron(layer.neuron)
         assert type(again).__name__ == name.split()[0] and again.neuron == layer.neuron
 
 
 @pytest.mark.parametrize("kernel", [FALL, ec.kernel.DoubleExponential(0.9, 0.6), ALPHA, TAPS], ids=repr)
 def test_the_potential_path_passes_gradcheck(kernel):
-    # Without spikes the potential is smooth, in the current, the state and the kernel's values.
+    # Without spikes the potential is a smooth function of current, state and kernel parameters.
     rng = np.random.default_rng(2)
     layer = snn.SRM(kernel, FALL, 1e9, learn=[f"epsilon.{name}" for name in kernel._fields()], output="trace")
     layer.double()

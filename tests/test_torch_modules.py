@@ -1,10 +1,9 @@
-"""The spiking layers are torch modules like any other, and a descriptor is what they run.
+"""The spiking layers are torch modules like any other, and run their descriptor.
 
-Property: a layer computes what its `neuron` computes, whatever way it came about: constructor
-keywords, `from_neuron`, a copy, a pickle, a state dict, an optimizer's step; what is learnt is a
-parameter, everything else is not; states go in and out; a layer runs in `Sequential`, in worker
-processes, and with torch's number of threads.
-Witness: `exodus_core.forward` and `backward` with the descriptor, bit for bit.
+Property: a layer computes the results of its `neuron`, whether it was made from keywords, by `from_neuron`,
+as a copy, from a pickle or a state dict, or changed by an optimizer. Learnt values are parameters, and no
+others. States can be passed in and out. A layer runs in `Sequential`, in worker processes, and with torch's
+number of threads. Witness: `exodus_core.forward` and `backward` with the descriptor, bit for bit.
 """
 
 import copy
@@ -46,7 +45,7 @@ KEYWORDS = [
 
 
 def assert_runs(layer, neuron, current=CURRENT):
-    """The layer's results have the bits of the descriptor's."""
+    """Require that the layer's results have the bits of the descriptor's."""
     trace = copy.copy(layer)
     trace.output = "trace"
     found, state = trace(current, None)
@@ -80,7 +79,7 @@ def test_leading_arguments_are_those_of_the_descriptor(descriptor, kind):
 
 
 @pytest.mark.parametrize(("kind", "keywords"), KEYWORDS, ids=str)
-def test_from_neuron_is_the_way_back(kind, keywords):
+def test_from_neuron_restores_the_layer(kind, keywords):
     neuron = kind(**keywords).neuron
     layer = snn.from_neuron(neuron)
     assert type(layer) is kind
@@ -152,7 +151,7 @@ def test_mapping_expands_an_array():
     assert_same_bits(layer.alpha.detach(), np.float32([[0.5] * 3, [0.9] * 3]))
 
 
-def test_parameters_come_in_the_default_dtype():
+def test_parameters_have_the_default_dtype():
     torch.set_default_dtype(torch.float64)
     try:
         assert snn.LIF(alpha=0.9, learn=("alpha",)).alpha.dtype == torch.float64
@@ -190,7 +189,7 @@ def test_tensors_are_values(value):
     assert_same_bits(np.asarray(found.neuron.tau, np.float64), array)
     assert type(found.neuron.tau) is (float if value.ndim == 0 else np.ndarray)
     assert_runs(found, neuron)
-    value.mul_(3)  # the neuron has a copy
+    value.mul_(3)  # does not change the neuron, which has a copy
     assert_same_bits(np.asarray(found.neuron.tau, np.float64), array)
     value.copy_(torch.from_numpy(array))
 
@@ -246,7 +245,7 @@ def test_signature_of_a_subclass_is_its_own():
 
 
 def learning(**keywords):
-    """A layer with a value of each kind that is not the default any more."""
+    """A layer with values of each kind that are not the defaults."""
     layer = snn.LIF(alpha=0.9, threshold=[0.5, 0.6, 0.7], learn=("alpha", "threshold"), **keywords)
     with torch.no_grad():
         layer.alpha.sub_(0.2)
@@ -357,7 +356,7 @@ def test_layer_in_half_precision_can_be_shown(dtype):
 
 
 def test_layer_without_data_can_be_shown():
-    # How large models are printed, and built before their weights are loaded.
+    # Large models are often printed, and built, before their weights are loaded.
     assert "learn=" in repr(snn.LIF(alpha=0.5, learn=("alpha",)).to("meta"))
 
 
@@ -369,7 +368,7 @@ def test_layer_built_on_the_meta_device_and_loaded():
     assert_same_layer(layer, learning())
 
 
-def test_no_warning_comes_of_a_layer_that_learns():
+def test_a_layer_that_learns_raises_no_warning():
     torch.set_warn_always(True)
     try:
         with warnings.catch_warnings():
@@ -382,7 +381,7 @@ def test_no_warning_comes_of_a_layer_that_learns():
         torch.set_warn_always(False)
 
 
-def test_neuron_shows_the_values_of_now():
+def test_neuron_has_the_present_values():
     layer = snn.LIF(alpha=0.5, threshold=1.0, gain=[1.0, 2.0, 3.0], learn=("alpha",))
     before = layer.neuron
     with torch.no_grad():
@@ -457,7 +456,7 @@ def test_output_chooses_what_is_returned():
 
 
 @pytest.mark.parametrize("output", ["spikes", "potential", "trace"])
-def test_a_state_passed_in_gives_a_state_back(output):
+def test_a_layer_returns_a_state_if_one_is_passed(output):
     layer = snn.LIF(alpha=0.9, output=output)
     kind = snn.Trace if output == "trace" else torch.Tensor
     assert isinstance(layer(CURRENT), kind)
@@ -509,7 +508,7 @@ def test_initial_state_is_rest_or_the_potential_given(name):
         assert_same_bits(one, other)
     potential = (
         [0.0] * 3 if name.startswith("SRM") else [0.25, 0.5, 0.75]
-    )  # which makes it from its kernels' states
+    )  # An SRM computes its potential from the states of its kernels.
     state = layer.initial_state((2, 3), torch.tensor(potential), dtype=torch.float64)
     expected = layer.neuron.initial_state((2, 3), np.float64, potential)
     for one, other in zip(state, expected, strict=True):
@@ -600,7 +599,7 @@ def test_training_finds_the_decay():
 
 @pytest.fixture
 def thread_counts(monkeypatch):
-    """The thread counts that the kernels are called with; 0 is the package's own."""
+    """The thread counts with which the kernels are called; 0 is the package's own number."""
     seen = []
 
     def watched(kernel):
@@ -639,7 +638,7 @@ def test_threads_are_those_of_torch(count, monkeypatch, thread_counts, torch_thr
     assert thread_counts == [count, count]
 
 
-def test_threads_that_were_chosen_come_first(monkeypatch, thread_counts, torch_threads, threads):
+def test_a_chosen_number_of_threads_has_precedence(monkeypatch, thread_counts, torch_threads, threads):
     monkeypatch.setattr("exodus_core._threads._chosen", False)
     torch_threads(3)
     threads(2)
@@ -660,7 +659,7 @@ def test_threads_do_not_change_the_bits(monkeypatch, torch_threads):
 
 
 class Spikes(torch.utils.data.Dataset):
-    """Runs a layer for each item, forward and backward."""
+    """A data set that runs a layer for each item, forward and backward."""
 
     def __init__(self):
         self.layer = snn.LIF(alpha=0.9, threshold=0.6)
@@ -678,12 +677,12 @@ class Spikes(torch.utils.data.Dataset):
 )
 @pytest.mark.parametrize("chosen", [True, False])
 def test_workers_of_a_loader_run_layers_after_their_parent_did(chosen, monkeypatch, threads):
-    threads(3)  # in the workers too, where torch's own number is 1
+    threads(3)  # holds in the workers too, where torch's own number is 1
     monkeypatch.setattr("exodus_core._threads._chosen", chosen)
     data = Spikes()
     expected = [data[i] for i in range(len(data))]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # forking with threads around is what is tested
+        warnings.simplefilter("ignore")  # The test forks a process with threads, of which Python warns.
         loader = torch.utils.data.DataLoader(
             data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
         )

@@ -1,9 +1,9 @@
-"""`spike(parameters=...)`: any computation makes any parameter of any neuron, and gets its gradient.
+"""`spike(parameters=...)`: any parameter of any neuron can come from any computation, and has a gradient.
 
-Property: for every parameter of every neuron, results have the bits of the descriptor with these values, and
-the gradient of the tensor is that of `exodus_core.backward`, also where torch goes on from it: tied,
-generated and scaled parameters. Values are clamped straight-through as learnt ones are. Witnesses: the numpy
-functions, layers that learn the same parameters, and the chain rule by hand.
+Property: for every parameter of every neuron, results have the bits of the descriptor with these values. The
+gradient of the tensor is that of `exodus_core.backward`, and torch passes it on to tied, generated and scaled
+parameters. Values are clamped, with the gradient passed straight through, like learnt ones. Witnesses: the
+numpy functions, layers that learn the same parameters, and the chain rule by hand.
 """
 
 import numpy as np
@@ -89,7 +89,7 @@ def test_each_parameter_alone(name):
 
 
 def test_a_tied_time_constant():
-    # One tensor is two decays of one neuron and the decay of another.
+    # One tensor is both decays of one neuron, and the decay of another.
     current, e, _ = (torch.tensor(x) for x in data(3))
     shared = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
     both = snn.spike(current, ec.CubaLIF(0.5, 0.5), parameters={"alpha": shared, "alpha_syn": shared**2})
@@ -102,7 +102,7 @@ def test_a_tied_time_constant():
 
 
 def test_a_generated_matrix_learns():
-    # A network makes the matrix of every neuron from what it knows of it.
+    # A network generates the matrix of each neuron from features of that neuron.
     torch.manual_seed(0)
     generator = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
     known, current = torch.randn(5, 3), torch.randn(60, 8, 5) * 0.7 + 0.2
@@ -170,7 +170,7 @@ def test_without_gradients_and_in_other_dtypes():
         assert alpha.grad.dtype == dtype and alpha.grad != 0
 
 
-def test_a_state_goes_on():
+def test_a_state_continues_a_call():
     current = torch.tensor(next(data(7)))
     coupling = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     neuron = ec.AdLIF(0.9, 0.8, 0.0, 0.2)

@@ -1,8 +1,8 @@
 """Recurrent weights in torch: ``spike(recurrent=)`` and ``Recurrent``.
 
-Property: gradients are those of autograd through a loop over single steps with torch's own product,
-for every input; a recurrent layer is a module like any other (state, single steps, copies, pickles,
-state_dict, masks), and trains.
+Property: the gradients of all inputs are those of autograd through a loop over single steps with torch's own
+matrix product. A recurrent layer is a module like any other (state, single steps, copies, pickles,
+state_dict, masks), and can be trained. Witness: the loop.
 """
 
 import copy
@@ -29,7 +29,7 @@ def leaf(*shape, scale=1.0, shift=0.0):
 
 
 def loop(current, neuron, weight, alpha, method):
-    """The same, step by step: what earlier spikes give goes through torch's matrix product."""
+    """The witness, step by step: torch's matrix product adds the effect of earlier spikes."""
     state = neuron.initial_state(tuple(current.shape[1:]), "float64")
     state = type(state)(*map(torch.from_numpy, state))
     spikes, potential = [], []
@@ -97,7 +97,7 @@ def test_weights_without_gradients_get_none():
     assert weight.grad.abs().sum() > 0
 
 
-def test_what_a_mask_leaves_out_stays_zero():
+def test_masked_weights_stay_zero():
     mask = 1 - torch.eye(7)
     layer = snn.Recurrent(snn.LIF(alpha=0.9, threshold=0.5), 7, mask=mask)
     assert not layer.weight.diagonal().any()
@@ -150,7 +150,7 @@ def test_other_time_dimensions_and_layouts():
 
 
 def test_a_recurrent_layer_learns_to_repeat_a_pulse():
-    """Of what happened before the current is silent only the recurrence can know."""
+    """When the current is silent, only the recurrent weights can remember the pulse."""
     torch.manual_seed(0)
     current = torch.zeros(20, 8, 12)
     current[0, :4, :6] = 2.0
@@ -192,7 +192,7 @@ def test_errors_name_what_is_wrong():
             snn.Recurrent(*arguments, **keywords)
 
 
-def test_what_is_saved_may_not_be_changed():
+def test_saved_tensors_may_not_be_changed():
     weight = torch.randn(3, 3, requires_grad=True)
     spikes = snn.spike(torch.rand(5, 3), ec.IF(), recurrent=weight).spikes
     with torch.no_grad():

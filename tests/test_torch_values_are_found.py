@@ -1,9 +1,9 @@
-"""A layer computes with its values wherever torch keeps them.
+"""A layer finds its values wherever torch keeps them.
 
-Property: learnt values that torch parametrises, prunes, normalises, replicates, swaps or moves, and a module
-as surrogate whenever it is given, are what the layer computes with, what it reads back and what gets the
-gradient; and the order of what is learnt is the neuron's.
-Witness: a plain layer of the same values, bit for bit, with the chain rule by hand.
+Property: a layer uses the learnt values that torch parametrises, prunes, normalises, replicates, swaps or
+moves, shows them as attributes, and gives them gradients. The same holds for a module as surrogate. Learnt
+parameters have the neuron's order. Witness: a plain layer with the same values, bit for bit, and the chain
+rule by hand.
 """
 
 import copy
@@ -29,7 +29,7 @@ EACH = torch.tensor([0.5, 0.7, 0.9])
 
 
 class Sigmoid(torch.nn.Module):
-    """What users ask for: a decay between 0 and 1 from any number."""
+    """A common parametrisation: a decay between 0 and 1 from any number."""
 
     def forward(self, x):
         return torch.sigmoid(x)
@@ -43,7 +43,7 @@ def learning(**keywords):
 
 
 def assert_computes(layer, alpha, current=CURRENT):
-    """The layer's results are those of a plain one whose decay is `alpha`, which it reads back."""
+    """Require the results of a plain layer with this decay, and `alpha` as the layer's attribute."""
     plain = snn.LIF(alpha=alpha.detach(), threshold=0.8, learn=("alpha",))
     assert_same_bits(layer.alpha.detach(), alpha.detach())
     assert_same_bits(layer.neuron.alpha, alpha.detach())
@@ -123,7 +123,7 @@ def test_pruned():
     slope = assert_computes(layer, EACH * torch.tensor([1.0, 0.0, 1.0]))
     with torch.no_grad():
         layer.alpha_orig[0] = 0.25
-    layer(CURRENT).sum().backward()  # masks it anew
+    layer(CURRENT).sum().backward()  # applies the mask again
     assert layer.alpha[0] == 0.25
     assert layer.alpha_orig.grad[1] == 0
     assert layer.alpha_orig.grad[2] == slope[2]
@@ -136,7 +136,7 @@ def test_pruned():
 @pytest.mark.parametrize("normalise", [torch.nn.utils.weight_norm, parametrizations.weight_norm])
 def test_normalised(normalise):
     layer = snn.LIF(alpha=EACH[:, None], threshold=0.8, learn=("alpha",))
-    normalise(layer, "alpha", dim=None)  # of the whole: the direction of a single value has no gradient
+    normalise(layer, "alpha", dim=None)  # over the whole: the direction of a single value has no gradient
     assert len(list(layer.parameters())) == 2
     current = CURRENT.movedim(1, 2)
     layer(current).sum().backward()
@@ -179,7 +179,7 @@ def test_set_by_hand():
     layer.alpha = torch.nn.Parameter(torch.tensor([0.1, 0.2, 0.3]))
     assert_computes(layer, torch.tensor([0.1, 0.2, 0.3]))
     del layer.alpha
-    layer.alpha = torch.tensor([0.3, 0.2, 0.1])  # of a hypernetwork, say
+    layer.alpha = torch.tensor([0.3, 0.2, 0.1])  # as a hypernetwork would
     assert_computes(layer, torch.tensor([0.3, 0.2, 0.1]))
     del layer.alpha
     with pytest.raises(AttributeError, match="alpha"):
@@ -230,7 +230,7 @@ def test_deepcopy_of_a_parametrised_layer():
 def test_pickle_that_has_its_surrogate_under_another_name():
     layer = learning(surrogate=Wide())
     state = layer.__getstate__()
-    state["_modules"] = {"_surrogate": layer.surrogate}  # as it was stored before
+    state["_modules"] = {"_surrogate": layer.surrogate}  # as an earlier version stored it
     old = snn.LIF.__new__(snn.LIF)
     old.__setstate__(state)
     assert old.surrogate is layer.surrogate
@@ -238,7 +238,7 @@ def test_pickle_that_has_its_surrogate_under_another_name():
 
 
 class Wide(torch.nn.Module):
-    """A surrogate with a value of its own."""
+    """A surrogate with a parameter."""
 
     def __init__(self):
         super().__init__()
@@ -249,7 +249,7 @@ class Wide(torch.nn.Module):
 
 
 class Empty(torch.nn.ModuleList):
-    """A module that is false."""
+    """A module whose truth value is false."""
 
     def forward(self, potential, threshold):
         return torch.zeros_like(potential)

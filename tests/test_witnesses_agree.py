@@ -1,8 +1,8 @@
-"""The witnesses of the gradient agree with each other, without the package in between.
+"""The witnesses of the gradient agree with each other. The package is not involved.
 
-Property: the dense linear system, the paper's Jacobian (S9) contracted as (S16), the zeta form
-(S19) and torch autograd of the unrolled step give one gradient; SLAYER's two definitions likewise.
-Witnesses: each other. A mistake in one of them would otherwise look like a mistake in the package.
+Property: the dense linear system, the paper's Jacobian (S9) contracted by (S16), the zeta form (S19) and
+torch autograd of the unrolled step give the same gradient. So do the two definitions of SLAYER. Witnesses:
+each other. Without this test, a mistake in a witness would look like a mistake in the package.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ LINEAR = tuple(reset for reset in RESETS if reset["reset"] != "zero")
 
 
 def per_lane(problem: Problem, witness):
-    """Call `witness(h, e, q, alpha, amount)` for every lane; returns dL/da without the gain."""
+    """Call `witness(h, e, q, alpha, amount)` for every lane, and return dL/da without the gain."""
     run = problem.run()
     h = surrogate_values(problem.surrogate, run)
     e, q = problem.seeds.whole(run.current.shape)
@@ -98,11 +98,11 @@ def test_tau_is_the_chain_rule_through_the_decay():
     assert_gradients_match(actual, expected, magnitude, tol=1e-12)
 
 
-def test_comparison_measures_by_the_lane():
+def test_comparison_is_relative_to_the_lane():
     gradient = np.array([[1.0, 1e-3], [2.0, 3e-3]])
     off = np.array([[0.0, 0.0], [0.0, 1e-7]])
     assert_gradient_close(gradient, gradient, tol=0.0)
-    # 1e-7 is much beside the second lane's largest gradient, 3e-3, and little beside 2.
+    # 1e-7 exceeds the tolerance of the second lane, whose largest gradient is 3e-3, but not of the other.
     with pytest.raises(AssertionError, match=r"1 of 4.*\(1, 1\)"):
         assert_gradient_close(gradient + off, gradient, tol=1e-5)
     assert_gradient_close(gradient + off[:, ::-1], gradient, tol=1e-5)

@@ -1,8 +1,8 @@
 """Torch autograd through the unrolled step function in float64: the witness of the chain rule.
 
-The step is written out in the neuron's own formulas; only the spike has a gradient of its own, the
-surrogate h at u and -h at the threshold. Whatever autograd makes of that graph is what
-backpropagation through time means. `detach_reset=True` cuts the spikes out of the reset: SLAYER.
+The step is written out in the neuron's own formulas. Only the spike has a custom gradient: the surrogate h
+for u, and -h for the threshold. Autograd of this graph is the definition of backpropagation through time.
+`detach_reset=True` detaches the spikes of the reset, which is SLAYER.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from oracle import Gradients
 
 
 class _Spike(torch.autograd.Function):
-    """Exact firing forward; the surrogate h, already evaluated at u, backward."""
+    """The spike function forward; backward the surrogate h, which was evaluated at u before."""
 
     @staticmethod
     def forward(ctx, u, threshold, h, max_spikes):
@@ -27,10 +27,10 @@ class _Spike(torch.autograd.Function):
 
 
 def gradients(model, surrogate, current, initial, seeds, *, tau=None, detach_reset=False):
-    """Gradients of sum(seeds * results), as autograd finds them.
+    """Gradients of sum(seeds * results), by autograd.
 
-    `surrogate(potential, threshold)` works on NumPy arrays. With `tau`, alpha = exp(-1 / tau) and
-    the gradient's key is "tau".
+    `surrogate(potential, threshold)` works on NumPy arrays. With `tau`, alpha = exp(-1 / tau), and the
+    gradient has the key "tau".
     """
     leaves = _parameters(model, tau)
     a, *state = (torch.tensor(np.float64(x), requires_grad=True) for x in (current, *initial))
@@ -52,7 +52,7 @@ def _parameters(model, tau):
 
 
 def _expanded(model, leaves, lanes):
-    """Every number of the step as a tensor over lanes, still attached to its leaf."""
+    """The parameters of a step as tensors over lanes, attached to their leaves."""
     values = dict(leaves)
     if "tau" in values:
         values["alpha"] = torch.exp(-1.0 / values["tau"])
@@ -70,7 +70,7 @@ def _run(model, surrogate, values, a, state, detach_reset):
     for x in values["gain"] * a:
         u = _membrane(model, values, u, s.detach() if detach_reset else s, x)
         if "v_min" in values:
-            # A step at the clamp is clipped, equality included: v_min receives its gradient.
+            # A step at the clamp, equality included, is clipped: v_min gets its gradient.
             u = torch.where(u <= values["v_min"], values["v_min"], u)
         if model.spiking:
             s = _fire(model, surrogate, values, u)
@@ -103,7 +103,7 @@ def _loss(all_u, all_s, final, seeds):
     pairs = [(seeds.spikes, all_s), (seeds.potential, all_u)]
     pairs += zip(seeds.state or (), final, strict=False)
     total = sum(torch.sum(torch.tensor(g) * x) for g, x in pairs if g is not None)
-    # Keeps the graph whole where no seed reaches it, so that every gradient exists (as zero).
+    # Attach all results to the loss, so that gradients are zero rather than missing where there is no seed.
     return total + 0.0 * (all_u.sum() + all_s.sum())
 
 

@@ -1,7 +1,7 @@
-"""Exact gradients of spiking neural networks, as compiled kernels.
+"""Exact gradients of spiking neural networks, computed by compiled kernels.
 
-``forward`` runs a neuron over time and returns a `Trace`; ``backward`` takes the trace and the gradient of
-the spikes and returns `Gradients`, by EXODUS, SLAYER or BPTT. For torch see ``exodus_core.torch``.
+``forward`` runs neurons over time and returns a `Trace`. ``backward`` takes the trace and the gradient of the
+spikes, and returns the `Gradients` that EXODUS, SLAYER or BPTT computes. ``exodus_core.torch`` has layers.
 """
 
 from . import _core, cuda, kernel, neurons, surrogate
@@ -49,12 +49,12 @@ if _ISA is None:
 
 
 def isa() -> str:
-    """Name the instruction set whose kernels run.
+    """Return the name of the instruction set that the kernels use.
 
     Returns
     -------
     str
-        "avx512", "avx2", "x86-64-v2" or "generic": the best that the processor has, or the one that the
-        environment variable EXODUS_ISA named when the package was imported.
+        "avx512", "avx2", "x86-64-v2" or "generic". It is the best that the processor has, unless the
+        environment variable EXODUS_ISA named another one when the package was imported.
     """
     return str(_ISA)

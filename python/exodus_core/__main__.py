@@ -1,4 +1,4 @@
-"""What a build system asks: ``python -m exodus_core --cmake-dir``."""
+"""Facts about this installation, for build systems: ``python -m exodus_core --cmake-dir``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from . import __version__, _core, isa
 
 
 def main() -> None:
-    """Print the answer."""
+    """Print the requested fact."""
     parser = argparse.ArgumentParser(prog="python -m exodus_core", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
         "--cmake-dir",
         action="store_true",
-        help="the folder for -Dexodus_core_DIR or CMAKE_PREFIX_PATH",
+        help="print the folder for -Dexodus_core_DIR or CMAKE_PREFIX_PATH",
     )
-    parser.add_argument("--isa", action="store_true", help="the instruction set whose kernels run")
+    parser.add_argument("--isa", action="store_true", help="print the instruction set that the kernels use")
     arguments = parser.parse_args()
     if arguments.cmake_dir:
         print(Path(_core.__file__).parent / "lib" / "cmake" / "exodus_core")

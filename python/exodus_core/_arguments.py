@@ -1,4 +1,4 @@
-"""Arguments of a call, each checked once against the layout of the call's first array."""
+"""Checks of a call's arrays. Each array is checked once, against the layout of the input."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ._layout import Layout, require
 
 
 def over_time(name: str, array: Any, layout: Layout, type_name: str) -> Array:
-    """Return an array over time as it lies for the kernels."""
+    """Check an array over time, and return it in the layout's memory order."""
     return layout.place(require(name, array, layout.shape, layout, type_name))
 
 
 def state_arrays(name: str, state: Any, binding: Binding, *, optional: bool = False) -> list[Any]:
-    """Return the fields of a state or of its gradient; `optional` ones may be None."""
+    """Check a state, or a state's gradient, and return its fields. With `optional`, a field may be None."""
     neuron, layout = binding.neuron, binding.layout
     names, leading = neuron._state._fields, neuron._history()
     if not isinstance(state, (tuple, list)) or len(state) != len(names):
@@ -36,30 +36,32 @@ def state_arrays(name: str, state: Any, binding: Binding, *, optional: bool = Fa
 
 
 def empty_state(binding: Binding) -> Any:
-    """Make a state, or its gradient, for the kernels to fill."""
+    """Allocate a state, or a state's gradient, for the kernels to fill."""
     empty, arithmetic = binding.layout.empty_neurons, binding.arithmetic
     kind, leading = binding.neuron._state, binding.neuron._history()
     return kind(*[empty(arithmetic, leading.get(field, ())) for field in kind._fields])
 
 
 def recurrent_weights(name: str, weights: Any, binding: Binding) -> Array:
-    """Return recurrent weights as they lie for the kernels."""
+    """Check recurrent weights, and return them in C order."""
     neuron, layout = binding.neuron, binding.layout
     if not neuron._fires:
         raise ValueError(
             f"{name} must be None for {type(neuron).__name__}, which has no spikes, got an array"
         )
     if not layout.neuron_shape:
-        raise ValueError(f"{name} needs an axis of neurons besides time, got a current of {layout.shape}")
+        raise ValueError(
+            f"{name} needs a current with an axis of neurons besides time, got shape {layout.shape}"
+        )
     count, _ = layout.features
     return layout.backend.contiguous(require(name, weights, (count, count), layout, binding.arithmetic))
 
 
 def check_not_torch(name: str, value: Any, function: str, note: str = "") -> None:
-    """Point to the function for torch; its tensors on a GPU are arrays like any other library's."""
+    """Refuse a torch value, and name the function that takes it. Tensors on a GPU pass: they are arrays."""
     kind = type(value)
     if not on_device(value) and (is_torch(value) or kind.__module__.startswith("exodus_core.torch")):
         raise TypeError(
-            f"{name} must be of numpy's arrays, got a {kind.__name__} of torch: "
+            f"{name} must hold numpy arrays, got a torch {kind.__name__}: "
             f"use exodus_core.torch.{function}{note}"
         )

@@ -1,4 +1,4 @@
-"""``backward``: the gradients of a loss, by EXODUS, SLAYER or BPTT."""
+"""``backward``: gradients of a loss, computed by EXODUS, SLAYER or BPTT."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Gradients:
     current : array
         dL/da[n], in the current's shape, dtype and memory order.
     state : named tuple of array
-        dL/d(initial state): the earlier chunk's ``grad_state=``.
+        dL/d(initial state). Pass it to ``backward`` of the earlier chunk as ``grad_state=``.
     parameters : dict of str to array
-        dL/d(parameter) for each parameter that the neuron was given, in the parameter's own shape.
+        dL/d(parameter) for each requested parameter that the neuron was given, in the parameter's own shape.
     recurrent : array or None
-        dL/d(recurrent weights), in their shape and dtype, where there are some and it was wanted.
+        dL/d(recurrent weights), in their shape and dtype. None without such weights, or if not requested.
     """
 
     current: Array
@@ -43,7 +43,7 @@ class Gradients:
 
 
 def check_algorithm(method: Any, surrogate: Any) -> None:
-    """Check the choice of a backward pass."""
+    """Check the method and the surrogate of a backward pass."""
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
     check_surrogate(surrogate)
@@ -65,34 +65,34 @@ def backward(
     Parameters
     ----------
     trace : Trace
-        What ``forward`` returned.
+        The result of ``forward``.
     grad_spikes : array or None, optional
-        e[n] = dL/ds[n], shape and dtype of the spikes. None where only the potential matters, and always
-        for ExpLeak.
+        e[n] = dL/ds[n], in the shape and dtype of the spikes. None if the loss does not read the spikes, and
+        always for ExpLeak.
     method : {"exodus", "slayer", "bptt"}, optional
-        The algorithm. "exodus" and "bptt" are exact for the surrogate; "slayer" ignores that a spike's reset
-        changes later potentials (other libraries' ``detach_reset=True``).
+        The algorithm. "exodus" and "bptt" are exact for the given surrogate. "slayer" ignores that a spike's
+        reset changes later potentials, as ``detach_reset=True`` does in other libraries.
     surrogate : Surrogate or callable, optional
-        f'(u): a built-in, or a function ``(potential, threshold) -> array``.
+        f'(u): a built-in surrogate, or a function ``(potential, threshold) -> array``.
     grad_potential : array, optional
-        q[n] = dL/du[n], where the loss also reads the potential.
+        q[n] = dL/du[n], if the loss also reads the potential.
     grad_state : tuple of (array or None), optional
-        dL/d(final state): a later chunk's ``gradients.state``.
+        dL/d(final state): the ``gradients.state`` of the chunk that follows.
     parameters : collection of str, optional
-        Which parameters' gradients to compute, "recurrent" among them where there are such weights; None is
-        all of them, () is none and the fastest.
+        The parameters whose gradients are computed, with "recurrent" for recurrent weights. None computes
+        all; () computes none, which is fastest.
     out : Gradients, optional
         An earlier result of the same shape, dtype and layout, whose `current` is reused.
 
     Returns
     -------
     Gradients
-        Of the current, the initial state and the parameters; `out` itself where it was given.
+        The gradients of the current, the initial state and the parameters; `out` itself if it was given.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit; the message names it, what it must be and what it was.
+        If an argument does not fit. The message names it, and says what was expected and what it was.
     """
     check_algorithm(method, surrogate)
     check_trace(trace)
@@ -125,7 +125,7 @@ def backward(
 
 
 class Incoming(NamedTuple):
-    """dL/d(results of the forward pass), checked, as they lie for the kernels; None where there is none."""
+    """dL/d(results of the forward pass), checked and in the layout's memory order; None for no gradient."""
 
     spikes: Array | None
     potential: Array | None
@@ -133,10 +133,10 @@ class Incoming(NamedTuple):
 
 
 class Requested(NamedTuple):
-    """The gradients that a backward pass is to compute beside those of current and state."""
+    """The gradients that a backward pass computes in addition to those of the current and the state."""
 
-    parameters: Collection[str]  # the descriptor's names
-    kernel: Collection[str]  # the kernel's names behind them
+    parameters: Collection[str]  # by the descriptor's names
+    kernel: Collection[str]  # by the kernel's names: those that the former are made of
     recurrent: bool
 
 
@@ -144,12 +144,12 @@ _NOTHING_ELSE = Requested((), (), False)
 
 
 def incoming(tape: Tape, grad_spikes: Any, grad_potential: Any, grad_state: Any) -> Incoming:
-    """Check the gradients that come in."""
+    """Check the gradients of the forward pass's results."""
     neuron, layout, type_name, arithmetic, *_ = tape.binding
     if grad_spikes is not None and not neuron._fires:
         raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
     if grad_spikes is None and grad_potential is None and grad_state is None:
-        raise ValueError("one of grad_spikes, grad_potential and grad_state must be given, got none")
+        raise ValueError("at least one of grad_spikes, grad_potential and grad_state must be given, got none")
     if grad_spikes is not None:
         grad_spikes = over_time("grad_spikes", grad_spikes, layout, type_name)
     if grad_potential is not None:
@@ -171,9 +171,9 @@ def run_backward(
     grad_current: Array | None = None,
     threads: int = 0,
 ) -> Gradients:
-    """Run the backward pass for any front end, which has checked method and surrogate.
+    """Run the backward pass for the numpy or the torch front end, which has checked method and surrogate.
 
-    `grad_current` is an array to write into.
+    The gradient of the current is written into `grad_current`, if it is given.
     """
     binding, layout = tape.binding, tape.binding.layout
     backend = layout.backend
@@ -181,7 +181,7 @@ def run_backward(
         _check_needed(tape, requested.parameters)
     if grad_current is None:
         grad_current = layout.empty(binding.type_name)
-    h = _surrogate_argument(surrogate, tape)  # kept until the kernels are done
+    h = _kernel_surrogate(surrogate, tape)  # a local variable, which keeps an array alive for the kernels
     grad_initial = empty_state(binding)
     sums = {
         name: backend.empty((binding.parameters[name].size,), (0,), "float64") for name in requested.kernel
@@ -207,7 +207,7 @@ def _launch(
     grad_weights: Array | None,
     threads: int,
 ) -> None:
-    """Call the kernels, which fill the gradients of the current, of the initial state, and the sums."""
+    """Call the kernels. They fill the gradients of the current and the initial state, and the sums."""
     binding, potential, current, spikes, initial, weights = tape
     grad_spikes, grad_potential, grad_final = gradients
     neuron, layout, type_name, *_ = binding
@@ -233,22 +233,22 @@ def _launch(
         tuple(map(handle, grad_initial)),
         *_sum_arguments(neuron, sums, handle),
         handle(grad_weights),
-        backend.where(grad_current, threads),
+        backend.execution(grad_current, threads),
     )
     backend.finish(grad_current)
 
 
-def _surrogate_argument(surrogate: SurrogateLike, tape: Tape) -> Any:
-    """Return a built-in surrogate's numbers, or the values of a custom one."""
+def _kernel_surrogate(surrogate: SurrogateLike, tape: Tape) -> Any:
+    """Return the surrogate for the kernels: a built-in one's numbers, or the values of a custom one."""
     if isinstance(surrogate, Surrogate):
         return surrogate._argument
     if tape.neuron._fires:
         return evaluated(surrogate, tape)
-    return SingleExponential()._argument  # a neuron that does not fire has no use for any
+    return SingleExponential()._argument  # never read: the neuron does not fire
 
 
 def _check_needed(tape: Tape, parameters: Collection[str]) -> None:
-    """Raise if the tape lacks an array that a parameter's gradient reads."""
+    """Raise if an array that a parameter's gradient reads is missing on the tape."""
     if tape.potential is None and tape.neuron._reads_recording(parameters):
         raise TypeError("trace.potential must be an array, which a parameter's gradient needs, got None")
     if tape.current is None and tape.neuron._reads_current(parameters):
@@ -256,7 +256,7 @@ def _check_needed(tape: Tape, parameters: Collection[str]) -> None:
 
 
 def _reused(out: Any, binding: Binding, sources: Mapping[str, Array | None]) -> Array:
-    """Return the array of an earlier result for the current's gradient; it shares no memory with sources."""
+    """Check `out`, and that it shares no memory with the sources; return its array to write into."""
     if not isinstance(out, Gradients):
         raise TypeError(f"out must be a Gradients, got {type(out).__name__}")
     check_out("current", out.current, binding.type_name, binding.layout)
@@ -265,7 +265,7 @@ def _reused(out: Any, binding: Binding, sources: Mapping[str, Array | None]) -> 
 
 
 def _requested(trace: Trace, parameters: Iterable[str] | None) -> Requested:
-    """Return the gradients to compute; None are all that there are."""
+    """Check the user's `parameters`, of which None means all."""
     has_weights = trace.recurrent is not None
     if parameters is None:
         own, kernel = all_names(trace._binding.neuron)
@@ -283,7 +283,7 @@ def _requested(trace: Trace, parameters: Iterable[str] | None) -> Requested:
 def request(
     neuron: Neuron, wanted: Collection[str], recurrent: bool = False, has_weights: bool = False
 ) -> Requested:
-    """Request the gradients of some parameters of a neuron, by the names that it was given."""
+    """Request the gradients of some of a neuron's parameters, by the descriptor's names."""
     if not wanted:
         return Requested(wanted, wanted, recurrent)
     names = neuron._names()
@@ -292,13 +292,13 @@ def request(
         listed = ", ".join(sorted(map(repr, unknown)))
         among = [*names, "recurrent"] if has_weights else names
         raise ValueError(f"parameters must be among {among}, got {listed}")
-    return Requested(wanted, neuron._wanted(set(wanted)), recurrent)
+    return Requested(wanted, neuron._kernel_names(set(wanted)), recurrent)
 
 
 def _sum_arguments(
     neuron: Neuron, sums: Mapping[str, Array], handle: Callable[[Array | None], Any]
 ) -> tuple[tuple[Any, ...], ...]:
-    """Return the kernels' sums in their order: those of parameters, and those of kernels with taps."""
+    """Return the sums in the order of the extension's arguments: of parameters, then of FIR taps."""
     if not sums:
         return (), ()
     parameters, _, taps = _core.models[neuron._model]
@@ -306,7 +306,7 @@ def _sum_arguments(
 
 
 def _parameter_gradients(tape: Tape, sums: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Any]:
-    """Turn the kernels' sums into gradients by the descriptor's names."""
+    """Map the kernels' sums to gradients of the descriptor's parameters."""
     neuron, layout, _, arithmetic, bound, _ = tape.binding
     convert = layout.backend.convert
     with ieee():

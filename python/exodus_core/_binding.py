@@ -1,6 +1,7 @@
-"""A neuron's parameters as the kernels take them: rounded, broadcast, and remembered from call to call.
+"""Binding: a neuron's parameters, rounded and broadcast for the kernels, and cached from call to call.
 
-Descriptors are values. Whatever is computed from them, and copies of them on a device, is remembered here.
+Descriptors are immutable. The values that the kernels need are computed from them once, and copied to a
+device once.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from .neurons import Neuron
 
 Bound = dict[str, "BoundParameter"]
 
-_MOST_REMEMBERED = 64  # shapes of data
+_MOST_REMEMBERED = 64  # layouts for each neuron
 
-# For a neuron: by arithmetic type its parameters if all are numbers, else None; its options and names.
+# For each neuron, its parameters by arithmetic dtype (None unless all are numbers), its options and names.
 _known = IdentityCache()
-_bound = IdentityCache()  # for a neuron: by layout and type its own values as they were bound
+_bound = IdentityCache()  # for each neuron, its own values as bound, by layout and arithmetic dtype
 
 
 class Binding(NamedTuple):
-    """A call's parameters, and the neuron, layout and dtype for which they were bound."""
+    """A call's parameters, with the neuron, layout and dtype for which they were bound."""
 
     neuron: Neuron
     layout: Layout
-    type_name: str  # of current and spikes
-    arithmetic: str  # the type of everything else
+    type_name: str  # the dtype of current and spikes
+    arithmetic: str  # the dtype of everything else
     parameters: dict[str, BoundParameter]
-    options: dict[str, int | str]  # the neuron's, by the kernel's names
+    options: dict[str, int | str]  # the neuron's options, by the kernel's names
 
     def arguments(self) -> dict[str, Any]:
-        """Return the parameters as the extension takes them."""
+        """Return the parameters in the form that the extension takes."""
         backend = self.layout.backend
         return {
             name: bound.value if bound.values is None else bound.argument(backend)
@@ -56,12 +57,12 @@ def bind(
 ) -> Binding:
     """Bind a neuron's parameters, rounded to the arithmetic dtype, to a layout.
 
-    `origin` is the descriptor from which `neuron` was made by putting in learnt values, which lie on the
-    device of the data. All other values are the same from call to call.
+    `learnt` names the parameters whose values change from call to call. They lie on the device of the data,
+    and `origin` is the descriptor in which they were replaced to make `neuron`.
     """
     arithmetic = ARITHMETIC[type_name]
     if learnt:
-        # NumPy's learnt values are other arrays in each call: nothing to remember.
+        # Learnt NumPy values are new arrays in every call, so there is nothing to cache.
         before = {} if layout.backend is NUMPY else _remembered(origin or neuron, layout, arithmetic)
         bound, options = _bind_arrays(neuron, layout, arithmetic, before, learnt), neuron._options()
         return Binding(neuron, layout, type_name, arithmetic, bound, options)
@@ -76,11 +77,11 @@ def bind(
 
 
 def all_names(neuron: Neuron) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of a neuron's parameters, and the kernel's names behind them."""
+    """Return the names of a neuron's parameters, and those of the kernel's parameters made of them."""
     known = _known.of(neuron)
     if "names" not in known:
         names = frozenset(neuron._names())
-        known["names"] = names, frozenset(neuron._wanted(set(names)))
+        known["names"] = names, frozenset(neuron._kernel_names(set(names)))
     result: tuple[frozenset[str], frozenset[str]] = known["names"]
     return result
 
@@ -99,8 +100,8 @@ def _bind_arrays(
     before: Bound,
     learnt: Collection[str] = (),
 ) -> Bound:
-    """Bind the parameters that are not in `before`, and add those there that are not on a device."""
-    for name in neuron._names():  # as the user knows them; the kernel's are made of them
+    """Bind the parameters that `before` lacks, and add to it those that are not on a device."""
+    for name in neuron._names():  # Messages use the user's names, not the kernel's.
         value = neuron._value_of(name)
         if not isinstance(value, (float, tuple)):
             require_broadcast(name, tuple(value.shape), layout, len(neuron._leading(name)))
@@ -108,7 +109,7 @@ def _bind_arrays(
         given = neuron._parameters()
         here = {name: value for name, value in given.items() if not on_device(value)}
         rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
-        unchecked = neuron._wanted(set(learnt)) if learnt else ()
+        unchecked = neuron._kernel_names(set(learnt)) if learnt else ()
         _check_rounded(neuron, {k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
     taps = _core.models[neuron._model][2]
     bound = {
@@ -130,14 +131,15 @@ def _bind_scalars(neuron: Neuron, arithmetic: str) -> Bound | None:
 
 
 def _check_rounded(neuron: Neuron, values: Mapping[str, Any], arithmetic: str) -> None:
-    """Check the parameters as the kernels will see them, by the kernels' names."""
+    """Check the rounded parameters, which have the kernel's names."""
     check_values(values, kernel_facts(neuron._model), f" after rounding to {arithmetic}")
 
 
 def _remembered(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:
-    """Return a neuron's own values as they were bound.
+    """Return the cache of a neuron's own values, as bound to a layout.
 
-    Binding takes time. A copy to a device would wait for it, and cannot be in a CUDA graph.
+    It saves the time of binding them. A copy to a device would also wait for it, and a CUDA graph cannot
+    capture the copy.
     """
     known = _bound.of(neuron)
     if len(known) >= _MOST_REMEMBERED:
@@ -147,27 +149,33 @@ def _remembered(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:
 
 
 class BoundParameter(NamedTuple):
-    """A parameter as the kernels take it for an layout.
+    """A parameter in the form that the kernels take, for one layout.
 
     Attributes
     ----------
     value : float
-        The value for all neurons, where there are no `values`.
+        The value of all neurons, if `values` is None.
     values : array or None
-        In memory order; taps have a row each. Neuron j has the value (j / repeat) % count.
+        The values in memory order, with a row for each tap. Neuron j has the value (j / repeat) % count.
     repeat : int
-        How many neurons, one behind another, share a value.
+        The number of consecutive neurons that share a value.
     shape : tuple of int
-        The shape in which the user gave it.
+        The shape in which the user gave the parameter.
+    padded : tuple of int
+        That shape without the axis of taps, with leading ones for the missing axes of neurons.
+    order : tuple of int
+        The axes of the neurons, outermost in memory first.
+    full : bool
+        Whether `values` was expanded to one value per neuron.
     """
 
     value: float
     values: Array | None
     repeat: int
     shape: tuple[int, ...]
-    padded: tuple[int, ...]  # the shape with ones in front
+    padded: tuple[int, ...]
     order: tuple[int, ...]
-    full: bool  # expanded to a value per neuron
+    full: bool
 
     @classmethod
     def scalar(cls, value: float) -> BoundParameter:
@@ -175,25 +183,25 @@ class BoundParameter(NamedTuple):
         return cls(value, None, 1, (), (), (), False)
 
     def argument(self, backend: Backend) -> Any:
-        """Return the extension's argument: a number or (values, count, repeat), with taps' length inside."""
+        """Return the extension's argument: a number or (values, count, repeat); taps add their number K."""
         if self.values is None:
             return self.value
         return (backend.handle(self.values), *self.values.shape, self.repeat)
 
     @property
     def size(self) -> int:
-        """The number of values that the kernels see."""
+        """The number of values that the kernels get."""
         return 1 if self.values is None else math.prod(self.values.shape)
 
     def gradient(self, flat: Array, layout: Layout) -> Array:
-        """Return the kernels' gradient, `count` doubles, in the parameter's own shape."""
+        """Return the kernels' gradient, a vector of `size` doubles, in the parameter's own shape."""
         if self.values is None:
             return flat.reshape(self.shape)
         backend = layout.backend
         shape = layout.neuron_shape if self.full else self.padded
-        # One row; for taps a row each.
-        lanes = flat.reshape((-1, *(shape[axis] for axis in self.order)))
-        grad = backend.permute(lanes, (0, *(self.order.index(k) + 1 for k in range(len(self.order)))))
+        # The first axis has length 1, or is that of the taps.
+        rows = flat.reshape((-1, *(shape[axis] for axis in self.order)))
+        grad = backend.permute(rows, (0, *(self.order.index(k) + 1 for k in range(len(self.order)))))
         if self.full:
             axes = tuple(k + 1 for k, n in enumerate(self.padded) if n == 1)
             grad = backend.xp.sum(grad, axis=axes, keepdims=True)
@@ -203,7 +211,7 @@ class BoundParameter(NamedTuple):
 def bind_parameter(
     name: str, value: Any, layout: Layout, type_name: str, taps: bool = False
 ) -> BoundParameter:
-    """Round a parameter to the arithmetic dtype; broadcast it, or each tap, against the neurons."""
+    """Round a parameter to the arithmetic dtype, and broadcast it, or each tap, against the neurons."""
     backend, here = layout.backend, on_device(value)
     own = backend if here else NUMPY
     array = own.convert(value, type_name)
@@ -215,7 +223,8 @@ def bind_parameter(
         return BoundParameter.scalar(float(array))
     if not here and array.size == 1 and not taps:
         return BoundParameter(float(array.reshape(())), None, 1, shape, padded, order, False)
-    # In memory order: the parameter's axes must follow each other for (j / repeat) % count to say it.
+    # In memory order, the axes along which the parameter varies must be neighbours: only then does the
+    # index (j / repeat) % count describe it. Otherwise it is expanded to one value per neuron.
     sizes = [padded[axis] for axis in order]
     varies = [k for k, axis in enumerate(order) if padded[axis] > 1]
     between = [k for k in range(varies[0], varies[-1] + 1) if neurons[order[k]] > 1] if varies else []
@@ -233,14 +242,14 @@ def bind_parameter(
 
 
 def require_broadcast(name: str, given: tuple[int, ...], layout: Layout, leading: int) -> None:
-    """Raise unless a parameter of this shape, but for its leading axes, broadcasts against the neurons."""
+    """Raise ValueError unless a parameter's shape, without its leading axes, broadcasts to the neurons'."""
     shape, neurons = given[leading:], layout.neuron_shape
     if len(shape) > len(neurons) or any(
         n not in (1, m) for n, m in zip(shape[::-1], neurons[::-1], strict=False)
     ):
-        beside = {0: "", 1: " beside its first axis"}.get(leading, f" beside its first {leading} axes")
+        where = {0: "", 1: " after its first axis"}.get(leading, f" after its first {leading} axes")
         raise ValueError(
-            f"{name} must broadcast against the neurons' shape {neurons}, got shape {shape}{beside}"
+            f"{name} must broadcast against the neurons' shape {neurons}, got shape {shape}{where}"
             + _hint(shape, neurons)
         )
 

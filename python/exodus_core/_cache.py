@@ -1,4 +1,4 @@
-"""A cache beside objects: entries live as long as their object, which does not know of them."""
+"""A cache of values computed from objects. Entries live as long as their object."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class IdentityCache:
-    """A dictionary for each object, by identity: the object needs no hash, and is not kept alive."""
+    """A dictionary for each object, by identity. Objects need not be hashable, and are not kept alive."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[Any], dict[Any, Any]]] = {}
@@ -16,11 +16,11 @@ class IdentityCache:
         return len(self._known)
 
     def of(self, owner: Any) -> dict[Any, Any]:
-        """Return the object's own dictionary, which is empty at first."""
+        """Return the object's dictionary, which is empty at first."""
         key = id(owner)
         known = self._known.get(key)
         if known is None or known[0]() is not owner:
-            # Another object may have the same id by the time that the callback of the former runs.
+            # When the callback runs, another object may have taken over the id: `_forget` compares.
             known = weakref.ref(owner, lambda dead: self._forget(key, dead)), {}
             self._known[key] = known
         return known[1]

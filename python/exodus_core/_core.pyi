@@ -4,7 +4,7 @@ Array = ndarray | None
 Arrays = tuple[Array, ...]
 Param = float | tuple[ndarray, int, int] | tuple[ndarray, int, int, int]
 Recurrent = tuple[ndarray, int, int] | None
-Bend = tuple[int, float, float, float, float] | ndarray
+Surrogate = tuple[int, float, float, float, float] | ndarray
 
 models: dict[str, tuple[list[str], list[str], list[str]]]
 parameters: dict[str, dict[str, tuple[str, str, float | None, bool]]]
@@ -33,7 +33,7 @@ def backward(
     parameters: dict[str, Param],
     options: dict[str, int | str],
     method: str,
-    surrogate: Bend,
+    surrogate: Surrogate,
     potential: Array,
     current: Array,
     recurrent: Recurrent,
@@ -76,7 +76,7 @@ def delay_adjoint(
 ) -> None: ...
 def evaluate(
     type_name: str,
-    surrogate: Bend,
+    surrogate: Surrogate,
     threshold: Param,
     potential: ndarray,
     h: ndarray,

@@ -1,4 +1,4 @@
-"""Surrogates that are functions of the user's: checked before a call, and evaluated on a forward pass."""
+"""Custom surrogates: the check of a user's function, and its evaluation on a forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SurrogateLike = Surrogate | Callable[[Any, Any], Any]
 
 
 def check_surrogate(surrogate: Any) -> None:
-    """Check a surrogate. A class is callable too, but it makes a surrogate and is none."""
+    """Check a surrogate. A class, such as Boxcar without parentheses, is callable but no surrogate."""
     if isinstance(surrogate, Surrogate) or (isinstance(surrogate, FunctionType) and _takes_two(surrogate)):
         return
     if not callable(surrogate) or isinstance(surrogate, type):
@@ -35,15 +35,15 @@ def check_surrogate(surrogate: Any) -> None:
 
 
 def _takes_two(function: FunctionType) -> bool:
-    """Tell whether a function takes two arguments, by its code object: a signature takes longer."""
+    """Tell whether a plain function takes exactly two arguments, without building its signature."""
     code = function.__code__
     return code.co_argcount == 2 and code.co_kwonlyargcount == 0
 
 
 def _signature(function: Any) -> inspect.Signature | None:
-    """Return a callable's signature, or None if Python does not know it."""
+    """Return a callable's signature, or None if Python cannot tell."""
     owner = next((kind for kind in type(function).__mro__ if "__call__" in vars(kind)), object)
-    # The __call__ of torch's modules passes any arguments on to `forward`.
+    # nn.Module.__call__ takes any arguments and passes them on to `forward`.
     passes_on = owner.__module__.startswith("torch.") and hasattr(function, "forward")
     try:
         return inspect.signature(function.forward if passes_on else function)
@@ -52,10 +52,10 @@ def _signature(function: Any) -> inspect.Signature | None:
 
 
 def evaluated(surrogate: SurrogateLike, tape: Tape) -> Array:
-    """Evaluate a custom surrogate on a forward pass, in the potential's memory order."""
+    """Evaluate a custom surrogate on a forward pass, and return its values in the layout's memory order."""
     layout, arithmetic = tape.layout, tape.binding.arithmetic
     h = _surrogate_values(surrogate, tape)
-    require_plain("what surrogate returns", h)
+    require_plain("the result of surrogate", h)
     h = h if on_device(h) else np.asarray(h)
     if tuple(h.shape) != layout.shape:
         raise ValueError(
@@ -70,15 +70,15 @@ def evaluated(surrogate: SurrogateLike, tape: Tape) -> Array:
 
 
 def _surrogate_values(surrogate: SurrogateLike, tape: Tape) -> Array:
-    """Call the user's function, which must not write into the arrays of the tape."""
+    """Call the user's function with arrays through which it cannot change those of the tape."""
     read_only = tape.layout.backend.read_only
     with ieee():
-        drive, threshold = read_only(tape.neuron._drive(tape)), read_only(_threshold(tape))
-    return surrogate(drive, threshold)
+        argument, threshold = read_only(tape.neuron._surrogate_argument(tape)), read_only(_threshold(tape))
+    return surrogate(argument, threshold)
 
 
 def _threshold(tape: Tape) -> Array:
-    """Return the threshold, shaped to broadcast against the potential with its time axis."""
+    """Return the threshold, in a shape that broadcasts against the potential."""
     layout, bound = tape.layout, tape.binding.parameters["threshold"]
     threshold = bound.value if bound.values is None else tape.neuron._parameters()["threshold"]
     return layout.with_time(layout.backend.convert(threshold, tape.binding.arithmetic))

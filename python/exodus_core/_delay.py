@@ -1,4 +1,4 @@
-"""Delays of arrays: ``delay`` and its adjoint."""
+"""``delay`` and its adjoint."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ._ieee import ieee
 from ._layout import Layout, arrange, require
 from ._values import number, require_that
 
-_MOST_BYTES = 2**62  # of a state
+_MOST_BYTES = 2**62  # the largest state
 
 
 class Delayed(NamedTuple):
-    """A delayed array, and the state to go on from.
+    """A delayed array, and the state for the next call.
 
     Attributes
     ----------
     output : array
-        In the array's shape, dtype and memory order.
+        In the input's shape, dtype and memory order.
     state : array
-        The last most + 1 steps of the input, newest first, before its other axes; the next call's ``state=``.
-        float64 of float64 data, else float32.
+        The last most + 1 steps of the input, newest first, on a leading axis. Pass it to the next call as
+        ``state=``. float64 for float64 data, else float32.
     """
 
     output: Array
@@ -39,11 +39,11 @@ class DelayGradients(NamedTuple):
     Attributes
     ----------
     x : array
-        dL/dx[m], in the array's shape, dtype and memory order.
+        dL/dx[m], in the shape, dtype and memory order of x.
     delay : array
         dL/dt, in the delay's own shape.
     state : array
-        dL/d(initial state): the earlier chunk's ``grad_state=``.
+        dL/d(initial state). Pass it to the call for the earlier chunk as ``grad_state=``.
     """
 
     x: Array
@@ -52,16 +52,16 @@ class DelayGradients(NamedTuple):
 
 
 class BoundDelay(NamedTuple):
-    """A call's delays as the kernels take them, and the layout for which they were bound."""
+    """A call's delays in the form that the kernels take, and the layout for which they were bound."""
 
     layout: Layout
-    type_name: str  # of the array
+    type_name: str  # the dtype of the input
     steps: BoundParameter
     most: int
 
     @property
     def arithmetic(self) -> str:
-        """The type of delays and states."""
+        """The dtype of delays and states."""
         return ARITHMETIC[self.type_name]
 
     @property
@@ -70,7 +70,7 @@ class BoundDelay(NamedTuple):
         return (self.most + 1,)
 
     def state(self, name: str, state: Any) -> Array | None:
-        """Return a state, or its gradient, as it lies for the kernels."""
+        """Check a state, or a state's gradient, and return it in the layout's memory order."""
         if state is None:
             return None
         here = self.layout
@@ -78,7 +78,7 @@ class BoundDelay(NamedTuple):
         return here.place_neurons(require(name, state, shape, here, self.arithmetic))
 
     def run(self, x: Array, initial: Array | None, threads: int, *, with_state: bool = True) -> Delayed:
-        """Run the forward pass on an array that lies like the layout; an unwanted state is None."""
+        """Run the forward pass on an array in the layout's memory order. Without `with_state` it is None."""
         here, backend = self.layout, self.layout.backend
         output = here.empty(self.type_name)
         final = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
@@ -88,7 +88,7 @@ class BoundDelay(NamedTuple):
             self.steps.argument(backend),
             self.most,
             *map(backend.handle, (x, initial, output, final)),
-            backend.where(output, threads),
+            backend.execution(output, threads),
         )
         backend.finish(output)
         return Delayed(output, final)
@@ -105,23 +105,23 @@ class BoundDelay(NamedTuple):
         with_delay: bool = True,
         with_state: bool = True,
     ) -> DelayGradients:
-        """Run the adjoint on arrays that lie like the layout; only the delay's gradient reads x.
+        """Run the adjoint on arrays in the layout's memory order.
 
-        Gradients that are not wanted are None.
+        Gradients that are not requested are None. Only the delay's gradient reads x and the initial state.
         """
         here, backend = self.layout, self.layout.backend
         grad_x = here.empty(self.type_name) if with_x else None
         grad_initial = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
         sums = backend.empty((self.steps.size,), (0,), "float64") if with_delay else None
-        of_delay = (x, initial) if with_delay else (None, None)
+        inputs = (x, initial) if with_delay else (None, None)
         some = next(array for array in (grad_x, grad_initial, sums) if array is not None)
         backend.kernels.delay_adjoint(
             self.type_name,
             here.sizes,
             self.steps.argument(backend),
             self.most,
-            *map(backend.handle, (grad, *of_delay, grad_final, grad_x, grad_initial, sums)),
-            backend.where(some, threads),
+            *map(backend.handle, (grad, *inputs, grad_final, grad_x, grad_initial, sums)),
+            backend.execution(some, threads),
         )
         backend.finish(some)
         grad_delay = None
@@ -132,13 +132,13 @@ class BoundDelay(NamedTuple):
 
 
 def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
-    """Check a user's delay; return it and the longest delay that the state is kept for."""
+    """Check a user's delay, and return it with the longest delay for which the state has room."""
     if most is not None:
         if isinstance(most, bool) or not isinstance(most, (int, np.integer)):
             raise TypeError(f"most must be an integer, got {most!r}")
         if most < 0:
             raise ValueError(f"most must be at least 0, got {most}")
-    if on_device(delay):  # its values are not read: that would wait
+    if on_device(delay):  # The values are not checked: reading them would wait for the device.
         if most is None:
             raise ValueError("most must be given with delays on a device, got None")
         return delay, int(most)
@@ -151,10 +151,10 @@ def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
 
 
 def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDelay:
-    """Bind delays that ``check_delay`` has passed to a layout."""
+    """Bind delays to a layout. ``check_delay`` has checked them."""
     neurons = math.prod(layout.neuron_shape)
     if (most + 1) * max(neurons, 1) * np.dtype(np.float64).itemsize > _MOST_BYTES:
-        raise ValueError(f"most must be such that a state of most + 1 steps fits in memory, got {most}")
+        raise ValueError(f"most must be so small that a state of most + 1 steps fits in memory, got {most}")
     with ieee():
         steps = bind_parameter("delay", delay, layout, ARITHMETIC[type_name])
     return BoundDelay(layout, type_name, steps, most)
@@ -163,9 +163,9 @@ def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDe
 def _bound(
     x: Any, delay: Any, most: Any, time_axis: int | None, with_state: bool
 ) -> tuple[Array, BoundDelay]:
-    """Return the array as it lies for the kernels, and its delays; check both."""
+    """Check the input and the delays. Return the input, copied if necessary, and the bound delays."""
     if with_state and most is None:
-        raise ValueError("most must be given with a state, of most + 1 steps, got None")
+        raise ValueError("most must be given with a state, which has most + 1 steps, got None")
     array, layout = arrange("x", x, time_axis)
     value, most = check_delay(delay, most)
     return array, bind_delay(layout, value, most, layout.backend.type_name(array))
@@ -174,31 +174,31 @@ def _bound(
 def delay(
     x: Array, delay: Any, *, most: int | None = None, time_axis: int | None = 0, state: Any = None
 ) -> Delayed:
-    """Delay every neuron's input by a number of steps, whole or not (docs/mathematics.md, Delays).
+    """Delay every neuron's input by a number of steps, which may be fractional (docs/mathematics.md, Delays).
 
-    With t = k + f, k = floor(t), the output is linear between steps: output[n] = (1-f) x[n-k] + f x[n-k-1].
-    A whole delay reads only x[n-k].
+    For a delay t = k + f with k = floor(t), the output is interpolated linearly between steps:
+    output[n] = (1-f) x[n-k] + f x[n-k-1]. An integer delay reads only x[n-k].
 
     Parameters
     ----------
     x : array
-        float32 or float64 (on a GPU float16 and bfloat16 too), time on `time_axis`. Any dense stride order
-        runs in place.
+        float32 or float64 (on a GPU also float16 or bfloat16), with time on `time_axis`. A dense array of any
+        stride order is read in place.
     delay : float or array
-        In steps, from 0 to `most`. An array broadcasts against `x` without its time axis: one value per
-        channel of (T, B, C, H, W) has shape (C, 1, 1).
+        The delay in steps, from 0 to `most`. An array broadcasts against `x` without its time axis: one value
+        per channel of (T, B, C, H, W) has shape (C, 1, 1).
     most : int, optional
-        The longest delay that the state is kept for. None is the longest of `delay`, rounded up; with a
-        `state`, and with delays on a GPU, it has to be given.
+        The longest delay, which sets the size of the state. The default is the largest value of `delay`,
+        rounded up. It must be given with a `state`, and for delays on a GPU.
     time_axis : int or None, optional
         None delays a single step without a time axis.
     state : array, optional
-        An earlier call's `state`, to go on; None is zeros.
+        The `state` of an earlier call, to continue it. None starts from zeros.
 
     Returns
     -------
     Delayed
-        Output and final state.
+        The output and the final state.
 
     Raises
     ------
@@ -222,10 +222,10 @@ def delay_adjoint(
 ) -> DelayGradients:
     """Compute the gradients of a loss through ``delay`` (docs/mathematics.md, Delays).
 
-    With g = dL/d(output): dL/dx[m] = (1-f) g[m+k] + f g[m+k+1], and of the delay
-    dL/dt = sum_n g[n] (x[n-k-1] - x[n-k]), summed in double. The output has a kink at a whole delay, where
-    this is the derivative from the right: it reads x[n-k-1], too. At the bounds 0 and `most` it is passed
-    straight through.
+    With g = dL/d(output), the gradient of the input is dL/dx[m] = (1-f) g[m+k] + f g[m+k+1]. The gradient of
+    the delay is dL/dt = sum_n g[n] (x[n-k-1] - x[n-k]), summed in double precision. The output has a kink at
+    an integer delay; the gradient there is the derivative from the right, which also reads x[n-k-1]. At the
+    bounds 0 and `most` the gradient is passed straight through.
 
     Parameters
     ----------
@@ -234,12 +234,13 @@ def delay_adjoint(
     x, delay, most, time_axis, state
         As given to ``delay``.
     grad_state : array, optional
-        dL/d(final state): a later chunk's `state` of this function. With it `most` has to be given.
+        dL/d(final state): the `state` that this function returned for the chunk that follows. It requires
+        `most`.
 
     Returns
     -------
     DelayGradients
-        Of the input, the delay and the initial state.
+        The gradients of the input, the delay and the initial state.
 
     Raises
     ------

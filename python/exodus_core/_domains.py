@@ -1,4 +1,4 @@
-"""What the kernels' tables say of a parameter: the values that it may have, and what it is to the kernels."""
+"""Facts about parameters, from the kernels' tables: the domain of the values, the role, the default."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ._values import Number, require_that
 
 
 class Domain:
-    """The values that a parameter may have; `text` is for messages."""
+    """The set of values that a parameter may have. `text` describes it in messages."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     def holds(self, value: Any) -> Any:
-        """Tell of each value whether it is inside; NaN and infinities are for the caller to refuse."""
+        """Tell for each value whether it is in the domain. The caller refuses NaN and infinities."""
         if self is DECAY:
             return (np.asarray(value) >= 0) & (np.asarray(value) <= 1)
         return np.asarray(value) > 0 if self is POSITIVE else True
@@ -31,7 +31,7 @@ _BY_NAME = {"decay": DECAY, "positive": POSITIVE, "below_threshold": BELOW_THRES
 
 
 class Facts(NamedTuple):
-    """A row of a table, as `exodus::ParameterFacts`."""
+    """A row of a model's table: `exodus::ParameterFacts`."""
 
     domain: Domain = FREE
     role: str = "none"
@@ -41,30 +41,30 @@ class Facts(NamedTuple):
 
 @cache
 def kernel_facts(model: str) -> dict[str, Facts]:
-    """Return the table of a model of the kernels, by their parameters' names."""
+    """Return the table of a kernel model, by the names of its parameters."""
     return {
         name: Facts(_BY_NAME[domain], role, default, reads_current)
         for name, (domain, role, default, reads_current) in _core.parameters[model].items()
     }
 
 
-def check_values(values: Mapping[str, Number], facts: Mapping[str, Facts], of: str = "") -> None:
-    """Raise unless each value is in its domain; called within ``ieee``. Messages end with `of`."""
+def check_values(values: Mapping[str, Number], facts: Mapping[str, Facts], suffix: str = "") -> None:
+    """Raise unless each value is in its domain; called within ``ieee``. Messages end with `suffix`."""
     for name, value in values.items():
         domain = facts[name].domain
-        what = FREE.text if domain is BELOW_THRESHOLD else domain.text
-        require_that(name, value, domain.holds(value), what, of)
+        expected = FREE.text if domain is BELOW_THRESHOLD else domain.text
+        require_that(name, value, domain.holds(value), expected, suffix)
     bounded = [name for name in values if facts[name].domain is BELOW_THRESHOLD]
     for threshold in (name for name in values if bounded and facts[name].role == "threshold"):
         for name in bounded:
-            _check_below(name, values[name], threshold, values[threshold], of)
+            _check_below(name, values[name], threshold, values[threshold], suffix)
 
 
-def _check_below(name: str, value: Number, threshold: str, bound: Number, of: str) -> None:
+def _check_below(name: str, value: Number, threshold: str, bound: Number, suffix: str) -> None:
     try:
         below = np.asarray(value) < np.asarray(bound)
     except ValueError:
         raise ValueError(
             f"{name} and {threshold} must broadcast, got shapes {np.shape(value)} and {np.shape(bound)}"
         ) from None
-    require_that(name, value, below, f"{BELOW_THRESHOLD.text} {bound!r}", of)
+    require_that(name, value, below, f"{BELOW_THRESHOLD.text} {bound!r}", suffix)

@@ -17,14 +17,14 @@ from .surrogate import SingleExponential
 
 
 class Filtered(NamedTuple):
-    """A filtered array, or of the adjoint a gradient, and the state to go on from.
+    """A filtered array and the state for the next call; from the adjoint, the gradients of input and state.
 
     Attributes
     ----------
     output : array
-        In the array's shape, dtype (float32 of float16 and bfloat16) and memory order.
+        In the input's shape, memory order and dtype, but float32 for float16 and bfloat16.
     state : named tuple of array
-        After the last step; of the adjoint, the gradient of the state before the first.
+        The state after the last step; from the adjoint, the gradient of the state before the first.
     """
 
     output: Array
@@ -37,18 +37,18 @@ def kernel_filter(kernel: Kernel, x: Array, *, time_axis: int | None = 0, state:
     Parameters
     ----------
     kernel : Kernel
-        Such as ``kernel.Alpha(tau)``.
+        A kernel, such as ``kernel.Alpha(tau)``.
     x : array
-        float32 or float64, time on `time_axis`: spikes for a van Rossum loss, or a layer's output.
+        float32 or float64, with time on `time_axis`: spikes for a van Rossum loss, or a layer's output.
     time_axis : int or None, optional
         None filters a single step without a time axis.
     state : named tuple of array, optional
-        An earlier call's `state`, to go on; None starts at rest.
+        The `state` of an earlier call, to continue it. None starts at rest.
 
     Returns
     -------
     Filtered
-        Output and final state.
+        The output and the final state.
 
     Raises
     ------
@@ -70,16 +70,16 @@ def kernel_filter_adjoint(
     kernel : Kernel
         As for ``kernel_filter``.
     grad : array
-        dL/d(output of the filter), float32 or float64.
+        dL/d(output of ``kernel_filter``), float32 or float64.
     time_axis : int or None, optional
         As for ``kernel_filter``.
     state : tuple of (array or None), optional
-        dL/d(final state): a later chunk's `state` of this function.
+        dL/d(final state): the `state` that this function returned for the chunk that follows.
 
     Returns
     -------
     Filtered
-        dL/dx, and dL/d(initial state).
+        dL/dx and dL/d(initial state).
     """
     check_not_torch("grad", grad, "kernel_filter", ", whose backward pass is the adjoint")
     neuron = Filter(kernel)
@@ -87,7 +87,7 @@ def kernel_filter_adjoint(
     type_name = layout.backend.type_name(given)
     if type_name != ARITHMETIC[type_name]:
         raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")
-    # The filter is linear: its adjoint reads nothing of the forward pass.
+    # The filter is linear, so its adjoint needs no array of the forward pass.
     tape = Tape(bind(neuron, layout, type_name))
     gradients = incoming(tape, None, given, state)
     grads = run_backward(tape, gradients, request(neuron, ()), "exodus", SingleExponential())

@@ -1,4 +1,4 @@
-"""``forward``: neurons over time."""
+"""``forward``: run neurons over time."""
 
 from __future__ import annotations
 
@@ -30,31 +30,32 @@ def forward(
     neuron : Neuron
         The descriptor, such as LIF.
     current : array
-        Input current a[n], float32 or float64, time on `time_axis`: NumPy's, or one on a GPU (torch, CuPy,
-        JAX), as then are all arrays of the call and of its result. On a GPU also float16 or bfloat16: so are
-        then spikes and their gradients, all else is float32, and so is the arithmetic. Any dense stride
-        order runs in place; arrays with gaps, overlaps or negative strides are copied once.
+        Input current a[n], with time on `time_axis`. A NumPy array of float32 or float64, or an array on a
+        GPU (torch, CuPy, JAX), which may also be float16 or bfloat16. All other arrays of the call, and the
+        results, are of the same library and on the same device. If the current is float16 or bfloat16, so are
+        the spikes and their gradients; everything else, and the arithmetic, is float32. A dense array of any
+        stride order is read in place; one with gaps, overlaps or negative strides is copied once.
     time_axis : int or None, optional
         None runs a single step on an array without a time axis.
     state : named tuple of array, optional
-        State before the first step (an earlier ``trace.state``, or ``neuron.initial_state``), shaped like
-        `current` without its time axis. None starts at rest. It is not modified.
+        State before the first step: an earlier ``trace.state``, or the result of ``neuron.initial_state``,
+        shaped like `current` without its time axis. None starts at rest. It is not modified.
     recurrent : array, optional
         Weights W of shape (N, N) between the N neurons along the last axis that is not time, in the dtype of
-        states: a[n] + s[n-1] W is the current (docs/mathematics.md, Recurrence). The sum goes over the
-        neurons that fired, in order. Not for neurons without spikes.
+        states. The neurons get the current a[n] + s[n-1] W (docs/mathematics.md, Recurrence), where the sum
+        goes over the neurons that fired, in order. The neuron must spike.
     out : Trace, optional
         An earlier result of the same shape, dtype and layout, whose `spikes` and `potential` are reused.
 
     Returns
     -------
     Trace
-        Spikes, potential and final state; `out` itself where it was given.
+        Spikes, potential and final state; `out` itself if it was given.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit; the message names it, what it must be and what it was.
+        If an argument does not fit. The message names it, and says what was expected and what it was.
     RuntimeError
         If `current` is on a GPU and the CUDA kernels are not installed or cannot run; the message says which.
     """
@@ -76,16 +77,16 @@ def run_forward(
     threads: int = 0,
     with_potential: bool = True,
 ) -> Trace:
-    """Run ``forward`` for any front end.
+    """Run ``forward`` for the numpy or the torch front end.
 
-    Those for other libraries keep the parameters that they learn in range themselves (and put them in place
-    of those of the descriptor `origin`), have their own names for the arguments, bring their own number of
-    threads, and do without the potential where nobody reads it.
+    The last arguments are for torch. It keeps the parameters that it learns in their domains, puts them in
+    place of those of the descriptor `origin`, and names them in `learnt`. It has its own names for arguments
+    and its own number of threads, and needs no potential unless it is returned or a backward pass reads it.
     """
     if not isinstance(neuron, Neuron):
         raise TypeError(
             f"neuron must be a descriptor such as LIF, got {type(neuron).__name__}: "
-            "torch modules are called themselves, or see exodus_core.torch.spike"
+            "call a torch module directly, or see exodus_core.torch.spike"
         )
     given = current
     current, layout = arrange(given_name, given, time_axis, axis_name)
@@ -110,7 +111,7 @@ def run_forward(
 
 
 def _reused(out: Any, binding: Binding, sources: Mapping[str, Array | None]) -> tuple[Array | None, Array]:
-    """Return spikes and potential of an earlier trace, which share no memory with the sources."""
+    """Check `out`, and that it shares no memory with the sources; return its spikes and potential."""
     if not isinstance(out, Trace):
         raise TypeError(f"out must be a Trace, got {type(out).__name__}")
     spikes, potential, layout = out.spikes, out.potential, binding.layout
@@ -133,7 +134,7 @@ def _launch(
     final: Any,
     threads: int,
 ) -> None:
-    """Call the kernels, which fill spikes, potential and the final state."""
+    """Call the kernels. They fill the spikes, the potential and the final state."""
     layout, backend = binding.layout, binding.layout.backend
     handle = backend.handle
     backend.kernels.forward(
@@ -148,6 +149,6 @@ def _launch(
         handle(spikes),
         handle(potential),
         tuple(map(handle, final)),
-        backend.where(current, threads),
+        backend.execution(current, threads),
     )
     backend.finish(current)

@@ -1,4 +1,4 @@
-"""``growth``: how often the exact gradient grows."""
+"""``growth``: at how many steps the exact gradient grows."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from .surrogate import SingleExponential
 
 
 def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> float:  # noqa: B008
-    """Tell how often the exact gradient grows (docs/mathematics.md, Stability).
+    """Compute the fraction of steps at which the exact gradient grows (docs/mathematics.md, Stability).
 
-    A step multiplies the gradient that it carries by alpha - reset h; where that is beyond [-1, 1],
-    EXODUS and BPTT alike grow. The remedy is a surrogate with a lower peak: h <= (1 + alpha) / reset.
+    The backward pass of a step multiplies the gradient by alpha - reset h. Where this factor is outside
+    [-1, 1], the gradient grows, by EXODUS and by BPTT alike. A surrogate with a lower peak prevents it:
+    h <= (1 + alpha) / reset.
 
-    A step of coupled states (StateSpace, AdLIF, ResonateAndFire) multiplies it by a matrix, which stretches
-    some direction for most useful parameters though products of steps do not grow. Of these neurons the norm
-    of the product over a window is measured, 4 / (1 - decay) steps of the slowest decay, a window from every
-    step on; of a shorter trace, over all of it. Recurrent weights are not in it.
+    In neurons with coupled states (StateSpace, AdLIF, ResonateAndFire) the factor is a matrix. For most
+    useful parameters the matrix of a single step stretches some direction, although products of steps do not
+    grow. So for these neurons the norm of the product over a window is measured, and a window starts at every
+    step. A window lasts 4 / (1 - decay) steps of the slowest decay, or the whole trace if that is shorter.
+
+    Recurrent weights are not taken into account.
 
     Parameters
     ----------
     trace : Trace
-        What ``forward`` returned.
+        The result of ``forward``.
     surrogate : Surrogate or callable, optional
         As for ``backward``.
 
     Returns
     -------
     float
-        The share of all steps at which abs(alpha - reset h) > 1, of coupled states that of all windows whose
-        product has a norm above 1; 0 for the default surrogate with resets that subtract the threshold, and
-        for neurons without reset.
+        The fraction of steps at which abs(alpha - reset h) > 1; for coupled states, the fraction of windows
+        whose product has a norm above 1. It is 0 for the default surrogate if a reset subtracts the
+        threshold, and for neurons without reset.
 
     Raises
     ------
     TypeError
-        For an SRM whose refractory kernel is not `Exponential`: its gradient has no such factor. For arrays
-        on a GPU: copy them to the CPU.
+        If the neuron is an SRM whose refractory kernel is not `Exponential`, since its gradient has no such
+        factor, or if the arrays are on a GPU: copy them to the CPU.
     """
     check_not_torch("trace", trace, "growth")
     check_surrogate(surrogate)
@@ -50,10 +53,10 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
 
 
 def growth_on(tape: Tape, surrogate: SurrogateLike) -> float:
-    """Compute ``growth`` on the tape of any front end, which has checked the surrogate."""
+    """Compute ``growth`` for the numpy or the torch front end, which has checked the surrogate."""
     neuron, layout = tape.neuron, tape.layout
     if layout.backend is not NUMPY:
-        raise TypeError(f"trace must be of NumPy's arrays, got arrays of {layout.backend}")
+        raise TypeError(f"trace must hold numpy arrays, got arrays of {layout.backend}")
     if not neuron._fires or 0 in layout.shape:
         return 0.0
     h = evaluated(surrogate, tape).astype(np.float64)

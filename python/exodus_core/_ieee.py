@@ -1,4 +1,4 @@
-"""IEEE 754's default arithmetic, whatever the caller has set."""
+"""The default arithmetic of IEEE 754, whatever floating-point mode the caller has set."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from . import _core
 
 
 class ieee(ContextDecorator):
-    """Within it arithmetic is IEEE 754's default, whatever the caller has set.
+    """A context, and a decorator, in which arithmetic is the default of IEEE 754.
 
-    Underflow and overflow are not errors (``numpy.seterr``), and the processor rounds to nearest and keeps
+    Underflow and overflow raise no errors (``numpy.seterr``). The processor rounds to nearest and keeps
     subnormal numbers.
     """
 
     def _recreate_cm(self) -> ieee:
-        """As a decorator: one for each call."""
+        """Make a context for each call of a decorated function."""
         return ieee()
 
     def __enter__(self) -> None:

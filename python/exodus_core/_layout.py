@@ -1,8 +1,8 @@
-"""An array's layout, as the kernels' (outer, time, inner).
+"""`Layout`: how an array lies in memory, and its sizes (outer, time, inner) for the kernels.
 
-A neuron does not care in which order the other axes lie in memory, so any dense stride order is used in
-place: axes outside of time are `outer`, axes inside are `inner`. Everything that goes with an array
-(results, gradients, states) lies in the same order.
+Neurons are independent, so the order of the axes in memory makes no difference to them, and a dense array of
+any stride order is used in place. Axes outside of time count as `outer`, axes inside of it as `inner`.
+Results, gradients and states have the memory order of the input.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ._backends import NUMPY, Array, Backend, backend_of
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array with (or, `time_axis` None, without) a time axis lies in memory.
+    """How an array lies in memory.
 
     Attributes
     ----------
     shape : tuple of int
-        Of the array.
+        The shape of the array.
     order : tuple of int
-        Its axes, outermost in memory first.
+        The axes, outermost in memory first.
     time_axis : int or None
-        Not negative.
+        The axis of time, not negative; None for a single step, which has none.
     backend : Backend
-        Of the array and of everything that goes with it.
+        The backend of the array, and of the results, gradients and states that belong to it.
     """
 
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class Layout:
 
     @cached_property
     def sizes(self) -> tuple[int, int, int]:
-        """(outer, time, inner)."""
+        """The sizes (outer, time, inner) for the kernels."""
         if self.time_axis is None:
             return 1, 1, math.prod(self.shape)
         place = self.order.index(self.time_axis)
@@ -62,20 +62,20 @@ class Layout:
 
     @cached_property
     def features(self) -> tuple[int, int]:
-        """The neurons of a batch entry, along the last axis that is not time, and how far apart they are.
+        """The number of neurons along the last axis that is not time, and the distance between neighbours.
 
-        Neuron j of the kernels' order is feature (j / apart) % count.
+        Recurrent weights connect these neurons. Neuron j in memory order is feature (j / distance) % count.
         """
         axis = max(axis for axis in range(len(self.shape)) if axis != self.time_axis)
         inside = self.order[self.order.index(axis) + 1 :]
         return self.shape[axis], math.prod(self.shape[k] for k in inside if k != self.time_axis)
 
     def empty(self, type_name: str) -> Array:
-        """Make an array that lies like this: the one place where results over time are allocated."""
+        """Allocate an array with this layout. All results over time are allocated here."""
         return self.backend.empty_on_line(self.shape, self.order, type_name)
 
     def empty_neurons(self, type_name: str, leading: tuple[int, ...] = ()) -> Array:
-        """Make an array with a value per neuron, or with leading axes."""
+        """Allocate an array with one value per neuron, or with leading axes in front of the neurons'."""
         return self.backend.empty(leading + self.neuron_shape, self._neuron_order(len(leading)), type_name)
 
     def _neuron_order(self, leading: int) -> tuple[int, ...]:
@@ -84,37 +84,37 @@ class Layout:
         return tuple(range(leading)) + tuple(axis + leading for axis in self.neuron_order)
 
     def _placed(self, array: Array, order: tuple[int, ...]) -> Array:
-        return array if self.backend.lies(array, order) else self.backend.copy(array, order)
+        return array if self.backend.has_order(array, order) else self.backend.copy(array, order)
 
     def place(self, array: Array) -> Array:
-        """Return the array itself if it lies like this, else a copy that does."""
+        """Return an array over time itself if it has this memory order, else a copy that has."""
         return self._placed(array, self.order)
 
     def copy_neurons(self, array: Array) -> Array:
-        """Copy an array with a value per neuron, or with leading axes, into this layout."""
+        """Copy an array with one value per neuron, or with leading axes, into this memory order."""
         return self.backend.copy(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
 
     def place_neurons(self, array: Array) -> Array:
-        """Return the array itself if it lies like this, else such a copy."""
+        """Return an array as ``copy_neurons`` does, but itself if it has this memory order."""
         return self._placed(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
 
     def with_time(self, parameter: Array) -> Array:
-        """Return a parameter, shaped to broadcast against the array with its time axis."""
+        """Reshape a parameter to broadcast against the array with its time axis."""
         shape = tuple(parameter.shape)
         if len(shape) == 0 or self.time_axis is None:
             return parameter
         neurons = (1,) * (len(self.shape) - 1 - len(shape)) + shape
         return parameter.reshape((*neurons[: self.time_axis], 1, *neurons[self.time_axis :]))
 
-    def lies_here(self, array: Array) -> bool:
-        """Tell whether an array of this shape lies in memory like this."""
-        return self.backend.lies(array, self.order)
+    def has_same_order(self, array: Array) -> bool:
+        """Tell whether an array of this shape has this memory order."""
+        return self.backend.has_order(array, self.order)
 
 
 def arrange(
     name: str, value: Any, time_axis: int | None, axis_name: str = "time_axis"
 ) -> tuple[Array, Layout]:
-    """Return the array, copied once if it has gaps, overlaps or negative strides, and its layout."""
+    """Check an input and return it with its layout; copy it if it has gaps, overlaps or negative strides."""
     backend = backend_of(value)
     array = backend.array(name, value)
     shape = tuple(array.shape)
@@ -132,7 +132,7 @@ def arrange(
     if layout is None or not backend.aligned(array):
         array = backend.dense(array)
         layout = _layout(shape, backend.strides(array), backend.itemsize(array), time_axis, backend)
-    if layout is None:  # where strides are odd, any order will do
+    if layout is None:  # The library could not keep the order of the axes: fall back to C order.
         layout = Layout(shape, tuple(range(len(shape))), time_axis, backend)
         array = backend.copy(array, layout.order)
     return array, layout
@@ -142,13 +142,13 @@ def arrange(
 def _layout(
     shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, time_axis: int | None, backend: Backend
 ) -> Layout | None:
-    """Return the layout of a dense array; remembered, since a network calls with the same ones."""
+    """Return the layout of a dense array, else None. Cached: a network repeats the same few layouts."""
     order = tuple(range(len(shape))) if 0 in shape else _dense_order(shape, strides, itemsize)
     return None if order is None else Layout(shape, order, time_axis, backend)
 
 
 def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
-    """Return the axes by falling stride, or None if there are gaps or overlaps."""
+    """Return the axes by decreasing stride, or None if there are gaps or overlaps."""
     order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
     wide = [axis for axis in order if shape[axis] > 1]
     expected = itemsize
@@ -156,7 +156,7 @@ def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
         if strides[axis] != expected:
             return None
         expected *= shape[axis]
-    # An axis of size one lies anywhere: it keeps its place among the others.
+    # The stride of an axis of length 1 means nothing: the axis stays where it is among the others.
     result = list(wide)
     for axis, size in enumerate(shape):
         if size == 1:
@@ -165,7 +165,7 @@ def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
 
 
 def require(name: str, value: Any, shape: tuple[int, ...], like: Layout, type_name: str) -> Array:
-    """Return an argument that is an array of exactly this shape and type, of the library of `like`."""
+    """Check that an argument is an array of this shape and dtype, of the library of `like`; return it."""
     array = like.backend.typed(name, value, type_name)
     if array.shape != shape:  # torch's shapes are tuples too
         raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")

@@ -1,8 +1,9 @@
-"""Maps from a neuron's own parameters to the kernel's; their transposes take gradients back.
+"""Maps from a descriptor's parameters to the kernel's, and the chain rule back.
 
-A time constant stands for a decay, decays and couplings for the matrix of coupled states. Each such relation
-is one object, a map and its transpose: `apply` makes the kernels' values, in float64 and with the same bits
-for NumPy and for arrays on a GPU, and `transpose` is the chain rule. A neuron is a list of maps.
+A descriptor may have a time constant where the kernel has a decay, or decays and couplings where the kernel
+has a matrix. Each such relation is one object. `apply` computes the kernel's values, in float64 and with the
+same bits for NumPy and for arrays on a GPU. `transpose` is the chain rule: it takes gradients back. A
+descriptor's parameters are described by a list of maps.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from ._domains import Domain, Facts, kernel_facts
 from ._ieee import ieee
 from ._values import Number, plain
 
-Gradient = Array | None  # None where nobody asked for it
+Gradient = Array | None  # None if it was not requested
 
 
 @dataclass(eq=False, repr=False)
 class Map:
-    """Some parameters of a neuron, by its own names, and the kernel's parameters that are made of them."""
+    """A map from some of a descriptor's parameters, `own`, to parameters of the kernel."""
 
     own: tuple[str, ...]
     kernel: tuple[str, ...]
@@ -32,19 +33,22 @@ class Map:
         raise NotImplementedError
 
     def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
-        """Return the own values' gradients, None where a source is missing; called within ``ieee``."""
+        """Return the gradients of the own values, from those of the kernel's; called within ``ieee``.
+
+        A gradient is None if one of its sources is.
+        """
         raise NotImplementedError
 
     def sources(self, name: str) -> Iterable[str]:
-        """Return the kernel's names whose gradients make up that of an own value."""
+        """Return the kernel's parameters whose gradients contribute to that of an own value."""
         return self.kernel
 
     def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
-        """Return what is known of each own value, by the table of the kernel's parameters."""
+        """Return the facts about each own value, given those about the kernel's parameters."""
         return [Facts()] * len(self.own)
 
     def named(self, own: str, kernel: str) -> Map:
-        """Return this map for parameters whose names begin with these prefixes."""
+        """Return this map with prefixes before the names on both sides."""
         return replace(
             self,
             own=tuple(own + name for name in self.own),
@@ -54,7 +58,7 @@ class Map:
 
 @dataclass(eq=False, repr=False)
 class Same(Map):
-    """The kernel takes the values as they are."""
+    """The identity: the kernel takes the values as they are."""
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
         return own
@@ -71,7 +75,7 @@ class Same(Map):
 
 @dataclass(eq=False, repr=False)
 class Constant(Map):
-    """A constant of the kernel that depends on no parameter."""
+    """A constant value of a kernel parameter, which depends on no parameter of the descriptor."""
 
     value: float = 0.0
 
@@ -83,18 +87,18 @@ class Constant(Map):
 
 
 class Formula(Map):
-    """A map by formulas on arrays in float64 that broadcast; a subclass has them as two functions."""
+    """A map by formulas on float64 arrays that broadcast. A subclass defines `values` and `chain`."""
 
-    domains: ClassVar[tuple[Domain, ...]]  # of the own values
+    domains: ClassVar[tuple[Domain, ...]]  # the domains of the own values
 
     def values(self, xp: Any, *own: Array) -> Sequence[Array]:
-        """The kernel's values."""
+        """Return the kernel's values."""
         raise NotImplementedError
 
     def chain(self, xp: Any, own: Sequence[Array], grads: Sequence[Array]) -> Sequence[tuple[Array, ...]]:
         """Return the terms of each own value's gradient, one for each kernel value that depends on it.
 
-        Each has the shape of that parameter of the kernel, which was broadcast from some of the own values.
+        A term has the shape of that kernel value. `transpose` sums it to the shape of the own value.
         """
         raise NotImplementedError
 
@@ -122,14 +126,14 @@ class Formula(Map):
 
 @dataclass(eq=False, repr=False)
 class Chain(Map):
-    """A composition: `last` takes the results of the maps of `first`, in order."""
+    """A composition of maps: `last` takes the results of the maps in `first`, in order."""
 
     first: tuple[Map, ...]
     last: Map
 
     @classmethod
     def of(cls, first: tuple[Map, ...], last: Map) -> Chain:
-        """Compose them; the own names are those of the maps that come first."""
+        """Compose maps. The own values are those of the maps in `first`."""
         return cls(tuple(name for part in first for name in part.own), last.kernel, first, last)
 
     def _split(self, own: Sequence[Number]) -> list[Sequence[Number]]:
@@ -162,7 +166,7 @@ class Chain(Map):
 
 @lru_cache(maxsize=256)
 def same(*names: str) -> tuple[Map, ...]:
-    """Return a map for each of some parameters that the kernel takes by the same name."""
+    """Return an identity map for each parameter that the kernel takes by the same name."""
     return tuple(Same((name,), (name,)) for name in names)
 
 
@@ -178,7 +182,7 @@ def kernel_values(maps: Iterable[Map], own: Mapping[str, Number]) -> dict[str, N
 def own_gradients(
     maps: Iterable[Map], own: Mapping[str, Number], grads: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Return gradients by the own names; maps to which no gradient is given are left out."""
+    """Return the gradients of the own values by name, without those of maps that get no gradient."""
     found: dict[str, Array] = {}
     for part in maps:
         given = [grads.get(name) for name in part.kernel]
@@ -191,18 +195,18 @@ def own_gradients(
 
 @lru_cache(maxsize=256)
 def own_facts(maps: tuple[Map, ...], model: str) -> dict[str, Facts]:
-    """Return what is known of the own values, by name, of a neuron that a model of the kernels runs."""
+    """Return the facts about the own values, by name, of a neuron that runs on a kernel model."""
     kernel = kernel_facts(model)
     return {name: one for part in maps for name, one in zip(part.own, part.facts(kernel), strict=True)}
 
 
 def sources(maps: Iterable[Map], names: set[str]) -> set[str]:
-    """Return the kernel's names whose gradients those of the own names need."""
+    """Return the kernel's parameters whose gradients those of the named own values need."""
     return {source for part in maps for name in part.own if name in names for source in part.sources(name)}
 
 
 def _sum_to(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
-    """Undo the broadcasting of a gradient."""
+    """Sum a gradient to a shape: the transpose of broadcasting."""
     if tuple(array.shape) == shape:
         return array
     array = xp.sum(array, axis=tuple(range(array.ndim - len(shape))))

@@ -1,4 +1,4 @@
-"""Arrays of an earlier result that a call writes into: checked to fit, and to share no memory with others."""
+"""Checks of ``out=``: its arrays must fit the result, and share no memory with other arrays of the call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._layout import Layout
 
 
 def check_out(name: str, array: Any, type_name: str, layout: Layout) -> None:
-    """Check an array that is to be written into."""
+    """Check that a result fits into an array."""
     backend = layout.backend
     try:
         fits = backend.type_name(backend.array(name, array)) == type_name and (
@@ -21,9 +21,9 @@ def check_out(name: str, array: Any, type_name: str, layout: Layout) -> None:
     if not fits:
         got = f"{array.dtype} {tuple(array.shape)}" if hasattr(array, "dtype") else repr(array)
         raise ValueError(f"out.{name} must have dtype {type_name} and shape {layout.shape}, got {got}")
-    if not layout.lies_here(array):
+    if not layout.has_same_order(array):
         raise ValueError(
-            f"out.{name} must lie in memory like current, its axes in the order {layout.order}, "
+            f"out.{name} must have the memory order of current, with the axes in the order {layout.order}, "
             f"got strides of {backend.strides(array)} bytes"
         )
     if not backend.writeable(array):
@@ -33,7 +33,7 @@ def check_out(name: str, array: Any, type_name: str, layout: Layout) -> None:
 def check_apart(
     backend: Backend, results: Mapping[str, Array | None], others: Mapping[str, Array | None]
 ) -> None:
-    """Raise if a result shares memory with another array."""
+    """Raise if a result shares memory with another result or with one of the other arrays."""
     overlap = backend.overlap
     against = [(name, array) for name, array in others.items() if array is not None]
     for name, result in results.items():
@@ -46,6 +46,7 @@ def check_apart(
 
 
 def named(prefix: str, fields: tuple[str, ...], arrays: Any) -> dict[str, Array | None]:
+    """Return the arrays of a state by the names that error messages use."""
     if arrays is None:
         return {}
     return {f"{prefix}.{field}": array for field, array in zip(fields, arrays, strict=True)}

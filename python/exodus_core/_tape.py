@@ -1,4 +1,4 @@
-"""A forward pass as the backward pass reads it, and the `Trace` that ``forward`` returns."""
+"""`Trace`, the result of ``forward``, and `Tape`, the checked arrays that a backward pass reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .neurons import Neuron
 
 @dataclass(eq=False)
 class Trace:
-    """A neuron's course over time.
+    """The result of running neurons over time.
 
     Attributes
     ----------
@@ -23,15 +23,15 @@ class Trace:
     potential : array
         u[n], before the reset.
     state : named tuple of array
-        After the last step; the next call's ``state=``.
+        The state after the last step. Pass it to the next call as ``state=``.
     neuron : Neuron
         The descriptor.
     current : array
         The input itself, not a copy: it must not be overwritten before ``backward``.
     initial_state : named tuple of array or None
-        A copy of the initial state; None at rest.
+        A copy of the initial state; None if the call started at rest.
     time_axis : int or None
-        The argument of ``forward``, counted from the front.
+        The `time_axis` of the call, counted from the front.
     recurrent : array or None
         The recurrent weights themselves, not a copy.
     """
@@ -48,10 +48,10 @@ class Trace:
 
 
 class Tape(NamedTuple):
-    """A forward pass as the backward pass reads it.
+    """The arrays and facts of a forward pass that a backward pass reads.
 
-    The binding holds layout, dtype and parameters. The arrays have been checked, and lie as the kernels take
-    them; an array that no gradient reads is None.
+    The binding holds the layout, the dtype and the parameters. The arrays have been checked, and are in the
+    layout's memory order. An array that no gradient reads is None.
     """
 
     binding: Binding
@@ -68,7 +68,7 @@ class Tape(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """How the arrays lie."""
+        """The layout of the arrays."""
         return self.binding.layout
 
 
@@ -80,9 +80,10 @@ def record(
     initial: Any = None,
     recurrent: Any = None,
 ) -> Tape:
-    """Make a tape: the one place where the arrays of a forward pass are checked on their way back.
+    """Check the arrays of a forward pass, and make a tape of them.
 
-    They need it. Traces are copied, pickled and edited; hooks of torch's autograd pack saved tensors.
+    They are checked again here because they may have changed: users copy, pickle and edit traces, and hooks
+    of torch's autograd pack saved tensors.
     """
     neuron, layout, type_name, arithmetic, *_ = binding
     if potential is not None:
@@ -100,23 +101,23 @@ def record(
 
 
 def check_trace(trace: Any) -> None:
-    """Raise unless the argument is a trace whose facts are those of its forward pass."""
+    """Raise unless the argument is a trace with the neuron and the time axis of its forward pass."""
     if not isinstance(trace, Trace):
-        raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
+        raise TypeError(f"trace must be the result of forward, got {type(trace).__name__}")
     binding = trace._binding
     if not isinstance(binding, Binding):
-        raise TypeError(f"trace._binding must be what forward bound, got {type(binding).__name__}")
+        raise TypeError(f"trace._binding must be a Binding made by forward, got {type(binding).__name__}")
     if trace.neuron is not binding.neuron or trace.time_axis is not binding.layout.time_axis:
         _require_equal("neuron", trace.neuron, binding.neuron)  # copies are equal
         _require_equal("time_axis", trace.time_axis, binding.layout.time_axis)
 
 
 def tape_of(trace: Trace, *, reads_spikes: bool = False) -> Tape:
-    """Make the tape of a trace that ``check_trace`` has passed; only some calls read its spikes."""
+    """Make the tape of a trace, which ``check_trace`` has checked. Only some calls read its spikes."""
     binding, potential, spikes = trace._binding, trace.potential, None
     if binding.neuron._fires:
         spikes = trace.spikes if reads_spikes else None
-        if potential is None:  # ``require`` says so
+        if potential is None:  # raises the TypeError for an argument that is no array
             over_time("trace.potential", potential, binding.layout, binding.arithmetic)
         if reads_spikes and spikes is None:
             over_time("trace.spikes", spikes, binding.layout, binding.type_name)
@@ -131,6 +132,6 @@ def _require_equal(name: str, given: Any, bound: Any) -> None:
 
 
 def _short(value: Any) -> str:
-    """A repr for messages: that of a neuron's arrays fills pages."""
+    """Return a repr for messages, cut: the repr of a neuron with arrays can be very long."""
     text, most = repr(value), 200
     return text if len(text) <= most else text[:most] + "..."

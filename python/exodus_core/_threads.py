@@ -1,4 +1,4 @@
-"""How many threads the kernels use."""
+"""The number of threads that the kernels use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VARIABLE = "EXODUS_NUM_THREADS"
 
 
 def _in_environment() -> bool:
-    """Tell whether the environment sets the number of threads; the library has then read it itself."""
+    """Tell whether the environment sets the number of threads. The C++ library reads the value itself."""
     text = os.environ.get(_VARIABLE, "")
     if text and re.fullmatch("0*[1-9][0-9]*", text, re.ASCII) is None:
         raise ImportError(f"{_VARIABLE} must be a number of threads, 1 or more, got {text!r}")
@@ -23,24 +23,24 @@ _chosen = _in_environment()
 
 
 def was_chosen() -> bool:
-    """Tell whether the user chose the number of threads, which then overrides a front end's own."""
+    """Tell whether the user set the number of threads, which then overrides torch's."""
     return _chosen
 
 
 def get_num_threads() -> int:
-    """Return how many threads a call uses at most.
+    """Return the largest number of threads that a call uses.
 
     Returns
     -------
     int
-        What ``set_num_threads`` set, else the environment variable EXODUS_NUM_THREADS, else the number of
-        processors that this process may use.
+        The number that ``set_num_threads`` set, else that of the environment variable EXODUS_NUM_THREADS,
+        else the number of processors that this process may use.
     """
     return _core.get_num_threads()
 
 
 def set_num_threads(threads: int) -> None:
-    """Set how many threads a call uses at most. Results do not depend on it.
+    """Set the largest number of threads that a call uses. Results do not depend on it.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def set_num_threads(threads: int) -> None:
     Raises
     ------
     ValueError, TypeError
-        If it is not.
+        If `threads` is not an integer of at least 1.
     """
     if isinstance(threads, bool) or not isinstance(threads, numbers.Integral):
         raise TypeError(f"threads must be an integer, got {threads!r}")

@@ -1,4 +1,4 @@
-"""Base and checks of descriptors: frozen values that compare, hash and print."""
+"""`Value`, the base of descriptors, kernels and surrogates, and the checks of their numbers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from ._backends import FLOATS, is_torch, require_plain
 from ._ieee import ieee
 
-Number = Any  # a number or an array of numbers, of any library
+Number = Any  # a number, or an array of numbers of any library
 
 V = TypeVar("V", bound="Value")
 
 
 def numeric(name: str, value: Any) -> np.ndarray:
-    """Return a copy of a number or an array of numbers as an array."""
+    """Copy a number or an array of numbers into a NumPy array; raise TypeError for anything else."""
     if is_torch(value) and hasattr(value, "detach"):
         value = _of_tensor(name, value)
     if value is None or isinstance(value, (str, bytes, bool, np.bool_)) or is_torch(value):
@@ -35,7 +35,7 @@ def numeric(name: str, value: Any) -> np.ndarray:
 
 @ieee()
 def number(name: str, value: Any) -> Number:
-    """Return a parameter as a float, or as a read-only copy."""
+    """Check a parameter, and return it as a float or as a read-only copy."""
     if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
         try:
             return float(value)
@@ -62,7 +62,7 @@ def _of_tensor(name: str, tensor: Any) -> np.ndarray:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.device.type != "cpu" or str(tensor.layout) != "torch.strided" or kind.startswith("complex"):
         raise TypeError(
-            f"{name} must be numbers, of tensors a dense real one on the CPU, "
+            f"{name} must be numbers: a tensor must be dense, real and on the CPU, "
             f"got {kind}, {tensor.layout} on {tensor.device}"
         )
     own = tensor if hasattr(np, kind) else tensor.double()  # NumPy has no bfloat16
@@ -71,28 +71,28 @@ def _of_tensor(name: str, tensor: Any) -> np.ndarray:
 
 
 def choice(name: str, value: Any, choices: tuple[str, ...], alternative: str = "one of ") -> None:
-    """Raise unless a value is one of some strings."""
+    """Raise ValueError unless a value is one of the strings."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be {alternative}{', '.join(map(repr, choices))}, got {value!r}")
 
 
-def require_that(name: str, value: Number, holds: Any, what: str, of: str = "") -> None:
-    """Raise unless a condition holds for every value; NaN and infinities never do."""
+def require_that(name: str, value: Number, holds: Any, expected: str, suffix: str = "") -> None:
+    """Raise ValueError unless every value is finite and the condition holds for it."""
     good = np.isfinite(value) & holds
     if not np.all(good):
         bad = np.broadcast_to(value, np.shape(good))[~good].flat[0] if np.ndim(good) else value
-        raise ValueError(f"{name} must be {what}, got {float(bad)!r}{of}")
+        raise ValueError(f"{name} must be {expected}, got {float(bad)!r}{suffix}")
 
 
-def _typed(value: Any) -> str:
-    """Return a repr that can be evaluated, also for large arrays."""
+def _evaluable(value: Any) -> str:
+    """Return a repr that can be evaluated, for large arrays too."""
     if isinstance(value, np.ndarray):
         return f"np.array({value.tolist()!r}, dtype={value.dtype.name!r})"
     return repr(value)
 
 
 class Value:
-    """A frozen dataclass of numbers, arrays and choices."""
+    """Base of frozen dataclasses of numbers, arrays and choices. They compare, hash, copy and print."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -113,7 +113,7 @@ class Value:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
             if isinstance(value, np.ndarray):
-                value.flags.writeable = False  # NumPy's copies and pickles are writeable
+                value.flags.writeable = False  # An unpickled or copied array is writeable at first.
             object.__setattr__(self, name, value)
 
     def _given(self) -> dict[str, Any]:
@@ -122,12 +122,12 @@ class Value:
         return {name: value for name, (value, default) in values.items() if not _same(value, default)}
 
     def __repr__(self) -> str:
-        shown = [f"{name}={_typed(value)}" for name, value in self._given().items()]
+        shown = [f"{name}={_evaluable(value)}" for name, value in self._given().items()]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def copy_with(value: V, changes: Mapping[str, Any]) -> V:
-    """Copy a descriptor with other fields, not checked."""
+    """Copy a descriptor with some fields changed, without checks."""
     copy = object.__new__(type(value))
     for f in fields(value):  # type: ignore[arg-type]
         object.__setattr__(copy, f.name, changes.get(f.name, getattr(value, f.name)))
@@ -135,12 +135,12 @@ def copy_with(value: V, changes: Mapping[str, Any]) -> V:
 
 
 def plain(value: Any) -> Number:
-    """Return a NumPy array without axes as a float, anything else as it is."""
+    """Return a NumPy array without axes as a float, and anything else unchanged."""
     return float(value) if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
 
 
 def in_float64(value: Number) -> Number:
-    """Return a number as it is, a NumPy array in float64."""
+    """Convert a NumPy array to float64, and return anything else unchanged."""
     return value.astype(np.float64, copy=False) if isinstance(value, np.ndarray) else value
 
 

@@ -1,4 +1,4 @@
-"""The coupled neurons where earlier pickles and checkpoints look for them; they live in ``neurons``."""
+"""Aliases of the coupled neurons, by which earlier pickles and checkpoints find them; see ``neurons``."""
 
 from .neurons import AdLIF, AdLIFState, ResonateAndFire, StateSpace, StateSpaceState
 

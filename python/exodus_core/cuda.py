@@ -1,7 +1,8 @@
-"""Whether the CUDA kernels are installed, and whether this machine can run them.
+"""Tell whether the CUDA kernels are installed, and whether this machine can run them.
 
-They are an extension of their own, in this package if it was built with ``EXODUS_CUDA=ON``, else in the
-distribution ``exodus-snn-cu13``, whose version must be this one's. They are loaded when first asked for.
+The kernels are a separate extension module. It is part of this package if that was built with
+``EXODUS_CUDA=ON``; otherwise it comes with the distribution ``exodus-snn-cu13``, which must have the same
+version as this package. It is loaded on first use.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _PLACES = ("exodus_core._cuda", "exodus_core_cu13._cuda")
 
 @cache
 def _found() -> tuple[ModuleType | None, str]:
-    """The extension, or why there is none."""
+    """Return the extension module, or None and the reason why there is none."""
     reason = "exodus_core was built without CUDA kernels, and exodus-snn-cu13 is not installed"
     for place in _PLACES:
         try:
@@ -39,23 +40,23 @@ def _found() -> tuple[ModuleType | None, str]:
 
 
 def _unavailable() -> str | None:
-    """Why calls on a GPU would fail, or None."""
+    """Return the reason why calls on a GPU would fail, or None."""
     module, reason = _found()
     return reason if module is None else module.unavailable()
 
 
 @cache
 def kernels() -> ModuleType:
-    """The extension, for calls on a GPU; asked for once, then remembered.
+    """Return the extension module, for calls on a GPU.
 
     Raises
     ------
     RuntimeError
-        If there is none, or it cannot run here; the message says why.
+        If it is not installed or cannot run here; the message says why.
     """
     reason = _unavailable()
     if reason is not None:
-        raise RuntimeError(f"arrays on a GPU cannot be taken: {reason}")
+        raise RuntimeError(f"arrays on a GPU cannot be used: {reason}")
     return cast(ModuleType, _found()[0])
 
 
@@ -65,17 +66,17 @@ def built() -> bool:
     Returns
     -------
     bool
-        Whether they are; if not, CPU work goes on as ever.
+        True if they are. The CPU kernels work in either case.
     """
     return _found()[0] is not None
 
 
 def is_available() -> bool:
-    """Tell whether the CUDA kernels can run here: they are installed, and there is a driver and a GPU.
+    """Tell whether the CUDA kernels can run: they are installed, and this machine has a driver and a GPU.
 
     Returns
     -------
     bool
-        Whether they can.
+        True if they can.
     """
     return _unavailable() is None

@@ -1,8 +1,8 @@
-"""Kernels of the spike response model: how an input, or a spike, is felt over the steps that follow.
+"""Kernels of the spike response model: the effect of an input, or of a spike, on the steps that follow.
 
-All but FIR run as the same recursion of two numbers per neuron (`exodus/kernel.hpp`), forward and backward,
-so that they cost the same however long they last. The order of operations below is the contract of the
-forward pass.
+All kernels but FIR run as one recursion of two values per neuron, forward and backward (`exodus/kernel.hpp`),
+so their cost does not depend on their length. The forward pass computes exactly the operations given below,
+in that order.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ._ieee import ieee
 from ._maps import Constant, Formula, Map, Same, own_facts
 from ._values import Number, Value, in_float64, number, plain
 
-FILTER_MODEL = "KernelFilter"  # the model of the kernels that runs one without spikes
+FILTER_MODEL = "KernelFilter"  # the C++ model that convolves without spikes
 
 __all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]
 
 
 def check_length(length: Any) -> int:
-    """The number of taps that are asked for."""
+    """Check a number of taps, and return it as an int."""
     if isinstance(length, bool) or not isinstance(length, numbers.Integral):
         raise TypeError(f"length must be an integer, got {length!r}")
     if length < 0:
@@ -35,7 +35,7 @@ def check_length(length: Any) -> int:
 
 
 def _powers(length: int, base: np.ndarray) -> np.ndarray:
-    """base^0, base^1, ... by repeated products, whose bits are the same everywhere; those of pow are not."""
+    """Return base^0, base^1, ... by repeated products. Unlike pow, they have the same bits everywhere."""
     factors = np.broadcast_to(base, (length, *base.shape)).copy()
     factors[:1] = 1.0
     return np.multiply.accumulate(factors, axis=0)
@@ -44,8 +44,8 @@ def _powers(length: int, base: np.ndarray) -> np.ndarray:
 class Kernel(Value):
     """Base of the kernels."""
 
-    _timing: ClassVar[str] = "prompt"  # of exodus::FilterTiming; "late": y takes x of the step before
-    _maps: ClassVar[tuple[Map, ...]]  # to the recursion's numbers or the taps, as in `exodus/kernel.hpp`
+    _timing: ClassVar[str] = "prompt"  # exodus::FilterTiming; with "late", y[n] takes x[n-1]
+    _maps: ClassVar[tuple[Map, ...]]  # to the coefficients of the recursion, or to taps (`exodus/kernel.hpp`)
     _decays: ClassVar[tuple[str, ...]] = ()
 
     def _fields(self) -> tuple[str, ...]:
@@ -60,14 +60,14 @@ class Kernel(Value):
 
     @property
     def decays(self) -> dict[str, Number]:
-        """The decays per step, by name, in float64; "alpha" of `Alpha` is exp(-1/tau), `FIR` has none."""
+        """The decays per step, by name, in float64. `Alpha` has the decay exp(-1/tau), `FIR` has none."""
         return {name: in_float64(value) for name, value in self._decay_values().items()}
 
     def _decay_values(self) -> dict[str, Number]:
         return {name: getattr(self, name) for name in self._decays}
 
     def _history(self) -> dict[str, tuple[int]]:
-        """Return the number of values per neuron of the state's x and y, where it is not one."""
+        """Return the number of values per neuron in the state's x and y, unless it is one."""
         return {}
 
     def taps(self, length: int) -> np.ndarray:
@@ -76,19 +76,20 @@ class Kernel(Value):
         Parameters
         ----------
         length : int
-            How many values.
+            The number of values.
 
         Returns
         -------
         ndarray
-            kernel[0], ..., kernel[length - 1] in float64; parameters that are arrays add their axes behind.
+            kernel[0], ..., kernel[length - 1] in float64, on the first axis. The axes of parameters that are
+            arrays follow.
         """
         values = [np.asarray(getattr(self, name), np.float64) for name in self._fields()]
         with ieee():
             return self._evaluate(check_length(length), *np.broadcast_arrays(*values))
 
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
-        """The taps, of values of the same shape."""
+        """Return the taps for parameters of equal shapes."""
         raise NotImplementedError
 
 
@@ -153,13 +154,13 @@ class DoubleExponential(Kernel):
 
 
 class _Recursion(Formula):
-    """The alpha kernel's numbers: p = e^(-1/tau) twice, and w = scale (e/tau) p."""
+    """The coefficients of the alpha kernel's recursion: p = e^(-1/tau) twice, and w = scale (e/tau) p."""
 
     domains = (POSITIVE, FREE)
 
     def values(self, xp: Any, tau: Any, scale: Any) -> Sequence[Any]:
         p = decay(1.0, tau)
-        e = xp.full_like(tau, np.e)  # torch would multiply a number by 1 / tau, which is rounded twice
+        e = xp.full_like(tau, np.e)  # For a plain number torch computes np.e * (1 / tau), rounded twice.
         return p, p, scale * (e / tau) * p
 
     def chain(self, xp: Any, own: Sequence[Any], grads: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
@@ -167,7 +168,7 @@ class _Recursion(Formula):
         a, b, weight = grads
         p = decay(1.0, tau)
         peak = np.e / tau * p  # w / scale
-        slope = p / tau**2  # of p; that of w is w (1/tau^2 - 1/tau)
+        slope = p / tau**2  # dp/dtau; dw/dtau is w (1/tau^2 - 1/tau)
         return (a * slope, b * slope, weight * scale * peak * (1 / tau**2 - 1 / tau)), (weight * peak,)
 
     def sources(self, name: str) -> Iterable[str]:
@@ -210,7 +211,7 @@ class Alpha(Kernel):
 
 @register_plain
 class _Taps(np.ndarray):
-    """The values of a FIR kernel; like those of the other kernels they can be asked for, ``taps(length)``."""
+    """The taps of an FIR kernel. They are callable, since ``taps(length)`` is a method of other kernels."""
 
     def __call__(self, length: int) -> np.ndarray:
         values = np.zeros((check_length(length), *self.shape[1:]))
@@ -219,7 +220,7 @@ class _Taps(np.ndarray):
 
 
 class _Values(Same):
-    """The taps as a plain array."""
+    """The identity, for taps, which it turns into a plain array."""
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
         return tuple(np.asarray(taps) if isinstance(taps, np.ndarray) else taps for taps in own)
@@ -227,16 +228,16 @@ class _Values(Same):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FIR(Kernel):
-    """Any kernel, by its values: out[n] = sum of taps[k] in[n-k], from k = 0 on, starting at 0.
+    """Any kernel, given by its values: out[n] = sum_k taps[k] in[n-k], added up from k = 0 on.
 
-    Its cost grows with the number of taps: forward, for every input of `epsilon` and every spike of `nu`;
-    backward, for every step. A neuron remembers one input less than there are taps.
+    The cost grows with the number of taps K. The forward pass pays for K taps at every input of `epsilon`
+    and at every spike of `nu`, the backward pass at every step. A neuron stores K - 1 earlier inputs.
 
     Parameters
     ----------
     taps : array_like
-        kernel[0], kernel[1], ...: shape (K,), or (K, ...) with axes behind that broadcast against the
-        neurons, (K, C, 1, 1) for a kernel per channel of (B, T, C, H, W). What lies beyond is zero.
+        kernel[0], kernel[1], ...: shape (K,), or (K, ...) where the axes after the first broadcast against
+        the neurons: (K, C, 1, 1) for a kernel per channel of (B, T, C, H, W). The kernel is zero beyond.
     """
 
     taps: Any = field()

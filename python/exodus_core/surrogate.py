@@ -1,10 +1,10 @@
-"""Surrogate gradients, which stand for f'(u), the derivative of the spike function, in a backward pass.
+"""Surrogate gradients, which take the place of f'(u), the derivative of the spike function, in backward.
 
-Each is a value (a frozen dataclass) that goes to ``backward`` and to torch layers, and a function on
-arrays: ``surrogate(potential, threshold)`` evaluates it by the very kernel that a backward pass uses.
-Below x = u - threshold and th = threshold; every surrogate takes `scale`, a factor.
+Each surrogate is a frozen dataclass, to be passed to ``backward`` and to torch layers. It is also a function:
+``surrogate(potential, threshold)`` evaluates it by the same code as a backward pass. In the formulas below,
+x = u - threshold and th = threshold. Every surrogate has a factor, `scale`.
 
-Any callable ``(potential, threshold) -> array`` serves in place of them.
+A callable ``(potential, threshold) -> array`` can be passed instead of a built-in surrogate.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Surrogate(Value):
 
     @cached_property
     def _argument(self) -> tuple[int, float, float, float, float]:
-        """The bindings' argument: the kind's number, the scale, and the table's a, b, c."""
+        """The extension's argument: the number of the kind, the scale, and the parameters a, b, c."""
         shape = [getattr(self, field.name) for field in fields(self) if field.name != "scale"]
         a, b, c = shape + [0.0] * (3 - len(shape))
         return _core.surrogates.index(self._kind), self.scale, a, b, c  # type: ignore[attr-defined]
@@ -73,9 +73,9 @@ class Surrogate(Value):
         Parameters
         ----------
         potential : array_like
-            u, float32 or float64; other numbers are taken as float64.
+            u, float32 or float64; other numbers are converted to float64.
         threshold : array_like, optional
-            Positive, broadcasts against `potential`.
+            Positive; it broadcasts against `potential`.
 
         Returns
         -------
@@ -98,7 +98,7 @@ class Surrogate(Value):
 
 
 def _kernel_parameter(value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return a number, or an array that broadcasts to a shape, as the extension takes a parameter."""
+    """Return a number or an array, broadcast to a shape, in the form that the extension takes."""
     if np.ndim(value) == 0 or np.size(value) == 1:
         return float(np.asarray(value, dtype).reshape(()))
     values = np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype), shape))
@@ -109,9 +109,9 @@ def _kernel_parameter(value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 class SingleExponential(Surrogate):
     """scale exp(-abs(x) / (width th)) / (width th).
 
-    SLAYER's rho, with width tauRho and scale scaleRho; sinabs' SingleExponential. The default peaks at 1/th,
-    within the stability bound h <= (1 + alpha) / reset (see ``growth``); that of sinabs has scale 1 and
-    exceeds it.
+    This is SLAYER's rho, with width tauRho and scale scaleRho, and sinabs' SingleExponential. The default
+    peaks at 1/th, within the stability bound h <= (1 + alpha) / reset (see ``growth``). The default of sinabs
+    has scale 1 and exceeds the bound.
     """
 
     width: float = 0.5
@@ -123,7 +123,7 @@ class SingleExponential(Surrogate):
 class PeriodicExponential(Surrogate):
     """scale exp(-abs(y) / width), with a peak at every multiple of the threshold.
 
-    y = x below the threshold, else th (2 frac(u/th - 1/2) - 1): for neurons with several spikes a step.
+    y = x below the threshold, else th (2 frac(u/th - 1/2) - 1). It is meant for several spikes per step.
     """
 
     width: float = 0.5
@@ -135,7 +135,7 @@ class PeriodicExponential(Surrogate):
 class Boxcar(Surrogate):
     """Scale / width where abs(x) <= width / 2, else 0.
 
-    The rectangle of STBP (Wu et al. 2018), of width a1.
+    This is the rectangle of STBP (Wu et al. 2018), with width a1.
     """
 
     width: float = 1.0
@@ -147,8 +147,8 @@ class Boxcar(Surrogate):
 class Triangle(Surrogate):
     """Scale max(0, 1 - abs(x) / width) / width.
 
-    The triangle of Bellec et al. (2018), gamma max(0, 1 - abs(x)), with scale gamma; SpikingJelly's
-    PiecewiseQuadratic, with width 1 / alpha.
+    This is the triangle of Bellec et al. (2018), gamma max(0, 1 - abs(x)), with scale gamma, and
+    SpikingJelly's PiecewiseQuadratic, with width 1 / alpha.
     """
 
     width: float = 1.0
@@ -160,7 +160,7 @@ class Triangle(Surrogate):
 class Gaussian(Surrogate):
     """Scale G(x; mean, sigma), the normal density.
 
-    SpikingJelly's Erf, with sigma 1 / (sqrt(2) alpha); sinabs' Gaussian.
+    This is SpikingJelly's Erf, with sigma 1 / (sqrt(2) alpha), and sinabs' Gaussian.
     """
 
     mean: float = 0.0
@@ -173,8 +173,8 @@ class Gaussian(Surrogate):
 class MultiGaussian(Surrogate):
     """A normal density with negative wings.
 
-    scale ((1 + ratio) G(x; 0, sigma) - ratio G(x; sigma, s sigma) - ratio G(x; -sigma, s sigma)), of Yin et
-    al. (2021).
+    scale ((1 + ratio) G(x; 0, sigma) - ratio G(x; sigma, s sigma) - ratio G(x; -sigma, s sigma)), from Yin
+    et al. (2021).
     """
 
     sigma: float = 0.5
@@ -188,8 +188,8 @@ class MultiGaussian(Surrogate):
 class FastSigmoid(Surrogate):
     """Scale / (slope abs(x) + 1)^2: SuperSpike.
 
-    The derivative of Zenke and Ganguli (2018), with slope beta; snnTorch's fast_sigmoid, Norse's superspike
-    with slope alpha, SpikingJelly's SoftSign with slope alpha and scale alpha / 2.
+    This is the surrogate of Zenke and Ganguli (2018), with slope beta; snnTorch's fast_sigmoid; Norse's
+    superspike, with slope alpha; and SpikingJelly's SoftSign, with slope alpha and scale alpha / 2.
     """
 
     slope: float = 25.0
@@ -201,7 +201,7 @@ class FastSigmoid(Surrogate):
 class ATan(Surrogate):
     """Scale (slope / 2) / (1 + (pi slope x / 2)^2).
 
-    SpikingJelly's ATan and snnTorch's atan, with slope alpha.
+    This is SpikingJelly's ATan and snnTorch's atan, with slope alpha.
     """
 
     slope: float = 2.0
@@ -213,7 +213,7 @@ class ATan(Surrogate):
 class Sigmoid(Surrogate):
     """Scale slope g (1 - g) with g = 1 / (1 + e^(-slope x)).
 
-    SpikingJelly's Sigmoid, with slope alpha; snnTorch's sigmoid, whose default slope is 25.
+    This is SpikingJelly's Sigmoid, with slope alpha, and snnTorch's sigmoid, whose default slope is 25.
     """
 
     slope: float = 4.0

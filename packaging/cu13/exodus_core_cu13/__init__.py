@@ -1,1 +1,1 @@
-"""The CUDA kernels of ``exodus_core``, which finds them here; there is nothing to import."""
+"""The CUDA kernels of ``exodus_core``. Users do not import this package: ``exodus_core`` finds it."""

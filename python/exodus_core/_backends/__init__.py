@@ -1,8 +1,8 @@
-"""The array libraries: NumPy for the kernels of the CPU, any with the array API for those of a GPU.
+"""The array libraries: NumPy for the CPU kernels, any library with the array API for the CUDA kernels.
 
-An array stays in its own library from a call to its results. Whatever the package does with arrays beside
-the kernels (making them, copying them into an order, summing a parameter's gradient) goes through the
-methods of a `Backend`.
+A call's results are arrays of the library that its arguments come from. Outside the kernels, the package
+allocates arrays, reorders them in memory and sums parameter gradients. It does so through the methods of a
+`Backend`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "rotation",
 ]
 
-_CUDA_DEVICES = (2, 13)  # of DLPack: CUDA, and its managed memory
+_CUDA_DEVICES = (2, 13)  # DLPack's codes of CUDA memory and of CUDA managed memory
 
 
 def on_device(value: Any) -> bool:
@@ -50,12 +50,14 @@ def on_device(value: Any) -> bool:
 
 
 def backend_of(array: Any) -> Backend:
-    """Return the backend of an array; of anything else NumPy, whose `array` then refuses it.
+    """Return the backend of an array.
+
+    A value that is no array gets NumPy's backend, whose `array` refuses it.
 
     Raises
     ------
     RuntimeError
-        If the array is on a GPU and there are no CUDA kernels, or none that can run; the message says why.
+        If the array is on a GPU and the CUDA kernels are not installed or cannot run; the message says which.
     """
     if not on_device(array):
         return NUMPY
@@ -66,22 +68,22 @@ def backend_of(array: Any) -> Backend:
 
 
 def decay(dt: Any, tau: Any) -> Array:
-    """e^(-dt / tau) in float64, where tau lies; dt is a number, or tau and dt are not on a GPU.
+    """Return e^(-dt / tau) in float64, on the device of tau. If tau is on a GPU, dt is a number.
 
-    The library's own exponential: those of NumPy (which picks one by processor), torch and CUDA differ in
-    the last bit, on which spikes depend.
+    The exponential is this library's own. Those of NumPy (which chooses one by processor), torch and CUDA
+    differ in the last bit, and the last bit can decide whether a neuron spikes.
     """
     return (backend_of(tau) if on_device(tau) else NUMPY).decay(dt, tau)
 
 
 def rotation(angle: Any) -> tuple[Array, Array]:
-    """Cosine and sine in float64, where the angle lies; the library's own, as the decay is."""
+    """Return cosine and sine in float64, on the device of the angle, by this library's own functions."""
     cosines, sines = (backend_of(angle) if on_device(angle) else NUMPY).rotation(angle)
     return cosines, sines
 
 
 def in_double(*values: Any) -> tuple[Any, ...]:
-    """Return the namespace of some values, and them as arrays in float64: NumPy's unless one is on a GPU."""
+    """Return an array namespace, and the values as its float64 arrays: NumPy's unless one is on a GPU."""
     device = next((value for value in values if on_device(value)), None)
     backend = NUMPY if device is None else backend_of(device)
     return backend.xp, *(

@@ -1,6 +1,6 @@
-"""The operations that the package needs of an array library, beside the kernels.
+"""`Backend`: the operations that the package needs from an array library, in addition to the kernels.
 
-``numpy.py`` has them for NumPy, ``device.py`` for the libraries that have arrays on a GPU.
+``numpy.py`` implements them for NumPy, ``device.py`` for libraries with arrays on a GPU.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-Array = Any  # of any library
+Array = Any  # an array of any library
 Shape = tuple[int, ...]
 
-# The type of parameters, states and potentials, by that of current and spikes.
+# By the dtype of current and spikes: the dtype of parameters, states and potentials, and of the arithmetic.
 ARITHMETIC = {
     "float16": "float32",
     "bfloat16": "float32",
@@ -24,10 +24,10 @@ ARITHMETIC = {
 
 
 class Backend(Protocol):
-    """An array library on one device. Types are named as the kernels name them, such as "float32"."""
+    """An array library on one device. Type names are the kernels' names of dtypes, such as "float32"."""
 
     def __hash__(self) -> int:
-        """Layouts are remembered by backend."""
+        """Hash the backend: caches of layouts have it in their keys."""
 
     @property
     def xp(self) -> ModuleType:
@@ -35,25 +35,25 @@ class Backend(Protocol):
 
     @property
     def kernels(self) -> ModuleType:
-        """The extension whose kernels run on these arrays."""
+        """The extension module whose kernels run on these arrays."""
 
     def array(self, name: str, value: Any) -> Array:
-        """Return an argument; raise a TypeError that names it unless it is an array for the kernels."""
+        """Return the value if it is an array that the kernels can take; else raise TypeError."""
 
     def typed(self, name: str, value: Any, type_name: str) -> Array:
-        """Return an argument as `array` does; raise a TypeError too unless it has this type."""
+        """Return the value as `array` does; raise TypeError as well if its dtype is another one."""
 
     def type_name(self, array: Array) -> str:
-        """Name an array's type."""
+        """Return the name of an array's dtype."""
 
     def itemsize(self, array: Array) -> int:
-        """Return the bytes of an element."""
+        """Return the size of an element in bytes."""
 
     def strides(self, array: Array) -> Shape:
-        """Return the distances between neighbours along each axis, in bytes."""
+        """Return the strides in bytes."""
 
     def aligned(self, array: Array) -> bool:
-        """Tell whether elements lie at multiples of their size."""
+        """Tell whether the elements are aligned to their size."""
 
     def writeable(self, array: Array) -> bool:
         """Tell whether an array may be written into."""
@@ -61,32 +61,32 @@ class Backend(Protocol):
     def overlap(self, a: Array, b: Array) -> bool:
         """Tell whether two arrays may share memory."""
 
-    def lies(self, array: Array, order: Shape) -> bool:
-        """Tell whether an array is dense, its axes in this order from the outermost in memory on."""
+    def has_order(self, array: Array, order: Shape) -> bool:
+        """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
 
     def empty(self, shape: Shape, order: Shape, type_name: str) -> Array:
-        """Make an array whose axes lie in this order."""
+        """Allocate an array whose axes lie in this order."""
 
     def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> Array:
-        """Make one that begins on a cache line."""
+        """Allocate an array as `empty` does, aligned to a cache line."""
 
     def copy(self, array: Array, order: Shape) -> Array:
         """Copy an array into this order of axes."""
 
     def dense(self, array: Array) -> Array:
-        """Copy an array without its gaps."""
+        """Copy an array without gaps, in its own order of axes where the library allows it."""
 
     def contiguous(self, array: Array) -> Array:
-        """Return an array in C order: itself, if it is."""
+        """Return the array itself if it is in C order, else a copy that is."""
 
     def permute(self, array: Array, axes: Shape) -> Array:
-        """Return an array with its axes in another order."""
+        """Return a view with the axes permuted."""
 
     def convert(self, value: Any, type_name: str) -> Array:
-        """Return a number or an array, of NumPy's too, as an array of a type."""
+        """Convert a number, or an array of this library or of NumPy, to an array of a dtype."""
 
     def read_only(self, array: Array) -> Array:
-        """Return an array for a user's function, which cannot write into the original."""
+        """Return an array for a user's function, through which the original cannot be changed."""
 
     def decay(self, dt: Any, tau: Any) -> Array:
         """Return e^(-dt / tau) in float64."""
@@ -95,20 +95,20 @@ class Backend(Protocol):
         """Return cosine and sine in float64."""
 
     def constant(self, array: np.ndarray) -> Array:
-        """Return a descriptor's read-only array in float64."""
+        """Convert a descriptor's read-only array to float64."""
 
     def handle(self, array: Array | None) -> Any:
-        """Return an array as the extension takes it."""
+        """Return the array in the form that the extension takes: a NumPy array, or a device address."""
 
-    def where(self, array: Array, threads: int) -> Any:
-        """Return the extension's last argument: the threads, or the stream and an allocator."""
+    def execution(self, array: Array, threads: int) -> Any:
+        """Return the extension's last argument: the number of threads, or a stream and an allocator."""
 
     def finish(self, array: Array) -> None:
-        """Wait for the kernels where the library would not."""
+        """Wait for the kernels, if the array's library cannot do so itself."""
 
 
 def require_type(name: str, given: str, type_name: str) -> None:
-    """Raise unless an argument's type is the one that is needed."""
+    """Raise TypeError unless an argument has the required dtype."""
     if given != type_name:
         raise TypeError(f"{name} must have dtype {type_name}, got {given}")
 
@@ -119,12 +119,12 @@ def _of_torch(kind: Any) -> bool:
 
 
 def is_torch(value: Any) -> bool:
-    """Tell whether a value is one of torch's, without importing torch."""
+    """Tell whether a value is an instance of a torch class, without importing torch."""
     kind: Any = type(value)
     return _of_torch(kind)
 
 
 @lru_cache(maxsize=1024)
 def placement(shape: Shape, order: Shape) -> tuple[Shape, Shape]:
-    """Return the lengths in memory's order, and the transposition back."""
+    """Return the shape in memory order, and the permutation that restores the order of the axes."""
     return tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(order))))

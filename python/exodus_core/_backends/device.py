@@ -1,6 +1,6 @@
-"""Arrays on a GPU, of libraries that share their memory by DLPack or the CUDA array interface.
+"""Arrays on a GPU, of libraries that share memory by DLPack or the CUDA array interface.
 
-Everything else that such arrays need is in the array API standard. array-api-compat provides it for torch,
+All other operations on them are those of the array API standard, which array-api-compat provides for torch,
 CuPy and JAX.
 """
 
@@ -29,16 +29,16 @@ except ImportError as error:
 _SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _INTERFACE_NAMES = {"<f2": "float16", "<f4": "float32", "<f8": "float64"}
 _DLPACK_NAMES = {(2, 16): "float16", (2, 32): "float32", (2, 64): "float64", (4, 16): "bfloat16"}
-_LEGACY_STREAM = 1  # the default stream, as the CUDA array interface writes it
+_LEGACY_STREAM = 1  # the number of the default stream in the CUDA array interface
 
-_constants = IdentityCache()  # of a descriptor's array: by backend its copy there
+_constants = IdentityCache()  # for a descriptor's array: its copies on devices, by backend
 
 
 class _Memory(NamedTuple):
-    """An array's place in memory: strides in bytes, and the stream of its last use if its library says."""
+    """Where an array lies in memory. `stream` is that of its last use, None if its library names none."""
 
     address: int
-    strides: Shape
+    strides: Shape  # in bytes
     type_name: str
     read_only: bool
     stream: int | None
@@ -50,12 +50,12 @@ def _torch_name(dtype: Any) -> str:
 
 
 def _current(device: Any) -> Any:
-    """A context in which a device is the current one, of a library that looks at that: CuPy's."""
+    """Return a context in which a CuPy device is the current one; other libraries do not need it."""
     return device if hasattr(device, "use") else nullcontext()
 
 
 def _interface(array: Array) -> dict[str, Any] | None:
-    """Return an array's CUDA array interface, in which CuPy names the stream of the current device."""
+    """Return an array's CUDA array interface. CuPy puts the current device's stream into it."""
     with _current(getattr(array, "device", None)):
         return getattr(array, "__cuda_array_interface__", None)
 
@@ -66,11 +66,12 @@ def _memory(array: Array) -> _Memory:
         size = array.element_size()
         strides = tuple(stride * size for stride in array.stride())
         return _Memory(array.data_ptr(), strides, _torch_name(array.dtype), False, None)
-    told = _interface(array)
-    # One that says nothing of streams (JAX's) leaves open whether the values are there yet: DLPack waits.
-    if told is not None and ("stream" in told or not hasattr(array, "__dlpack__")):
-        (address, read_only), stream = told["data"], told.get("stream")
-        name, strides = _INTERFACE_NAMES.get(told["typestr"], told["typestr"]), told.get("strides")
+    interface = _interface(array)
+    # JAX's interface names no stream, so the values may not be there yet. DLPack waits for them.
+    if interface is not None and ("stream" in interface or not hasattr(array, "__dlpack__")):
+        (address, read_only), stream = interface["data"], interface.get("stream")
+        kind, strides = interface["typestr"], interface.get("strides")
+        name = _INTERFACE_NAMES.get(kind, kind)
     else:
         address, code, bits, elements = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))
         read_only, stream = False, None
@@ -84,30 +85,30 @@ def _memory(array: Array) -> _Memory:
 
 @dataclass(frozen=True)
 class DeviceBackend:
-    """A library's arrays on one device, for the CUDA kernels."""
+    """The backend of a library's arrays on one device, for the CUDA kernels."""
 
     xp: ModuleType
     device: Any
 
     def __hash__(self) -> int:
-        # CuPy's devices have none.
+        # By name: CuPy's devices have no hash.
         return hash((self.xp.__name__, str(self.device)))
 
     def __deepcopy__(self, memo: Any) -> DeviceBackend:
-        """Nothing of it can change, and modules cannot be copied."""
+        """Return itself: it is immutable, and a module cannot be copied."""
         return self
 
     def __reduce__(self) -> Any:
-        """Pickled, the library is its name."""
+        """Pickle the library by its name."""
         return _of_library, (self.xp.__name__, self.device)
 
     @property
     def kernels(self) -> ModuleType:
-        """The extension."""
+        """The extension module with the CUDA kernels."""
         return cuda.kernels()
 
     def array(self, name: str, value: Any) -> Array:
-        """The argument, if it is an array of this device and of a type that the kernels have."""
+        """Return the value if it is an array on this device with a dtype of the kernels."""
         if is_torch(value) and getattr(value, "requires_grad", False):
             raise TypeError(
                 f"{name} must not require a gradient, got a tensor that does: use exodus_core.torch.spike"
@@ -131,25 +132,25 @@ class DeviceBackend:
         return f"{self.xp.__name__.rpartition('.')[2]} on {self.device}"
 
     def typed(self, name: str, value: Any, type_name: str) -> Array:
-        """Return an argument as `array` does, if it has this type."""
+        """Return the value as `array` does, if it has this dtype."""
         array = self.array(name, value)
         require_type(name, self.type_name(array), type_name)
         return array
 
     def type_name(self, array: Array) -> str:
-        """The name of an array's type, as the kernels know it."""
+        """Return the kernels' name of an array's dtype."""
         return _memory(array).type_name
 
     def itemsize(self, array: Array) -> int:
-        """Bytes of an element."""
+        """Return the size of an element in bytes."""
         return _SIZES[_memory(array).type_name]
 
     def strides(self, array: Array) -> Shape:
-        """The distances of neighbours along the axes, in bytes."""
+        """Return the strides in bytes."""
         return _memory(array).strides
 
     def aligned(self, array: Array) -> bool:
-        """Tell whether elements lie at multiples of their size."""
+        """Tell whether the elements are aligned to their size."""
         memory = _memory(array)
         return memory.address % _SIZES[memory.type_name] == 0
 
@@ -158,12 +159,12 @@ class DeviceBackend:
         return array_api_compat.is_writeable_array(array) and not _memory(array).read_only
 
     def overlap(self, a: Array, b: Array) -> bool:
-        """Tell whether the memory from the first to the last element of two arrays overlaps."""
+        """Tell whether the address ranges of two arrays overlap."""
         (a_begin, a_end), (b_begin, b_end) = _extent(a), _extent(b)
         return a_begin < b_end and b_begin < a_end
 
-    def lies(self, array: Array, order: Shape) -> bool:
-        """Tell whether an array is dense, its axes in this order from the outermost in memory on."""
+    def has_order(self, array: Array, order: Shape) -> bool:
+        """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
         memory = _memory(array)
         expected = _SIZES[memory.type_name]
         if memory.address % expected != 0:
@@ -175,74 +176,75 @@ class DeviceBackend:
         return True
 
     def empty(self, shape: Shape, order: Shape, type_name: str) -> Array:
-        """A new array whose axes lie in this order."""
+        """Allocate an array whose axes lie in this order."""
         lengths, axes = placement(shape, order)
         dtype = getattr(self.xp, type_name)
         with _current(self.device):
             return self.permute(self.xp.empty(lengths, dtype=dtype, device=self.device), axes)
 
-    empty_on_line = empty  # allocators of GPUs begin there
+    empty_on_line = empty  # GPU allocators align at least that well
 
     def copy(self, array: Array, order: Shape) -> Array:
-        """A copy whose axes lie in this order."""
+        """Copy an array into this order of axes."""
         if not array_api_compat.is_writeable_array(array):
-            return array  # nobody else can write it, and it has the one order that such libraries have
+            return array  # JAX: nobody can write into it, and its arrays have only one memory order.
         copy = self.empty(tuple(array.shape), order, self.type_name(array))
         copy[...] = array
         return copy
 
     def dense(self, array: Array) -> Array:
-        """A copy without gaps."""
+        """Copy an array without gaps."""
         return self.copy(array, tuple(range(len(array.shape))))
 
     def contiguous(self, array: Array) -> Array:
-        """The array in the order of its axes."""
+        """Return the array itself if it is in C order, else a copy that is."""
         order = tuple(range(len(array.shape)))
-        return array if self.lies(array, order) else self.copy(array, order)
+        return array if self.has_order(array, order) else self.copy(array, order)
 
     def permute(self, array: Array, axes: Shape) -> Array:
-        """The array with its axes in another order."""
+        """Return a view with the axes permuted."""
         return array if axes == tuple(range(len(axes))) else self.xp.permute_dims(array, axes)
 
     def convert(self, value: Any, type_name: str) -> Array:
-        """A number or an array, of NumPy's too, as an array of a type."""
+        """Convert a number, or an array of this library or of NumPy, to an array of a dtype."""
         dtype = getattr(self.xp, type_name)
         if self._has(value):
             return self.xp.astype(value, dtype, copy=False)
         with _current(self.device):
-            if np.ndim(value) == 0:  # nothing to copy to the device, which would wait
+            if np.ndim(value) == 0:  # `full` needs no copy to the device, which would wait
                 return self.xp.full((), float(value), dtype=dtype, device=self.device)
             return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
 
     def read_only(self, array: Array) -> Array:
-        """A copy for functions of the user's: most libraries have no arrays that cannot be written."""
+        """Return a copy for a user's function: most libraries have no read-only arrays."""
         return self.dense(array)
 
     def decay(self, dt: float, tau: Array) -> Array:
-        """e^(-dt / tau), on the device."""
+        """Return e^(-dt / tau), on the device."""
         tau = self.contiguous(self.convert(tau, "float64"))
         shape, count = tuple(tau.shape), math.prod(tau.shape)
         decays = self.empty(shape, tuple(range(len(shape))), "float64")
-        stream, _ = self.where(tau, 0)
+        stream, _ = self.execution(tau, 0)
         self.kernels.decay(float(dt), (self.handle(tau), count, 1), count, self.handle(decays), stream)
         self.finish(tau)
         return decays
 
     def rotation(self, angle: Array) -> tuple[Array, Array]:
-        """Cosine and sine, on the device."""
+        """Return cosine and sine, on the device."""
         angle = self.contiguous(self.convert(angle, "float64"))
         shape, count = tuple(angle.shape), math.prod(angle.shape)
         cosines, sines = (self.empty(shape, tuple(range(len(shape))), "float64") for _ in range(2))
-        stream, _ = self.where(angle, 0)
-        of_angle = self.handle(angle), count, 1
-        self.kernels.rotation(of_angle, count, self.handle(cosines), self.handle(sines), stream)
+        stream, _ = self.execution(angle, 0)
+        angles = self.handle(angle), count, 1
+        self.kernels.rotation(angles, count, self.handle(cosines), self.handle(sines), stream)
         self.finish(angle)
         return cosines, sines
 
     def constant(self, array: np.ndarray) -> Array:
-        """A descriptor's array, which nobody can write, in float64.
+        """Return the copy on this device, in float64, of a descriptor's read-only array.
 
-        It is copied once: a copy at each call would wait, and cannot be in a CUDA graph.
+        The copy is made once. A copy in every call would wait for the device, and a CUDA graph cannot
+        capture it.
         """
         known = _constants.of(array)
         if self not in known:
@@ -250,14 +252,14 @@ class DeviceBackend:
         return known[self]
 
     def handle(self, array: Array | None) -> int | None:
-        """Return an array as the extension takes it."""
+        """Return the address of an array."""
         if array is None:
             return None
         return array.data_ptr() if is_torch(array) else _memory(array).address
 
-    def where(self, array: Array, threads: int) -> tuple[int, Any]:
+    def execution(self, array: Array, threads: int) -> tuple[int, Any]:
         """Return the stream, and a function that allocates workspace."""
-        held: list[Array] = []  # until the call is over
+        held: list[Array] = []  # keeps the workspace alive as long as the function
 
         def allocate(count: int) -> tuple[Array, int]:
             with _current(self.device):
@@ -272,7 +274,7 @@ class DeviceBackend:
         return _LEGACY_STREAM if stream is None else stream, allocate
 
     def finish(self, array: Array) -> None:
-        """Wait for the kernels where the library would not, since it knows nothing of their stream."""
+        """Wait for the kernels, if the array's library names no stream and so cannot wait for theirs."""
         if is_torch(array) or 0 in array.shape:
             return
         memory = _memory(array)
@@ -285,7 +287,7 @@ def _of_library(name: str, device: Any) -> DeviceBackend:
 
 
 def _extent(array: Array) -> tuple[int, int]:
-    """The addresses of an array's first byte, and of that behind its last."""
+    """Return the address of an array's first byte, and the address after its last byte."""
     if 0 in array.shape:
         return 0, 0
     memory = _memory(array)
@@ -295,13 +297,13 @@ def _extent(array: Array) -> tuple[int, int]:
 
 
 def _described(value: Any) -> str:
-    """Describe a value, for messages."""
+    """Describe a value's type and device, for error messages."""
     device = getattr(value, "device", None)
     return type(value).__name__ + ("" if device is None else f" on {device}")
 
 
 def device_backend(array: Array) -> DeviceBackend:
-    """The backend of an array on a GPU."""
+    """Return the backend of an array on a GPU."""
     try:
         return DeviceBackend(array_api_compat.array_namespace(array), array_api_compat.device(array))
     except TypeError:

@@ -1,4 +1,4 @@
-"""NumPy's arrays, for the kernels of the CPU."""
+"""The backend of NumPy's arrays, for the CPU kernels."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ _NAMES = {dtype: dtype.name for dtype in FLOATS}
 _TYPES = {dtype.name: dtype for dtype in FLOATS}
 _IN_ORDER = tuple(tuple(range(axes)) for axes in range(65))  # NumPy has at most 64
 
-# An array of another class is more than its values: a masked array has a mask, a quantity a unit.
+# Arrays of other classes are refused, since they mean more than their values: a masked array has a mask, a
+# quantity has a unit.
 _plain_classes: set[type] = {np.ndarray, np.memmap}
 
 
 def register_plain(kind: type) -> type:
-    """Let arrays of a class be taken for their values."""
+    """Accept arrays of a class for their values. Usable as a class decorator."""
     _plain_classes.add(kind)
     return kind
 
 
 def require_plain(name: str, value: Any) -> None:
-    """Raise if a value is an array of a class whose meaning would be lost."""
+    """Raise TypeError if a value is an array of a class that is not registered as plain."""
     if isinstance(value, np.ndarray) and type(value) not in _plain_classes:
         raise TypeError(
             f"{name} must be a plain numpy array, got {type(value).__name__}: "
-            "if its values are all that counts, pass numpy.asarray of it"
+            "if only its values matter, pass numpy.asarray of it"
         )
 
 
 class NumpyBackend:
-    """NumPy's arrays, for the kernels of the CPU."""
+    """The backend of NumPy's arrays, for the CPU kernels."""
 
     xp = np
     kernels = _core
 
     def __reduce__(self) -> str:
-        """There is one, also for copies and in other processes."""
+        """Pickle and copy as the one instance, `NUMPY`."""
         return "NUMPY"
 
     def array(self, name: str, value: Any) -> np.ndarray:
-        """The argument, if it is an array of a type that the kernels have."""
+        """Return the value if it is an array with a dtype of the kernels."""
         if not isinstance(value, np.ndarray):
             hint = ": for torch tensors use exodus_core.torch.spike" if is_torch(value) else ""
             raise TypeError(f"{name} must be a numpy array, got {type(value).__name__}{hint}")
@@ -60,27 +61,27 @@ class NumpyBackend:
         return np.asarray(value)
 
     def typed(self, name: str, value: Any, type_name: str) -> np.ndarray:
-        """Return an argument as `array` does, if it has this type."""
+        """Return the value as `array` does, if it has this dtype."""
         if type(value) is np.ndarray and value.dtype is _TYPES[type_name]:
-            return value  # as it nearly always is; otherwise it may be another object for the same type
+            return value  # the usual case; equal dtypes may also be different objects
         array = self.array(name, value)
         require_type(name, _NAMES[array.dtype], type_name)
         return array
 
     def type_name(self, array: np.ndarray) -> str:
-        """The name of an array's type, as the kernels know it."""
+        """Return the kernels' name of an array's dtype."""
         return _NAMES[array.dtype]
 
     def itemsize(self, array: np.ndarray) -> int:
-        """Bytes of an element."""
+        """Return the size of an element in bytes."""
         return array.itemsize
 
     def strides(self, array: np.ndarray) -> Shape:
-        """The distances of neighbours along the axes, in bytes."""
+        """Return the strides in bytes."""
         return array.strides
 
     def aligned(self, array: np.ndarray) -> bool:
-        """Tell whether elements lie at multiples of their size."""
+        """Tell whether the elements are aligned to their size."""
         return array.flags.aligned
 
     def writeable(self, array: np.ndarray) -> bool:
@@ -88,25 +89,25 @@ class NumpyBackend:
         return array.flags.writeable
 
     def overlap(self, a: np.ndarray, b: np.ndarray) -> bool:
-        """Tell whether two arrays share an element."""
+        """Tell whether two arrays share an element, or may do so where that is too costly to decide."""
         max_work = 10_000
-        try:  # By position: as a keyword it doubles the time.
+        try:  # Positional, since this runs on every call with `out=`.
             return np.shares_memory(a, b, max_work)  # type: ignore[arg-type]
         except np.exceptions.TooHardError:
             return True
 
-    def lies(self, array: np.ndarray, order: Shape) -> bool:
-        """Tell whether an array is dense, its axes in this order from the outermost in memory on."""
+    def has_order(self, array: np.ndarray, order: Shape) -> bool:
+        """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
         flags = array.flags if order == _IN_ORDER[len(order)] else array.transpose(order).flags
         return flags.c_contiguous and flags.aligned
 
     def empty(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
-        """A new array whose axes lie in this order."""
+        """Allocate an array whose axes lie in this order."""
         lengths, axes = placement(shape, order)
         return np.empty(lengths, _TYPES[type_name]).transpose(axes)
 
     def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
-        """Make one that begins on a cache line, since streaming stores fill whole lines."""
+        """Allocate an array as `empty` does, aligned to a cache line: streaming stores fill whole lines."""
         lengths, axes = placement(shape, order)
         dtype = _TYPES[type_name]
         size = math.prod(shape) * dtype.itemsize
@@ -115,35 +116,35 @@ class NumpyBackend:
         return memory[start : start + size].view(dtype).reshape(lengths).transpose(axes)
 
     def copy(self, array: np.ndarray, order: Shape) -> np.ndarray:
-        """A copy whose axes lie in this order."""
+        """Copy an array into this order of axes."""
         copy = self.empty(array.shape, order, _NAMES[array.dtype])
         copy[...] = array
         return copy
 
     def dense(self, array: np.ndarray) -> np.ndarray:
-        """A copy without gaps, if that can be, in the order of the array."""
+        """Copy an array without gaps, in its own order of axes where NumPy can."""
         return np.array(array, order="K", copy=True)
 
     def contiguous(self, array: np.ndarray) -> np.ndarray:
-        """The array in the order of its axes."""
+        """Return the array itself if it is in C order, else a copy that is."""
         return np.ascontiguousarray(array)
 
     def permute(self, array: np.ndarray, axes: Shape) -> np.ndarray:
-        """The array with its axes in another order."""
+        """Return a view with the axes permuted."""
         return array.transpose(axes)
 
     def convert(self, value: Any, type_name: str) -> np.ndarray:
-        """A number or an array, as an array of a type."""
+        """Convert a number or an array to an array of a dtype."""
         return np.asarray(value).astype(_TYPES[type_name], copy=False)
 
     def read_only(self, array: np.ndarray) -> np.ndarray:
-        """The array for functions of the user's, which must not write into it."""
+        """Return a read-only view for a user's function."""
         view = array.view()
         view.flags.writeable = False
         return view
 
     def decay(self, dt: Any, tau: Any) -> np.ndarray:
-        """e^(-dt / tau), of a number or an array dt and an array tau that broadcast."""
+        """Return e^(-dt / tau). If dt is an array, it and tau broadcast."""
         tau = np.asarray(tau, np.float64, order="C")
         if isinstance(dt, np.ndarray):
             dt, tau = (np.ascontiguousarray(part) for part in np.broadcast_arrays(dt, tau))
@@ -154,7 +155,7 @@ class NumpyBackend:
         return decays
 
     def rotation(self, angle: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Cosine and sine of a number or an array."""
+        """Return cosine and sine of a number or an array."""
         angle = np.asarray(angle, np.float64, order="C")
         cosines, sines = np.empty(angle.shape), np.empty(angle.shape)
         if angle.size:
@@ -162,19 +163,19 @@ class NumpyBackend:
         return cosines, sines
 
     def constant(self, array: np.ndarray) -> np.ndarray:
-        """A descriptor's array, which nobody can write, in float64."""
+        """Convert a descriptor's read-only array to float64."""
         return self.convert(array, "float64")
 
     def handle(self, array: Any) -> Any:
-        """Return an array as the extension takes it."""
+        """Return the array itself, which the extension takes."""
         return array
 
-    def where(self, array: np.ndarray, threads: int) -> Any:
+    def execution(self, array: np.ndarray, threads: int) -> Any:
         """Return the number of threads."""
         return threads
 
     def finish(self, array: np.ndarray) -> None:
-        """Wait for the kernels where the library would not: these are done."""
+        """Do nothing: the CPU kernels are done when a call returns."""
 
 
 NUMPY = NumpyBackend()

@@ -21,7 +21,7 @@ Row = tuple[str, dict[str, str]]
 
 
 def main() -> None:
-    """Run the parts that were asked for."""
+    """Run the parts that the command line asks for."""
     arguments = _arguments()
     missing = [name for name in ("torch", "matplotlib", "sklearn", "tqdm") if find_spec(name) is None]
     if missing:
@@ -29,7 +29,7 @@ def main() -> None:
 
     import torch
 
-    # The matrices are small: a second thread would mostly wait, and the last digits would depend on it.
+    # The matrices are too small for more threads, whose number would also change the last printed digits.
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []

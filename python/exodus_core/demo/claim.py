@@ -1,7 +1,7 @@
 """The claim: EXODUS computes the gradients of BPTT, and SLAYER does not.
 
-As in section 5 and figure S2 of the paper's appendix: the gradients of a 100-128-128-35 network with
-integrate-and-fire neurons, at its first training step.
+The experiment is that of section 5 and figure S2 of the paper's appendix. It compares the gradients of a
+100-128-128-35 network of integrate-and-fire neurons at its first training step.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ RATE = 0.03  # spikes per input and step: 30 Hz with steps of a millisecond
 
 @dataclass
 class Claim:
-    """What the three algorithms gave.
+    """The gradients of the three algorithms.
 
     Attributes
     ----------
     gradients : dict of str to list of ndarray
-        For each method the gradient of each weight matrix, from the input up, float64.
+        For each method, the gradient of each weight matrix, from the input up, in float64.
     cosine, norm_ratio : dict of str to list of float
-        Similarity to the gradient of BPTT and length over its length, for each weight matrix.
+        For each weight matrix, the cosine similarity to the gradient of BPTT, and the ratio of the norms.
     loss : float
         The cross-entropy, the same for all three.
     """
@@ -48,9 +48,9 @@ class Claim:
 
 
 def _loss(weights: list[Tensor], spikes: Tensor, labels: Tensor, method: str) -> Tensor:
-    """Run the network; time is the first dimension."""
+    """Run the network, with time on the first dimension, and return the loss."""
     for weight in weights[:-1]:
-        # The default surrogate peaks at 1, below the bound of 2 beyond which exact gradients of IF grow.
+        # The default surrogate peaks at 1. Exact gradients of IF neurons grow only above a peak of 2.
         spikes = snn.IF(method=method)(spikes @ weight)
     return cross_entropy((spikes @ weights[-1]).amax(dim=0), labels)
 
@@ -66,19 +66,19 @@ def _norm_ratio(a: np.ndarray, b: np.ndarray) -> float:
 def claim(seed: int = 0, steps: int = 250, batch: int = 128) -> Claim:
     """Compute the weight gradients of one training step by EXODUS, SLAYER and BPTT.
 
-    Everything is float64, so that what differs beyond the 15th digit is rounding.
+    All arithmetic is float64, so that rounding shows only around the 15th digit.
 
     Parameters
     ----------
     seed : int, optional
-        Of weights, input and labels.
+        Seed of weights, input and labels.
     steps, batch : int, optional
-        Length and number of the input spike trains.
+        Number of time steps, and of samples.
 
     Returns
     -------
     Claim
-        Gradients, and how they compare to those of BPTT.
+        The gradients, compared with those of BPTT.
     """
     generator = torch.Generator().manual_seed(seed)
     start = [
@@ -99,12 +99,12 @@ def claim(seed: int = 0, steps: int = 250, batch: int = 128) -> Claim:
 
 
 def table(result: Claim) -> list[tuple[str, dict[str, str]]]:
-    """Give the rows of the summary.
+    """Return the rows of the summary.
 
     Parameters
     ----------
     result : Claim
-        What ``claim`` returned.
+        The result of ``claim``.
 
     Returns
     -------
@@ -124,19 +124,19 @@ def table(result: Claim) -> list[tuple[str, dict[str, str]]]:
 
 
 def plot(result: Claim, folder: Path) -> Path:
-    """Draw the similarities, and each gradient over that of BPTT.
+    """Draw the similarities, and each gradient against that of BPTT.
 
     Parameters
     ----------
     result : Claim
-        What ``claim`` returned.
+        The result of ``claim``.
     folder : Path
-        Where ``claim.png`` goes.
+        The folder for ``claim.png``.
 
     Returns
     -------
     Path
-        Of the picture.
+        The path of the picture.
     """
     with style.paper():
         fig = style.figure(4.7)
@@ -158,7 +158,7 @@ def plot(result: Claim, folder: Path) -> Path:
 
 
 def _draw_layers(axes: Axes, values: dict[str, list[float]]) -> None:
-    # The larger mark lies further back: where all agree, all are seen.
+    # Larger marks are drawn first, so that all are visible where they coincide.
     marks: dict[str, dict[str, Any]] = {
         "exodus": {"marker": "o", "ms": 3.5, "zorder": 4},
         "slayer": {"marker": "s", "ms": 5.5, "zorder": 3},
@@ -171,7 +171,7 @@ def _draw_layers(axes: Axes, values: dict[str, list[float]]) -> None:
 
 
 def _draw_gradients(axes: Axes, gradients: dict[str, np.ndarray]) -> None:
-    """A point for each weight: its gradient over that of BPTT, both scaled to a vector of length 100."""
+    """Draw a point for each weight: its gradient against that of BPTT, both vectors scaled to norm 100."""
     scaled = {method: 100 * g.ravel() / np.linalg.norm(g) for method, g in gradients.items()}
     axes.plot(scaled["bptt"], scaled["slayer"], ".", color=style.COLOURS["slayer"], ms=2.5, mew=0, alpha=0.5)
     axes.plot(scaled["bptt"], scaled["exodus"], ".", color=style.COLOURS["exodus"], ms=1.2, mew=0)

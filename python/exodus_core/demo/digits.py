@@ -1,10 +1,11 @@
 """Real data: a spiking classifier of handwritten digits.
 
-1797 digits of 8 by 8 pixels, from scikit-learn. Each pixel becomes a spike train; two hidden layers of LIF
-neurons and a readout of leaky integrators learn to tell the digit.
+The data are 1797 digits of 8 by 8 pixels from scikit-learn. Each pixel becomes a spike train. Two hidden
+layers of LIF neurons and a readout of leaky integrators learn to classify the digits.
 
-The trains are short and the neurons forget soon, so SLAYER's gradient still points about where the exact one
-points, and Adam does not mind its length: both algorithms learn this. ``claim`` shows where they part.
+Both algorithms learn this task. The spike trains are short and the time constants small, so SLAYER's gradient
+has nearly the direction of the exact one, and Adam does not depend on its length. ``claim`` shows a case
+where the two differ.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ import exodus_core.torch as snn
 from . import style
 
 SIZES = (64, 128, 128, 10)
-STEPS = 50  # of 1 ms
-BRIGHTEST = 0.3  # spikes per step of a white pixel
+STEPS = 50  # time steps of 1 ms
+BRIGHTEST = 0.3  # spikes per step for a white pixel
 TAU, TAU_READOUT = 10.0, 20.0  # ms
 LEARNING_RATE = 1e-3
 BATCH = 64
@@ -39,16 +40,16 @@ METHODS = ("exodus", "slayer")
 
 @dataclass
 class Example:
-    """A test digit on its way through the network that EXODUS trained.
+    """A test digit, and the activity that it causes in the network that EXODUS trained.
 
     Attributes
     ----------
     image : ndarray
-        8 by 8.
+        The image, 8 by 8.
     label : int
-        The digit it is.
+        The digit.
     spikes : list of ndarray
-        Of the input and the hidden layers, time by neurons.
+        Spikes of the input and of the hidden layers, time by neurons.
     readout : ndarray
         Potentials of the readout, time by classes.
     """
@@ -61,14 +62,14 @@ class Example:
 
 @dataclass
 class Digits:
-    """How training went.
+    """The results of training.
 
     Attributes
     ----------
     loss, accuracy : dict of str to ndarray
-        For each method the training loss and the test accuracy, splits by epochs.
+        For each method, the training loss and the test accuracy, splits by epochs.
     examples : list of Example
-        From the first split.
+        Examples from the first split.
     """
 
     loss: dict[str, np.ndarray]
@@ -79,13 +80,13 @@ class Digits:
 def encode(images: np.ndarray) -> Tensor:
     """Turn images into spikes.
 
-    A pixel drives an integrate-and-fire neuron with a constant current, so its rate is its brightness, at
-    regular intervals.
+    Each pixel drives an integrate-and-fire neuron with a constant current, so it spikes at regular intervals,
+    with a rate proportional to its brightness.
 
     Parameters
     ----------
     images : ndarray
-        Brightness between 0 and 1, images by pixels.
+        Brightness from 0 to 1, images by pixels.
 
     Returns
     -------
@@ -104,12 +105,12 @@ def network(method: str, generator: torch.Generator) -> nn.Sequential:
     method : str
         The algorithm of the backward pass.
     generator : torch.Generator
-        For the initial weights.
+        Random numbers for the initial weights.
 
     Returns
     -------
     nn.Sequential
-        From spikes (time, batch, 64) to potentials (time, batch, 10).
+        A network from spikes (time, batch, 64) to potentials (time, batch, 10).
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(SIZES):
@@ -127,15 +128,15 @@ def digits(seed: int = 0, epochs: int = 30, splits: int = 3) -> Digits:
     Parameters
     ----------
     seed : int, optional
-        Of the first split; the next has the next seed.
+        Seed of the first split. Each further split has the next integer.
     epochs, splits : int, optional
-        How long, and how often with another division into three quarters for training and one for the test,
-        and with other weights.
+        Number of epochs, and number of runs. Each run has its own weights and its own random split of the
+        data, three quarters for training and one for the test.
 
     Returns
     -------
     Digits
-        Losses, accuracies and a few digits in the network.
+        Losses, accuracies, and the activity of the network for a few digits.
     """
     images, labels = load_digits(return_X_y=True)
     images = images / images.max()
@@ -166,7 +167,7 @@ def digits(seed: int = 0, epochs: int = 30, splits: int = 3) -> Digits:
 
 
 def _scores(net: nn.Module, spikes: Tensor) -> Tensor:
-    """The readout's potential, averaged over time."""
+    """Return the readout's potential, averaged over time."""
     scores: Tensor = net(spikes).mean(dim=0)
     return scores
 
@@ -200,7 +201,7 @@ def _train(
 
 
 def _first_of_each(test: np.ndarray, labels: np.ndarray) -> list[int]:
-    """The first test images that show different digits."""
+    """Return the index of the first test image of each digit."""
     first: dict[int, int] = {}
     for k in test:
         first.setdefault(int(labels[k]), int(k))
@@ -218,12 +219,12 @@ def _example(net: nn.Sequential, image: np.ndarray, spikes: Tensor, label: int) 
 
 
 def table(result: Digits) -> list[tuple[str, dict[str, str]]]:
-    """Give the rows of the summary.
+    """Return the rows of the summary.
 
     Parameters
     ----------
     result : Digits
-        What ``digits`` returned.
+        The result of ``digits``.
 
     Returns
     -------
@@ -239,19 +240,19 @@ def table(result: Digits) -> list[tuple[str, dict[str, str]]]:
 
 
 def plot(result: Digits, folder: Path) -> Path:
-    """Draw the learning curves, and a few digits as spikes.
+    """Draw the learning curves, and the activity of the network for a few digits.
 
     Parameters
     ----------
     result : Digits
-        What ``digits`` returned.
+        The result of ``digits``.
     folder : Path
-        Where ``digits.png`` goes.
+        The folder for ``digits.png``.
 
     Returns
     -------
     Path
-        Of the picture.
+        The path of the picture.
     """
     with style.paper():
         fig = style.figure(5.2)
@@ -270,7 +271,7 @@ def plot(result: Digits, folder: Path) -> Path:
 
 
 def _draw_curves(axes: Axes, curves: dict[str, np.ndarray]) -> None:
-    """The mean over splits, and each split in pale."""
+    """Draw the mean over splits, and each split as a pale line."""
     for method, values in curves.items():
         epoch = np.arange(values.shape[1]) + 1
         axes.plot(epoch, values.T, color=style.COLOURS[method], lw=0.5, alpha=0.4)
@@ -279,7 +280,7 @@ def _draw_curves(axes: Axes, curves: dict[str, np.ndarray]) -> None:
 
 
 def _draw_examples(fig: SubFigure, examples: list[Example]) -> None:
-    """A column for each digit: the image, the spikes of each layer, the readout."""
+    """Draw a column for each digit: the image, the spikes of each layer and the readout."""
     names = ["Pixel", "Hidden 1,\nneuron", "Hidden 2,\nneuron"]
     heights = (0.9, 1, 1.3, 1.3, 1.1)
     rows = fig.subplots(len(heights), len(examples), squeeze=False, sharey="row", height_ratios=heights)

@@ -1,7 +1,7 @@
 """The fit: a small network learns to fire at four given times.
 
-As in section 6 and figure S3 of the paper's appendix: 250 Poisson spike trains of 200 ms drive 25 LIF
-neurons, which drive one, whose spikes are to be those of a random target.
+The experiment is that of section 6 and figure S3 of the paper's appendix. 250 Poisson spike trains of 200 ms
+drive 25 LIF neurons, and these drive one output neuron, which learns to fire at the times of a random target.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import exodus_core.torch as snn
 from . import style
 
 SIZES = (250, 25, 1)
-STEPS = 200  # of 1 ms
+STEPS = 200  # time steps of 1 ms
 TARGET_SPIKES = 4
 RATE = 0.02  # input spikes per step: 20 Hz
 TAU = 20.0  # ms
@@ -33,14 +33,14 @@ METHODS = ("exodus", "slayer")
 
 @dataclass
 class Fit:
-    """How training went.
+    """The results of training.
 
     Attributes
     ----------
     loss : dict of str to ndarray
-        For each method the squared error, summed over time, of each epoch and run.
+        For each method, the squared error summed over time, epochs by runs.
     raster : dict of str to ndarray
-        The output spikes of the first run, boolean, epochs by time.
+        For each method, the output spikes of the first run, boolean, epochs by time.
     target : ndarray
         The spike times of the first run's target, in ms.
     """
@@ -50,7 +50,7 @@ class Fit:
     target: np.ndarray
 
     def epochs_to_fit(self, method: str) -> list[int | None]:
-        """Find the first epoch in which the output is the target.
+        """Find the first epoch whose output equals the target.
 
         Parameters
         ----------
@@ -60,17 +60,17 @@ class Fit:
         Returns
         -------
         list of (int or None)
-            For each run, counted from 1; None where it never was.
+            The epoch of each run, counted from 1, or None if there is none.
         """
         perfect = self.loss[method] == 0
         return [int(run.argmax()) + 1 if run.any() else None for run in perfect.T]
 
 
 class Runs(nn.Module):
-    """Independent networks side by side.
+    """Independent networks that train side by side.
 
-    Weights have a leading dimension of runs, and Adam treats every weight alone, so each run goes as it
-    would by itself; together they take little longer than one.
+    Weights have a leading dimension of runs. Adam updates every weight independently, so each network trains
+    as it would without the others.
     """
 
     def __init__(self, weights: list[Tensor], layer: snn.Layer, scale: float) -> None:
@@ -79,30 +79,30 @@ class Runs(nn.Module):
         self.layer, self.scale = layer, scale
 
     def forward(self, spikes: Tensor) -> Tensor:
-        """Run over spikes of the shape (runs, time, inputs)."""
+        """Run the networks on spikes of shape (runs, time, inputs)."""
         for weight in self.weights:
             spikes = self.layer(spikes @ (self.scale * weight))
         return spikes
 
 
 def lif(method: str) -> snn.Layer:
-    """The neurons of figure S3.
+    """Make a layer of the neurons of figure S3.
 
     Parameters
     ----------
     method : str
-        Of the backward pass.
+        The algorithm of the backward pass.
 
     Returns
     -------
     Layer
-        Over the data's second dimension.
+        A layer with time on the second dimension.
     """
     return snn.LIF(tau=TAU, method=method, time_dim=1)
 
 
 def _problem(seed: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Input, target and initial weights of one run."""
+    """Draw the input, the target and the initial weights of one run."""
     generator = torch.Generator().manual_seed(seed)
     spikes = (torch.rand(STEPS, SIZES[0], generator=generator) < RATE).float()
     target = torch.zeros(STEPS, SIZES[-1])
@@ -125,13 +125,13 @@ def fit(
     Parameters
     ----------
     seed : int, optional
-        Of the first run; the next has the next seed.
+        Seed of the first run. Each further run has the next integer.
     epochs, runs : int, optional
-        How long, and how often with another input, target and start.
+        Number of epochs, and number of runs. Each run has its own input, target and initial weights.
     layer : callable, optional
-        Makes the neurons for a method.
+        A function that makes the layer for a method.
     scale : float, optional
-        Factor of all weights, for neurons whose threshold is not 1.
+        Factor on all weights, for neurons whose threshold is not 1.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def _train(
         output = network(spikes)
         loss = (output - target).square().sum(dim=(1, 2))
         optimizer.zero_grad()
-        loss.sum().backward()  # the runs share no weight: each gets its own gradient
+        loss.sum().backward()  # The runs share no weights, so each run gets the gradient of its own loss.
         optimizer.step()
         losses.append(loss.detach().numpy())
         rasters.append(output[0, :, 0].detach().numpy() > 0)
@@ -166,12 +166,12 @@ def _train(
 
 
 def table(result: Fit) -> list[tuple[str, dict[str, str]]]:
-    """Give the rows of the summary.
+    """Return the rows of the summary.
 
     Parameters
     ----------
     result : Fit
-        What ``fit`` returned.
+        The result of ``fit``.
 
     Returns
     -------
@@ -192,21 +192,21 @@ def table(result: Fit) -> list[tuple[str, dict[str, str]]]:
 
 
 def plot(result: Fit, folder: Path, file: str = "fit.png") -> Path:
-    """Draw the output spikes of the first run over the epochs, and the losses of all.
+    """Draw the output spikes of the first run over the epochs, and the losses of all runs.
 
     Parameters
     ----------
     result : Fit
-        What ``fit`` returned.
+        The result of ``fit``.
     folder : Path
-        Where the picture goes.
+        The folder for the picture.
     file : str, optional
-        The picture's name.
+        The file name of the picture.
 
     Returns
     -------
     Path
-        Of the picture.
+        The path of the picture.
     """
     with style.paper():
         fig = style.figure(4.6)
@@ -249,7 +249,7 @@ def _draw_losses(axes: Axes, result: Fit) -> None:
 
 
 def _smooth(loss: np.ndarray, bins: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Average over bins of epochs that are equally wide on a logarithmic axis."""
+    """Average over bins of epochs that have equal widths on a logarithmic axis."""
     edges = np.unique(np.geomspace(1, len(loss) + 1, bins + 1).astype(int))
     means = [loss[start - 1 : stop - 1].mean(axis=0) for start, stop in pairwise(edges)]
     return np.sqrt(edges[:-1] * (edges[1:] - 1)), np.array(means)

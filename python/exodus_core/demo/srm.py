@@ -1,7 +1,7 @@
-"""The fit once more, with SLAYER's own neurons: the spike response model with alpha kernels.
+"""The fit again, with SLAYER's own neurons: the spike response model with alpha kernels.
 
-The same inputs, targets and training as in the fit of LIF neurons; spikes are felt smoothly, rising for
-five steps, and so are resets.
+Inputs, targets and training are those of the fit with LIF neurons. The effects of an input spike and of a
+reset are smooth, and reach their peak after five steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .fit import Fit, table
 
 __all__ = ["plot", "srm", "table"]
 
-# As SLAYER describes a neuron; times in ms, a step of 1 ms. The surrogate's peak is 1 / theta.
+# SLAYER's description of the neuron. Times are in ms, and a step lasts 1 ms. The surrogate peaks at 1/theta.
 NEURON: dict[str, Any] = {
     "tauSr": 5.0,
     "tauRef": 5.0,
@@ -29,17 +29,17 @@ NEURON: dict[str, Any] = {
 
 
 def layer(method: str) -> snn.Layer:
-    """SLAYER's neurons.
+    """Make a layer of SLAYER's neurons.
 
     Parameters
     ----------
     method : str
-        Of the backward pass.
+        The algorithm of the backward pass.
 
     Returns
     -------
     Layer
-        Over the data's second dimension.
+        A layer with time on the second dimension.
     """
     neuron, surrogate = SRM.from_slayer(**NEURON)
     return snn.from_neuron(neuron, surrogate=surrogate, method=method, time_dim=1)
@@ -51,7 +51,7 @@ def srm(seed: int = 0, epochs: int = 3000, runs: int = 5) -> Fit:
     Parameters
     ----------
     seed, epochs, runs : int, optional
-        As for the fit of LIF neurons.
+        As for ``fit``.
 
     Returns
     -------
@@ -62,18 +62,18 @@ def srm(seed: int = 0, epochs: int = 3000, runs: int = 5) -> Fit:
 
 
 def plot(result: Fit, folder: Path) -> Path:
-    """Draw the output spikes of the first run over the epochs, and the losses of all.
+    """Draw the output spikes of the first run over the epochs, and the losses of all runs.
 
     Parameters
     ----------
     result : Fit
-        What ``srm`` returned.
+        The result of ``srm``.
     folder : Path
-        Where ``srm.png`` goes.
+        The folder for ``srm.png``.
 
     Returns
     -------
     Path
-        Of the picture.
+        The path of the picture.
     """
     return fit.plot(result, folder, "srm.png")

@@ -1,4 +1,4 @@
-"""The look of the pictures: one style and one colour for each algorithm, in all of them."""
+"""The style of the pictures, with one colour for each algorithm."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 LABELS = {"exodus": "EXODUS", "slayer": "SLAYER", "bptt": "BPTT"}
-# From Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Colours of the palette of Okabe and Ito, which colour-blind readers can distinguish.
 COLOURS = {"exodus": "#0072B2", "slayer": "#D55E00", "bptt": "#000000"}
 INK, GREY = "#000000", "#9A9A9A"
 
-WIDTH = 7.1  # inches: a page of two columns, so that the fonts below are the printed ones
+WIDTH = 7.1  # inches, the width of a page with two columns: fonts are printed in the sizes below
 
 
 def paper() -> AbstractContextManager[Any]:
-    """Set the style for what is drawn inside a ``with`` block.
+    """Set the style of pictures that are drawn in a ``with`` block.
 
     Returns
     -------
     context manager
-        It puts the earlier settings back.
+        It restores the earlier settings.
     """
     return matplotlib.rc_context(
         {
@@ -53,32 +53,32 @@ def paper() -> AbstractContextManager[Any]:
 def figure(height: float) -> Figure:
     """Make an empty figure of the page's width.
 
-    Without pyplot, and so without its global state and without windows: ``savefig`` draws with Agg.
+    It does not use pyplot, so there is no global state and no window. ``savefig`` draws with Agg.
 
     Parameters
     ----------
     height : float
-        In inches.
+        The height in inches.
 
     Returns
     -------
     Figure
-        To be filled by ``subplots`` and the like.
+        The empty figure.
     """
     return Figure(figsize=(WIDTH, height))
 
 
 def letter(axes: Axes, name: str, title: str = "") -> None:
-    """Name a panel.
+    """Label a panel with a letter and a title.
 
     Parameters
     ----------
     axes : Axes
         The panel.
     name : str
-        Its letter, set in bold left of the upper corner.
+        The letter, drawn in bold left of the upper corner.
     title : str, optional
-        What the panel shows, set above it.
+        The title, drawn above the panel.
     """
     axes.annotate(
         name,
@@ -100,7 +100,7 @@ def save(fig: Figure, path: Path) -> Path:
     fig : Figure
         The picture.
     path : Path
-        A name that ends in .png; its folder exists.
+        A path that ends in .png. Its folder must exist.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Neuron descriptors: frozen values that are validated once and go to numpy and torch alike.
+"""Neuron descriptors: frozen dataclasses, checked when they are made, for numpy and torch alike.
 
-The equations are those of the headers in `exodus/`; symbols as in docs/mathematics.md, Notation.
-Parameters are numbers, or arrays that broadcast against the data without its time axis: one value per
-channel of (B, T, C, H, W) has shape (C, 1, 1). There is a file for each family of neurons.
+The headers in `exodus/` have the equations, docs/mathematics.md, Notation, the symbols. Parameters are
+numbers, or arrays that broadcast against the data without its time axis: one value per channel of
+(B, T, C, H, W) has shape (C, 1, 1). Each family of neurons has a file.
 """
 
 from ._protocol import Neuron
@@ -38,7 +38,7 @@ __all__ = [
     "StateSpaceState",
 ]
 
-# Those that users name: the layers of torch are made of them.
+# The public descriptors. Each has a torch layer.
 DESCRIPTORS: tuple[type[Neuron], ...] = tuple(
     kind for name in __all__ if issubclass(kind := globals()[name], Neuron) and kind is not Neuron
 )

@@ -1,4 +1,4 @@
-"""A decay per step or its time constant, alpha = exp(-dt / tau), and the gradient's way back."""
+"""Decays, each given per step or as a time constant: alpha = exp(-dt / tau), and its chain rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._protocol import Neuron
 
 @dataclass(eq=False, repr=False)
 class FromTau(Map):
-    """A decay of a time constant: alpha = exp(-dt / tau)."""
+    """The map from a time constant to a decay: alpha = exp(-dt / tau)."""
 
     dt: float = 1.0
 
@@ -29,7 +29,7 @@ class FromTau(Map):
         if grads[0] is None:
             return grads
         xp, grad, tau = in_double(grads[0], own[0])
-        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # beyond it the decay is 0
+        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # The decay is 0 beyond; the clip avoids 0 times infinity.
         return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
 
     def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
@@ -38,7 +38,7 @@ class FromTau(Map):
 
 @lru_cache(maxsize=256)
 def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
-    """Return the map to each decay, from itself or its time constant, by the names that were given."""
+    """Return the maps to decays; `given` has, for each decay, its own name or that of its time constant."""
     return tuple(
         Same((own,), (name,)) if own == name else FromTau((own,), (name,), float(dt))
         for name, own in zip(names, given, strict=True)
@@ -46,9 +46,9 @@ def to_decays(names: tuple[str, ...], given: tuple[str, ...], dt: float) -> tupl
 
 
 class Decaying(Neuron):
-    """Base of the neurons with decays, each given as such or as its time constant."""
+    """Base of the neurons with decays, each given directly or as a time constant."""
 
-    _decays: ClassVar[Mapping[str, str]] = {"alpha": "tau"}  # and the time constant in place of each
+    _decays: ClassVar[Mapping[str, str]] = {"alpha": "tau"}  # by decay, the name of its time constant
 
     dt: float
 
@@ -66,7 +66,7 @@ class Decaying(Neuron):
         require_that("dt", self.dt, self.dt > 0, "above 0")
 
     def _decay_maps(self) -> tuple[Map, ...]:
-        """Return the map to each decay, from itself or from its time constant."""
+        """Return the maps to the decays, from the values that were given."""
         return to_decays(tuple(self._decays), tuple([self._own_name(name) for name in self._decays]), self.dt)
 
     def _decay_values(self) -> dict[str, Number]:
@@ -74,7 +74,7 @@ class Decaying(Neuron):
         return kernel_values(maps, self._values(maps))
 
     def _own_name(self, name: str) -> str:
-        """Return the descriptor's name of a decay: its time constant's where that was given."""
+        """Return the name under which a decay was given: its own, or that of its time constant."""
         return self._decays[name] if getattr(self, name) is None else name
 
 
@@ -88,7 +88,7 @@ class Leaky(Decaying):
 
     def _parameters(self) -> dict[str, Number]:
         values = super()._parameters()
-        if isinstance(self.gain, str):  # the kernel counts its gradient to alpha
+        if isinstance(self.gain, str):  # "1-alpha"; the kernel adds the gain's gradient to that of alpha
             _, alpha = in_double(values["alpha"])
             values["gain"] = plain(1.0 - alpha)
         return values

@@ -19,10 +19,10 @@ from .._values import Number, Value, choice, copy_with, in_float64, number, nume
 
 
 class State:
-    """Base of the states: named tuples with an array for each of a neuron's quantities.
+    """Base of the states: named tuples with an array for each state variable of a neuron.
 
-    Those of torch layers hold tensors, and are cut from their history and moved as tensors are. Checkpoints
-    name a state's class by its `__module__`, which therefore stays, wherever the class moves.
+    The states of torch layers hold tensors, and have `detach` and `to` as tensors do. Checkpoints refer to a
+    state's class by its `__module__`, which therefore stays the same when the class moves to another file.
     """
 
     __slots__ = ()
@@ -32,18 +32,18 @@ class State:
         for name, part in zip(parts._fields, parts, strict=True):
             if not is_torch(part):
                 raise TypeError(
-                    f"{method} is for states of torch layers: {name} must be a tensor, "
+                    f"{method} needs a state of a torch layer: {name} must be a tensor, "
                     f"got {type(part).__name__}"
                 )
         return type(self)(*(getattr(part, method)(*args, **kwargs) for part in parts))
 
     def detach(self) -> Any:
-        """Cut the state from its history, so that no gradient flows to the chunk before.
+        """Detach the state from the autograd graph, so that no gradient flows into the previous chunk.
 
         Returns
         -------
         named tuple of Tensor
-            Of the same class.
+            A state of the same class.
         """
         return self._each("detach")
 
@@ -58,17 +58,17 @@ class State:
         Returns
         -------
         named tuple of Tensor
-            Of the same class.
+            A state of the same class.
         """
         return self._each("to", *args, **kwargs)
 
 
 class Recording(Protocol):
-    """The parts of a forward pass that a neuron's own formulas read: a ``Tape`` has them."""
+    """The part of a ``Tape`` that a descriptor's formulas read."""
 
     @property
     def layout(self) -> Layout:
-        """How the arrays lie."""
+        """The layout of the arrays."""
 
     @property
     def potential(self) -> Array:
@@ -86,53 +86,54 @@ class Recording(Protocol):
 class Neuron(Value):
     """Base of the descriptors.
 
-    A subclass names its kernel model and says what it passes to it: options by the kernel's names, and the
-    maps from its parameters to those of the kernel, on which gradients go back.
+    A subclass names its C++ model and the class of its state. It passes two things to the kernels: options,
+    by the kernel's names, and the maps from its parameters to those of the kernel, which also take gradients
+    back.
     """
 
     _model: ClassVar[str]
-    _state: ClassVar[Any]  # the named tuple's class
+    _state: ClassVar[Any]  # the class of the named tuple
     _fires: ClassVar[bool] = True
-    _gain_may_follow: ClassVar[bool] = False  # gain may be "1-alpha"
-    _value_fields: ClassVar[tuple[str, ...]]  # those that hold parameters
+    _gain_may_follow: ClassVar[bool] = False  # whether gain may be "1-alpha"
+    _value_fields: ClassVar[tuple[str, ...]]  # the fields that hold numbers or arrays
 
     def _maps(self) -> Sequence[Map]:
-        """Return the maps from the parameters that this neuron was given to those of the kernel."""
+        """Return the maps from the parameters that were given to those of the kernel."""
         raise NotImplementedError
 
     def _parameters(self) -> dict[str, Number]:
-        """Return the parameters by the kernel's names, not yet rounded."""
+        """Return the kernel's parameters by name, not yet rounded."""
         maps = self._maps()
         return kernel_values(maps, self._values(maps))
 
     def _values(self, maps: Iterable[Map]) -> dict[str, Number]:
-        """Return the values that the maps take, by the descriptor's names."""
+        """Return the descriptor's values that the maps take, by name."""
         return {name: self._value_of(name) for part in maps for name in part.own}
 
     def _options(self) -> dict[str, int | str]:
-        """Return the options by the kernel's names."""
+        """Return the kernel's options by name."""
         raise NotImplementedError
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Turn gradients by the kernel's names into those by the descriptor's; called within ``ieee``."""
+        """Map gradients of the kernel's parameters to gradients of the descriptor's; called in ``ieee``."""
         maps = self._maps()
         return own_gradients(maps, self._values(maps), grads)
 
-    def _wanted(self, names: set[str]) -> set[str]:
-        """Return the kernel's names behind the descriptor's."""
+    def _kernel_names(self, names: set[str]) -> set[str]:
+        """Return the kernel's parameters whose gradients those of the named parameters need."""
         return sources(self._maps(), names)
 
     def _names(self) -> list[str]:
-        """Return the descriptor's names of the parameters that this neuron was given."""
+        """Return the names of the parameters that were given ("tau" rather than "alpha", for instance)."""
         return [name for part in self._maps() for name in part.own]
 
     def _facts(self) -> dict[str, Facts]:
-        """Return what is known of the parameters that this neuron was given, by the descriptor's names."""
+        """Return the facts about the parameters that were given, by name."""
         return own_facts(tuple(self._maps()), self._model)
 
     @ieee()
     def _check_values(self, names: Iterable[str] | None = None) -> None:
-        """Check the parameters that this neuron was given, or some of them, by their domains."""
+        """Check that the parameters that were given, or the named ones, are in their domains."""
         chosen = self._names() if names is None else names
         check_values({name: self._value_of(name) for name in chosen}, self._facts())
 
@@ -148,43 +149,44 @@ class Neuron(Value):
             object.__setattr__(self, name, number(name, value))
 
     def _growing(self, h: np.ndarray, recording: Recording) -> Array:
-        """Tell of each step whether the exact gradient grows, if the neuron fires; called within ``ieee``."""
+        """Tell for each step whether the exact gradient grows; called in ``ieee``, for neurons that fire."""
         return np.abs(self._carry_factor(h, recording)) > 1.0
 
     def _carry_factor(self, h: np.ndarray, recording: Recording) -> Array:
-        """Return d[n] / d[n+1] of the exact gradient."""
+        """Return the exact gradient's factor d[n] / d[n+1]."""
         raise NotImplementedError
 
-    def _drive(self, recording: Recording) -> Array:
-        """Return the surrogate's argument over time, which is also compared with the threshold."""
+    def _surrogate_argument(self, recording: Recording) -> Array:
+        """Return the quantity that is compared with the threshold, and at which h is evaluated."""
         return recording.potential
 
     def _reads_current(self, names: Iterable[str]) -> bool:
-        """Tell whether gradients of these parameters need the input current, as that of a gain does."""
+        """Tell whether gradients of these parameters read the input current, as that of a gain does."""
         facts = kernel_facts(self._model)
-        return any(facts[name].reads_current for name in self._wanted(set(names)))
+        return any(facts[name].reads_current for name in self._kernel_names(set(names)))
 
     def _reads_recording(self, names: Collection[str]) -> bool:
-        """Tell whether the gradients, these parameters' too, need the potential and the initial state.
+        """Tell whether a backward pass with these parameters reads the potential and the initial state.
 
-        A neuron that does not fire is linear, so only its parameters' gradients do.
+        A neuron that does not fire is linear, so only the gradients of its parameters read them.
         """
         return self._fires or len(names) > 0
 
     def _leading(self, name: str) -> tuple[int | None, ...]:
-        """Return the lengths of a parameter's axes before those of the neurons, None where any will do."""
+        """Return the lengths of a parameter's axes in front of the neurons', None for an arbitrary length."""
         return ()
 
     def _history(self) -> dict[str, tuple[int]]:
-        """Return the number of values per neuron, for the fields of the state that have not one."""
+        """Return the number of values per neuron, for the fields of the state with more or less than one."""
         return {}
 
     @property
     def decays(self) -> dict[str, Number]:
-        """The decays per step in use, by name, in float64; also those that were given as time constants.
+        """The decays per step, by name, in float64, computed from time constants where those were given.
 
-        "alpha", "alpha_syn" and "alpha_adapt" of neurons that have them; of an SRM those of its kernels, such
-        as "epsilon.alpha", where that of ``kernel.Alpha`` is exp(-1/tau); none of an IF.
+        The names are "alpha", "alpha_syn", "alpha_adapt" or "decay", as the neuron has them. An SRM has the
+        decays of its kernels, such as "epsilon.alpha", which is exp(-1/tau) for ``kernel.Alpha``. An IF has
+        none.
         """
         return {name: in_float64(value) for name, value in self._decay_values().items()}
 
@@ -192,39 +194,39 @@ class Neuron(Value):
         return {}
 
     def _value_of(self, name: str) -> Number:
-        """Return a parameter by the descriptor's name."""
+        """Return the value of a parameter."""
         return getattr(self, name)
 
     def _with(self, values: Mapping[str, Number]) -> Self:
-        """Copy the descriptor with other values, checked."""
+        """Copy the descriptor with some values changed, and check them."""
         return replace(self, **values)  # type: ignore[type-var]
 
     def _with_unchecked(self, values: Mapping[str, Number]) -> Self:
-        """Copy it with other values, for front ends that learn them and keep them in range themselves."""
+        """Copy the descriptor with some values changed, which the caller has put into their domains."""
         return copy_with(self, values)
 
     def initial_state(self, shape: tuple[int, ...], dtype: Any = np.float32, potential: float = 0.0) -> Any:
-        """Build a state.
+        """Build an initial state.
 
         Parameters
         ----------
         shape : tuple of int
-            Of the data without its time axis.
+            The shape of the data without its time axis.
         dtype : dtype, optional
-            Of the data.
+            The dtype of the data.
         potential : float or array_like, optional
-            The membrane potential, broadcast to `shape`; everything else is zero.
+            The membrane potential, broadcast to `shape`. All other state variables are zero.
 
         Returns
         -------
         named tuple of ndarray
-            To be passed as ``state=``.
+            The state, to be passed as ``state=``.
 
         Raises
         ------
         ValueError, TypeError
-            If an argument does not fit, or the neuron's potential does not depend on the one before: an
-            SRM's is made of what its kernels remember.
+            If an argument does not fit, or if a `potential` other than 0 is given for an SRM, whose potential
+            depends on the states of its kernels, and not on the potential of the step before.
         """
         try:
             lengths = (shape,) if isinstance(shape, numbers.Integral) else shape
@@ -249,4 +251,4 @@ class Neuron(Value):
         return self._state(first, *rest)
 
     def _check_initial_potential(self, potential: np.ndarray) -> None:
-        """Raise if a potential before the first step would have no effect."""
+        """Raise if the neuron would ignore an initial potential."""

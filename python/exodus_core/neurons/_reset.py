@@ -1,4 +1,4 @@
-"""Threshold and reset, of the neurons that have those of LIF, and the bound of spikes in a step."""
+"""Threshold, reset and spike count, for the neurons that have those of LIF."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _TIMINGS = _core.enumerators["ResetTiming"]
 
 
 def check_max_spikes(value: Any) -> None:
+    """Check the largest number of spikes in a step."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -51,7 +52,7 @@ class Resetting(Neuron):
         return same(*(name for name in names if getattr(self, name) is not None))
 
     def _carry_factor(self, h: np.ndarray, recording: Recording) -> Array:
-        """d[n] / d[n+1] of the exact gradient (lif.hpp)."""
+        """Return the exact gradient's factor d[n] / d[n+1] (`exodus/lif.hpp`)."""
         values = {
             name: recording.layout.with_time(np.asarray(value, np.float64))
             for name, value in self._parameters().items()

@@ -1,4 +1,4 @@
-"""AdLIF, the adaptive LIF whose adaptation follows the potential, as coupled states."""
+"""AdLIF, the adaptive LIF whose adaptation follows the potential. It runs as coupled states."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class _Adapting(NamedTuple):
 
 
 class AdLIFState(State, _Adapting):
-    """State of AdLIF after a step: `adaptation` is w, of the symplectic order that of the step before."""
+    """State of AdLIF after step n. `adaptation` is w[n], or w[n-1] with the symplectic order."""
 
     __module__ = "exodus_core.coupled"
     __slots__ = ()
 
 
-_DOMAINS = DECAY, DECAY, FREE, FREE, POSITIVE  # of the decays, coupling, adapt_scale and the threshold
+_DOMAINS = DECAY, DECAY, FREE, FREE, POSITIVE  # alpha, alpha_adapt, coupling, adapt_scale, threshold
 
 
 class _AdaptationFirst(Formula):
-    """The matrix of the adaptive LIF whose adaptation is updated before its potential."""
+    """The matrix of the adaptive LIF that updates its adaptation before its potential."""
 
     domains = _DOMAINS
 
@@ -64,7 +64,7 @@ class _AdaptationFirst(Formula):
 
 
 class _Symplectic(Formula):
-    """The matrix of the adaptive LIF in the symplectic order, for (potential, adaptation one step late)."""
+    """The matrix of the adaptive LIF in the symplectic order, with the states (u~[n], w[n-1])."""
 
     domains = _DOMAINS
 
@@ -102,40 +102,41 @@ _ORDERS: dict[str, type[Formula]] = {"adaptation_first": _AdaptationFirst, "symp
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdLIF(FromDecays):
-    """The adaptive LIF whose adaptation w follows the potential too, so that it can oscillate.
+    """The adaptive LIF whose adaptation w also follows the potential, so that it can oscillate.
 
-    With I the input and order "adaptation_first" (Bittar and Garner 2022; sparch)::
+    With input I and order "adaptation_first" (Bittar and Garner 2022; sparch)::
 
         w[n] = alpha_adapt w[n-1] + coupling u[n-1] + adapt_scale s[n-1]
         u[n] = alpha (u[n-1] - threshold s[n-1]) + (1 - alpha) (I[n] - w[n])
         s[n] = 1 where u[n] >= threshold
 
-    and with order "symplectic" (SE-adLIF; Baronig et al. 2025), whose potential a spike sets to zero::
+    With order "symplectic" (SE-adLIF; Baronig et al. 2025), where a spike sets the potential to zero::
 
         u~[n] = alpha u[n-1] + (1 - alpha) (I[n] - w[n-1])
         s[n] = 1 where u~[n] >= threshold
         u[n] = u~[n] (1 - s[n])
         w[n] = alpha_adapt w[n-1] + (1 - alpha_adapt) (coupling u[n] + adapt_scale s[n])
 
-    Both run as a `StateSpace` whose entries are made in float64 and rounded once. `potential` is u, of the
-    symplectic order u~, and the state's `adaptation` there is w[n-1].
+    Both run as a `StateSpace` whose entries are computed in float64 and rounded once. The trace's `potential`
+    is u; with the symplectic order it is u~, and the state's `adaptation` is w[n-1].
 
     Parameters
     ----------
     alpha, alpha_adapt : float or array_like, optional
         Decays of the membrane and of the adaptation per step, in [0, 1].
     coupling : float or array_like
-        How the adaptation follows the potential (a in the papers).
+        Strength with which the adaptation follows the potential (a in the papers).
     adapt_scale : float or array_like
-        What a spike adds to the adaptation (b in the papers).
+        Amount that a spike adds to the adaptation (b in the papers).
     threshold : float or array_like, optional
-        Above 0. In the order "adaptation_first" a spike also subtracts it, which its gradient counts.
+        Above 0. With the order "adaptation_first" a spike also subtracts the threshold, and the gradient
+        takes this into account.
     tau, tau_adapt : float or array_like, optional
         Time constants in the unit of `dt`, each in place of its decay.
     dt : float, optional
         Length of a step.
     order : {"adaptation_first", "symplectic"}, optional
-        Of the updates within a step.
+        Order of the updates within a step.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""ALIF, whose equations are those of `exodus/alif.hpp`."""
+"""ALIF, the LIF with an adaptive threshold. Its equations are in `exodus/alif.hpp`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Adapting(NamedTuple):
 
 
 class ALIFState(State, _Adapting):
-    """State of ALIF after a step, one value per neuron: it fires at threshold + `adaptation`."""
+    """State of ALIF after a step, one value per neuron. It fired if potential - `adaptation` >= threshold."""
 
     __module__ = "exodus_core.neurons"
     __slots__ = ()
@@ -30,23 +30,23 @@ class ALIFState(State, _Adapting):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ALIF(Leaky):
-    """The adaptive LIF: every spike raises the threshold by an adaptation that decays.
+    """The LIF with an adaptive threshold: every spike raises it by an amount that decays.
 
     b[n] = alpha_adapt b[n-1] + adapt_scale s[n-1];  u[n] = alpha u[n-1] + gain a[n] - threshold s[n-1];
-    s[n] = 1 where u[n] - b[n] >= threshold. The surrogate sees u - b and the base threshold.
+    s[n] = 1 where u[n] - b[n] >= threshold. The surrogate is evaluated at u - b, with the base threshold.
 
     Parameters
     ----------
     alpha, alpha_adapt : float or array_like, optional
         Decays of the membrane and of the adaptation per step, in [0, 1].
     adapt_scale : float or array_like, optional
-        What a spike adds to the threshold.
+        Amount that a spike adds to the threshold.
     threshold : float or array_like, optional
         The base threshold, above 0, which a spike also subtracts from the potential.
     tau, tau_adapt : float or array_like, optional
         Time constants in the unit of `dt`, each in place of its decay.
     gain : float or array_like, optional
-        Factor of the input current.
+        Factor on the input current.
     dt, v_min
         As for LIF.
 
@@ -86,8 +86,8 @@ class ALIF(Leaky):
     def _options(self) -> dict[str, int | str]:
         return {}
 
-    def _drive(self, recording: Recording) -> Array:
-        """Potential less adaptation, rebuilt from the potential in the kernels' order of operations."""
+    def _surrogate_argument(self, recording: Recording) -> Array:
+        """Return u - b, with b recomputed from the potential by the kernels' order of operations."""
         axis, potential = recording.layout.time_axis, recording.potential
         backend, xp = recording.layout.backend, recording.layout.backend.xp
         steps = potential[None, ...] if axis is None else xp.moveaxis(potential, axis, 0)
@@ -98,12 +98,12 @@ class ALIF(Leaky):
         zero, one = xp.zeros_like(steps[0, ...]), xp.ones_like(steps[0, ...])
         state = recording.initial
         b, s = (zero, zero) if state is None else (state.adaptation, state.spikes)
-        drive = []
+        arguments = []
         for n in range(steps.shape[0]):
             b = (decay * b) + (scale * s)
-            drive.append(steps[n, ...] - b)
-            s = xp.where(drive[-1] >= threshold, one, zero)
-        return drive[0] if axis is None else xp.stack(drive, axis=axis)
+            arguments.append(steps[n, ...] - b)
+            s = xp.where(arguments[-1] >= threshold, one, zero)
+        return arguments[0] if axis is None else xp.stack(arguments, axis=axis)
 
     def _carry_factor(self, h: np.ndarray, recording: Recording) -> Array:
         values = self._parameters()

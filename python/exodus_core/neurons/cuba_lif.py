@@ -1,4 +1,4 @@
-"""CubaLIF, whose equations are those of `exodus/cuba_lif.hpp`."""
+"""CubaLIF, the LIF with a synaptic current. Its equations are in `exodus/cuba_lif.hpp`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class CubaLIFState(State, _Synaptic):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CubaLIF(Leaky, Resetting):
-    """The current-based LIF: a synaptic current with a decay of its own drives the membrane.
+    """The current-based LIF: a synaptic current, with its own decay, drives the membrane.
 
-    i[n] = alpha_syn i[n-1] + gain a[n];  u[n] and s[n] are those of a LIF with input i[n]. (snnTorch's
+    i[n] = alpha_syn i[n-1] + gain a[n];  u[n] and s[n] are those of an LIF with input i[n]. (snnTorch's
     Synaptic names the two decays the other way round.)
 
     Parameters
@@ -43,8 +43,8 @@ class CubaLIF(Leaky, Resetting):
     tau, tau_syn : float or array_like, optional
         Time constants in the unit of `dt`, each in place of its decay.
     gain : float, array_like or "1-alpha", optional
-        Factor of the input current. "1-alpha" is one less the decay of the membrane, whose gradient then
-        counts it.
+        Factor on the input current. "1-alpha" is 1 minus the decay of the membrane, whose gradient then
+        includes that of the gain.
     dt, reset, reset_amount, reset_timing, v_min, max_spikes
         As for LIF.
 

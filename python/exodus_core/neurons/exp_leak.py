@@ -1,4 +1,4 @@
-"""ExpLeak, the leaky integrator, whose equation is that of `exodus/exp_leak.hpp`."""
+"""ExpLeak, the leaky integrator. Its equation is in `exodus/exp_leak.hpp`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ExpLeakState(State, _Potential):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ExpLeak(Leaky):
-    """The leaky integrator, without spikes: the field's LI readout.
+    """The leaky integrator without spikes, the usual LI readout.
 
     v[n] = alpha v[n-1] + gain a[n].
 

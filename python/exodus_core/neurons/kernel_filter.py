@@ -1,4 +1,4 @@
-"""A kernel as a neuron without spikes, which ``kernel_filter`` runs."""
+"""The descriptor of a kernel without spikes, which ``kernel_filter`` runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Filtering(NamedTuple):
 
 
 class FilterState(State, _Filtering):
-    """State of a kernel's filter after a step: its output and what the kernel remembers (see SRMState)."""
+    """State of a filter after a step: its output, and the x and y of its kernel (see SRMState)."""
 
     __module__ = "exodus_core.neurons"
     __slots__ = ()
@@ -27,7 +27,7 @@ class FilterState(State, _Filtering):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Filter(Neuron):
-    """A kernel without spikes, the neuron that ``kernel_filter`` runs."""
+    """A kernel as a neuron that does not fire, which ``kernel_filter`` runs."""
 
     kernel: Kernel
 

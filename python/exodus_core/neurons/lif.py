@@ -1,4 +1,4 @@
-"""LIF and IF, whose equations are those of `exodus/lif.hpp`."""
+"""LIF and IF. Their equations are in `exodus/lif.hpp`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Spiking(NamedTuple):
 
 
 class LIFState(State, _Spiking):
-    """State of LIF and IF after a step, one value per neuron: `potential` is the one before the reset."""
+    """State of LIF and IF after a step, one value per neuron: the potential before the reset, and spikes."""
 
     __module__ = "exodus_core.neurons"
     __slots__ = ()
@@ -34,7 +34,7 @@ class LIF(Leaky, Resetting):
     Parameters
     ----------
     alpha : float or array_like, optional
-        Decay of the membrane per step, in [0, 1]. Exactly one of `alpha` and `tau` is given.
+        Decay of the membrane per step, in [0, 1]. Exactly one of `alpha` and `tau` must be given.
     threshold : float or array_like, optional
         Above 0.
     tau : float or array_like, optional
@@ -42,18 +42,20 @@ class LIF(Leaky, Resetting):
     dt : float, optional
         Length of a step.
     gain : float, array_like or "1-alpha", optional
-        Factor of the input current. "1-alpha" is sinabs' norm_input and spikingjelly's decay_input; its
-        gradient then reaches alpha.
+        Factor on the input current. "1-alpha" is sinabs' norm_input and SpikingJelly's decay_input; the
+        gradient of alpha then includes that of the gain.
     reset : {"subtract", "zero", "none"}, optional
-        What a spike does to the potential.
+        Effect of a spike on the potential.
     reset_amount : float or array_like, optional
-        What is subtracted for a spike; None means the threshold, which then gets the gradient.
+        Amount that "subtract" subtracts per spike. None is the threshold, whose gradient then includes that
+        of the reset.
     reset_timing : {"after_decay", "before_decay"}, optional
-        For "subtract": the paper's order, or that of sinabs.
+        When "subtract" subtracts: after the decay as in the paper, or before it as in sinabs.
     v_min : float or array_like, optional
         Lower bound of the potential, below the threshold. A step with u == v_min counts as clipped.
     max_spikes : int or None, optional
-        Most spikes in a step; None is any number. Unless 1, s = min(floor(u / threshold), max_spikes).
+        Largest number of spikes in a step; None sets no bound. Unless it is 1,
+        s = min(floor(u / threshold), max_spikes).
 
     Raises
     ------

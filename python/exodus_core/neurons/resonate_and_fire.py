@@ -1,4 +1,4 @@
-"""ResonateAndFire, a damped oscillator that fires, as coupled states."""
+"""ResonateAndFire, a damped oscillator that fires. It runs as coupled states."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .state_space import MATRIX, FromDecays
 
 
 class _TurnedReal(Formula):
-    """A rotation that shrinks, for (real, imaginary) where the real part fires."""
+    """The scaled rotation of the states (real, imaginary), where the real part fires."""
 
     domains = (DECAY, FREE, POSITIVE)
-    turn: ClassVar[float] = 1.0  # A10 is turn times decay sin(frequency), A01 its negative
-    into: ClassVar[tuple[float, float]] = (1.0, 0.0)
+    turn: ClassVar[float] = 1.0  # A10 = turn decay sin(frequency) = -A01
+    into: ClassVar[tuple[float, float]] = (1.0, 0.0)  # b: the input goes into the real part
 
     def values(self, xp: Any, *own: Array) -> Sequence[Array]:
         radius, angle, threshold = own
@@ -42,7 +42,7 @@ class _TurnedReal(Formula):
 
 
 class _TurnedImaginary(_TurnedReal):
-    """The same rotation for (imaginary, real), where the imaginary part fires."""
+    """The same rotation of the states (imaginary, real), where the imaginary part fires."""
 
     turn = -1.0
     into = (0.0, 1.0)
@@ -53,27 +53,28 @@ _PARTS: dict[str, type[Formula]] = {"real": _TurnedReal, "imaginary": _TurnedIma
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ResonateAndFire(FromDecays):
-    """A damped oscillator that fires (Izhikevich 2001), discrete: it answers inputs in its own rhythm.
+    """A damped oscillator that fires (Izhikevich 2001), in discrete time. It responds to its own frequency.
 
-    z[n] = decay e^(i frequency) z[n-1] + a[n] - reset of s[n-1], a complex number; s[n] = 1 where its real,
-    or its imaginary, part is at least the threshold, which a spike subtracts from this part in the next
-    step. The potential is the part that fires, the state's `second` the other one.
+    The state is a complex number, z[n] = decay e^(i frequency) z[n-1] + a[n] - reset of s[n-1]. Either its
+    real or its imaginary part fires: s[n] = 1 where this part is at least the threshold, and a spike
+    subtracts the threshold from it in the next step. The potential is the part that fires, and the state's
+    `second` is the other part.
 
     Parameters
     ----------
     decay : float or array_like, optional
-        By which the amplitude shrinks per step, in [0, 1].
+        Factor on the amplitude per step, in [0, 1].
     frequency : float or array_like
         Angle of rotation per step in radians, any finite number; `dt` does not scale it. A period of P steps
-        is 2 pi / P.
+        has the frequency 2 pi / P.
     threshold : float or array_like, optional
-        Above 0; its gradient counts firing and reset.
+        Above 0. Its gradient includes that of the reset.
     tau : float or array_like, optional
         Time constant in the unit of `dt`, in place of `decay` = exp(-dt / tau).
     dt : float, optional
         Length of a step.
     fires_on : {"real", "imaginary"}, optional
-        The part that fires. The input goes into the real one.
+        The part that fires. The input is added to the real part.
 
     Raises
     ------

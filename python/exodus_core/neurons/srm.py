@@ -1,4 +1,4 @@
-"""SRM, the spike response model, whose equations are those of `exodus/srm.hpp`."""
+"""SRM, the spike response model. Its equations are in `exodus/srm.hpp`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class _Responding(NamedTuple):
 
 
 class SRMState(State, _Responding):
-    """State of SRM after a step: potential, spikes, and the memory of its kernels.
+    """State of SRM after a step: potential, spikes, and the x and y of its kernels (see ``kernel``).
 
-    A FIR kernel of K taps remembers K - 1 earlier inputs, newest first, along a first axis of its `x`; its
-    `y` is empty.
+    The `x` of an FIR kernel with K taps has the last K - 1 inputs, newest first, on a leading axis. Its `y`
+    is empty.
     """
 
     __module__ = "exodus_core.neurons"
@@ -41,34 +41,35 @@ class SRMState(State, _Responding):
 
 @lru_cache(maxsize=256)
 def _of_kernels(epsilon: Any, nu: Any) -> tuple[Map, ...]:
-    """Return the maps of an SRM's kernels, by their classes; parameters are named by role."""
+    """Return the maps of an SRM whose kernels have these classes, with the roles in the names."""
     roles = {"epsilon": epsilon, "nu": nu}
     return tuple(part.named(f"{role}.", f"{role}_") for role, kind in roles.items() for part in kind._maps)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SRM(Neuron):
-    """The spike response model: any response kernel, any refractory kernel (docs/mathematics.md, Forward).
+    """The spike response model, with any response and refractory kernel (docs/mathematics.md, Forward).
 
     u[n] = sum_{k<=n} epsilon[n-k] a[k] + sum_{k<n} nu[n-1-k] s[k];  s[n] = 1 where u[n] >= threshold. With
-    ``Exponential(alpha)`` and ``Exponential(alpha, scale=-threshold)`` it is the LIF.
+    the kernels ``Exponential(alpha)`` and ``Exponential(alpha, scale=-threshold)`` it is the LIF.
 
     Parameters
     ----------
     epsilon : Kernel
-        How the input current is felt, from its own step on.
+        Response kernel: the effect of an input on the potential, from its own step on.
     nu : Kernel
-        How a spike is felt, from the next step on; a reset has negative values. It is not tied to the
-        threshold, whose gradient counts firing only.
+        Refractory kernel: the effect of a spike on the potential, from the next step on. A reset has negative
+        values. The kernel is not tied to the threshold, whose gradient includes only firing.
     threshold : float or array_like, optional
         Above 0.
     max_spikes : int or None, optional
-        Most spikes in a step; None is any number. Unless 1, s = min(floor(u / threshold), max_spikes).
+        Largest number of spikes in a step; None sets no bound. Unless it is 1,
+        s = min(floor(u / threshold), max_spikes).
 
     Raises
     ------
     ValueError, TypeError
-        If a value is out of its range or not of its kind.
+        If a value is out of its range or of the wrong type.
     """
 
     epsilon: Kernel
@@ -102,27 +103,29 @@ class SRM(Neuron):
         Ts: float = 1.0,
         type: str = "SRMALPHA",
     ) -> tuple[SRM, SingleExponential]:
-        """Build SLAYER's neuron and surrogate from its usual description.
+        """Build SLAYER's neuron and surrogate from the parameters of its description.
 
-        SLAYER's refractory kernel, -scaleRef theta (t/tauRef) e^(1-t/tauRef), counts from the spike's own
-        step, where it is 0; `nu` counts from the next one. So nu[j] is SLAYER's value at (j + 1) Ts, which
-        is a double exponential with equal decays: (j + 1) p^(j+1) = p (p^n * p^n)[j], p = e^(-Ts/tauRef).
+        SLAYER's refractory kernel is -scaleRef theta (t/tauRef) e^(1-t/tauRef), where t counts from the step
+        of the spike itself. There the kernel is 0, so `nu` begins with the next step: nu[j] is SLAYER's value
+        at (j + 1) Ts. That is a double exponential with equal decays:
+        (j + 1) p^(j+1) = p (p^n * p^n)[j] with p = e^(-Ts/tauRef).
 
         Parameters
         ----------
         tauSr, tauRef : float
             Time constants of the response and refractory kernels, in the unit of `Ts`.
         scaleRef : float
-            Of the refractory kernel, relative to the threshold.
+            Amplitude of the refractory kernel, relative to the threshold.
         theta : float
             The threshold.
         tauRho, scaleRho : float
-            Of the spike's derivative: scaleRho exp(-abs(u - theta) / (tauRho theta)) / (tauRho theta).
+            Width and scale of the surrogate:
+            scaleRho exp(-abs(u - theta) / (tauRho theta)) / (tauRho theta).
         Ts : float, optional
-            Length of a step. Spikes are 1 here, whatever it is; SLAYER's are 1/Ts, and its filters
+            Length of a step. A spike is 1 here, whatever `Ts` is. In SLAYER it is 1/Ts, and the filters
             multiply by Ts.
         type : str, optional
-            As in SLAYER's files: only "SRMALPHA".
+            The type in SLAYER's configuration; only "SRMALPHA" is supported.
 
         Returns
         -------
@@ -143,7 +146,7 @@ class SRM(Neuron):
 
     def _check_initial_potential(self, potential: np.ndarray) -> None:
         require_that(
-            "potential", potential, potential == 0, "0 for an SRM, which makes it from its kernels' states"
+            "potential", potential, potential == 0, "0 for an SRM, which computes it from its kernels' states"
         )
 
     def _kernels(self) -> list[tuple[str, Kernel]]:
@@ -175,7 +178,7 @@ class SRM(Neuron):
         return getattr(getattr(self, owner) if owner else self, own)
 
     def _fields_with(self, values: Mapping[str, Number], change: Any) -> dict[str, Any]:
-        """Return the changed fields; `change` makes a kernel with other values."""
+        """Return the fields that the values change. `change` copies a kernel with other values."""
         changed: dict[str, Any] = {k: v for k, v in values.items() if "." not in k}
         for role, kernel in self._kernels():
             own = {k.removeprefix(f"{role}."): v for k, v in values.items() if k.startswith(f"{role}.")}
@@ -192,7 +195,7 @@ class SRM(Neuron):
     def _carry_factor(self, h: np.ndarray, recording: Recording) -> Array:
         if not isinstance(self.nu, Exponential):
             raise TypeError(
-                f"growth needs a reset of one decay, such as an SRM's with nu=Exponential, got {self!r}"
+                f"growth needs a reset with a single decay: nu of an SRM must be Exponential, got {self!r}"
             )
         alpha, scale = (
             recording.layout.with_time(np.asarray(value, np.float64))

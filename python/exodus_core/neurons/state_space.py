@@ -1,4 +1,4 @@
-"""StateSpace: two coupled states by their matrix, the neuron that `exodus/state_space.hpp` runs."""
+"""StateSpace, two states coupled by a matrix. Its equations are in `exodus/state_space.hpp`."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ class _Coupled(NamedTuple):
 
 
 class StateSpaceState(State, _Coupled):
-    """State of StateSpace and ResonateAndFire after a step: `potential` and `second` are u and v."""
+    """State of StateSpace and ResonateAndFire after a step: `potential` is x[0], `second` is x[1]."""
 
     __module__ = "exodus_core.coupled"
     __slots__ = ()
 
 
 class CoupledStates(Neuron):
-    """Base of the neurons that the state-space kernel runs."""
+    """Base of the neurons that run on the state-space kernel."""
 
     _model = "StateSpace"
     _state: ClassVar[Any] = StateSpaceState
-    # Gradients of b read the current; those of a second column the second state, which is rebuilt from it.
 
     def _reset_to_zero(self) -> bool:
-        """Tell whether a spike also makes the potential zero."""
+        """Tell whether a spike sets the potential to zero before the next step."""
         return False
 
     def _options(self) -> dict[str, int | str]:
@@ -61,7 +60,7 @@ class CoupledStates(Neuron):
 
 @dataclass(eq=False, repr=False)
 class _Entries(Map):
-    """The entries of the arrays A, b and r, one after another along their leading axes."""
+    """The map from one of the arrays A, b and r to its entries along the leading axes."""
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
         (value,), leading = own, _LEADING[self.own[0]]
@@ -84,28 +83,28 @@ _STATE_SPACE = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StateSpace(CoupledStates):
-    """Two coupled states by their matrix (docs/mathematics.md, Coupled states).
+    """Two states coupled by a matrix (docs/mathematics.md, Coupled states).
 
-    x[n] = A Z x[n-1] + b a[n] + r s[n-1], where x[0] is the potential u, s[n] = 1 where u[n] >= threshold,
-    and Z, of a reset to zero, takes away the potential of a neuron that fired. The order of operations is
-    ``x0 = (((A00 u) + (A01 v)) + (b0 a)) + (r0 s)``, x1 likewise.
+    x[n] = A Z x[n-1] + b a[n] + r s[n-1], where x[0] is the potential u and s[n] = 1 where u[n] >= threshold.
+    With reset "zero", Z sets the potential of a neuron that fired to zero; otherwise it is the identity. The
+    order of operations is ``x0 = (((A00 u) + (A01 v)) + (b0 a)) + (r0 s)``, and likewise for x1.
 
     Parameters
     ----------
     A : array_like
-        Shape (2, 2), or (2, 2, ...) with axes behind that broadcast against the neurons, (2, 2, C, 1, 1)
-        for a matrix per channel of (B, T, C, H, W). Entries of nested lists may be numbers and arrays.
+        Shape (2, 2), or (2, 2, ...) where the axes after the second broadcast against the neurons:
+        (2, 2, C, 1, 1) for a matrix per channel of (B, T, C, H, W). Nested lists may mix numbers and arrays.
     b, r : array_like
-        What an input and a spike of the step before add to the states, shape (2,) or (2, ...).
+        Amounts that an input, and a spike of the step before, add to the states; shape (2,) or (2, ...).
     threshold : float or array_like, optional
-        Above 0. Its gradient counts only firing: what a spike subtracts is in r.
+        Above 0. Its gradient includes only firing, since r has the amount that a spike subtracts.
     reset : {"subtract", "zero"}, optional
-        "zero" makes the potential of a neuron that fired zero before A, beside what r adds.
+        With "zero", a spike sets the potential to zero before A is applied, in addition to the effect of r.
 
     Raises
     ------
     ValueError, TypeError
-        If a value is out of its range or not a number, or an array has another shape.
+        If a value is out of its range or not a number, or an array has the wrong shape.
     """
 
     A: Any
@@ -135,7 +134,7 @@ class StateSpace(CoupledStates):
 
 
 def _entries(name: str, value: Any) -> Any:
-    """A parameter with leading axes: nested tuples of floats, or a read-only array of its own."""
+    """Return a parameter with leading axes as nested tuples of floats, or as a read-only copy."""
     leading = _LEADING[name]
     if isinstance(value, (list, tuple)):
         value = _stacked(name, value, leading)
@@ -153,12 +152,12 @@ def _entries(name: str, value: Any) -> Any:
 
 
 def _stacked(name: str, value: Any, leading: tuple[int, ...]) -> np.ndarray:
-    """Nested lists of numbers and arrays as one array, the entries broadcast to the same shape."""
+    """Stack nested lists of numbers and arrays into one array; the entries broadcast against each other."""
     rows = list(value)
     if len(leading) == 2 and all(isinstance(row, (list, tuple)) for row in rows):
         rows = [_stacked(name, row, leading[1:]) for row in rows]
     parts = [numeric(name, row) for row in rows]
-    depth = len(leading) - 1  # that of axes in a part which are not the neurons'
+    depth = len(leading) - 1  # the number of axes of a part in front of the neurons'
     try:
         behind = np.broadcast_shapes(*(part.shape[depth:] for part in parts))
         shapes = [
@@ -178,14 +177,14 @@ def _stacked(name: str, value: Any, leading: tuple[int, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _maps_of(kind: Any, neuron: Any, given: tuple[str, ...], dt: float) -> tuple[Map, ...]:
-    """Return a formula of a neuron's decays, by the names that were given, and its other parameters."""
+    """Return the map of a neuron to its matrix: the maps to its decays, then the formula `kind`."""
     names = tuple(neuron._decays)
     first = to_decays(names, given, dt) + same(*neuron._others)
     return (Chain.of(first, kind(names + neuron._others, _KERNEL)),)
 
 
 class FromDecays(CoupledStates, Decaying):
-    """Base of the neurons whose matrix is made of decays and other parameters."""
+    """Base of the neurons whose matrix is computed from decays and other parameters."""
 
     _others: ClassVar[tuple[str, ...]]
 
@@ -197,7 +196,7 @@ class FromDecays(CoupledStates, Decaying):
 
     @ieee()
     def _check_all(self) -> None:
-        """Check the parameters one by one, that they broadcast, and the entries that are made of them."""
+        """Check each parameter, then that they broadcast, then the matrix that is computed from them."""
         self._check_decay()
         self._check_values()
         shapes = {name: np.shape(self._value_of(name)) for name in self._names()}

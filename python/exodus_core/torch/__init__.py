@@ -1,9 +1,10 @@
-"""Spiking layers for torch: autograd through the C++ kernels.
+"""Spiking layers for torch, with autograd through the compiled kernels.
 
-``spike`` is the function. Each descriptor of ``exodus_core`` has a module of its name, such as ``LIF``, a
-``Layer``; ``Recurrent`` puts weights around one, ``Delay`` delays its input. ``kernel_filter``, ``delay`` and
-``growth`` are those of ``exodus_core``, on tensors.
-The kernels get tensors by address and link nothing of torch, so any torch does.
+Each descriptor of ``exodus_core`` has a layer of the same name, such as ``LIF``. ``spike`` is the functional
+form. ``Recurrent`` adds recurrent weights to a layer, and ``Delay`` delays its input. ``kernel_filter``,
+``delay`` and ``growth`` are the functions of ``exodus_core`` for tensors.
+
+The kernels get the addresses of tensors and do not link to torch, so they work with any torch version.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -40,8 +41,8 @@ if _TYPE_CHECKING:
         raise AttributeError(name)
 
 
-# torch.load trusts what it knows: tensors, and from here on the named tuples that hold a state. (Before
-# torch 2.4 there is no such list, and by default no distrust.)
+# Let torch.load(weights_only=True) load states. Before torch 2.4 there is no such list, and weights_only is
+# not the default.
 if hasattr(_torch.serialization, "add_safe_globals"):
     _kinds: tuple[type[_neurons.Neuron], ...] = (*_neurons.DESCRIPTORS, _neurons.Filter)
     _torch.serialization.add_safe_globals(list({kind._state for kind in _kinds}))

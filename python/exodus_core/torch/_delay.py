@@ -1,4 +1,4 @@
-"""Delays of tensors, and the layer that learns them."""
+"""``delay`` for tensors, and `Delay`, the layer that learns delays."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ._modules import _no_state, _short, check_time_dim, loads_finite
 
 
 class _Call(NamedTuple):
-    """The arguments of a call that are not autograd's."""
+    """The arguments of a call that autograd does not track."""
 
-    value: Any  # of the delay, as an array or a number
+    value: Any  # the delay, as an array or a number
     most: int
     time_dim: int | None
     with_state: bool
@@ -35,7 +35,7 @@ class _Delay(torch.autograd.Function):
         output, final = bound.run(array, initial, _thread_count(), with_state=call.with_state)
         ctx.set_materialize_grads(False)
         ctx.bound = bound
-        # Only the gradient of the delay reads them: a delay is linear in its input.
+        # A delay is linear in its input, so only the gradient of the delay reads x and the state.
         learns = delay is not None and delay.requires_grad
         ctx.save_for_backward(*((x, state) if learns else ()))
         ctx.dtype = None if delay is None else delay.dtype
@@ -75,7 +75,7 @@ class _Delay(torch.autograd.Function):
 
 
 def _value_for(x: Tensor, delay: Any, most: Any) -> tuple[Any, int]:
-    """The delay for the kernels: a tensor's is taken as it is, any other is checked."""
+    """Return the values of a delay for the kernels. Those of a tensor are not checked: they are clamped."""
     if not isinstance(delay, Tensor):
         return check_delay(delay, most)
     if most is None:
@@ -96,29 +96,31 @@ def delay(
     time_dim: int | None = 0,
     state: Tensor | None = None,
 ) -> Delayed:
-    """Delay every neuron's input by a number of steps, whole or not: ``exodus_core.delay``.
+    """Delay every neuron's input by a number of steps, which may be fractional: ``exodus_core.delay``.
 
-    Gradients flow to `x`, to the state and to a delay that is a tensor. At a whole delay, where the output
-    has a kink, the delay's gradient is the derivative from the right.
+    Gradients flow to `x`, to the state, and to the delay if it is a tensor. The output has a kink at an
+    integer delay; the gradient of the delay there is the derivative from the right.
 
     Parameters
     ----------
     x : Tensor
-        float32 or float64 (on a GPU float16 and bfloat16 too), of any strides, time on `time_dim`.
+        float32 or float64 (on a GPU also float16 or bfloat16), of any strides, with time on `time_dim`.
     delay : float, array or Tensor
-        In steps; it broadcasts against `x` without its time dimension. A tensor, from any computation, is
-        taken clamped into [0, most], with the gradient passed straight through; other values must be in it.
+        The delay in steps. It broadcasts against `x` without its time dimension. A tensor may come from any
+        computation; it is clamped into [0, most], and the gradient is passed straight through. A number or an
+        array must be in this range.
     most : int, optional
-        The longest delay that the state is kept for; to be given with a state, and with a tensor as delay.
+        The longest delay, which sets the size of the state. It must be given with a state, and if the delay
+        is a tensor.
     time_dim : int or None, optional
         None delays a single step without a time dimension.
     state : Tensor, optional
-        An earlier call's `state`, to go on; None is zeros.
+        The `state` of an earlier call, to continue it. None starts from zeros.
 
     Returns
     -------
     Delayed
-        Output and final state, as tensors.
+        The output and the final state, as tensors.
 
     Raises
     ------
@@ -133,26 +135,27 @@ def _run(x: Any, delay: Any, most: Any, time_dim: int | None, state: Any, with_s
     if state is not None:
         check_tensor("state", state, "a delay's state is a tensor")
         if most is None:
-            raise ValueError("most must be given with a state, of most + 1 steps, got None")
+            raise ValueError("most must be given with a state, which has most + 1 steps, got None")
     value, most = _value_for(x, delay, most)
     given = delay if isinstance(delay, Tensor) else None
     return Delayed(*_Delay.apply(_Call(value, most, time_dim, with_state), x, given, state))
 
 
 class Delay(nn.Module):
-    """Delay layer: every neuron's or channel's input arrives some steps later, whole or not.
+    """A layer that delays the input of each neuron or channel by a number of steps, which may be fractional.
 
     Parameters
     ----------
     delay : float, array or Tensor
-        In steps, from 0 to `most`; an array broadcasts against the input without its time dimension. One
-        value per channel of (B, T, C, H, W) has shape (C, 1, 1).
+        The delay in steps, from 0 to `most`. An array broadcasts against the input without its time
+        dimension: one value per channel of (B, T, C, H, W) has shape (C, 1, 1).
     most : int, optional
-        The longest delay that can be learnt, and that the state is kept for. Where the delay is not learnt,
-        None is the longest of `delay`, rounded up.
+        The longest delay that can be learnt, which sets the size of the state. If the delay is not learnt,
+        the default is the largest value of `delay`, rounded up.
     learn : bool, optional
-        Whether `delay` is an ``nn.Parameter``, which has a gradient (``exodus_core.delay_adjoint``) and is
-        used clamped into [0, most], with the gradient passed straight through; else it is a buffer.
+        Whether `delay` is an ``nn.Parameter`` or a buffer. A parameter gets a gradient
+        (``exodus_core.delay_adjoint``). The layer clamps it into [0, most], and passes the gradient straight
+        through.
     time_dim : int, optional
         The dimension of time in the input.
 
@@ -187,14 +190,14 @@ class Delay(nn.Module):
         Parameters
         ----------
         x : Tensor
-            Time on `time_dim`.
+            The input, with time on `time_dim`.
         state : Tensor or None, optional
-            Where it is passed, None included, the final state is returned as well.
+            The initial state. If it is passed, even as None, the final state is returned as well.
 
         Returns
         -------
-        Tensor, or a tuple of it and the state
-            The delayed input.
+        Tensor, or tuple of Tensor
+            The delayed input, or the delayed input and the final state.
         """
         if state is _no_state:
             return _run(x, self.delay, self.most, self.time_dim, None, False).output
@@ -206,9 +209,9 @@ class Delay(nn.Module):
         Parameters
         ----------
         frame : Tensor
-            Input of the step, without a time dimension.
+            The input of the step, without a time dimension.
         state : Tensor, optional
-            None is zeros.
+            The state. None starts from zeros.
 
         Returns
         -------
@@ -224,7 +227,7 @@ class Delay(nn.Module):
             super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """Show the delays and how the layer runs."""
+        """Show the delays and the layer's arguments."""
         value = self.delay
         shown = _short(None if value.is_meta else value.detach().cpu().float().numpy())
         parts = [f"delay={shown}", f"most={self.most}", f"time_dim={self.time_dim}"]

@@ -1,4 +1,4 @@
-"""Autograd through the kernels: tensors go to them by address, so that no build is tied to a torch."""
+"""Autograd through the kernels. They get tensors by address, so that no build is tied to a torch version."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ._learnt import check_parameters, with_tensors
 
 @dataclass(eq=False)
 class Trace:
-    """A neuron's course over time, as tensors.
+    """The result of running neurons over time, as tensors.
 
     Attributes
     ----------
@@ -35,32 +35,32 @@ class Trace:
     potential : Tensor
         u[n], before the reset.
     state : named tuple of Tensor
-        After the last step; the next call's ``state=``.
+        The state after the last step. Pass it to the next call as ``state=``.
     """
 
     spikes: Tensor | None
     potential: Tensor
     state: Any
-    _tape: Tape | None = field(default=None, repr=False)  # without the arrays over time
+    _tape: Tape | None = field(default=None, repr=False)  # holds only the binding and the initial state
 
 
 @dataclass
 class Call:
-    """The arguments of a call that are not autograd's."""
+    """The arguments of a call that autograd does not track."""
 
-    neuron: Neuron  # with the learnt values in place
-    origin: Neuron  # the descriptor in which they were put
+    neuron: Neuron  # with the learnt values in it
+    origin: Neuron  # the descriptor in which the learnt values were replaced
     learnt: tuple[str, ...] = ()
     surrogate: SurrogateLike = SingleExponential()  # noqa: RUF009 (frozen)
     method: str = "exodus"
     time_dim: int | None = 0
     given_name: str = "current"
-    with_potential: bool = True  # its values are wanted
-    array_function: str = "exodus_core.forward"  # which takes arrays
+    with_potential: bool = True  # whether the caller needs the potential
+    array_function: str = "exodus_core.forward"  # the function for arrays, for error messages
 
 
 def check_tensor(name: str, tensor: Any, instead: str = "for arrays use exodus_core.forward") -> None:
-    """Check that the kernels can take a tensor; of something else the message says what to do instead."""
+    """Check that the kernels can take a tensor. `instead` is a hint in the message for other types."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}: {instead}")
     if not tensor.is_cuda and tensor.device.type != "cpu":
@@ -72,7 +72,7 @@ def check_tensor(name: str, tensor: Any, instead: str = "for arrays use exodus_c
 
 
 def _state_memory(neuron: Neuron, state: Any) -> Any:
-    """The memory of a state's tensors, checked."""
+    """Check the tensors of a state, and return their memory as arrays."""
     if state is None:
         return None
     for name, tensor in zip(neuron._state._fields, state, strict=True):
@@ -81,18 +81,18 @@ def _state_memory(neuron: Neuron, state: Any) -> Any:
 
 
 def _memory(tensor: Tensor) -> Array:
-    """The tensor's memory as an array: NumPy's, or on a GPU a tensor without history."""
+    """Return a tensor's memory as an array: a NumPy array, or on a GPU a detached tensor."""
     plain = tensor.detach().resolve_neg()
     return plain if plain.is_cuda else plain.numpy()
 
 
 def _tensor(array: Array) -> Tensor:
-    """The way back."""
+    """Return an array's memory as a tensor: the inverse of ``_memory``."""
     return array if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
 
 
 def _own(array: Array) -> Array:
-    """An array that torch may write: those that a surrogate gets may not be."""
+    """Return a writeable copy of a NumPy array: a surrogate gets read-only ones, which torch warns of."""
     return np.array(array) if isinstance(array, np.ndarray) else array
 
 
@@ -101,7 +101,7 @@ def _thread_count() -> int:
 
 
 def _array_surrogate(surrogate: SurrogateLike) -> SurrogateLike:
-    """A custom surrogate gets tensors and gives one."""
+    """Wrap a custom surrogate, which takes and returns tensors, as a function of arrays."""
     if isinstance(surrogate, Surrogate):
         return surrogate
 
@@ -114,7 +114,7 @@ def _array_surrogate(surrogate: SurrogateLike) -> SurrogateLike:
 
 
 class _DifferentiatedOnce(torch.autograd.Function):
-    """Makes a second derivative an error."""
+    """The identity, whose derivative raises an error."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, grad: Tensor) -> Tensor:
@@ -126,10 +126,10 @@ class _DifferentiatedOnce(torch.autograd.Function):
 
 
 def differentiable_once(results: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    """A backward pass's results, of which a second derivative is an error."""
+    """Return the results of a backward pass such that differentiating them raises an error."""
     if not torch.is_grad_enabled():
         return results
-    # create_graph=True. torch's once_differentiable would silently leave out what depends on the inputs.
+    # With create_graph=True. torch's once_differentiable would silently omit the dependence on the inputs.
     anchor = torch.zeros((), requires_grad=True)
     return tuple(None if r is None else _DifferentiatedOnce.apply(anchor, r) for r in results)
 
@@ -162,7 +162,7 @@ class _Spike(torch.autograd.Function):
         tapes.append(Tape(trace._binding, initial=trace.initial_state))
         ctx.set_materialize_grads(False)
         ctx.call, ctx.binding, ctx.has_state = call, trace._binding, state is not None
-        # Only the gradient of the gain reads the current; that of a linear neuron's input reads nothing.
+        # Save only the arrays that a requested gradient reads.
         wanted = [name for name, tensor in zip(call.learnt, rest, strict=False) if tensor.requires_grad]
         ctx.reads_recording = neuron._reads_recording(wanted)
         ctx.reads_current = neuron._reads_current(wanted)
@@ -211,7 +211,7 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     def _recorded(ctx: Any) -> Tape:
-        """Return the tape of the saved tensors, which hooks may have packed."""
+        """Return the tape of the saved tensors. They are checked: hooks may have packed and unpacked them."""
         saved = dict(zip(ctx.saved_names, map(_memory, ctx.saved_tensors), strict=True))
         state = [array for name, array in saved.items() if name.startswith("state ")]
         return record(
@@ -229,7 +229,7 @@ def run(
 ) -> Trace:
     """Run neurons over time, with gradients for current, state, recurrent weights and learnt parameters.
 
-    The neuron of the call has the learnt parameters' values already.
+    `call.neuron` already has the values of the learnt parameters.
     """
     fields = call.neuron._state._fields
     if state is not None and (not isinstance(state, (tuple, list)) or len(state) != len(fields)):
@@ -237,7 +237,7 @@ def run(
             f"state must be a tuple of {len(fields)} tensors ({', '.join(fields)}), got {state!r:.80}"
         )
     inputs = (current, recurrent, *learnt.values(), *(state or ()))
-    if not call.with_potential and torch.is_grad_enabled():  # a backward pass may read it
+    if not call.with_potential and torch.is_grad_enabled():  # A backward pass may read the potential.
         call.with_potential = any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
     tapes: list[Tape] = []
     potential, spikes, *final = _Spike.apply(call, tapes, *inputs)
@@ -255,36 +255,36 @@ def spike(
     parameters: Mapping[str, Tensor] | None = None,
     recurrent: Tensor | None = None,
 ) -> Trace:
-    """Run neurons over time, with gradients for current, state and the parameters that are tensors.
+    """Run neurons over time, with gradients for all arguments that are tensors.
 
     Parameters
     ----------
     current : Tensor
-        Input current a[n], float32 or float64, of any strides; on a GPU, where float16 and bfloat16 are
-        taken too, the CUDA kernels run on torch's current stream.
+        Input current a[n], float32 or float64, of any strides. On a GPU it may also be float16 or bfloat16,
+        and the CUDA kernels run on torch's current stream.
     neuron : Neuron
         A descriptor of ``exodus_core``, such as LIF.
     surrogate : Surrogate or callable, optional
-        f'(u): a built-in, or a function ``(potential, threshold) -> tensor``.
+        f'(u): a built-in surrogate, or a function ``(potential, threshold) -> tensor``.
     method : {"exodus", "slayer", "bptt"}, optional
         The algorithm of the backward pass.
     time_dim : int or None, optional
-        The dimension of time; None runs a single step without one.
+        The dimension of time. None runs a single step without one.
     state : named tuple of Tensor, optional
-        An earlier ``trace.state``; None starts at rest.
+        State before the first step: an earlier ``trace.state``, for instance. None starts at rest.
     parameters : mapping of str to Tensor, optional
-        Values in place of the neuron's, by the names that it was given ("alpha" or "tau", "A",
-        "epsilon.alpha"): results of any computation, tied, generated or parametrised, to which gradients
-        flow. Shapes as of the neuron's own; a decay is used clamped into [0, 1], a threshold or tau above
-        0, with the gradient passed straight through.
+        Values that replace the neuron's, by the names that it was given ("alpha" or "tau", "A",
+        "epsilon.alpha"). They may come from any computation, tied, generated or parametrised, and gradients
+        flow back into it. Shapes are as for the neuron's own values. A decay is clamped into [0, 1], a
+        threshold or time constant to above 0, and the gradient is passed straight through.
     recurrent : Tensor, optional
-        Weights W of shape (N, N) between the N neurons along the last dimension that is not time:
-        a[n] + s[n-1] W is the current. With a gradient.
+        Weights W of shape (N, N) between the N neurons along the last dimension that is not time. The neurons
+        get the current a[n] + s[n-1] W.
 
     Returns
     -------
     Trace
-        Spikes, potential and final state, each with gradients.
+        Spikes, potential and final state, all attached to the autograd graph.
 
     Raises
     ------
@@ -305,24 +305,25 @@ def spike(
 def kernel_filter(kernel: Kernel, x: Tensor, *, time_dim: int | None = 0, state: Any = None) -> Filtered:
     """Filter a tensor with a kernel: output[n] = sum_{k<=n} kernel[n-k] x[k].
 
-    Gradients flow to `x` and to the state: the backward pass is the filter's adjoint, and keeps nothing.
+    Gradients flow to `x` and to the state. The backward pass is the adjoint of the filter, and needs no saved
+    tensors.
 
     Parameters
     ----------
     kernel : Kernel
-        Such as ``exodus_core.kernel.Alpha(tau)``.
+        A kernel, such as ``exodus_core.kernel.Alpha(tau)``.
     x : Tensor
-        float32 or float64 (on a GPU float16 and bfloat16 too), time on `time_dim`: spikes for a van Rossum
-        loss, or a layer's output.
+        float32 or float64 (on a GPU also float16 or bfloat16), with time on `time_dim`: spikes for a van
+        Rossum loss, or a layer's output.
     time_dim : int or None, optional
         None filters a single step without a time dimension.
     state : named tuple of Tensor, optional
-        An earlier call's `state`, to go on; None starts at rest.
+        The `state` of an earlier call, to continue it. None starts at rest.
 
     Returns
     -------
     Filtered
-        Output and final state, as tensors.
+        The output and the final state, as tensors.
 
     Raises
     ------
@@ -336,32 +337,32 @@ def kernel_filter(kernel: Kernel, x: Tensor, *, time_dim: int | None = 0, state:
 
 
 def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> float:  # noqa: B008 (frozen)
-    """Tell how often the exact gradient grows: ``exodus_core.growth`` of a trace of tensors.
+    """Compute the fraction of steps at which the exact gradient grows, as ``exodus_core.growth`` does.
 
     Parameters
     ----------
     trace : Trace
-        What ``spike`` returned, or a layer with ``output="trace"``, on the CPU.
+        The result, on the CPU, of ``spike`` or of a layer with ``output="trace"``.
     surrogate : Surrogate or callable, optional
-        As for ``spike``; of a layer that has one of its own, `layer.surrogate`.
+        As for ``spike``. For a layer, pass `layer.surrogate`.
 
     Returns
     -------
     float
-        The share of all steps at which a step multiplies the gradient by more than 1 in magnitude, of coupled
-        states that of all windows that do; 0 for the default surrogate with resets that subtract the
-        threshold.
+        The fraction of steps that multiply the gradient by more than 1 in magnitude; for coupled states, the
+        fraction of windows that do. It is 0 for the default surrogate if a reset subtracts the threshold.
 
     Raises
     ------
     TypeError
-        For what is no such trace, one on a GPU, and an SRM whose refractory kernel is not `Exponential`.
+        If `trace` is no such trace, if it is on a GPU, or if the neuron is an SRM whose refractory kernel is
+        not `Exponential`.
     """
     if not isinstance(trace, Trace) or trace._tape is None:
-        raise TypeError(f"trace must be what exodus_core.torch.spike returned, got {type(trace).__name__}")
+        raise TypeError(f"trace must be the result of exodus_core.torch.spike, got {type(trace).__name__}")
     check_surrogate(surrogate)
     if trace.potential.is_cuda:
-        raise TypeError("trace must be of tensors on the CPU, got tensors on a GPU: run the neuron there")
+        raise TypeError("trace must hold tensors on the CPU, got tensors on a GPU: run the neuron on the CPU")
     spikes = None if trace.spikes is None else _memory(trace.spikes)
     tape = record(
         trace._tape.binding, potential=_memory(trace.potential), spikes=spikes, initial=trace._tape.initial

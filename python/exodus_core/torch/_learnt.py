@@ -1,4 +1,4 @@
-"""Tensors as parameters: values that an optimiser moves, kept where the neuron needs them."""
+"""Tensors as parameters of neurons. An optimiser may move them anywhere; they are put into their domains."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..neurons import Neuron
 
 
 def _in_range(domain: Domain, value: Tensor) -> Tensor:
-    """A learnt value where the neuron needs it: a decay in [0, 1], threshold and tau above 0."""
+    """Put a learnt value into its domain: a decay into [0, 1], a threshold or time constant above 0."""
     if domain is DECAY:
         return value.clamp(0.0, 1.0)
     return value.clamp_min(torch.finfo(value.dtype).eps) if domain is POSITIVE else value
 
 
 def _tensor_value(name: str, parameter: Tensor, domain: Domain = FREE) -> Tensor:
-    """A copy: the backward pass needs the values of the forward pass, whatever an optimiser does between."""
+    """Return a copy, put into its domain. Backward reads it even if an optimiser has changed the tensor."""
     if parameter.is_meta:
         raise TypeError(f"{name} must have values, got a parameter on the meta device")
     if not parameter.is_floating_point():
@@ -33,14 +33,15 @@ def _tensor_value(name: str, parameter: Tensor, domain: Domain = FREE) -> Tensor
 
 
 def value_of(name: str, parameter: Tensor, domain: Domain) -> np.ndarray:
-    """A learnt value as it is used."""
+    """Return a learnt value as the neuron uses it, as a NumPy array."""
     return _tensor_value(name, parameter, domain).cpu().numpy()
 
 
 def with_tensors(neuron: Neuron, current: Tensor, learnt: Mapping[str, Tensor], remedy: str) -> Neuron:
-    """The descriptor with the values of tensors, where the current is.
+    """Return the descriptor with the values of learnt tensors, which are on the device of the current.
 
-    On a GPU they stay there, and nothing waits for them. `remedy` says how they get to another device.
+    Values on a GPU stay there, and the CPU does not wait for them. `remedy` is a hint for the error message
+    about tensors on the wrong device.
     """
     if not learnt:
         return neuron
@@ -55,7 +56,7 @@ def with_tensors(neuron: Neuron, current: Tensor, learnt: Mapping[str, Tensor], 
 
 
 def check_parameters(neuron: Neuron, parameters: Any) -> dict[str, Tensor]:
-    """Tensors by the names of the neuron's parameters, in the order in which it has them."""
+    """Check a mapping of names to tensors, and return it in the order of the neuron's parameters."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters must be a mapping of names to tensors, got {type(parameters).__name__}")
     names = neuron._names()

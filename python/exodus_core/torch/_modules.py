@@ -1,4 +1,4 @@
-"""Spiking layers as torch modules: a descriptor, of which some values may be learnt."""
+"""Spiking layers as torch modules. A layer holds a descriptor, and some of its values may be learnt."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _no_state: Any = object()
 
 
 def _attribute(name: str) -> str:
-    """The layer's attribute of a learnt parameter: torch allows no dots in it ("epsilon.tau")."""
+    """Return a parameter's attribute name: torch allows no dots in names, as in "epsilon.tau"."""
     return name.replace(".", "_")
 
 
 def _expanded(name: str, value: Tensor, shape: Any, leading: int) -> Tensor:
-    """A value in the shape in which it is to be learnt; of both, `leading` axes are not the neurons'."""
+    """Expand a value to the shape in which it is learnt. The `leading` axes of both are not the neurons'."""
     if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(f"learn[{name!r}] must be a shape, a tuple of positive integers, got {shape!r}")
     own = tuple(value.shape)
@@ -54,7 +54,7 @@ def check_time_dim(time_dim: Any) -> None:
 
 
 def loads_finite(state_dict: Any, prefix: str, names: Iterable[str], errors: list[str]) -> bool:
-    """Tell whether the values that a layer is to load are finite; if not, add an error that names one."""
+    """Tell whether the values that a layer loads are finite; if not, add an error that names the value."""
     for name in names:
         value = state_dict.get(prefix + name)
         if isinstance(value, Tensor) and not value.is_meta and not bool(torch.isfinite(value).all()):
@@ -64,23 +64,23 @@ def loads_finite(state_dict: Any, prefix: str, names: Iterable[str], errors: lis
 
 
 def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
-    """A layer's ``__init__``: it takes the keywords of the descriptor and the layer, and tells ``help``."""
-    layers = [p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY]
-    accepted = inspect.Signature([*_parameters(descriptor), *layers])
+    """Make the ``__init__`` of a layer, with the descriptor's and the layer's keywords in its signature."""
+    layer_only = [p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY]
+    accepted = inspect.Signature([*_parameters(descriptor), *layer_only])
 
     def __init__(self: Layer, *args: Any, **keywords: Any) -> None:
         given = _bound(type(self).__name__, accepted, args, keywords)
-        of_layer = {p.name: given.pop(p.name) for p in layers if p.name in given}
-        self._build(descriptor(**given), **of_layer)
+        for_layer = {p.name: given.pop(p.name) for p in layer_only if p.name in given}
+        self._build(descriptor(**given), **for_layer)
 
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    told = inspect.Signature([this, *accepted.parameters.values()], return_annotation=None)
-    __init__.__signature__ = told  # type: ignore[attr-defined]
+    signature = inspect.Signature([this, *accepted.parameters.values()], return_annotation=None)
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
     return __init__
 
 
 def _bound(caller: str, accepted: inspect.Signature, args: Any, keywords: Any) -> dict[str, Any]:
-    """The arguments by name; an error is the caller's."""
+    """Bind arguments to a signature, and return them by name. An error names the caller."""
     try:
         return dict(accepted.bind(*args, **keywords).arguments)
     except TypeError as error:
@@ -92,30 +92,31 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 class Layer(nn.Module):
-    """A layer of neurons, of which some values may be learnt: the base of ``LIF`` and the others.
+    """Base of the layers, such as ``LIF``: neurons over time, with parameters that may be learnt.
 
     Parameters
     ----------
     neuron : Neuron
-        A descriptor. The layers of a name, such as ``LIF``, take its keywords instead.
+        A descriptor. Subclasses such as ``LIF`` take the keywords of their descriptor instead.
     surrogate : Surrogate or callable, optional
-        f'(u); a callable gets tensors ``(potential, threshold)``. A module becomes a child of the layer.
+        f'(u). A callable gets the tensors ``(potential, threshold)``. A module becomes a child of the layer.
     method : {"exodus", "slayer", "bptt"}, optional
         The algorithm of the backward pass.
     time_dim : int, optional
         The dimension of time in the input.
     learn : collection of str, or mapping of str to shape, optional
-        Parameters to learn, as they were given ("alpha" or "tau"): they become ``nn.Parameter``, of the shape
-        given, ``{"A": (2, 2, 16)}`` for a matrix of each of 16 neurons. A kernel's are named by its role,
-        "epsilon.tau", and read back as ``layer.epsilon_tau``. A learnt decay is used clamped into [0, 1], a
-        learnt threshold or time constant above 0, with the gradient passed straight through. For another
-        parametrisation of a learnt value see ``torch.nn.utils.parametrize``.
+        The parameters to learn, by the names under which they were given ("alpha" or "tau"). They become
+        ``nn.Parameter``. A mapping gives their shapes: ``{"A": (2, 2, 16)}`` learns a matrix for each of 16
+        neurons. Parameters of a kernel have its role in their name, "epsilon.tau", and are the attributes
+        ``layer.epsilon_tau``. A learnt decay is clamped into [0, 1], a learnt threshold or time constant to
+        above 0, and the gradient is passed straight through. For other parametrisations see
+        ``torch.nn.utils.parametrize``.
     output : {"spikes", "potential", "trace"}, optional
-        What the layer returns. A neuron without spikes has "potential" and "trace".
+        The result of the layer. A neuron without spikes has only "potential" and "trace".
     """
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
-    _given: Neuron  # whose own values stand for those that are not learnt
+    _given: Neuron  # the descriptor, with the initial values of learnt parameters
 
     def __init_subclass__(cls, descriptor: type[Neuron] | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -153,7 +154,7 @@ class Layer(nn.Module):
         self._given = neuron
 
     def _register(self, neuron: Neuron, learn: Learn) -> tuple[str, ...]:
-        """Make parameters of what is to be learnt; their names, in the order in which the neuron has them."""
+        """Register the learnt parameters, and return their names in the neuron's order."""
         if isinstance(learn, str) or not isinstance(learn, Iterable):
             kind = "the string " if isinstance(learn, str) else ""
             raise TypeError(
@@ -174,9 +175,9 @@ class Layer(nn.Module):
 
     @property
     def surrogate(self) -> SurrogateLike:
-        """f'(u) of the backward pass; can be set, and deleted for the default.
+        """The surrogate f'(u) of the backward pass. It can be set, and deleted to restore the default.
 
-        A module is a child of the layer, whose parameters move with it; they get no gradient.
+        A module is a child of the layer, so its parameters move with the layer. They get no gradient.
         """
         child = self._modules.get("surrogate")
         return self.__dict__.get("_surrogate", _DEFAULT_SURROGATE) if child is None else child
@@ -197,7 +198,7 @@ class Layer(nn.Module):
 
     @property
     def method(self) -> str:
-        """The algorithm of the backward pass; can be set."""
+        """The algorithm of the backward pass. It can be set."""
         return self._method
 
     @method.setter
@@ -206,10 +207,10 @@ class Layer(nn.Module):
         self._method = method
 
     def _learnt(self) -> dict[str, Tensor]:
-        """The learnt values, wherever torch keeps them.
+        """Return the learnt values by name.
 
-        They are attributes for every tool of torch, but not always in `_parameters`: parametrised, pruned,
-        normalised and replicated ones, and those that functional_call puts in their place, are elsewhere.
+        They are read as attributes, because `_parameters` does not always have them: torch keeps
+        parametrised, pruned, normalised and replicated values, and those of functional_call, elsewhere.
         """
         return {name: getattr(self, _attribute(name)) for name in self._learn_names}
 
@@ -219,11 +220,11 @@ class Layer(nn.Module):
 
     @property
     def neuron(self) -> Neuron:
-        """The descriptor, with the learnt values as they are now."""
+        """The descriptor, with the present learnt values."""
         return self._with(self._learnt())
 
     def __getattr__(self, name: str) -> Any:
-        """Values that are not learnt read like those that are."""
+        """Return a value that is not learnt, which is an attribute just like a learnt one."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -237,10 +238,10 @@ class Layer(nn.Module):
             return (self.neuron if has_learnt_values else given)._value_of(own)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """A value that is not learnt can be set: it goes into the descriptor, which checks it."""
+        """Set an attribute. A value that is not learnt goes into the descriptor, which checks it."""
         given = self.__dict__.get("_given")
         if name == "surrogate":
-            # torch would register a module before the property's setter is asked.
+            # nn.Module.__setattr__ would register a module without calling the property's setter.
             object.__setattr__(self, name, value)
         elif given is not None and name in map(_attribute, self._learn_names):
             self._set_learnt(name, value)
@@ -252,8 +253,8 @@ class Layer(nn.Module):
     def _set_learnt(self, name: str, value: Any) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"{name} is learnt: it must be an nn.Parameter, got {value!r}; to give it another value use "
-                f"torch.nn.init, or under torch.no_grad() layer.{name}.copy_(...)"
+                f"{name} is learnt: it must be an nn.Parameter, got {value!r}; to change its value use "
+                f"torch.nn.init, or layer.{name}.copy_(...) under torch.no_grad()"
             )
         super().__setattr__(name, value)
 
@@ -267,7 +268,7 @@ class Layer(nn.Module):
         self.__dict__["_given"] = neuron
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A module as surrogate was a child of another name in earlier pickles."""
+        """Restore a pickle. In earlier ones, the child module of a surrogate has another name."""
         super().__setstate__(state)
         if "_surrogate" in self._modules:
             self._modules["surrogate"] = self._modules.pop("_surrogate")
@@ -276,7 +277,7 @@ class Layer(nn.Module):
         self, current: Tensor, state: Any, time_dim: int | None, recurrent: Tensor | None = None
     ) -> Trace:
         check_tensor("current", current)
-        learnt = self._learnt()  # once: a parametrisation may be costly, or random
+        learnt = self._learnt()  # read once, since a parametrisation may be costly or random
         call = Call(
             with_tensors(self._given, current, learnt, "move the layer with .to()"),
             self._given,
@@ -297,14 +298,15 @@ class Layer(nn.Module):
         Parameters
         ----------
         current : Tensor
-            Input current, time on `time_dim`.
+            Input current, with time on `time_dim`.
         state : named tuple of Tensor or None, optional
-            Where it is passed, None included, the final state is returned as well.
+            The initial state; None starts at rest. If it is passed, even as None, the final state is returned
+            as well.
 
         Returns
         -------
         Tensor or Trace, or a tuple of it and the state
-            What `output` names.
+            The result that `output` selects, and the final state if a state was passed.
         """
         trace = self._run(current, None if state is _no_state else state, self.time_dim)
         return self._select(trace) if state is _no_state else (self._select(trace), trace.state)
@@ -317,12 +319,12 @@ class Layer(nn.Module):
         frame : Tensor
             Input current of the step, without a time dimension.
         state : named tuple of Tensor, optional
-            None starts at rest.
+            The state. None starts at rest.
 
         Returns
         -------
         tuple
-            What `output` names, and the state.
+            The result that `output` selects, and the state.
         """
         trace = self._run(frame, state, None)
         return self._select(trace), trace.state
@@ -334,23 +336,23 @@ class Layer(nn.Module):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> Any:
-        """Build a state.
+        """Build an initial state.
 
         Parameters
         ----------
         shape : tuple of int
-            Of the input without its time dimension.
+            The shape of the input without its time dimension.
         potential : float or array_like, optional
-            The membrane potential, broadcast to `shape`; everything else is zero.
+            The membrane potential, broadcast to `shape`. All other state variables are zero.
         device : device, optional
-            Of the input; None is torch's default.
+            The device of the input; None is torch's default.
         dtype : dtype, optional
-            Of the input; None is torch's default.
+            The dtype of the input; None is torch's default.
 
         Returns
         -------
         named tuple of Tensor
-            To be passed as ``state``.
+            The state, to be passed as ``state``.
         """
         kind = str(torch.get_default_dtype() if dtype is None else dtype).removeprefix("torch.")
         if kind not in ARITHMETIC:
@@ -364,11 +366,11 @@ class Layer(nn.Module):
             super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _own_values(self) -> list[str]:
-        """The parameters behind the learnt values; those of a surrogate are not the layer's to check."""
+        """Return the names of the layer's parameters, without those of a surrogate that is a module."""
         return [name for name, _ in self.named_parameters() if not name.startswith("surrogate.")]
 
     def extra_repr(self) -> str:
-        """Show the neuron and how it runs."""
+        """Show the neuron's values and the layer's arguments."""
         learnt, facts = self._learnt(), self._given._facts()
         values = self._given._given() | {
             name: None if p.is_meta else value_of(name, p, facts[name].domain) for name, p in learnt.items()
@@ -384,7 +386,7 @@ class Layer(nn.Module):
 
 
 def _short(value: Any) -> str:
-    """A value, or of an array that fills lines the shape; None is on the meta device."""
+    """Return a short repr: the shape of a large array, and a note for None, a value on the meta device."""
     if value is None:
         return "<no value yet>"
     if isinstance(value, np.ndarray) and value.size > 4:
@@ -393,17 +395,17 @@ def _short(value: Any) -> str:
 
 
 def _settable(neuron: Neuron) -> dict[str, str]:
-    """The descriptor's fields and parameters, by the layer's attributes."""
+    """Return the names of the descriptor's fields and parameters, by the layer's attribute names."""
     fields = (f.name for f in dataclasses.fields(neuron))  # type: ignore[arg-type]
     return {_attribute(name): name for name in (*fields, *neuron._names())}
 
 
 def _layer_of(descriptor: type[Neuron]) -> type[Layer]:
-    """The class of a descriptor's layers, with its name."""
+    """Make the layer class of a descriptor, with its name and a docstring made of both docstrings."""
     name = descriptor.__name__
     summary = (inspect.getdoc(descriptor) or "").partition("\n")[0]
     own = ", ".join(p.name for p in _parameters(descriptor))
-    of_each = (
+    shared = (
         (inspect.getdoc(Layer) or "")
         .partition("Parameters\n----------\nneuron")[2]
         .partition("surrogate :")[2]
@@ -416,7 +418,7 @@ Parameters
 ----------
 {own}
     As for ``exodus_core.{name}``.
-surrogate :{of_each}"""
+surrogate :{shared}"""
     return type(name, (Layer,), {"__doc__": doc, "__module__": __name__}, descriptor=descriptor)
 
 
@@ -424,32 +426,32 @@ LAYERS = {descriptor.__name__: _layer_of(descriptor) for descriptor in neurons.D
 globals().update(LAYERS)
 
 Layer.__init__.__signature__ = inspect.signature(Layer._build)  # type: ignore[attr-defined]
-_OF_EACH_LAYER = inspect.Signature([p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY])
+_LAYER_KEYWORDS = inspect.Signature([p for p in _parameters(Layer._build) if p.kind is p.KEYWORD_ONLY])
 
 
 def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
-    """Build the layer of a descriptor.
+    """Build a layer from a descriptor.
 
     Parameters
     ----------
     neuron : Neuron
         A descriptor of ``exodus_core``, such as LIF.
     **keywords
-        `surrogate`, `method`, `time_dim`, `learn`, `output`: as for ``Layer``.
+        `surrogate`, `method`, `time_dim`, `learn` and `output`, as for ``Layer``.
 
     Returns
     -------
     Layer
-        Of the class of the same name.
+        A layer of the class with the descriptor's name.
     """
     kind = Layer._layers.get(type(neuron))
     if kind is None:
         raise TypeError(f"neuron must be a descriptor such as exodus_core.LIF, got {type(neuron).__name__}")
     layer = kind.__new__(kind)
-    layer._build(neuron, **_bound("from_neuron", _OF_EACH_LAYER, (), keywords))
+    layer._build(neuron, **_bound("from_neuron", _LAYER_KEYWORDS, (), keywords))
     return layer
 
 
 from_neuron.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [_parameters(from_neuron)[0], *_OF_EACH_LAYER.parameters.values()], return_annotation="Layer"
+    [_parameters(from_neuron)[0], *_LAYER_KEYWORDS.parameters.values()], return_annotation="Layer"
 )

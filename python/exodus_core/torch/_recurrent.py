@@ -1,4 +1,4 @@
-"""Recurrent weights around a spiking layer."""
+"""`Recurrent`: a spiking layer with recurrent weights."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from ._modules import Layer, _no_state
 
 
 class Recurrent(nn.Module):
-    """A layer whose neurons feel each other's spikes of the step before: a[n] + s[n-1] W is its current.
+    """A layer with recurrent weights W: the current of its neurons is a[n] + s[n-1] W.
 
     Parameters
     ----------
     layer : Layer
-        Such as ``snn.LIF(alpha=0.9)``; it must fire.
+        A layer of neurons that fire, such as ``snn.LIF(alpha=0.9)``.
     features : int
         N, the number of neurons along the last dimension that is not time.
     mask : array_like, optional
-        Of shape (N, N): where it is 0 or False there is no weight. Row j is for the spikes of neuron j.
+        An array of shape (N, N) that is 0 or False where there is no weight. Row j belongs to the spikes of
+        neuron j.
     device, dtype : optional
-        Of the weights, as ``nn.Linear`` takes them.
+        The device and the dtype of the weights, as for ``nn.Linear``.
 
     Attributes
     ----------
     weight : nn.Parameter
-        W, of shape (N, N). It begins orthogonal, times 0.5.
+        W, of shape (N, N), initialised to 0.5 times a random orthogonal matrix.
     """
 
     mask: Tensor | None
@@ -68,7 +69,7 @@ class Recurrent(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weights anew; those that the mask leaves out are 0."""
+        """Initialise the weights again. Masked weights are 0."""
         nn.init.orthogonal_(self.weight, gain=0.5)
         if self.mask is not None:
             self.weight.mul_(self.mask)
@@ -78,22 +79,22 @@ class Recurrent(nn.Module):
         return weight if self.mask is None else weight * self.mask
 
     def forward(self, current: Tensor, state: Any = _no_state) -> Any:
-        """Run the layer over time: arguments and results are those of the layer."""
+        """Run the layer over time. Arguments and results are those of the layer."""
         given = None if state is _no_state else state
         trace = self.layer._run(current, given, self.layer.time_dim, self._weights())
         result = self.layer._select(trace)
         return result if state is _no_state else (result, trace.state)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Any, Any]:
-        """Run one step: arguments and results are those of the layer."""
+        """Run one step. Arguments and results are those of the layer."""
         trace = self.layer._run(frame, state, None, self._weights())
         return self.layer._select(trace), trace.state
 
     def initial_state(self, *args: Any, **keywords: Any) -> Any:
-        """Build a state: the layer's ``initial_state``."""
+        """Build an initial state, as the layer's ``initial_state`` does."""
         return self.layer.initial_state(*args, **keywords)
 
     def extra_repr(self) -> str:
-        """Show the features, and how many weights a mask leaves."""
+        """Show the number of features, and the number of weights that are not masked."""
         masked = "" if self.mask is None else f", {int(self.mask.sum())} weights"
         return f"features={self.features}{masked}"
