@@ -45,9 +45,11 @@ def _membrane(p, options, u, s, x):
     if reset == "none":
         return (alpha * u) + x
     if reset == "zero":
-        # With torch, 1[s = 0] forward and the derivative of 1 - s.
-        keep = (s == 0) * 1.0 - (s - s.detach()) if _is_tensor(s) else (s == 0).astype(u.dtype)
-        return (alpha * (u * keep)) + x
+        if _is_tensor(s):  # 1[s = 0] forward, and the derivative of 1 - s
+            kept = u * ((s == 0) * 1.0 - (s - s.detach()))
+        else:
+            kept = np.where(s == 0, u, u.dtype.type(0))
+        return (alpha * kept) + x
     if options.get("reset_timing") == "before_decay":
         return (alpha * (u - (amount * s))) + x
     return ((alpha * u) + x) - (amount * s)
