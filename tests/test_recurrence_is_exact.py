@@ -286,7 +286,7 @@ def test_bad_weights_raise(case):
 def test_a_neuron_without_spikes_has_no_recurrence():
     with pytest.raises(ValueError, match="recurrent must be None for ExpLeak"):
         ec.forward(ec.ExpLeak(alpha=0.9), np.zeros((3, 4), np.float32), recurrent=W)
-    with pytest.raises(ValueError, match="recurrent needs an axis of neurons"):
+    with pytest.raises(ValueError, match="recurrent needs a current with an axis of neurons"):
         ec.forward(ec.LIF(alpha=0.9), np.zeros(3, np.float32), recurrent=W)
 
 

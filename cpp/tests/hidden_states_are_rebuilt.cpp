@@ -1,13 +1,8 @@
 /// @file
 /// Models whose states the potential does not tell: the workspace that they ask for suffices to the last byte, and gradients have the same
 /// bits whatever the layout and the number of threads. That they are right is tested against autograd, from Python.
-#include <exodus/alif.hpp>
-#include <exodus/cuba_lif.hpp>
-#include <exodus/kernel_filter.hpp>
-#include <exodus/srm.hpp>
-#include <exodus/state_space.hpp>
-#include <type_traits>
-
+#include "every_model.hpp"
+#include "example_of.hpp"
 #include "support.hpp"
 
 namespace exodus::test {
@@ -53,18 +48,6 @@ class HiddenStates : public testing::Test {
       }
     }
 
-    static void set(CubaLif<V>& neuron) { neuron.alpha = V(0.9), neuron.alpha_syn = V(0.7); }
-    static void set(Alif<V>& neuron) { neuron.alpha = V(0.9), neuron.alpha_adapt = V(0.95), neuron.adapt_scale = V(0.3); }
-    static void set(KernelFilter<V>& filter) { filter.a = V(0.9), filter.b = V(0.8); }
-    static void set(StateSpace<V>& neuron) {
-      neuron.A00 = V(0.9), neuron.A01 = V(-0.2), neuron.A10 = V(0.3), neuron.A11 = V(0.8), neuron.b1 = V(0.4), neuron.r1 = V(0.2);
-      neuron.reset = Reset::zero;
-    }
-    static void set(Srm<V>& neuron) {
-      neuron.epsilon = FilterTiming::late;
-      neuron.epsilon_a = neuron.epsilon_b = V(0.8), neuron.nu_a = V(0.9), neuron.nu_b = V(0.5);
-    }
-
     template <class Struct, class List>
     static Struct fields(List& arrays) {
       Struct result{};
@@ -73,8 +56,7 @@ class HiddenStates : public testing::Test {
     }
 
     bool run(Method method, int threads, bool with_parameters) {
-      N neuron;
-      set(neuron);
+      const N neuron = example_of<N>(with_parameters);
       typename N::Forward to{.current = current.data(), .spikes = spikes.data(), .potential = potential.data()};
       to.initial = fields<typename N::template State<const V*>>(initial);
       to.final = fields<typename N::template State<V*>>(final);
@@ -87,8 +69,10 @@ class HiddenStates : public testing::Test {
       back.grad_initial = fields<typename N::template State<V*>>(grad_initial);
       if (with_parameters) {
         back.current = current.data();
-        for_each_field<parameters>(back.grad, [&](double*& grad, int k) {
-          if (std::string(N::parameter_table[k].name) != "reset_amount") grad = &grads[k];
+        for_each_free_parameter(neuron, [&](int free) {
+          for_each_field<parameters>(back.grad, [&](double*& grad, int k) {
+            if (k == free) grad = &grads[k];
+          });
         });
       }
       const bool done = run_forward(layout, neuron, to, threads) == Status::ok &&
@@ -112,9 +96,7 @@ class HiddenStates : public testing::Test {
   }
 };
 
-using Neurons = testing::Types<CubaLif<float>, CubaLif<double>, Alif<float>, Alif<double>, Srm<float>, Srm<double>, StateSpace<float>,
-                               StateSpace<double>, KernelFilter<float>, KernelFilter<double>>;
-TYPED_TEST_SUITE(HiddenStates, Neurons);
+TYPED_TEST_SUITE(HiddenStates, EveryModelWithHiddenStates);
 
 TYPED_TEST(HiddenStates, InEveryLayout) {
   using Pass = typename TestFixture::Pass;

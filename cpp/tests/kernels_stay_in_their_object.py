@@ -18,38 +18,68 @@ MERGED = (
 )
 
 
-def problems(nm, file, table):
-    """What an object defines that it should not, or lacks."""
+def problems(nm, file, tables):
+    """Yield what an object defines that it should not, and the tables that it lacks."""
     found = symbols(nm, str(file))
     exported = [name for kind, name in found if kind.isupper() and kind != "U" and kind not in MERGED]
     yield from (f"{kind} {name}" for kind, name in found if kind in MERGED)
-    yield from (f"exports {name}" for name in exported if name != table)
-    if table not in exported:
-        yield f"does not export {table}"
+    yield from (f"exports {name}" for name in exported if name not in tables)
+    yield from (f"does not export {table}" for table in tables if table not in exported)
+
+
+def all_models(units, isa):
+    """Return a source with the tables of all models: most of the time, each would parse the same headers."""
+    first, *others = units
+    lines = [
+        '#include "exodus/exodus.hpp"',
+        f'#include "{first.source}"',
+        f"namespace exodus::cpu::{isa} {{",
+    ]
+    for unit in others:
+        stages = ", ".join(f"all_stages<{unit.model}, {type_name}>" for type_name in ("float", "double"))
+        lines.append(f"extern const ModelTable {unit.table};")
+        lines.append(f"constinit const ModelTable {unit.table} = {{{stages}}};")
+    return "\n".join([*lines, "}", ""])
+
+
+def compiled_at_O0(units, isa, folder):
+    """Yield (name, object, units in it) of the engine, and of all models together."""
+    engine = next(unit for unit in units if unit.model is None)
+    models = [unit for unit in units if unit.model is not None]
+    for name, unit, source, inside in (
+        ("engine", engine, None, [engine]),
+        ("models", models[0], folder / "models.cpp", models),
+    ):
+        if source:
+            source.write_text(all_models(models, isa))
+        unit.compile(folder / f"{name}.o", "-O0", source=source)
+        yield name, folder / f"{name}.o", inside
 
 
 def main():
-    """Prints the problems; 1 if there are any."""
+    """Print the problems; return 1 if there are any."""
     options = arguments(__doc__)
     failed = False
-    with tempfile.TemporaryDirectory() as folder:
-        output = pathlib.Path(folder) / "kernels.o"
-        for unit in units(options.build, options.isa, options.models):
-            files = {"as built": unit.object}
-            if not unit.by_clang:
-                unit.compile(output, "-O0")
-                files["at -O0"] = output
-            table = f"exodus::cpu::{options.isa}::{unit.table}"
-            for name, file in files.items():
-                for problem in problems(options.nm, file, table):
-                    print(f"{options.isa}, {unit.name}, {name}: {problem}")
-                    failed = True
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        found = units(options.build, options.isa, options.models)
+        objects = [(f"{unit.name}, as built", unit.object, [unit]) for unit in found]
+        if not found[0].by_clang:
+            objects += [
+                (f"{name}, at -O0", file, inside)
+                for name, file, inside in compiled_at_O0(found, options.isa, folder)
+            ]
+        for what, file, inside in objects:
+            tables = [f"exodus::cpu::{options.isa}::{unit.table}" for unit in inside]
+            for problem in problems(options.nm, file, tables):
+                print(f"{options.isa}, {what}: {problem}")
+                failed = True
 
         # The same check must see a function that could be merged.
-        source = pathlib.Path(folder) / "merged.cpp"
+        source = folder / "merged.cpp"
         source.write_text("inline int merged(int x) { return x; }\nint (*keep())(int) { return merged; }\n")
-        unit.compile(output, source=source)
-        if "W merged(int)" not in problems(options.nm, output, table):
+        found[0].compile(folder / "merged.o", source=source)
+        if "W merged(int)" not in problems(options.nm, folder / "merged.o", []):
             print("the check does not see an inline function")
             failed = True
     return 1 if failed else 0

@@ -2,11 +2,8 @@
 /// Recurrent weights on raw buffers: a pass equals its steps run one by one without weights, with plain loops that add the recurrent
 /// contribution: that of earlier spikes forward, that of the next step's gradient backward. Forward to the bit, in every layout, also where
 /// batch entries interleave.
-#include <exodus/alif.hpp>
-#include <exodus/cuba_lif.hpp>
-#include <exodus/lif.hpp>
-#include <exodus/srm.hpp>
-
+#include "every_model.hpp"
+#include "example_of.hpp"
 #include "support.hpp"
 
 namespace exodus::test {
@@ -27,14 +24,6 @@ constexpr Recurrent problems[] = {
     {{1, 9, 6 * 70}, 70, 1}, {{5, 9, 130}, 130, 1},   {{5, 9, 7}, 7, 1},  {{4, 17, 12}, 3, 1},  {{30, 18, 1}, 6, 1},
     {{7, 18, 1}, 7, 1},      {{1, 9, 5 * 33}, 33, 5}, {{8, 9, 6}, 4, 12}, {{10, 9, 1}, 5, 2},   {{1, 5, 2 * 1100}, 1100, 1},
 };
-
-template <class N>
-void set(N& neuron) {
-  using V = typename N::Storage;
-  if constexpr (requires { neuron.alpha; }) neuron.alpha = V(0.9), neuron.threshold = V(0.7);
-  if constexpr (requires { neuron.alpha_syn; }) neuron.alpha_syn = V(0.6);
-  if constexpr (requires { neuron.adapt_scale; }) neuron.alpha_adapt = V(0.95), neuron.adapt_scale = V(0.3);
-}
 
 template <class N>
 class RecurrenceIsTheSum : public testing::Test {
@@ -74,8 +63,7 @@ class RecurrenceIsTheSum : public testing::Test {
     Input<V> current(elements(layout)), e(elements(layout)), q(elements(layout)), weights(features * features);
     current.fill(random, -0.6, 1.2), e.fill(random, -1, 1), q.fill(random, -1, 1), weights.fill(random, -0.5, 0.5);
     State initial = random_state(random, count, 0.5), grad_final = random_state(random, count, 0.5);
-    N neuron;
-    set(neuron);
+    const N neuron = example_of<N>();
 
     Output<V> spikes(elements(layout)), potential(elements(layout)), grad_current(elements(layout));
     State final = random_state(random, count, 0), grad_initial = final;
@@ -93,9 +81,9 @@ class RecurrenceIsTheSum : public testing::Test {
     back.initial = to.initial;
     back.grad_final = fields<typename N::template State<const V*>>(grad_final);
     back.grad_initial = fields<typename N::template State<V*>>(grad_initial);
-    for_each_field<parameters>(back.grad, [&](double*& field, int k) { field = &grads[static_cast<std::size_t>(k)]; });
-    for_each_tie(neuron, [&](const Tie& tie) {
-      for_each_field<parameters>(back.grad, [&](double*& field, int k) { field = k == tie.source ? nullptr : field; });
+    for_each_free_parameter(neuron, [&](int free) {
+      for_each_field<parameters>(back.grad,
+                                 [&](double*& field, int k) { field = k == free ? &grads[static_cast<std::size_t>(k)] : field; });
     });
     back.recurrent = to.recurrent, back.spikes = spikes.data(), back.grad_recurrent = grad_weights.data();
     ASSERT_EQ(run_backward(layout, neuron, method, Surrogate<V>{}, back, threads), Status::ok);
@@ -195,8 +183,7 @@ class RecurrenceIsTheSum : public testing::Test {
   }
 };
 
-using Neurons = testing::Types<Lif<float>, Lif<double>, CubaLif<double>, Alif<float>, Alif<double>, Srm<double>>;
-TYPED_TEST_SUITE(RecurrenceIsTheSum, Neurons);
+TYPED_TEST_SUITE(RecurrenceIsTheSum, EveryFiringModel);
 
 TYPED_TEST(RecurrenceIsTheSum, InEveryLayout) {
   for (const Recurrent& problem : problems) {

@@ -63,11 +63,11 @@ void evaluate(const std::string& type_name, const py::object& surrogate, const p
   const exodus::FloatingPointMode mode;
   const auto run = [&]<class S>(S) {
     const std::int64_t count = potential.size();
-    const exodus::Surrogate<S> bend = to_surrogate<S>(surrogate, count);
+    const exodus::Surrogate<S> native_surrogate = to_surrogate<S>(surrogate, count);
     const auto param = to_param<S>(threshold);
     const S* const u = pointer<const S>(potential, count);
     S* const values = pointer<S>(h, count);
-    check(without_lock([&] { return exodus::evaluate(bend, param, count, u, values); }));
+    check(without_lock([&] { return exodus::evaluate(native_surrogate, param, count, u, values); }));
   };
   type_name == "float64" ? run(double{}) : run(float{});
 }

@@ -301,7 +301,7 @@ void backward(const std::string& model, const std::string& type_name, const Size
     const Layout layout{sizes[0], sizes[1], sizes[2]};
     const auto [neurons, elements] = Counts(layout);
     const auto of_states = state_sizes(neuron, neurons);
-    const Surrogate<S> bend = to_surrogate<S>(surrogate, elements);
+    const Surrogate<S> native_surrogate = to_surrogate<S>(surrogate, elements);
     typename N<S>::Backward arrays;
     arrays.potential = pointer<const V>(potential, elements);
     arrays.current = pointer<const S>(current, elements);
@@ -318,8 +318,8 @@ void backward(const std::string& model, const std::string& type_name, const Size
     arrays.grad_recurrent = pointer<double>(grad_recurrent, arrays.recurrent.features * arrays.recurrent.features);
     const Engine engine(execution);
     const auto algorithm = to_enumerator<Method>(method);
-    const auto memory = engine.memory(engine.workspace(layout, neuron, algorithm, bend, arrays));
-    engine.check(without_lock([&] { return engine.backward(layout, neuron, algorithm, bend, arrays, memory.workspace()); }));
+    const auto memory = engine.memory(engine.workspace(layout, neuron, algorithm, native_surrogate, arrays));
+    engine.check(without_lock([&] { return engine.backward(layout, neuron, algorithm, native_surrogate, arrays, memory.workspace()); }));
   });
 }
 

@@ -10,7 +10,8 @@ namespace {
 
 namespace py = pybind11;
 
-/// On a stream, in memory that the arrays' own library gives: `where` is the stream and a function from bytes to an array and its address.
+/// On a stream, in memory that the arrays' own library gives: `execution` is the stream and a function from bytes to an array and its
+/// address.
 class OnStream {
  public:
   static constexpr bool halves = true;

@@ -4,27 +4,13 @@
 /// CPU's neuron for halves is that of float, on the numbers that they hold.
 #pragma once
 
+#include "../example_of.hpp"
 #include "../support.hpp"
 #include "device.hpp"
 #include "halves.hpp"
 
 namespace exodus::test {
 namespace {
-
-/// The range that a parameter's values are drawn from.
-std::pair<double, double> range_of(const std::string& name) {
-  if (name == "threshold") return {0.8, 1.3};
-  if (name == "gain") return {0.6, 1.4};
-  if (name == "reset_amount") return {0.5, 1.1};
-  if (name == "v_min") return {-0.6, -0.1};
-  if (name == "adapt_scale") return {0.0, 0.3};
-  if (name == "nu_scale") return {-1.0, -0.3};
-  if (name.ends_with("scale")) return {0.5, 1.0};
-  if (name == "A01" || name == "A10") return {-0.3, 0.3};   // the matrix does not grow
-  if (name == "b0" || name == "b1") return {-0.5, 1.2};
-  if (name == "r0" || name == "r1") return {-0.9, 0.1};
-  return {0.5, 0.95};   // decays
-}
 
 void choose_options(auto& neuron, Random& random) {
   for_each_option(neuron, [&]<class Option>(const char*, Option& option) {
@@ -112,7 +98,7 @@ struct Problem {
     }
     const bool no_parameters = random.below(4) == 0;
     for (int k = 0; k < parameters; ++k) {
-      const auto [low, high] = range_of(N::parameter_table[k].name);
+      const auto [low, high] = range_of(N::parameter_table[k]);
       values.emplace_back(random, static_cast<Shape>(random.below(static_cast<std::int64_t>(Shape::count))), of, low, high);
       wanted[k] = !no_parameters && random.below(4) > 0;   // each in every form of the neuron, in few turns
       if (k < kernel_parameters * kernels && taps[static_cast<std::size_t>(k / kernel_parameters)].length > 0) wanted[k] = false;
