@@ -147,7 +147,9 @@ def incoming(tape: Tape, grad_spikes: Any, grad_potential: Any, grad_state: Any)
     """Check the gradients of the forward pass's results."""
     neuron, layout, type_name, arithmetic, *_ = tape.binding
     if grad_spikes is not None and not neuron._fires:
-        raise ValueError(f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes")
+        raise ValueError(
+            f"grad_spikes must be None for {type(neuron).__name__}, which has no spikes, got an array"
+        )
     if grad_spikes is None and grad_potential is None and grad_state is None:
         raise ValueError("at least one of grad_spikes, grad_potential and grad_state must be given, got none")
     if grad_spikes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -54,10 +55,10 @@ def check_values(values: Mapping[str, Number], facts: Mapping[str, Facts], suffi
         domain = facts[name].domain
         expected = FREE.text if domain is BELOW_THRESHOLD else domain.text
         require_that(name, value, domain.holds(value), expected, suffix)
+    thresholds = [name for name in values if facts[name].role == "threshold"]
     bounded = [name for name in values if facts[name].domain is BELOW_THRESHOLD]
-    for threshold in (name for name in values if bounded and facts[name].role == "threshold"):
-        for name in bounded:
-            _check_below(name, values[name], threshold, values[threshold], suffix)
+    for name, threshold in itertools.product(bounded, thresholds):
+        _check_below(name, values[name], threshold, values[threshold], suffix)
 
 
 def _check_below(name: str, value: Number, threshold: str, bound: Number, suffix: str) -> None:

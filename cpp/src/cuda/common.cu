@@ -12,13 +12,13 @@ namespace {
 
 constexpr int sum_threads = 256, terms_ahead = 8;
 
-/// What a launch of sums gets.
+/// The argument of a launch of sums.
 struct SumPlan {
   Sum sums[Sums::most];
   int count;
 };
 
-/// The sum over every `stride`-th of what has value c, from the `begin`-th on; terms_ahead loads are under way.
+/// The sum over every `stride`-th term of value c, from the `begin`-th on. The loads of terms_ahead terms are under way at once.
 EXODUS_DEVICE_SCALAR double sum_of(const Sum& sum, const Summand& summand, std::int64_t c, std::int64_t begin, std::int64_t stride) {
   const std::int64_t row = quotient(c, sum.count), count = sum.count.value, repeat = sum.repeat.value, length = summand.length;
   const double* const from = summand.from + row * length;

@@ -81,7 +81,8 @@ EXODUS_DEVICE_SCALAR V result_at(const DelayCall<V>& call, const DelayedNeuron<V
   return result + call.direct[r * call.neurons.value + own.neuron];
 }
 
-/// What a warp takes at a time: neighbours in memory. Where the inner axis is narrower than it, these are several steps.
+/// The elements that a warp takes at a time are neighbours in memory. Where the inner axis is narrower than a warp, they span several
+/// steps.
 struct WarpWork {
   int lanes, rows;          ///< neurons, steps
   Divisor groups, chunks;   ///< of an outer index's neurons; of time: as many steps as the threads take in turn
@@ -99,7 +100,7 @@ struct WarpWork {
 template <class V, int D>
 struct DelayedSteps {
   std::int64_t first;
-  int rows, steps;   ///< steps: so many of them there are, at most D
+  int rows, steps;   ///< steps: their number, at most D
 
   /// bits[d] = what is delayed at r - lag, or 0 where that is not in the array.
   template <class T>

@@ -79,7 +79,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
     V current[chunk] = {}, next[1][chunk] = {}, potential[chunk], spikes[chunk];
     for (std::int64_t first = begin - chunk; first < end; first += chunk) {
       const std::int64_t later = first + chunk;
-      // Under way while this chunk is worked on; at first there is none.
+      // The next chunk's loads are under way while this chunk is worked on. In the first turn there is no chunk to work on.
       if (later < end) load_steps(inputs, call.layout, place, later, steps_from(later, end, chunk), next, tile);
       const auto advance = [&](int steps) EXODUS_INLINE {
         EXODUS_UNROLL
@@ -461,7 +461,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     // The first step on the tape, and which segment's it is.
     std::int64_t mark = end == layout.time ? tapes.segments : end / tapes.segment, segment = mark * tapes.segment;
     for (std::int64_t first = (end - 1) / chunk * chunk + chunk; first >= begin; first -= chunk) {
-      // Under way while this chunk is worked on, which needs the potential before it; at first there is none.
+      // The earlier chunk's loads are under way while this chunk is worked on, which needs the potential before it. In the first turn there
+      // is no chunk to work on.
       const std::int64_t sooner = first - chunk;
       if (sooner >= 0) load_steps(arrays, layout, place, sooner, steps_from(sooner, end, chunk), next, tile);
       if (first < end) {

@@ -31,7 +31,7 @@ struct Grid {
 /// A function that kernels call, and a member function that they call.
 #define EXODUS_DEVICE_SCALAR static __device__ __forceinline__
 #define EXODUS_DEVICE __device__ __forceinline__
-/// Of a lambda: it becomes part of each place that calls it.
+/// Makes the compiler inline a lambda wherever it is called.
 #define EXODUS_INLINE __attribute__((always_inline))
 /// A kernel's parameter that is read where it lies.
 #define EXODUS_GRID_CONSTANT const __grid_constant__
@@ -134,7 +134,7 @@ EXODUS_DEVICE_SCALAR int lowest_bit(std::uint32_t word) {
 #endif
 }
 
-/// How many bits of a word are set.
+/// The number of bits that are set in a word.
 EXODUS_DEVICE_SCALAR int bits_set(std::uint32_t word) {
 #if defined(__CUDACC__)
   return __popc(word);

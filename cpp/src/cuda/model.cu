@@ -134,7 +134,7 @@ bool is_plain(const Formatted<BackwardCall, V>& call) {
   return !Fires || plain;
 }
 
-/// Without gradients of parameters, or arrays that few passes read, there are kernels of float alone: double, which is for checks, is not
+/// Without gradients of parameters, or arrays that few passes read, there are kernels only for float: double, which is for checks, is not
 /// worth the time to compile them.
 template <template <class> class N, class V>
 BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, bool terms) {

@@ -16,7 +16,7 @@ transpose_kernel(const V* from, std::int64_t features, V* to) {
   }
 }
 
-/// What a block multiplies: the columns of some features with the values of one entry or of some.
+/// A block's part of a product: the columns of some features times the values of one entry or of several.
 struct ProductTiles {
   Entries entries;
   std::int64_t count;        ///< entries

@@ -166,7 +166,7 @@ Status transpose(const V* from, std::int64_t features, V* to, cudaStream_t strea
 template <class V>
 Status multiply_spikes(const Entries& entries, const V* spikes, const V* weights, V* out, cudaStream_t stream);
 
-/// The same of values of which few are 0, fused; or adds it to out[j].
+/// The same product for values of which few are 0, with fused multiply-adds. With `adds`, it is added to out[j].
 template <class V>
 Status multiply(const Entries& entries, const V* values, const V* matrix, V* out, bool adds, cudaStream_t stream);
 
@@ -183,7 +183,7 @@ struct WeightGradient {
 /// Over how many shares of the steps and entries the sum goes.
 std::int64_t weight_parts(const Layout& layout, std::int64_t features);
 
-/// Sums each of them.
+/// Computes each of these sums.
 template <class V>
 Status sum_weights(const WeightGradient<V>& gradient, cudaStream_t stream);
 

@@ -11,14 +11,14 @@ struct Repeats {
   std::int64_t count, repeat;
 };
 
-/// What is summed: an array over the neurons, or over the groups of neurons that blocks took. Of some rows, one follows the other.
+/// An array of terms, one for each neuron or one for each group of neurons that a block took. It may have several rows, one after another.
 struct Summand {
   const double* from = nullptr;
   std::int64_t length = 0;   ///< of a row
   int sign = +1;
 };
 
-/// out[c] = the sum over what has value c, of one array or two; of some rows, each into `count` values.
+/// out[c] = the sum of the terms of value c, in one array or two. An array of several rows has `count` results for each row.
 struct Sum {
   double* out = nullptr;
   Divisor count, repeat;
@@ -33,7 +33,7 @@ class Sums {
  public:
   static constexpr int most = max_parameters + 2 + 1;   // with those of taps and recurrent weights
 
-  /// One more: it sets `out`.
+  /// Adds a sum to the list. It sets `out`.
   void set(double* out, Repeats shape, Summand summand, std::int64_t rows = 1);
   /// Adds to one that is there.
   void add(const double* out, Summand summand);

@@ -153,8 +153,8 @@ struct Sources {
   }
 };
 
-/// values[d] = the bits of element begin + d * stride for d < steps; the rest is 0. Loads of all steps go out one behind another; asked for
-/// each whether it is there, they would not.
+/// values[d] = the bits of element begin + d * stride for d < steps; the rest is 0. The loads of all steps
+/// are issued one behind another, which a test for each step would prevent.
 template <class T, class V, int D>
 EXODUS_DEVICE_SCALAR void load_lane(const T* array, std::int64_t begin, std::int64_t stride, int steps, V (&values)[D]) {
   if (steps == D) {

@@ -63,8 +63,9 @@ class Recurrent(nn.Module):
         if tuple(values.shape) != (self.features, self.features):
             wanted, got = (self.features, self.features), tuple(values.shape)
             raise ValueError(f"mask must have shape {wanted}, got {got}")
-        if not bool(((values == 0) | (values == 1)).all()):
-            raise ValueError("mask must have values that are 0 or 1")
+        others = values[(values != 0) & (values != 1)]
+        if others.numel() > 0:
+            raise ValueError(f"mask must have values that are 0 or 1, got {others[0].item()!r}")
         return values.to(torch.bool)
 
     @torch.no_grad()
