@@ -16,6 +16,7 @@ import exodus_core as ec
 from compare import assert_gradient_close, assert_same_bits
 from drive import METHODS
 from exodus_core._layout import Layout
+from exodus_core.torch._in_place import Place
 from neuron_examples import FIRING, SCALARS
 
 torch = pytest.importorskip("torch", reason="needs torch")
@@ -418,13 +419,15 @@ def test_filter_saves_nothing():
 @pytest.fixture
 def allocations(monkeypatch):
     """The number of arrays over time that are allocated."""
-    made, empty = [], Layout.empty
+    made = []
+    for kind, name in ((Layout, "empty"), (Place, "_empty")):
+        empty = getattr(kind, name)
 
-    def counted(self, type_name):
-        made.append(self.shape)
-        return empty(self, type_name)
+        def counted(self, *args, empty=empty):
+            made.append(self.shape)
+            return empty(self, *args)
 
-    monkeypatch.setattr(Layout, "empty", counted)
+        monkeypatch.setattr(kind, name, counted)
     return made
 
 

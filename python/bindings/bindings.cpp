@@ -86,6 +86,12 @@ void decay(const py::object& dt, const py::object& tau, py::array& decays) {
   check(exodus::decay(to_param<double>(dt), to_param<double>(tau), count, pointer<double>(decays, count)));
 }
 
+double decay_of(double dt, double tau) {
+  double result;
+  check(exodus::decay(exodus::Param<double>(dt), exodus::Param<double>(tau), 1, &result));
+  return result;
+}
+
 void rotation(const py::object& angle, py::array& cosines, py::array& sines) {
   const std::int64_t count = cosines.size();
   check(exodus::rotation(to_param<double>(angle), count, pointer<double>(cosines, count), pointer<double>(sines, count)));
@@ -180,6 +186,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("delay_adjoint", &exodus::python::delay_adjoint<OnCpu>);
   m.def("evaluate", &evaluate);
   m.def("decay", &decay);
+  m.def("decay_of", &decay_of);
   m.def("rotation", &rotation);
   py::class_<DefaultMode>(m, "DefaultMode").def(py::init<>()).def("end", &DefaultMode::end);
   m.def("get_num_threads", &exodus::get_num_threads);

@@ -172,10 +172,12 @@ def run_backward(
     *,
     grad_current: Array | None = None,
     threads: int = 0,
+    with_state: bool = True,
 ) -> Gradients:
     """Run the backward pass for the numpy or the torch front end, which has checked method and surrogate.
 
-    The gradient of the current is written into `grad_current`, if it is given.
+    The gradient of the current is written into `grad_current`, if it is given. That of the initial state is
+    None unless it is asked for.
     """
     binding, layout = tape.binding, tape.binding.layout
     backend = layout.backend
@@ -184,9 +186,10 @@ def run_backward(
     if grad_current is None:
         grad_current = layout.empty(binding.type_name)
     h = _kernel_surrogate(surrogate, tape)  # a local variable, which keeps an array alive for the kernels
-    grad_initial = empty_state(binding)
+    grad_initial = empty_state(binding) if with_state else None
     sums = {
-        name: backend.empty((binding.parameters[name].size,), (0,), "float64") for name in requested.kernel
+        name: backend.computing.empty((binding.parameters[name].size,), (0,), "float64")
+        for name in requested.kernel
     }
     grad_weights = None
     if requested.recurrent and tape.recurrent is not None:
@@ -232,7 +235,7 @@ def _launch(
         handle(grad_potential),
         tuple(map(handle, grad_final)),
         handle(grad_current),
-        tuple(map(handle, grad_initial)),
+        tuple(map(handle, grad_initial or ())),
         *_sum_arguments(neuron, sums, handle),
         handle(grad_weights),
         backend.execution(grad_current, threads),
@@ -288,13 +291,13 @@ def request(
     """Request the gradients of some of a neuron's parameters, by the descriptor's names."""
     if not wanted:
         return Requested(wanted, wanted, recurrent)
-    names = neuron._names()
+    names = neuron._relations.names
     unknown = [name for name in wanted if name not in names]
     if unknown:
         listed = ", ".join(sorted(map(repr, unknown)))
-        among = [*names, "recurrent"] if has_weights else names
+        among = [*names, "recurrent"] if has_weights else [*names]
         raise ValueError(f"parameters must be among {among}, got {listed}")
-    return Requested(wanted, neuron._kernel_names(set(wanted)), recurrent)
+    return Requested(wanted, neuron._kernel_names(wanted), recurrent)
 
 
 def _sum_arguments(

@@ -61,16 +61,15 @@ def bind(
     and `origin` is the descriptor in which they were replaced to make `neuron`.
     """
     arithmetic = ARITHMETIC[type_name]
+    known = _known.of(origin or neuron)
+    if "options" not in known:
+        known["options"] = neuron._options()
     if learnt:
-        # Learnt NumPy values are new arrays in every call, so there is nothing to cache.
-        before = {} if layout.backend is NUMPY else _remembered(origin or neuron, layout, arithmetic)
-        bound, options = _bind_arrays(neuron, layout, arithmetic, before, learnt), neuron._options()
-        return Binding(neuron, layout, type_name, arithmetic, bound, options)
-    known = _known.of(neuron)
+        bound = _bind_learnt(neuron, layout, arithmetic, learnt, origin or neuron)
+        return Binding(neuron, layout, type_name, arithmetic, bound, known["options"])
     if arithmetic not in known:
         with ieee():
             known[arithmetic] = _bind_scalars(neuron, arithmetic)
-        known["options"] = neuron._options()
     scalars: Bound | None = known[arithmetic]
     bound = _bind_fixed(neuron, layout, arithmetic) if scalars is None else scalars
     return Binding(neuron, layout, type_name, arithmetic, bound, known["options"])
@@ -81,14 +80,31 @@ def all_names(neuron: Neuron) -> tuple[frozenset[str], frozenset[str]]:
     known = _known.of(neuron)
     if "names" not in known:
         names = frozenset(neuron._names())
-        known["names"] = names, frozenset(neuron._kernel_names(set(names)))
+        known["names"] = names, neuron._kernel_names(names)
     result: tuple[frozenset[str], frozenset[str]] = known["names"]
     return result
 
 
+def _bind_learnt(
+    neuron: Neuron, layout: Layout, arithmetic: str, learnt: Collection[str], origin: Neuron
+) -> Bound:
+    # Learnt NumPy values are new in every call, so there is nothing to cache.
+    if layout.backend.computing is not NUMPY:
+        return _bind_arrays(neuron, layout, arithmetic, _remembered(origin, layout, arithmetic), learnt)
+    with ieee():
+        values = neuron._parameters()
+    numbers = all([type(value) is float for value in values.values()])
+    if not numbers or (arithmetic, *learnt) not in _known.of(origin):
+        bound = _bind_arrays(neuron, layout, arithmetic, {}, learnt)
+        _known.of(origin)[arithmetic, *learnt] = True
+        return bound
+    # Those that are not learnt have been checked, and the kernels round numbers themselves.
+    return {name: BoundParameter.scalar(value) for name, value in values.items()}
+
+
 def _bind_fixed(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:
     before = _remembered(neuron, layout, arithmetic)
-    if before and layout.backend is NUMPY:
+    if before and layout.backend.computing is NUMPY:
         return before
     return _bind_arrays(neuron, layout, arithmetic, before)
 
@@ -109,7 +125,7 @@ def _bind_arrays(
         given = neuron._parameters()
         here = {name: value for name, value in given.items() if not on_device(value)}
         rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
-        unchecked = neuron._kernel_names(set(learnt)) if learnt else ()
+        unchecked = neuron._kernel_names(learnt)
         _check_rounded(neuron, {k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
     taps = _core.models[neuron._model][2]
     bound = {
@@ -197,7 +213,7 @@ class BoundParameter(NamedTuple):
         """Return the kernels' gradient, a vector of `size` doubles, in the parameter's own shape."""
         if self.values is None:
             return flat.reshape(self.shape)
-        backend = layout.backend
+        backend = layout.backend.computing
         shape = layout.neuron_shape if self.full else self.padded
         # The first axis has length 1, or is that of the taps.
         rows = flat.reshape((-1, *(shape[axis] for axis in self.order)))

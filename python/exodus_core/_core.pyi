@@ -1,6 +1,6 @@
 from numpy import ndarray
 
-Array = ndarray | None
+Array = ndarray | int | None  # an array, or the address of one
 Arrays = tuple[Array, ...]
 Param = float | tuple[ndarray, int, int] | tuple[ndarray, int, int, int]
 Recurrent = tuple[ndarray, int, int] | None
@@ -82,6 +82,7 @@ def evaluate(
     h: ndarray,
 ) -> None: ...
 def decay(dt: Param, tau: Param, decays: ndarray) -> None: ...
+def decay_of(dt: float, tau: float) -> float: ...
 def rotation(angle: Param, cosines: ndarray, sines: ndarray) -> None: ...
 
 class DefaultMode:

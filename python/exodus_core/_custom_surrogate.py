@@ -53,6 +53,7 @@ def _signature(function: Any) -> inspect.Signature | None:
 
 def evaluated(surrogate: SurrogateLike, tape: Tape) -> Array:
     """Evaluate a custom surrogate on a forward pass, and return its values in the layout's memory order."""
+    tape = tape.computable()
     layout, arithmetic = tape.layout, tape.binding.arithmetic
     h = _surrogate_values(surrogate, tape)
     require_plain("the result of surrogate", h)

@@ -112,7 +112,7 @@ class BoundDelay(NamedTuple):
         here, backend = self.layout, self.layout.backend
         grad_x = here.empty(self.type_name) if with_x else None
         grad_initial = here.empty_neurons(self.arithmetic, self.leading) if with_state else None
-        sums = backend.empty((self.steps.size,), (0,), "float64") if with_delay else None
+        sums = backend.computing.empty((self.steps.size,), (0,), "float64") if with_delay else None
         inputs = (x, initial) if with_delay else (None, None)
         some = next(array for array in (grad_x, grad_initial, sums) if array is not None)
         backend.kernels.delay_adjoint(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ._arguments import empty_state, recurrent_weights, state_arrays
-from ._backends import Array
+from ._backends import Array, Backend
 from ._binding import Binding, bind
 from ._layout import arrange
 from ._out import check_apart, check_out, named
@@ -76,12 +76,15 @@ def run_forward(
     given_name: str = "current",
     threads: int = 0,
     with_potential: bool = True,
+    with_state: bool = True,
+    backend: Backend | None = None,
 ) -> Trace:
     """Run ``forward`` for the numpy or the torch front end.
 
     The last arguments are for torch. It keeps the parameters that it learns in their domains, puts them in
     place of those of the descriptor `origin`, and names them in `learnt`. It has its own names for arguments
-    and its own number of threads, and needs no potential unless it is returned or a backward pass reads it.
+    and its own number of threads. It needs no potential unless it is returned or a backward pass reads it,
+    and no final state unless it is returned.
     """
     if not isinstance(neuron, Neuron):
         raise TypeError(
@@ -89,7 +92,7 @@ def run_forward(
             "call a torch module directly, or see exodus_core.torch.spike"
         )
     given = current
-    current, layout = arrange(given_name, given, time_axis, axis_name)
+    current, layout = arrange(given_name, given, time_axis, axis_name, backend)
     binding = bind(neuron, layout, layout.backend.type_name(current), learnt, origin)
     weights = None if recurrent is None else recurrent_weights("recurrent", recurrent, binding)
     initial = None
@@ -101,7 +104,7 @@ def run_forward(
     else:
         sources = {"current": given, "recurrent": recurrent, **named("state", neuron._state._fields, state)}
         spikes, potential = _reused(out, binding, sources)
-    final = empty_state(binding)
+    final = empty_state(binding) if with_state else None
     _launch(binding, current, weights, initial, spikes, potential, final, threads)
     trace = Trace(spikes, potential, final, neuron, current, initial, layout.time_axis, binding, weights)
     if out is None:
@@ -148,7 +151,7 @@ def _launch(
         tuple(map(handle, initial or ())),
         handle(spikes),
         handle(potential),
-        tuple(map(handle, final)),
+        tuple(map(handle, final or ())),
         backend.execution(current, threads),
     )
     backend.finish(current)

@@ -54,6 +54,7 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
 
 def growth_on(tape: Tape, surrogate: SurrogateLike) -> float:
     """Compute ``growth`` for the numpy or the torch front end, which has checked the surrogate."""
+    tape = tape.computable()
     neuron, layout = tape.neuron, tape.layout
     if layout.backend is not NUMPY:
         raise TypeError(f"trace must hold numpy arrays, got arrays of {layout.backend}")

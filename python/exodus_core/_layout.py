@@ -112,10 +112,17 @@ class Layout:
 
 
 def arrange(
-    name: str, value: Any, time_axis: int | None, axis_name: str = "time_axis"
+    name: str,
+    value: Any,
+    time_axis: int | None,
+    axis_name: str = "time_axis",
+    backend: Backend | None = None,
 ) -> tuple[Array, Layout]:
-    """Check an input and return it with its layout; copy it if it has gaps, overlaps or negative strides."""
-    backend = backend_of(value)
+    """Check an input and return it with its layout; copy it if it has gaps, overlaps or negative strides.
+
+    The backend is that of the array's library if it is not given.
+    """
+    backend = backend_of(value) if backend is None else backend
     array = backend.array(name, value)
     shape = tuple(array.shape)
     if time_axis is not None:

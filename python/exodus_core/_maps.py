@@ -60,6 +60,11 @@ class Map:
 class Same(Map):
     """The identity: the kernel takes the values as they are."""
 
+    @property
+    def pairs(self) -> Iterable[tuple[str, str]]:
+        """Each own value's name with the kernel's."""
+        return zip(self.own, self.kernel, strict=True)
+
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
         return own
 
@@ -170,39 +175,65 @@ def same(*names: str) -> tuple[Map, ...]:
     return tuple(Same((name,), (name,)) for name in names)
 
 
-def kernel_values(maps: Iterable[Map], own: Mapping[str, Number]) -> dict[str, Number]:
-    """Return the kernel's parameters by name."""
-    return {
-        name: value
-        for part in maps
-        for name, value in zip(part.kernel, part.apply([own[n] for n in part.own]), strict=True)
-    }
+class Relations:
+    """What follows from the maps of a neuron that runs on a kernel model, whatever the values are.
 
+    Attributes
+    ----------
+    maps : tuple of Map
+        The maps themselves.
+    names : tuple of str
+        The names of the own values.
+    facts : dict of str to Facts
+        The facts about the own values, by name.
+    """
 
-def own_gradients(
-    maps: Iterable[Map], own: Mapping[str, Number], grads: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Return the gradients of the own values by name, without those of maps that get no gradient."""
-    found: dict[str, Array] = {}
-    for part in maps:
-        given = [grads.get(name) for name in part.kernel]
-        if all(grad is None for grad in given):
-            continue
-        results = zip(part.own, part.transpose([own[n] for n in part.own], given), strict=True)
-        found.update({name: grad for name, grad in results if grad is not None})
-    return found
+    def __init__(self, maps: tuple[Map, ...], model: str) -> None:
+        kernel = kernel_facts(model)
+        self.maps = maps
+        self.names = tuple([name for part in maps for name in part.own])
+        self.facts: dict[str, Facts] = {
+            name: one for part in maps for name, one in zip(part.own, part.facts(kernel), strict=True)
+        }
+        self._kernel = kernel
+        self._copied = [(own, name) for part in maps if isinstance(part, Same) for own, name in part.pairs]
+        self._computed = [part for part in maps if not isinstance(part, Same)]
+        self._sources = {name: frozenset(part.sources(name)) for part in maps for name in part.own}
+
+    def kernel_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
+        """Return the kernel's parameters by name."""
+        values = {name: own[source] for source, name in self._copied}
+        for part in self._computed:
+            values.update(zip(part.kernel, part.apply([own[name] for name in part.own]), strict=True))
+        return values
+
+    def own_gradients(self, own: Mapping[str, Number], grads: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the gradients of the own values by name; called within ``ieee``.
+
+        Those of maps that get no gradient are missing.
+        """
+        found = {source: grads[name] for source, name in self._copied if name in grads}
+        for part in self._computed:
+            given = [grads.get(name) for name in part.kernel]
+            if all([grad is None for grad in given]):
+                continue
+            results = zip(part.own, part.transpose([own[n] for n in part.own], given), strict=True)
+            found.update({name: grad for name, grad in results if grad is not None})
+        return found
+
+    def sources(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the kernel's parameters whose gradients those of the named own values need."""
+        return frozenset().union(*[self._sources[name] for name in names if name in self._sources])
+
+    def reads_current(self, names: Iterable[str]) -> bool:
+        """Tell whether the gradients of the named own values need the input current."""
+        return any([self._kernel[source].reads_current for source in self.sources(names)])
 
 
 @lru_cache(maxsize=256)
-def own_facts(maps: tuple[Map, ...], model: str) -> dict[str, Facts]:
-    """Return the facts about the own values, by name, of a neuron that runs on a kernel model."""
-    kernel = kernel_facts(model)
-    return {name: one for part in maps for name, one in zip(part.own, part.facts(kernel), strict=True)}
-
-
-def sources(maps: Iterable[Map], names: set[str]) -> set[str]:
-    """Return the kernel's parameters whose gradients those of the named own values need."""
-    return {source for part in maps for name in part.own if name in names for source in part.sources(name)}
+def relations(maps: tuple[Map, ...], model: str) -> Relations:
+    """Return the relations of some maps."""
+    return Relations(maps, model)
 
 
 def _sum_to(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:

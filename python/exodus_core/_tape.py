@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ._arguments import over_time, recurrent_weights, state_arrays
@@ -70,6 +70,20 @@ class Tape(NamedTuple):
     def layout(self) -> Layout:
         """The layout of the arrays."""
         return self.binding.layout
+
+    def computable(self) -> Tape:
+        """Return the tape with arrays that Python code computes with, without current and weights."""
+        backend = self.layout.backend
+        if backend.computing is backend:
+            return self
+        binding = self.binding._replace(layout=replace(self.layout, backend=backend.computing))
+        potential, spikes = (
+            None if array is None else backend.to_computing(array) for array in (self.potential, self.spikes)
+        )
+        initial = None
+        if self.initial is not None:
+            initial = self.neuron._state(*map(backend.to_computing, self.initial))
+        return Tape(binding, potential, spikes=spikes, initial=initial)
 
 
 def record(

@@ -127,10 +127,10 @@ class Value:
 
 
 def copy_with(value: V, changes: Mapping[str, Any]) -> V:
-    """Copy a descriptor with some fields changed, without checks."""
+    """Copy a descriptor with other values for some of the fields that were given, without checks."""
     copy = object.__new__(type(value))
-    for f in fields(value):  # type: ignore[arg-type]
-        object.__setattr__(copy, f.name, changes.get(f.name, getattr(value, f.name)))
+    copy.__dict__.update(vars(value))
+    copy.__dict__.update(changes)
     return copy
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ._backends import decay, register_plain
 from ._domains import FREE, POSITIVE, check_values
 from ._ieee import ieee
-from ._maps import Constant, Formula, Map, Same, own_facts
+from ._maps import Constant, Formula, Map, Same, relations
 from ._values import Number, Value, in_float64, number, plain
 
 FILTER_MODEL = "KernelFilter"  # the C++ model that convolves without spikes
@@ -56,7 +56,7 @@ class Kernel(Value):
         for name in self._fields():
             object.__setattr__(self, name, number(name, getattr(self, name)))
         values = {name: getattr(self, name) for name in self._fields()}
-        check_values(values, own_facts(self._maps, FILTER_MODEL))
+        check_values(values, relations(self._maps, FILTER_MODEL).facts)
 
     @property
     def decays(self) -> dict[str, Number]:

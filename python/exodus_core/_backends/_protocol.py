@@ -34,6 +34,10 @@ class Backend(Protocol):
         """The library's namespace, as in the array API standard."""
 
     @property
+    def computing(self) -> Backend:
+        """The backend of parameters and their gradients, and of the arrays that Python code computes with."""
+
+    @property
     def kernels(self) -> ModuleType:
         """The extension module whose kernels run on these arrays."""
 
@@ -85,6 +89,9 @@ class Backend(Protocol):
     def convert(self, value: Any, type_name: str) -> Array:
         """Convert a number, or an array of this library or of NumPy, to an array of a dtype."""
 
+    def to_computing(self, array: Array) -> Array:
+        """Return the array as one of `computing`, in the same memory."""
+
     def read_only(self, array: Array) -> Array:
         """Return an array for a user's function, through which the original cannot be changed."""
 
@@ -98,7 +105,7 @@ class Backend(Protocol):
         """Convert a descriptor's read-only array to float64."""
 
     def handle(self, array: Array | None) -> Any:
-        """Return the array in the form that the extension takes: a NumPy array, or a device address."""
+        """Return the array in the form that the extension takes: a NumPy array, or an address."""
 
     def execution(self, array: Array, threads: int) -> Any:
         """Return the extension's last argument: the number of threads, or a stream and an allocator."""

@@ -103,6 +103,11 @@ class DeviceBackend:
         return _of_library, (self.xp.__name__, self.device)
 
     @property
+    def computing(self) -> DeviceBackend:
+        """The backend itself: the library computes on the device."""
+        return self
+
+    @property
     def kernels(self) -> ModuleType:
         """The extension module with the CUDA kernels."""
         return cuda.kernels()
@@ -214,6 +219,10 @@ class DeviceBackend:
             if np.ndim(value) == 0:  # `full` needs no copy to the device, which would wait
                 return self.xp.full((), float(value), dtype=dtype, device=self.device)
             return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
+
+    def to_computing(self, array: Array) -> Array:
+        """Return the array itself."""
+        return array
 
     def read_only(self, array: Array) -> Array:
         """Return a copy for a user's function: most libraries have no read-only arrays."""

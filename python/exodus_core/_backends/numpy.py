@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ._protocol import Shape, is_torch, placement, require_type
+from ._protocol import Array, Shape, is_torch, placement, require_type
 
 _LINE = 64  # bytes
+_FITS_A_CACHE = 1 << 16  # bytes; the kernels stream only results that are larger than the caches
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NAMES = {dtype: dtype.name for dtype in FLOATS}
 _TYPES = {dtype.name: dtype for dtype in FLOATS}
@@ -42,11 +43,16 @@ class NumpyBackend:
     xp = np
     kernels = _core
 
+    @property
+    def computing(self) -> NumpyBackend:
+        """NumPy's own backend."""
+        return NUMPY
+
     def __reduce__(self) -> str:
         """Pickle and copy as the one instance, `NUMPY`."""
         return "NUMPY"
 
-    def array(self, name: str, value: Any) -> np.ndarray:
+    def array(self, name: str, value: Any) -> Array:
         """Return the value if it is an array with a dtype of the kernels."""
         if not isinstance(value, np.ndarray):
             hint = ": for torch tensors use exodus_core.torch.spike" if is_torch(value) else ""
@@ -60,7 +66,7 @@ class NumpyBackend:
         require_plain(name, value)
         return np.asarray(value)
 
-    def typed(self, name: str, value: Any, type_name: str) -> np.ndarray:
+    def typed(self, name: str, value: Any, type_name: str) -> Array:
         """Return the value as `array` does, if it has this dtype."""
         if type(value) is np.ndarray and value.dtype is _TYPES[type_name]:
             return value  # the usual case; equal dtypes may also be different objects
@@ -101,27 +107,31 @@ class NumpyBackend:
         flags = array.flags if order == _IN_ORDER[len(order)] else array.transpose(order).flags
         return flags.c_contiguous and flags.aligned
 
-    def empty(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
+    def empty(self, shape: Shape, order: Shape, type_name: str) -> Array:
         """Allocate an array whose axes lie in this order."""
+        if order == _IN_ORDER[len(order)]:
+            return np.empty(shape, _TYPES[type_name])
         lengths, axes = placement(shape, order)
         return np.empty(lengths, _TYPES[type_name]).transpose(axes)
 
-    def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> np.ndarray:
+    def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> Array:
         """Allocate an array as `empty` does, aligned to a cache line: streaming stores fill whole lines."""
-        lengths, axes = placement(shape, order)
         dtype = _TYPES[type_name]
         size = math.prod(shape) * dtype.itemsize
+        if size <= _FITS_A_CACHE:
+            return self.empty(shape, order, type_name)
+        lengths, axes = placement(shape, order)
         memory = np.empty(size + _LINE, np.uint8)
         start = -memory.ctypes.data % _LINE
         return memory[start : start + size].view(dtype).reshape(lengths).transpose(axes)
 
-    def copy(self, array: np.ndarray, order: Shape) -> np.ndarray:
+    def copy(self, array: np.ndarray, order: Shape) -> Array:
         """Copy an array into this order of axes."""
         copy = self.empty(array.shape, order, _NAMES[array.dtype])
         copy[...] = array
         return copy
 
-    def dense(self, array: np.ndarray) -> np.ndarray:
+    def dense(self, array: np.ndarray) -> Array:
         """Copy an array without gaps, in its own order of axes where NumPy can."""
         return np.array(array, order="K", copy=True)
 
@@ -136,6 +146,10 @@ class NumpyBackend:
     def convert(self, value: Any, type_name: str) -> np.ndarray:
         """Convert a number or an array to an array of a dtype."""
         return np.asarray(value).astype(_TYPES[type_name], copy=False)
+
+    def to_computing(self, array: np.ndarray) -> np.ndarray:
+        """Return the array itself."""
+        return array
 
     def read_only(self, array: np.ndarray) -> np.ndarray:
         """Return a read-only view for a user's function."""

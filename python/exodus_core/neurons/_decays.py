@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from .._backends import decay, in_double, is_torch
+from .. import _core
+from .._backends import decay, in_double, is_torch, on_device
 from .._domains import POSITIVE, Facts
 from .._ieee import ieee
-from .._maps import Gradient, Map, Same, kernel_values, same
+from .._maps import Gradient, Map, Same, same
 from .._values import Number, number, plain, require_that
 from ._protocol import Neuron
+
+_MOST = 1e3  # e^-1000 is 0; the bound on dt / tau avoids 0 times infinity
 
 
 @dataclass(eq=False, repr=False)
@@ -23,13 +26,17 @@ class FromTau(Map):
     dt: float = 1.0
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
-        return (plain(decay(self.dt, own[0])),)
+        tau = own[0]
+        return (_core.decay_of(self.dt, tau) if type(tau) is float else plain(decay(self.dt, tau)),)
 
     def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
         if grads[0] is None:
             return grads
-        xp, grad, tau = in_double(grads[0], own[0])
-        ratio = xp.clip(self.dt / tau, 0.0, 1e3)  # The decay is 0 beyond; the clip avoids 0 times infinity.
+        tau, grad = own[0], grads[0]
+        if type(tau) is float and not on_device(grad):
+            return (grad * (_core.decay_of(self.dt, tau) * min(self.dt / tau, _MOST) / tau),)
+        xp, grad, tau = in_double(grad, tau)
+        ratio = xp.clip(self.dt / tau, 0.0, _MOST)
         return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
 
     def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
@@ -71,7 +78,12 @@ class Decaying(Neuron):
 
     def _decay_values(self) -> dict[str, Number]:
         maps = self._decay_maps()
-        return kernel_values(maps, self._values(maps))
+        own = self._values(maps)
+        return {
+            name: value
+            for part in maps
+            for name, value in zip(part.kernel, part.apply([own[n] for n in part.own]), strict=True)
+        }
 
     def _own_name(self, name: str) -> str:
         """Return the name under which a decay was given: its own, or that of its time constant."""
@@ -86,11 +98,12 @@ class Leaky(Decaying):
     def _decay_and_gain(self) -> tuple[Map, ...]:
         return self._decay_maps() + (() if isinstance(self.gain, str) else same("gain"))
 
-    def _parameters(self) -> dict[str, Number]:
-        values = super()._parameters()
+    def _kernel_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
+        values = super()._kernel_values(own)
         if isinstance(self.gain, str):  # "1-alpha"; the kernel adds the gain's gradient to that of alpha
             _, alpha = in_double(values["alpha"])
-            values["gain"] = plain(1.0 - alpha)
+            with ieee():
+                values["gain"] = plain(1.0 - alpha)
         return values
 
     def _reads_current(self, names: Iterable[str]) -> bool:

@@ -11,11 +11,14 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from .._backends import FLOATS, Array, is_torch
-from .._domains import Facts, check_values, kernel_facts
+from .._cache import IdentityCache
+from .._domains import Facts, check_values
 from .._ieee import ieee
 from .._layout import Layout
-from .._maps import Map, kernel_values, own_facts, own_gradients, sources
+from .._maps import Map, Relations, relations
 from .._values import Number, Value, choice, copy_with, in_float64, number, numeric
+
+_relations_of = IdentityCache()
 
 
 class State:
@@ -101,10 +104,22 @@ class Neuron(Value):
         """Return the maps from the parameters that were given to those of the kernel."""
         raise NotImplementedError
 
+    @property
+    def _relations(self) -> Relations:
+        """The maps, and what follows from them. They depend on which parameters were given."""
+        known = _relations_of.of(self)
+        if not known:
+            known["relations"] = relations(tuple(self._maps()), self._model)
+        found: Relations = known["relations"]
+        return found
+
     def _parameters(self) -> dict[str, Number]:
         """Return the kernel's parameters by name, not yet rounded."""
-        maps = self._maps()
-        return kernel_values(maps, self._values(maps))
+        return self._kernel_values(self._values(self._relations.maps))
+
+    def _kernel_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
+        """Return the kernel's parameters for other values of the descriptor's, not yet rounded."""
+        return self._relations.kernel_values(own)
 
     def _values(self, maps: Iterable[Map]) -> dict[str, Number]:
         """Return the descriptor's values that the maps take, by name."""
@@ -116,20 +131,19 @@ class Neuron(Value):
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Map gradients of the kernel's parameters to gradients of the descriptor's; called in ``ieee``."""
-        maps = self._maps()
-        return own_gradients(maps, self._values(maps), grads)
+        return self._relations.own_gradients(self._values(self._relations.maps), grads)
 
-    def _kernel_names(self, names: set[str]) -> set[str]:
+    def _kernel_names(self, names: Iterable[str]) -> frozenset[str]:
         """Return the kernel's parameters whose gradients those of the named parameters need."""
-        return sources(self._maps(), names)
+        return self._relations.sources(names)
 
     def _names(self) -> list[str]:
         """Return the names of the parameters that were given ("tau" rather than "alpha", for instance)."""
-        return [name for part in self._maps() for name in part.own]
+        return list(self._relations.names)
 
     def _facts(self) -> dict[str, Facts]:
         """Return the facts about the parameters that were given, by name."""
-        return own_facts(tuple(self._maps()), self._model)
+        return self._relations.facts
 
     @ieee()
     def _check_values(self, names: Iterable[str] | None = None) -> None:
@@ -162,8 +176,7 @@ class Neuron(Value):
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         """Tell whether gradients of these parameters read the input current, as that of a gain does."""
-        facts = kernel_facts(self._model)
-        return any(facts[name].reads_current for name in self._kernel_names(set(names)))
+        return self._relations.reads_current(names)
 
     def _reads_recording(self, names: Collection[str]) -> bool:
         """Tell whether a backward pass with these parameters reads the potential and the initial state.
@@ -203,7 +216,9 @@ class Neuron(Value):
 
     def _with_unchecked(self, values: Mapping[str, Number]) -> Self:
         """Copy the descriptor with some values changed, which the caller has put into their domains."""
-        return copy_with(self, values)
+        copy = copy_with(self, values)
+        _relations_of.of(copy)["relations"] = self._relations
+        return copy
 
     def initial_state(self, shape: tuple[int, ...], dtype: Any = np.float32, potential: float = 0.0) -> Any:
         """Build an initial state.

@@ -190,7 +190,7 @@ class SRM(Neuron):
         return replace(self, **self._fields_with(values, lambda kernel, own: replace(kernel, **own)))
 
     def _with_unchecked(self, values: Mapping[str, Number]) -> Self:
-        return copy_with(self, self._fields_with(values, copy_with))
+        return super()._with_unchecked(self._fields_with(values, copy_with))
 
     def _carry_factor(self, h: np.ndarray, recording: Recording) -> Array:
         if not isinstance(self.nu, Exponential):

@@ -16,7 +16,8 @@ except ImportError as error:
 
 from .. import neurons as _neurons
 from ._delay import Delay, delay
-from ._function import Trace, growth, kernel_filter, spike
+from ._function import Trace
+from ._functional import growth, kernel_filter, spike
 from ._modules import LAYERS as _LAYERS
 from ._modules import Layer, from_neuron
 from ._recurrent import Recurrent

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._delay import BoundDelay, Delayed, bind_delay, check_delay
 from .._layout import arrange
-from ._function import _memory, _tensor, _thread_count, check_tensor, differentiable_once
+from ._function import _backend, _memory, _tensor, _thread_count, check_tensor, differentiable_once
 from ._learnt import _tensor_value
 from ._modules import _no_state, _short, check_time_dim, loads_finite
 
@@ -29,7 +29,7 @@ class _Delay(torch.autograd.Function):
     def forward(
         ctx: Any, call: _Call, x: Tensor, delay: Tensor | None, state: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        array, layout = arrange("x", _memory(x), call.time_dim, "time_dim")
+        array, layout = arrange("x", _memory(x), call.time_dim, "time_dim", _backend(x))
         bound = bind_delay(layout, call.value, call.most, layout.backend.type_name(array))
         initial = bound.state("state", None if state is None else _memory(state))
         output, final = bound.run(array, initial, _thread_count(), with_state=call.with_state)
@@ -85,7 +85,8 @@ def _value_for(x: Tensor, delay: Any, most: Any) -> tuple[Any, int]:
         raise TypeError(
             f"delay must be on the device of x, {x.device}, got {delay.device}: move it with .to()"
         )
-    return _memory(_tensor_value("delay", delay)), most
+    value = _tensor_value("delay", delay)
+    return value if value.is_cuda else value.numpy(), most
 
 
 def delay(

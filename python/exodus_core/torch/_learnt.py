@@ -32,6 +32,17 @@ def _tensor_value(name: str, parameter: Tensor, domain: Domain = FREE) -> Tensor
     return _in_range(domain, value).clone()
 
 
+def number_of(name: str, parameter: Tensor, domain: Domain) -> float:
+    """Return a learnt value of no dimensions, on the CPU, as the neuron uses it."""
+    if not parameter.is_floating_point():
+        raise TypeError(f"{name} must have a floating-point dtype, got {parameter.dtype}")
+    value: float = parameter.item()
+    if domain is DECAY:
+        return 0.0 if value < 0.0 else 1.0 if value > 1.0 else value
+    least = torch.finfo(parameter.dtype).eps
+    return least if domain is POSITIVE and value < least else value
+
+
 def value_of(name: str, parameter: Tensor, domain: Domain) -> np.ndarray:
     """Return a learnt value as the neuron uses it, as a NumPy array."""
     return _tensor_value(name, parameter, domain).cpu().numpy()

@@ -18,7 +18,7 @@ from .._custom_surrogate import SurrogateLike
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
 from ._function import Call, Trace, check_tensor, run
-from ._learnt import value_of, with_tensors
+from ._learnt import value_of
 
 OUTPUTS = ("spikes", "potential", "trace")
 Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
@@ -274,18 +274,24 @@ class Layer(nn.Module):
             self._modules["surrogate"] = self._modules.pop("_surrogate")
 
     def _run(
-        self, current: Tensor, state: Any, time_dim: int | None, recurrent: Tensor | None = None
+        self,
+        current: Tensor,
+        state: Any,
+        time_dim: int | None,
+        recurrent: Tensor | None = None,
+        with_state: bool = True,
     ) -> Trace:
         check_tensor("current", current)
         learnt = self._learnt()  # read once, since a parametrisation may be costly or random
         call = Call(
-            with_tensors(self._given, current, learnt, "move the layer with .to()"),
             self._given,
             tuple(learnt),
             self.surrogate,
             self._method,
             time_dim,
             with_potential=self.output != "spikes",
+            with_state=with_state or self.output == "trace",
+            remedy="move the layer with .to()",
         )
         return run(call, current, learnt, state, recurrent)
 
@@ -308,8 +314,10 @@ class Layer(nn.Module):
         Tensor or Trace, or a tuple of it and the state
             The result that `output` selects, and the final state if a state was passed.
         """
-        trace = self._run(current, None if state is _no_state else state, self.time_dim)
-        return self._select(trace) if state is _no_state else (self._select(trace), trace.state)
+        if state is _no_state:
+            return self._select(self._run(current, None, self.time_dim, with_state=False))
+        trace = self._run(current, state, self.time_dim)
+        return self._select(trace), trace.state
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Any, Any]:
         """Run one step.

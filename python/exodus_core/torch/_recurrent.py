@@ -81,10 +81,11 @@ class Recurrent(nn.Module):
 
     def forward(self, current: Tensor, state: Any = _no_state) -> Any:
         """Run the layer over time. Arguments and results are those of the layer."""
-        given = None if state is _no_state else state
-        trace = self.layer._run(current, given, self.layer.time_dim, self._weights())
+        has_state = state is not _no_state
+        given = state if has_state else None
+        trace = self.layer._run(current, given, self.layer.time_dim, self._weights(), with_state=has_state)
         result = self.layer._select(trace)
-        return result if state is _no_state else (result, trace.state)
+        return (result, trace.state) if has_state else result
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Any, Any]:
         """Run one step. Arguments and results are those of the layer."""

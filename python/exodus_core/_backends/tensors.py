@@ -1,0 +1,116 @@
+"""The backend of torch's tensors on the CPU, for the CPU kernels. Only ``exodus_core.torch`` imports it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._protocol import Array, Shape, require_type
+from .numpy import NumpyBackend
+
+_TYPES = {"float32": torch.float32, "float64": torch.float64}
+_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+
+
+@lru_cache(maxsize=1024)
+def _strides(shape: Shape, order: Shape) -> Shape:
+    """Return the strides, in elements, of a dense tensor whose axes lie in this order."""
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
+    return tuple(strides)
+
+
+class TensorBackend(NumpyBackend):
+    """The backend of torch's tensors on the CPU.
+
+    Arrays over time, and states, are tensors, which the extension takes by their address. Parameters and
+    their gradients are NumPy's, as everywhere on the CPU.
+    """
+
+    def __reduce__(self) -> str:
+        """Pickle and copy as the one instance, `TENSORS`."""
+        return "TENSORS"
+
+    def array(self, name: str, value: Any) -> Tensor:
+        """Return the value if it is a tensor on the CPU with a dtype of the kernels."""
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}")
+        if value.device.type != "cpu" or value.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor on the CPU, got {value.layout} on {value.device}")
+        if value.dtype not in _NAMES:
+            raise TypeError(f"{name} must have dtype {' or '.join(_TYPES)}, got {value.dtype}")
+        return value.resolve_neg()
+
+    def typed(self, name: str, value: Any, type_name: str) -> Tensor:
+        """Return the value as `array` does, if it has this dtype."""
+        tensor = self.array(name, value)
+        if tensor.dtype is not _TYPES[type_name]:
+            require_type(name, _NAMES[tensor.dtype], type_name)
+        return tensor
+
+    def type_name(self, array: Array) -> str:
+        """Return the kernels' name of a tensor's dtype."""
+        return _NAMES[array.dtype]
+
+    def itemsize(self, array: Array) -> int:
+        """Return the size of an element in bytes."""
+        size: int = array.element_size()
+        return size
+
+    def strides(self, array: Array) -> Shape:
+        """Return the strides in bytes."""
+        size = array.element_size()
+        return tuple([stride * size for stride in array.stride()])
+
+    def aligned(self, array: Array) -> bool:
+        """Tell whether the elements are aligned to their size."""
+        return bool(array.data_ptr() % array.element_size() == 0)
+
+    def has_order(self, array: Array, order: Shape) -> bool:
+        """Tell whether a tensor is dense and its axes lie in this order, outermost in memory first."""
+        shape, expected = array.shape, _strides(tuple(array.shape), order)
+        same = array.stride() == expected or all(
+            [n <= 1 or a == b for n, a, b in zip(shape, array.stride(), expected, strict=True)]
+        )
+        return (same or 0 in shape) and self.aligned(array)
+
+    def empty(self, shape: Shape, order: Shape, type_name: str) -> Tensor:
+        """Allocate a tensor whose axes lie in this order."""
+        return torch.empty_strided(shape, _strides(shape, order), dtype=_TYPES[type_name])
+
+    empty_on_line = empty  # torch aligns at least that well
+
+    def copy(self, array: Array, order: Shape) -> Tensor:
+        """Copy a tensor into this order of axes."""
+        return self.empty(tuple(array.shape), order, _NAMES[array.dtype]).copy_(array)
+
+    def dense(self, array: Array) -> Tensor:
+        """Copy a tensor without gaps, in its own order of axes."""
+        order = sorted(range(array.dim()), key=lambda axis: -array.stride(axis))
+        return self.copy(array, tuple(order))
+
+    def contiguous(self, array: Array) -> Any:
+        """Return a tensor, or an array of NumPy, itself if it is in C order, else a copy that is."""
+        return array.contiguous() if isinstance(array, Tensor) else np.ascontiguousarray(array)
+
+    def convert(self, value: Any, type_name: str) -> Any:
+        """Convert a tensor to a dtype; anything else as NumPy's backend does."""
+        return value.to(_TYPES[type_name]) if isinstance(value, Tensor) else super().convert(value, type_name)
+
+    def to_computing(self, array: Any) -> np.ndarray:
+        """Return a tensor's memory as an array of NumPy."""
+        memory: np.ndarray = array.detach().numpy()
+        return memory
+
+    def handle(self, array: Any) -> Any:
+        """Return a tensor's address; arrays of NumPy, which are parameters, themselves."""
+        return array.data_ptr() if isinstance(array, Tensor) else array
+
+
+TENSORS = TensorBackend()
