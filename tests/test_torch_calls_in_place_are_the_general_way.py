@@ -14,7 +14,7 @@ import torch
 import exodus_core as ec
 import exodus_core.torch as snn
 from exodus_core import surrogate
-from exodus_core.torch import _function, _in_place
+from exodus_core.torch import _in_place, _run
 from neuron_examples import FIRING, SCALARS
 
 SHAPE = (7, 3, 5)
@@ -31,7 +31,7 @@ def results(layer, current, weights, in_place, monkeypatch):
     calls = []
     with monkeypatch.context() as patch:
         if not in_place:
-            patch.setattr(_function, "place_of", lambda *arguments: None)
+            patch.setattr(_run, "place_of", lambda *arguments: None)
         for name in ("forward", "backward"):
             run = getattr(_in_place.Place, name)
 
@@ -137,7 +137,7 @@ def test_a_gradient_in_another_layout(change, monkeypatch):
     for in_place in (True, False):
         with monkeypatch.context() as patch:
             if not in_place:
-                patch.setattr(_function, "place_of", lambda *arguments: None)
+                patch.setattr(_run, "place_of", lambda *arguments: None)
             layer = snn.LIF(tau=5.0, learn=("tau",))
             given = current.clone().requires_grad_()
             layer(given).backward(change(weights))

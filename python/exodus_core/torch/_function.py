@@ -20,8 +20,7 @@ from .._forward import run_forward
 from .._tape import Tape, record
 from ..neurons import Neuron
 from ..surrogate import SingleExponential, Surrogate
-from ._in_place import Place, place_of
-from ._learnt import with_tensors
+from ._in_place import Place
 
 _CPU_TYPES = (torch.float32, torch.float64)
 _DENSE = torch.strided
@@ -60,6 +59,8 @@ class Call:
     with_potential: bool = True  # whether the caller needs the potential
     with_state: bool = True  # whether the caller needs the final state
     remedy: str = "move it with .to()"  # for errors about learnt tensors on another device
+    text: str = ""  # the descriptor and the surrogate as text, if they are known
+    surrogate_text: str = ""
     neuron: Any = None  # with the learnt values in it
     differentiates: bool = True  # whether autograd records the call
     tape: Any = None  # of the forward pass, without the tensors over time
@@ -352,27 +353,3 @@ class _SpikeInPlace(torch.autograd.Function):
         needs = False, needs_current, False, *needs_rest
         current, _, *learnt = launch_backward(call, binding, named, grads, needs)
         return (None, None, current, *learnt)
-
-
-def run(
-    call: Call, current: Tensor, learnt: Mapping[str, Tensor], state: Any, recurrent: Tensor | None = None
-) -> Trace:
-    """Run neurons over time, with gradients for current, state, recurrent weights and learnt parameters.
-
-    `learnt` has the tensors that take the place of the descriptor's values.
-    """
-    call.differentiates = torch.is_grad_enabled()
-    if state is None and recurrent is None and not call.with_state:
-        place = place_of(call.origin, current, call.time_dim, learnt)
-        if place is not None:
-            spikes, potential = _SpikeInPlace.apply(call, place, current, *learnt.values())
-            return Trace(spikes, potential, None)
-    call.neuron = with_tensors(call.origin, current, learnt, call.remedy)
-    kind = call.neuron._state
-    if state is not None and (not isinstance(state, (tuple, list)) or len(state) != len(kind._fields)):
-        raise TypeError(
-            f"state must be a tuple of {len(kind._fields)} tensors ({', '.join(kind._fields)}), "
-            f"got {state!r:.80}"
-        )
-    spikes, potential, *final = _Spike.apply(call, current, recurrent, *learnt.values(), *(state or ()))
-    return Trace(spikes, potential, kind(*final) if final else None, call.tape)

@@ -15,8 +15,9 @@ from .._tape import record
 from ..kernel import Kernel
 from ..neurons import Filter, Neuron
 from ..surrogate import SingleExponential
-from ._function import Call, Trace, _memory, array_surrogate, check_tensor, run
+from ._function import Call, Trace, _memory, array_surrogate, check_tensor
 from ._learnt import check_parameters
+from ._run import run
 
 
 def spike(

@@ -15,10 +15,13 @@ from .. import neurons
 from .._backends import ARITHMETIC
 from .._backward import check_algorithm
 from .._custom_surrogate import SurrogateLike
+from .._text import to_text
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
-from ._function import Call, Trace, check_tensor, run
+from ._function import Call, Trace, check_tensor
 from ._learnt import value_of
+from ._operators import surrogate_text
+from ._run import run
 
 OUTPUTS = ("spikes", "potential", "trace")
 Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
@@ -117,6 +120,8 @@ class Layer(nn.Module):
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
     _given: Neuron  # the descriptor, with the initial values of learnt parameters
+    _text: str
+    _surrogate_text: str
 
     def __init_subclass__(cls, descriptor: type[Neuron] | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -151,7 +156,11 @@ class Layer(nn.Module):
         self.time_dim, self.output = time_dim, output
         self._method, self.surrogate = method, surrogate
         self._learn_names = self._register(neuron, learn)
-        self._given = neuron
+        self._hold(neuron)
+
+    def _hold(self, neuron: Neuron) -> None:
+        """Take a descriptor, and its text for programs that are traced."""
+        self.__dict__["_given"], self.__dict__["_text"] = neuron, to_text(neuron)
 
     def _register(self, neuron: Neuron, learn: Learn) -> tuple[str, ...]:
         """Register the learnt parameters, and return their names in the neuron's order."""
@@ -191,10 +200,11 @@ class Layer(nn.Module):
             super().__setattr__("surrogate", surrogate)
         else:
             self.__dict__["_surrogate"] = surrogate
+        self.__dict__["_surrogate_text"] = surrogate_text(surrogate)
 
     @surrogate.deleter
     def surrogate(self) -> None:
-        self.__dict__.pop("_surrogate", None)
+        self.surrogate = _DEFAULT_SURROGATE
 
     @property
     def method(self) -> str:
@@ -265,13 +275,15 @@ class Layer(nn.Module):
         for learnt in self._learn_names:
             if learnt not in names:
                 raise ValueError(f"{name} must keep {learnt}, which the layer learns, got {value!r}")
-        self.__dict__["_given"] = neuron
+        self._hold(neuron)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle. In earlier ones, the child module of a surrogate has another name."""
         super().__setstate__(state)
         if "_surrogate" in self._modules:
             self._modules["surrogate"] = self._modules.pop("_surrogate")
+        self._hold(self._given)
+        self.__dict__["_surrogate_text"] = surrogate_text(self.surrogate)
 
     def _run(
         self,
@@ -292,6 +304,8 @@ class Layer(nn.Module):
             with_potential=self.output != "spikes",
             with_state=with_state or self.output == "trace",
             remedy="move the layer with .to()",
+            text=self._text,
+            surrogate_text=self._surrogate_text,
         )
         return run(call, current, learnt, state, recurrent)
 

@@ -1,0 +1,85 @@
+"""``run``: one call of a layer, by an autograd function, or by an operator where a program is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._text import to_text
+from ._function import Call, Trace, _Spike, _SpikeInPlace
+from ._in_place import place_of
+from ._learnt import with_tensors
+from ._operators import FUNCTION, spike, surrogate_text
+from ._transforms import Program, SpikeFunction
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def is_traced(current: Tensor) -> bool:
+    """Tell whether a call has to be an operator: something records or transforms the program."""
+    return (
+        torch.compiler.is_compiling()
+        or type(current) not in _PLAIN
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def _run_operator(
+    call: Call, current: Tensor, learnt: Mapping[str, Tensor], state: Any, recurrent: Tensor | None
+) -> Trace:
+    neuron = call.text or to_text(call.origin)
+    surrogate = call.surrogate_text or surrogate_text(call.surrogate)
+    if surrogate.startswith(FUNCTION) and torch.compiler.is_exporting():
+        raise RuntimeError(
+            "surrogate must be a built-in one in a program that is exported, since a Python function "
+            f"cannot be exported, got {call.surrogate!r}"
+        )
+    names, values, fields = list(learnt), list(learnt.values()), list(state or ())
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        program = Program(neuron, tuple(names), surrogate, call.method, call.time_dim)
+        spikes, potential, *final = SpikeFunction.apply(program, current, recurrent, *values, *fields)
+    else:
+        texts = neuron, names, surrogate, call.method, call.time_dim
+        with_potential = call.with_potential or torch.is_grad_enabled()
+        spikes, potential, final = spike(current, recurrent, values, fields, *texts, with_potential)
+    fires = call.origin._fires
+    state = call.origin._state(*final)
+    return Trace(spikes if fires else None, potential, state)
+
+
+def run(
+    call: Call, current: Tensor, learnt: Mapping[str, Tensor], state: Any, recurrent: Tensor | None = None
+) -> Trace:
+    """Run neurons over time, with gradients for current, state, recurrent weights and learnt parameters.
+
+    `learnt` has the tensors that take the place of the descriptor's values.
+    """
+    kind = call.origin._state
+    if state is not None and (not isinstance(state, (tuple, list)) or len(state) != len(kind._fields)):
+        raise TypeError(
+            f"state must be a tuple of {len(kind._fields)} tensors ({', '.join(kind._fields)}), "
+            f"got {state!r:.80}"
+        )
+    if is_traced(current):
+        if torch.compiler.is_compiling() and not call.text:
+            trace: Trace = _run_uncompiled(call, current, learnt, state, recurrent)
+            return trace
+        return _run_operator(call, current, learnt, state, recurrent)
+    call.differentiates = torch.is_grad_enabled()
+    if state is None and recurrent is None and not call.with_state:
+        place = place_of(call.origin, current, call.time_dim, learnt)
+        if place is not None:
+            spikes, potential = _SpikeInPlace.apply(call, place, current, *learnt.values())
+            return Trace(spikes, potential, None)
+    call.neuron = with_tensors(call.origin, current, learnt, call.remedy)
+    spikes, potential, *final = _Spike.apply(call, current, recurrent, *learnt.values(), *(state or ()))
+    return Trace(spikes, potential, kind(*final) if final else None, call.tape)
+
+
+_run_uncompiled = torch.compiler.disable(
+    run, reason="a compiled program takes layers, not functions: use exodus_core.torch.from_neuron"
+)
