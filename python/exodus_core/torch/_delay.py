@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from .._delay import BoundDelay, Delayed, bind_delay, check_delay
 from .._layout import arrange
+from ._delay_operators import run_operator
 from ._function import _backend, _memory, _tensor, _thread_count, check_tensor, differentiable_once
 from ._learnt import _tensor_value
 from ._modules import _no_state, _short, check_time_dim, loads_finite
+from ._run import is_traced
 
 
 class _Call(NamedTuple):
@@ -137,9 +139,28 @@ def _run(x: Any, delay: Any, most: Any, time_dim: int | None, state: Any, with_s
         check_tensor("state", state, "a delay's state is a tensor")
         if most is None:
             raise ValueError("most must be given with a state, which has most + 1 steps, got None")
+    if is_traced(x):
+        return _run_traced(x, delay, most, time_dim, state)
     value, most = _value_for(x, delay, most)
     given = delay if isinstance(delay, Tensor) else None
     return Delayed(*_Delay.apply(_Call(value, most, time_dim, with_state), x, given, state))
+
+
+def _run_traced(x: Tensor, delay: Any, most: Any, time_dim: int | None, state: Any) -> Delayed:
+    if not isinstance(delay, Tensor):
+        if torch.compiler.is_compiling():
+            result: Delayed = _run_uncompiled(x, delay, most, time_dim, state, True)
+            return result
+        value, most = check_delay(delay, most)
+        delay = torch.as_tensor(np.array(value), device=x.device)
+    if most is None:
+        raise ValueError("most must be given with a delay that is a tensor, got None")
+    return Delayed(*run_operator(x, delay, state, most, time_dim))
+
+
+_run_uncompiled = torch.compiler.disable(
+    _run, reason="a compiled program takes delays that are tensors: use exodus_core.torch.Delay"
+)
 
 
 class Delay(nn.Module):

@@ -39,9 +39,9 @@ _BACKWARD = (
     "bool[] needs_learnt) -> (Tensor, Tensor, Tensor[], Tensor[])"
 )
 
-_library = torch.library.Library("exodus", "DEF")
+library = torch.library.Library("exodus", "DEF")
 for _schema in (_SPIKE, _BACKWARD):
-    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
+    library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
 
 # Surrogates that are functions, by number. A function lives as long as somebody else holds it; a bound
 # method, which nobody holds, for ever.
@@ -227,10 +227,10 @@ def _fake_spike_backward(
 
 
 for _device in ("CPU", "CUDA"):
-    _library.impl("spike", _spike, _device)
-    _library.impl("spike_backward", _spike_backward, _device)
-torch.library.register_fake("exodus::spike", _fake_spike, lib=_library)
-torch.library.register_fake("exodus::spike_backward", _fake_spike_backward, lib=_library)
+    library.impl("spike", _spike, _device)
+    library.impl("spike_backward", _spike_backward, _device)
+torch.library.register_fake("exodus::spike", _fake_spike, lib=library)
+torch.library.register_fake("exodus::spike_backward", _fake_spike_backward, lib=library)
 
 spike = torch.ops.exodus.spike.default
 spike_backward = torch.ops.exodus.spike_backward.default
@@ -290,5 +290,5 @@ def _once(ctx: Any, *grads: Any) -> Any:
     raise RuntimeError("the gradient of a spiking layer cannot be differentiated twice")
 
 
-torch.library.register_autograd("exodus::spike", _backward, setup_context=_setup_context, lib=_library)
-torch.library.register_autograd("exodus::spike_backward", _once, lib=_library)
+torch.library.register_autograd("exodus::spike", _backward, setup_context=_setup_context, lib=library)
+torch.library.register_autograd("exodus::spike_backward", _once, lib=library)

@@ -88,7 +88,7 @@ class SpikeFunction(torch.autograd.Function):
             wanted = (0, *[None] * (count + 1), *(state_dims if len(tensors) > count + 2 else ()))
             moved = _moved(tensors, (current_dim, *dims), wanted, info.batch_size)
             return SpikeFunction.apply(program.batched(), *moved), (spikes_dim, 0, *state_dims)
-        return _one_by_one(SpikeFunction, info.batch_size, program, tensors, (current_dim, *dims))
+        return one_by_one(SpikeFunction, info.batch_size, program, tensors, (current_dim, *dims))
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class SpikeBackwardFunction(torch.autograd.Function):
         fixed = dims[call.grads + 3 : call.grads + 4 + count]  # recurrent weights and learnt values
         sums = call.needs_recurrent or any(call.needs_learnt)
         if sums or any(dim is not None for dim in fixed):
-            return _one_by_one(SpikeBackwardFunction, info.batch_size, call, tensors, dims)
+            return one_by_one(SpikeBackwardFunction, info.batch_size, call, tensors, dims)
         state_dims = call.program.state_dims()
         initial = state_dims if len(tensors) > call.grads + 4 + count else ()
         wanted = (0, 0, *state_dims, 0, 0, 0, None, *[None] * count, *initial)
@@ -163,7 +163,7 @@ def _moved(tensors: Sequence[Tensor | None], dims: Dims, wanted: Dims, size: int
     return moved
 
 
-def _one_by_one(
+def one_by_one(
     function: type[torch.autograd.Function],
     size: int,
     call: Any,
