@@ -212,6 +212,7 @@ OF_EACH_LAYER = {
     "time_dim": 0,
     "learn": (),
     "output": None,
+    "stateful": False,
 }
 
 

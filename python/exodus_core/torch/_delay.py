@@ -15,6 +15,7 @@ from ._function import _backend, _memory, _tensor, _thread_count, check_tensor, 
 from ._learnt import _tensor_value
 from ._modules import _no_state, _short, check_time_dim, loads_finite
 from ._run import is_traced
+from ._stateful import Stateful
 
 
 class _Call(NamedTuple):
@@ -163,7 +164,7 @@ _run_uncompiled = torch.compiler.disable(
 )
 
 
-class Delay(nn.Module):
+class Delay(Stateful, nn.Module):
     """A layer that delays the input of each neuron or channel by a number of steps, which may be fractional.
 
     Parameters
@@ -180,6 +181,8 @@ class Delay(nn.Module):
         through.
     time_dim : int, optional
         The dimension of time in the input.
+    stateful : bool or "attached", optional
+        Whether a call without a state continues from the call before, as for ``Layer``.
 
     Raises
     ------
@@ -189,7 +192,15 @@ class Delay(nn.Module):
 
     delay: Tensor
 
-    def __init__(self, delay: Any, most: int | None = None, learn: bool = True, time_dim: int = 0) -> None:
+    def __init__(
+        self,
+        delay: Any,
+        most: int | None = None,
+        learn: bool = True,
+        time_dim: int = 0,
+        *,
+        stateful: bool | str = False,
+    ) -> None:
         super().__init__()
         if not isinstance(learn, bool):
             raise TypeError(f"learn must be True or False, got {learn!r}")
@@ -198,7 +209,7 @@ class Delay(nn.Module):
         check_time_dim(time_dim)
         given = delay.detach().cpu() if isinstance(delay, Tensor) else delay
         value, self.most = check_delay(given, most)
-        self.time_dim = time_dim
+        self.time_dim, self.stateful = time_dim, stateful
         kind = torch.get_default_dtype() if learn else torch.float64
         own = torch.as_tensor(np.array(value), dtype=kind)
         if learn:
@@ -221,11 +232,22 @@ class Delay(nn.Module):
         Tensor, or tuple of Tensor
             The delayed input, or the delayed input and the final state.
         """
-        if state is _no_state:
+        if state is not _no_state:
+            return self._advance(x, state, self.time_dim)
+        if not self.stateful:
             return _run(x, self.delay, self.most, self.time_dim, None, False).output
-        return tuple(_run(x, self.delay, self.most, self.time_dim, state, True))
+        return self._continued(x, self.time_dim)[0]
 
-    def step(self, frame: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _advance(self, x: Tensor, state: Tensor | None, time_dim: int | None) -> tuple[Tensor, Tensor]:
+        output, final = _run(x, self.delay, self.most, time_dim, state, True)
+        return output, final
+
+    def _continued(self, x: Tensor, time_dim: int | None) -> tuple[Tensor, Tensor]:
+        output, final = self._advance(x, self._start(x, time_dim), time_dim)
+        self._keep(x, time_dim, final)
+        return output, final
+
+    def step(self, frame: Tensor, state: Any = _no_state) -> tuple[Tensor, Tensor]:
         """Delay one step.
 
         Parameters
@@ -233,15 +255,17 @@ class Delay(nn.Module):
         frame : Tensor
             The input of the step, without a time dimension.
         state : Tensor, optional
-            The state. None starts from zeros.
+            The state. None starts from zeros. If it is not passed, a stateful layer goes on from the state
+            that it has kept.
 
         Returns
         -------
         tuple of Tensor
             The delayed input, and the state.
         """
-        output, last = delay(frame, self.delay, most=self.most, time_dim=None, state=state)
-        return output, last
+        if state is not _no_state:
+            return self._advance(frame, state, None)
+        return self._continued(frame, None)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         names = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
@@ -255,4 +279,6 @@ class Delay(nn.Module):
         parts = [f"delay={shown}", f"most={self.most}", f"time_dim={self.time_dim}"]
         if not isinstance(self._parameters.get("delay"), nn.Parameter) and "delay" in self._buffers:
             parts.append("learn=False")
+        if self.stateful:
+            parts.append(f"stateful={self.stateful!r}")
         return ", ".join(parts)

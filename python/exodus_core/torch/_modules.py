@@ -22,6 +22,7 @@ from ._function import Call, Trace, check_tensor
 from ._learnt import value_of
 from ._operators import surrogate_text
 from ._run import run
+from ._stateful import Stateful
 
 OUTPUTS = ("spikes", "potential", "trace")
 Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
@@ -94,7 +95,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())
 
 
-class Layer(nn.Module):
+class Layer(Stateful, nn.Module):
     """Base of the layers, such as ``LIF``: neurons over time, with parameters that may be learnt.
 
     Parameters
@@ -116,6 +117,10 @@ class Layer(nn.Module):
         ``torch.nn.utils.parametrize``.
     output : {"spikes", "potential", "trace"}, optional
         The result of the layer. A neuron without spikes has only "potential" and "trace".
+    stateful : bool or "attached", optional
+        Whether a call without a state continues from the state of the call before. True detaches this state
+        from the autograd graph (truncated backpropagation through time), "attached" does not.
+        ``reset_state()`` forgets it. It is not part of the ``state_dict``.
     """
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
@@ -141,6 +146,7 @@ class Layer(nn.Module):
         time_dim: int = 0,
         learn: Learn = (),
         output: str | None = None,
+        stateful: bool | str = False,
     ) -> None:
         super().__init__()
         if not isinstance(neuron, Neuron):
@@ -153,7 +159,7 @@ class Layer(nn.Module):
             raise ValueError(f"output must be one of {', '.join(map(repr, allowed))}, got {output!r}")
         check_time_dim(time_dim)
         check_algorithm(method, surrogate)
-        self.time_dim, self.output = time_dim, output
+        self.time_dim, self.output, self.stateful = time_dim, output, stateful
         self._method, self.surrogate = method, surrogate
         self._learn_names = self._register(neuron, learn)
         self._hold(neuron)
@@ -321,19 +327,22 @@ class Layer(nn.Module):
             Input current, with time on `time_dim`.
         state : named tuple of Tensor or None, optional
             The initial state; None starts at rest. If it is passed, even as None, the final state is returned
-            as well.
+            as well. A stateful layer neither uses nor changes the state that it has kept.
 
         Returns
         -------
         Tensor or Trace, or a tuple of it and the state
             The result that `output` selects, and the final state if a state was passed.
         """
-        if state is _no_state:
-            return self._select(self._run(current, None, self.time_dim, with_state=False))
-        trace = self._run(current, state, self.time_dim)
-        return self._select(trace), trace.state
+        if state is not _no_state:
+            trace = self._run(current, state, self.time_dim)
+            return self._select(trace), trace.state
+        initial, stateful = self._start(current, self.time_dim), self._kept is not None
+        trace = self._run(current, initial, self.time_dim, with_state=stateful)
+        self._keep(current, self.time_dim, trace.state)
+        return self._select(trace)
 
-    def step(self, frame: Tensor, state: Any = None) -> tuple[Any, Any]:
+    def step(self, frame: Tensor, state: Any = _no_state) -> tuple[Any, Any]:
         """Run one step.
 
         Parameters
@@ -341,14 +350,19 @@ class Layer(nn.Module):
         frame : Tensor
             Input current of the step, without a time dimension.
         state : named tuple of Tensor, optional
-            The state. None starts at rest.
+            The state. None starts at rest. If it is not passed, a stateful layer goes on from the state that
+            it has kept, and any other layer starts at rest.
 
         Returns
         -------
         tuple
             The result that `output` selects, and the state.
         """
-        trace = self._run(frame, state, None)
+        if state is not _no_state:
+            trace = self._run(frame, state, None)
+        else:
+            trace = self._run(frame, self._start(frame, None), None)
+            self._keep(frame, None, trace.state)
         return self._select(trace), trace.state
 
     def initial_state(
@@ -404,6 +418,8 @@ class Layer(nn.Module):
             parts.append(f"learn={self._learn_names}")
         if self.output != ("spikes" if self._given._fires else "potential"):
             parts.append(f"output={self.output!r}")
+        if self.stateful:
+            parts.append(f"stateful={self.stateful!r}")
         return ", ".join(parts)
 
 
@@ -459,7 +475,7 @@ def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
     neuron : Neuron
         A descriptor of ``exodus_core``, such as LIF.
     **keywords
-        `surrogate`, `method`, `time_dim`, `learn` and `output`, as for ``Layer``.
+        `surrogate`, `method`, `time_dim`, `learn`, `output` and `stateful`, as for ``Layer``.
 
     Returns
     -------

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ._modules import Layer, _no_state
+from ._stateful import Stateful
 
 
-class Recurrent(nn.Module):
+class Recurrent(Stateful, nn.Module):
     """A layer with recurrent weights W: the current of its neurons is a[n] + s[n-1] W.
 
     Parameters
     ----------
     layer : Layer
-        A layer of neurons that fire, such as ``snn.LIF(alpha=0.9)``.
+        A layer of neurons that fire, such as ``snn.LIF(alpha=0.9)``. Its `time_dim` and `stateful` hold for
+        the whole.
     features : int
         N, the number of neurons along the last dimension that is not time.
     mask : array_like, optional
@@ -81,16 +83,48 @@ class Recurrent(nn.Module):
 
     def forward(self, current: Tensor, state: Any = _no_state) -> Any:
         """Run the layer over time. Arguments and results are those of the layer."""
-        has_state = state is not _no_state
-        given = state if has_state else None
-        trace = self.layer._run(current, given, self.layer.time_dim, self._weights(), with_state=has_state)
-        result = self.layer._select(trace)
-        return (result, trace.state) if has_state else result
+        if state is not _no_state:
+            return self._advance(current, state, self.layer.time_dim)
+        return self._continued(current, self.layer.time_dim, with_state=self._kept is not None)[0]
 
-    def step(self, frame: Tensor, state: Any = None) -> tuple[Any, Any]:
+    def step(self, frame: Tensor, state: Any = _no_state) -> tuple[Any, Any]:
         """Run one step. Arguments and results are those of the layer."""
-        trace = self.layer._run(frame, state, None, self._weights())
+        if state is not _no_state:
+            return self._advance(frame, state, None)
+        return self._continued(frame, None)
+
+    def _advance(
+        self, x: Tensor, state: Any, time_dim: int | None, with_state: bool = True
+    ) -> tuple[Any, Any]:
+        trace = self.layer._run(x, state, time_dim, self._weights(), with_state=with_state)
         return self.layer._select(trace), trace.state
+
+    def _continued(self, x: Tensor, time_dim: int | None, with_state: bool = True) -> tuple[Any, Any]:
+        result, final = self._advance(x, self._start(x, time_dim), time_dim, with_state)
+        self._keep(x, time_dim, final)
+        return result, final
+
+    @property
+    def _kept(self) -> Any:  # type: ignore[override]
+        return self.layer._kept
+
+    @property
+    def stateful(self) -> bool | str:
+        """Whether a call without a state continues from the call before, as for the layer. It can be set."""
+        return self.layer.stateful
+
+    @stateful.setter
+    def stateful(self, stateful: bool | str) -> None:
+        self.layer.stateful = stateful
+
+    @property
+    def time_dim(self) -> int:
+        """The dimension of time, which is the layer's. It can be set."""
+        return self.layer.time_dim
+
+    @time_dim.setter
+    def time_dim(self, time_dim: int) -> None:
+        self.layer.time_dim = time_dim
 
     def initial_state(self, *args: Any, **keywords: Any) -> Any:
         """Build an initial state, as the layer's ``initial_state`` does."""
