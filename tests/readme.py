@@ -1,16 +1,16 @@
-"""Extract the README's examples: ``python tests/readme.py numpy`` prints one."""
+"""Extract the examples of documents: ``python tests/readme.py numpy`` prints one of the README."""
 
 import re
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
-def example(name: str) -> str:
+def example(name: str, document: str = "README.md") -> str:
     """Return the code block that follows the mark ``<!-- test: name -->``."""
     pattern = rf"<!-- test: {name} -->\n```\w+\n(.*?)```"
-    (code,) = re.findall(pattern, README.read_text(), re.DOTALL)
+    (code,) = re.findall(pattern, (ROOT / document).read_text(), re.DOTALL)
     return code
 
 

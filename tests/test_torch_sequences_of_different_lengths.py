@@ -233,6 +233,23 @@ def test_an_empty_sequence_needs_a_state():
         snn.last_step(x, [0, 1, 1, 1, 1])
 
 
+def test_the_state_of_a_users_module_has_the_batch_first():
+    class Sum(nn.Module):
+        time_dim = 0
+
+        def step(self, frame, state=None):
+            raise NotImplementedError
+
+        def forward(self, x, state=None):
+            total = x.sum(self.time_dim).unsqueeze(-1)
+            state = {"of": [torch.zeros_like(total) if state is None else state["of"][0]]}
+            return x, {"of": [state["of"][0] + total]}
+
+    x = inputs(6, time_dim=1)
+    _, (state,) = snn.Sequential(Sum(), time_dim=1)(x, None, lengths=LENGTHS)
+    close(state["of"][0][:, :, 0], x.nan_to_num().sum(1))
+
+
 def test_a_state_without_a_batch_is_named():
     class Counter(nn.Module):
         time_dim = 0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ._folding import check_lengths, time_and_batch
 from ._function import Trace
 from ._modules import _no_state
-from ._stateful import map_state
+from ._stateful import Stateful, map_state
 
 
 def sees_time(module: nn.Module) -> bool:
@@ -123,22 +123,23 @@ def run_to_ends(
     ends = check_lengths(x, lengths, time, batch)
     if state is None and bool((ends == 0).any()):
         raise ValueError("lengths must be at least 1 where no state is given, got 0")
+    # Axes of a layer's state before those of the neurons, as of kernels with taps, come before the batch.
+    neuron_dims = x.dim() - 1 if isinstance(module, (Stateful, nn.RNNBase)) else None
     start, final, results = 0, state, []
     for stop in sorted({*ends.tolist(), x.shape[time]} - {0}):
         result, state = run(name, module, x.narrow(time, start, stop - start), state, time_dim)
-        final = _where(ends >= stop, state, final, x)
+        final = _where(ends >= stop, state, final, neuron_dims)
         results.append(result)
         start = stop
     return _joined(results, time, final), final
 
 
-def _where(going_on: Tensor, new: Any, old: Any, x: Tensor) -> Any:
+def _where(going_on: Tensor, new: Any, old: Any, neuron_dims: int | None) -> Any:
     """Return the new states of the sequences that go on, and the old ones of the others."""
 
     def chosen(new: Tensor, old: Tensor) -> Tensor:
-        # Axes of a state before those of the neurons, as of kernels with taps, come before the batch.
-        axis = new.dim() - (x.dim() - 1)
-        if axis < 0 or new.shape[axis] != len(going_on):
+        axis = 0 if neuron_dims is None else new.dim() - neuron_dims
+        if not 0 <= axis < new.dim() or new.shape[axis] != len(going_on):
             raise ValueError(
                 f"state must have the batch of {len(going_on)} on dimension {axis} to be taken at each "
                 f"sequence's end, got shape {tuple(new.shape)}"
