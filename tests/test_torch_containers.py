@@ -319,6 +319,24 @@ def test_time_last():
     assert_same(net(x.movedim(0, -1)).movedim(-1, 0), first(x), rtol=1e-6, atol=1e-6)
 
 
+def test_a_time_dim_that_an_output_lacks_is_named():
+    net = snn.Sequential(nn.Flatten(), snn.IF(), time_dim=3)
+    with raises(ValueError, "time_dim=3", "3 dimensions", "negative"):
+        net(torch.zeros(BATCH, 2, 4, STEPS))
+    net.time_dim = -1
+    assert net(torch.zeros(BATCH, 2, 4, STEPS)).shape == (BATCH, 8, STEPS)
+
+
+def test_functional_calls_and_export():
+    net = exact(convolutional(1))
+    x = events(2, 4, 4, time_dim=1)
+    expected = net(x)
+    values = {name: p.detach() for name, p in net.named_parameters()}
+    assert_same(torch.func.functional_call(net, values, (x,)), expected)
+    program = torch.export.export(net, (x,), dynamic_shapes=({1: torch.export.Dim("steps", min=2)},))
+    assert_same(program.module()(x[:, :5]), net(x[:, :5]))
+
+
 # Like nn.Sequential
 
 

@@ -12,7 +12,6 @@ from ._children import (
     check_stateless,
     check_time_dim_of,
     check_timeless,
-    described,
     passed_on,
     run,
     run_to_ends,
@@ -188,7 +187,7 @@ class TimeDistributed(Container, nn.Module):
         check_stateless("module", self.module, state)
         folded = fold(x, self._time_dim, lengths)
         y = self.module(folded.flat(x))
-        folded.check(y, described("module", self.module))
+        folded.check(y, "module", self.module)
         return folded.whole(y), None
 
     def _advance_step(self, frame: Any, state: Any) -> tuple[Any, Any]:
@@ -296,7 +295,7 @@ class Sequential(Container, nn.Sequential):
                     folded = fold(x, time_dim, lengths)
                     x = folded.flat(x)
                 x, own = module(x), None
-                folded.check(x, described(name, module))
+                folded.check(x, name, module)
             final.append(own)
         result = _masked(x, lengths, time_dim) if folded is None else folded.whole(x)
         return result, tuple(final)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._modules import check_time_dim
 
@@ -42,14 +42,14 @@ class Fold(NamedTuple):
     def flat(self, x: Tensor) -> Tensor:
         """Return the samples as one batch: a view, unless x has gaps or other dimensions in between."""
         time, batch = time_and_batch("x", x, self.time_dim)
-        outer = (time, batch) if self.time_is_outer else (batch, time)
-        samples = x.movedim(outer, (0, 1)).flatten(0, 1)
+        samples = _moved(x, (time, batch) if self.time_is_outer else (batch, time), (0, 1)).flatten(0, 1)
         return samples if self.valid is None else samples.index_select(0, self.valid)
 
-    def check(self, y: Any, owner: str) -> None:
+    def check(self, y: Any, name: str, module: nn.Module) -> None:
         """Check that a module has kept the samples apart."""
         count = self.time * self.batch if self.valid is None else len(self.valid)
         if not isinstance(y, Tensor) or y.dim() < 1 or y.shape[0] != count:
+            owner = f"{name} ({type(module).__name__})"
             got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(
                 f"{owner} must return one sample for each step and sequence, shape ({count}, ...), got {got}"
@@ -60,13 +60,18 @@ class Fold(NamedTuple):
         if self.valid is not None:
             y = y.new_zeros((self.time * self.batch, *y.shape[1:])).index_copy(0, self.valid, y)
         sizes = (self.time, self.batch) if self.time_is_outer else (self.batch, self.time)
-        apart: Tensor = y.unflatten(0, sizes)
+        apart = y.view(*sizes, *y.shape[1:])  # splitting a dimension needs no copy
         if not -apart.dim() <= self.time_dim < apart.dim():
             raise ValueError(
                 f"time_dim must be a dimension of each module's output, got time_dim={self.time_dim} for an "
                 f"output of {apart.dim()} dimensions: a negative time_dim counts from the last one"
             )
-        return apart.movedim(0 if self.time_is_outer else 1, self.time_dim)
+        return _moved(apart, (0 if self.time_is_outer else 1,), (self.time_dim % apart.dim(),))
+
+
+def _moved(x: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor:
+    """Return ``x.movedim(source, target)``, but x itself where it is the same: a call costs microseconds."""
+    return x if source == target else x.movedim(source, target)
 
 
 def fold(x: Tensor, time_dim: int, lengths: Any = None) -> Fold:
