@@ -203,7 +203,7 @@ CONNECT = {
 }
 
 
-@pytest.mark.parametrize("connect", CONNECT, ids=str)
+@pytest.mark.parametrize("connect", CONNECT, ids=lambda connect: getattr(connect, "__name__", connect))
 def test_residual_joins_body_and_shortcut(connect):
     block = snn.Residual(
         nn.Conv2d(2, 4, 3, padding=1),
