@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "checks.hpp"
+#include "cpu/in_arithmetic.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/operators/recurrence_plan.hpp"
 #include "cpu/partition.hpp"
@@ -20,15 +21,15 @@ static_assert(static_cast<int>(exodus::Model::count) == EXODUS_MODEL_COUNT, "CMa
 namespace exodus {
 namespace {
 
-template <class N, class V = arithmetic_t<typename N::Storage>>
-cpu::Pass<V> forward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent) {
-  return {layout, Traits<N>::parameters, Traits<N>::states, fir, recurrent};
+template <class N, class V = typename Traits<N>::V>
+cpu::Pass<V> forward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent, Format format) {
+  return {layout, Traits<N>::parameters, Traits<N>::states, fir, recurrent, format};
 }
 
-template <class N, class V = arithmetic_t<typename N::Storage>>
-cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent, Method method,
-                                   bool surrogate_given, const RequestedGradients<N>& requested) {
-  cpu::BackwardPass<V> pass{forward_pass<N>(layout, fir, recurrent), method, requested.summed};
+template <class N, class V = typename Traits<N>::V>
+cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent, Format format,
+                                   Method method, bool surrogate_given, const RequestedGradients<N>& requested) {
+  cpu::BackwardPass<V> pass{forward_pass<N>(layout, fir, recurrent, format), method, requested.summed};
   pass.reads_current = requested.reads_current();
   pass.weights_gradient = requested.recurrent;
   pass.with_tapes = rebuilds<N>(method, requested, surrogate_given, fir);
@@ -55,18 +56,26 @@ void sum_gradients(const N& neuron, const RequestedGradients<N>& requested, cons
   });
 }
 
-}   // namespace
+// The passes below are of neurons for the type of the arithmetic. `format` tells how current and spikes lie in memory.
 
 template <class N>
-Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace) noexcept {
+Workspace forward_workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Format format, int threads) {
+  FirRole<typename Traits<N>::V> roles[2];
+  if (!has_workspace(layout, neuron, arrays.recurrent, roles)) return {};
+  return {nullptr, workspace_bytes(forward_pass<N>(layout, roles, arrays.recurrent, format), threads), threads};
+}
+
+template <class N>
+Status run_forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Format format, const Workspace& workspace) {
   using V = typename Traits<N>::V;
   const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
   if (isa == nullptr) return Status::unsupported;
   const FloatingPointMode mode;
   cpu::ForwardPlan<V> plan;
+  plan.format = format;
   if (const Status status = read(layout, neuron, arrays, plan); status != Status::ok) return status;
   if (empty(layout)) return Status::ok;
-  const cpu::Pass<V> pass = forward_pass<N>(layout, plan.fir, plan.recurrent);
+  const cpu::Pass<V> pass = forward_pass<N>(layout, plan.fir, plan.recurrent, format);
   if (const Status status = make_plan(pass, workspace, plan); status != Status::ok) return status;
   copy_weights(plan.recurrent, false, plan.weights, plan.threads);
   auto task = [&](std::int64_t row, int thread) { isa->forward(plan, row, thread); };
@@ -75,35 +84,29 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
 }
 
 template <class N>
-Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads) noexcept {
-  FirRole<typename Traits<N>::V> roles[2];
-  if (!has_workspace(layout, neuron, arrays.recurrent, roles)) return {};
-  return {nullptr, workspace_bytes(forward_pass<N>(layout, roles, arrays.recurrent), threads), threads};
-}
-
-template <class N>
-Workspace workspace(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
-                    const typename N::Backward& arrays, int threads) noexcept {
+Workspace backward_workspace(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                             const typename N::Backward& arrays, Format format, int threads) {
   FirRole<typename Traits<N>::V> roles[2];
   if (!valid(method) || !has_workspace(layout, neuron, arrays.recurrent, roles)) return {};
   const RequestedGradients<N> requested(neuron, arrays);
   for (int k = 0; k < 2; ++k) roles[k].summed = requested.taps[k] != nullptr;
-  const auto pass = backward_pass(layout, roles, arrays.recurrent, method, surrogate.values != nullptr, requested);
+  const auto pass = backward_pass(layout, roles, arrays.recurrent, format, method, surrogate.values != nullptr, requested);
   return {nullptr, workspace_bytes(pass, threads), threads};
 }
 
 template <class N>
-Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
-                const typename N::Backward& arrays, Workspace workspace) noexcept {
+Status run_backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                    const typename N::Backward& arrays, Format format, const Workspace& workspace) {
   using V = typename Traits<N>::V;
   const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
   if (isa == nullptr) return Status::unsupported;
   const FloatingPointMode mode;
   cpu::BackwardPlan<V> plan;
+  plan.format = format;
   const RequestedGradients<N> requested(neuron, arrays);
   if (const Status status = read(layout, neuron, method, surrogate, arrays, requested, plan); status != Status::ok) return status;
   if (!empty(layout)) {
-    const auto pass = backward_pass(layout, plan.fir, plan.recurrent, method, surrogate.values != nullptr, requested);
+    const auto pass = backward_pass(layout, plan.fir, plan.recurrent, format, method, surrogate.values != nullptr, requested);
     if (const Status status = make_plan(pass, workspace, plan); status != Status::ok) return status;
     copy_weights(plan.recurrent, false, plan.weights, plan.threads);
     copy_weights(plan.recurrent, true, plan.transposed_weights, plan.threads);
@@ -114,6 +117,32 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   if (requested.recurrent && !empty(layout)) sum_weights_gradient(*isa, plan, arrays.spikes, arrays.grad_recurrent);
   sum_gradients(neuron, requested, plan);
   return Status::ok;
+}
+
+}   // namespace
+
+template <class N>
+Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace) noexcept {
+  return run_forward(layout, in_arithmetic(neuron), in_arithmetic<N>(arrays), format_of<typename N::Storage>, workspace);
+}
+
+template <class N>
+Workspace workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, int threads) noexcept {
+  return forward_workspace(layout, in_arithmetic(neuron), in_arithmetic<N>(arrays), format_of<typename N::Storage>, threads);
+}
+
+template <class N>
+Workspace workspace(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                    const typename N::Backward& arrays, int threads) noexcept {
+  return backward_workspace(layout, in_arithmetic(neuron), method, in_arithmetic(surrogate), in_arithmetic<N>(arrays),
+                            format_of<typename N::Storage>, threads);
+}
+
+template <class N>
+Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
+                const typename N::Backward& arrays, Workspace workspace) noexcept {
+  return run_backward(layout, in_arithmetic(neuron), method, in_arithmetic(surrogate), in_arithmetic<N>(arrays),
+                      format_of<typename N::Storage>, workspace);
 }
 
 template <class S>
@@ -167,9 +196,11 @@ const char* version() noexcept {
                                              int) noexcept;                                                                     \
   template EXODUS_API Status backward<N>(const Layout&, const N&, Method, const Surrogate<N::Storage>&, const N::Backward&,     \
                                          Workspace) noexcept;
-#define EXODUS_MODEL(name)        \
-  EXODUS_INSTANTIATE(name<float>) \
-  EXODUS_INSTANTIATE(name<double>)
+#define EXODUS_MODEL(name)          \
+  EXODUS_INSTANTIATE(name<float>)   \
+  EXODUS_INSTANTIATE(name<double>)  \
+  EXODUS_INSTANTIATE(name<float16>) \
+  EXODUS_INSTANTIATE(name<bfloat16>)
 EXODUS_MODELS(EXODUS_MODEL)
 #undef EXODUS_MODEL
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "exodus/half.hpp"
 #include "exodus/kernel.hpp"
 #include "exodus/surrogate.hpp"
 #include "registry.hpp"
@@ -12,6 +13,17 @@ namespace exodus {
 
 inline constexpr int max_parameters = 9;   // the most that a model has
 inline constexpr int max_states = 6;
+
+/// How the arrays that may be stored in two bytes lie in memory. Engines are compiled for the type of the arithmetic only, and are told the
+/// format at run time. The first is the type of the arithmetic itself.
+enum class Format { arithmetic, float16, bfloat16 };
+
+template <class S>
+inline constexpr Format format_of = Format::arithmetic;
+template <>
+inline constexpr Format format_of<float16> = Format::float16;
+template <>
+inline constexpr Format format_of<bfloat16> = Format::bfloat16;
 
 /// A FIR kernel, of the current (role 0) or of the spikes (role 1). Arrays of its state have (taps - 1) x neurons elements.
 template <class V>

@@ -46,10 +46,10 @@ void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thre
 }   // namespace
 
 const IsaTable* isa_table() noexcept {
-  static constexpr IsaTable table = {
-      {forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr, false},
-      {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr,
-       false}};
+  static constexpr IsaTable table = {{forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>,
+                                      evaluate_range<float>, nullptr, nullptr, nullptr, false},
+                                     {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>,
+                                      evaluate_range<double>, nullptr, nullptr, nullptr, false}};
   return &table;
 }
 }   // namespace cpu

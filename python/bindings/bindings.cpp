@@ -14,8 +14,6 @@ using namespace exodus::python;
 /// On some threads of the pool; 0 is all of them.
 class OnCpu {
  public:
-  static constexpr bool halves = false;
-
   explicit OnCpu(const py::object& threads) : threads_(threads.cast<int>()) {}
 
   class Memory {

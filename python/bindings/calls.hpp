@@ -223,22 +223,20 @@ void with_model(const std::string& model, F&& f) {
   throw py::value_error("unknown model " + model);
 }
 
-/// Calls f with an element of the arrays' type, by its name; types of two bytes if the engine has `halves`.
-template <class Engine, class F>
+/// Calls f with an element of the arrays' type, by its name.
+template <class F>
 void with_type(const std::string& type_name, F&& f) {
   if (type_name == "float32") return f(float{});
   if (type_name == "float64") return f(double{});
-  if constexpr (Engine::halves) {
-    if (type_name == "float16") return f(float16{});
-    if (type_name == "bfloat16") return f(bfloat16{});
-  }
+  if (type_name == "float16") return f(float16{});
+  if (type_name == "bfloat16") return f(bfloat16{});
   throw py::type_error("no kernels for arrays of " + type_name);
 }
 
 /// Calls f with a default neuron of the model for arrays of a type.
-template <class Engine, class F>
+template <class F>
 void with_neuron(const std::string& model, const std::string& type_name, F&& f) {
-  with_type<Engine>(type_name, [&]<class S>(S) { with_model<S>(model, f); });
+  with_type(type_name, [&]<class S>(S) { with_model<S>(model, f); });
 }
 
 /// `Engine`, here and in backward(): where a call runs, made from the last argument. It has `memory(workspace(...))`, which keeps a
@@ -248,7 +246,7 @@ void forward(const std::string& model, const std::string& type_name, const Sizes
              const py::dict& options, const py::object& current, const py::object& recurrent, const py::tuple& initial,
              const py::object& spikes, const py::object& potential, const py::tuple& final, const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
-  with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
+  with_neuron(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
     using Final = typename N<S>::template State<V*>;
@@ -293,7 +291,7 @@ void backward(const std::string& model, const std::string& type_name, const Size
               const py::tuple& grad_initial, const py::tuple& grad_parameters, const py::tuple& grad_taps, const py::object& grad_recurrent,
               const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
-  with_neuron<Engine>(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
+  with_neuron(model, type_name, [&]<template <class> class N, class S>(const N<S>&) {
     using V = arithmetic_t<S>;
     using State = typename N<S>::template State<const V*>;
     using Grads = typename N<S>::template State<V*>;
@@ -341,7 +339,7 @@ template <class Engine>
 void delay(const std::string& type_name, const Sizes& sizes, const py::object& steps, std::int64_t most, const py::object& x,
            const py::object& initial, const py::object& output, const py::object& final, const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
-  with_type<Engine>(type_name, [&]<class S>(S) {
+  with_type(type_name, [&]<class S>(S) {
     using V = arithmetic_t<S>;
     const Delay<S> delays = to_delay<S>(steps, most);
     const Layout layout{sizes[0], sizes[1], sizes[2]};
@@ -363,7 +361,7 @@ void delay_adjoint(const std::string& type_name, const Sizes& sizes, const py::o
                    const py::object& grad_output, const py::object& x, const py::object& initial, const py::object& grad_final,
                    const py::object& grad_x, const py::object& grad_initial, const py::object& grad_steps, const py::object& execution) {
   const FloatingPointMode mode;   // numbers are rounded to the arrays' type
-  with_type<Engine>(type_name, [&]<class S>(S) {
+  with_type(type_name, [&]<class S>(S) {
     using V = arithmetic_t<S>;
     const Delay<S> delays = to_delay<S>(steps, most);
     const Layout layout{sizes[0], sizes[1], sizes[2]};

@@ -14,8 +14,6 @@ namespace py = pybind11;
 /// address.
 class OnStream {
  public:
-  static constexpr bool halves = true;
-
   explicit OnStream(const py::object& execution) {
     std::uintptr_t stream;
     std::tie(stream, allocate_) = execution.cast<std::tuple<std::uintptr_t, py::object>>();

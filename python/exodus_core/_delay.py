@@ -182,7 +182,7 @@ def delay(
     Parameters
     ----------
     x : array
-        float32 or float64 (on a GPU also float16 or bfloat16), with time on `time_axis`. A dense array of any
+        float16, float32 or float64 (on a GPU also bfloat16), with time on `time_axis`. A dense array of any
         stride order is read in place.
     delay : float or array
         The delay in steps, from 0 to `most`. An array broadcasts against `x` without its time axis: one value

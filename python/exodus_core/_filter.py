@@ -39,7 +39,8 @@ def kernel_filter(kernel: Kernel, x: Array, *, time_axis: int | None = 0, state:
     kernel : Kernel
         A kernel, such as ``kernel.Alpha(tau)``.
     x : array
-        float32 or float64, with time on `time_axis`: spikes for a van Rossum loss, or a layer's output.
+        float16, float32 or float64, with time on `time_axis`: spikes for a van Rossum loss, or a layer's
+        output.
     time_axis : int or None, optional
         None filters a single step without a time axis.
     state : named tuple of array, optional

@@ -30,8 +30,8 @@ def forward(
     neuron : Neuron
         The descriptor, such as LIF.
     current : array
-        Input current a[n], with time on `time_axis`. A NumPy array of float32 or float64, or an array on a
-        GPU (torch, CuPy, JAX), which may also be float16 or bfloat16. All other arrays of the call, and the
+        Input current a[n], with time on `time_axis`. A NumPy array of float16, float32 or float64, or an
+        array on a GPU (torch, CuPy, JAX), which may also be bfloat16. All other arrays of the call, and the
         results, are of the same library and on the same device. If the current is float16 or bfloat16, so are
         the spikes and their gradients; everything else, and the arithmetic, is float32. A dense array of any
         stride order is read in place; one with gaps, overlaps or negative strides is copied once.

@@ -79,7 +79,7 @@ struct Delay {
   };
 };
 
-/// Delays the input of every neuron. S is float or double (on a device also float16 and bfloat16). The results have the same bits for every
+/// Delays the input of every neuron. S is float, double, float16 or bfloat16. The results have the same bits for every
 /// instruction set, thread count, layout and chunking of time. Outputs must not overlap inputs or each other.
 template <class S>
 EXODUS_API Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays,

@@ -97,10 +97,84 @@ cpu::DelayPlan<S> plan_of(const Layout& layout, const Delay<S>& delays) {
   return plan;
 }
 
-}   // namespace
+/// A delay of two-byte numbers: the workspace has its arrays as numbers first, then what the delay itself needs.
+template <class S>
+class Converted {
+ public:
+  using V = arithmetic_t<S>;
+
+  Converted(const Layout& layout, const Delay<S>& delays, int threads)
+      : isa_(isa_functions<V>()),
+        same{delays.steps, delays.most},
+        count_(layout.outer * layout.time * layout.inner),
+        threads_(threads_for(layout, threads)) {}
+
+  /// Bytes of this many arrays.
+  std::size_t bytes(int arrays) const { return static_cast<std::size_t>(arrays * stride()) * sizeof(V); }
+
+  Workspace rest(const Workspace& workspace, int arrays) const {
+    return {static_cast<char*>(workspace.data) + bytes(arrays), workspace.bytes - bytes(arrays), workspace.threads};
+  }
+
+  V* array(const Workspace& workspace, int k) const { return static_cast<V*>(workspace.data) + k * stride(); }
+
+  const V* read(const S* elements, V* numbers) const {
+    if (elements == nullptr) return nullptr;
+    run([&](std::int64_t begin, std::int64_t end) { isa_->read(elements, format_of<S>, begin, end, numbers); });
+    return numbers;
+  }
+
+  void write(const V* numbers, S* elements) const {
+    if (elements == nullptr) return;
+    run([&](std::int64_t begin, std::int64_t end) { isa_->write(numbers, format_of<S>, begin, end, elements); });
+  }
+
+ private:
+  static constexpr std::int64_t line = 64 / sizeof(V), chunk = 16384;
+
+  std::int64_t stride() const { return ceil_div(count_, line) * line; }
+
+  template <class F>
+  void run(F convert) const {
+    auto task = [&](std::int64_t k, int /*thread*/) { convert(k * chunk, (k + 1) * chunk < count_ ? (k + 1) * chunk : count_); };
+    cpu::parallel_for(ceil_div(count_, chunk), threads_, task);
+  }
+
+  const cpu::IsaFunctions<V>* isa_;
+
+ public:
+  const Delay<V> same;   ///< the delay of numbers
+
+ private:
+  const std::int64_t count_;
+  const int threads_;
+};
+
+/// The arrays over time of each pass.
+constexpr int forward_arrays = 2, backward_arrays = 3;
 
 template <class S>
-Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays, Workspace workspace) noexcept {
+constexpr bool converts = !std::is_same_v<S, arithmetic_t<S>>;
+
+/// Whether the arguments of a pass on two-byte numbers are such that it may convert them.
+template <class S>
+Status check_converted(const Layout& layout, const Delay<S>& delays, const Workspace& needed, const Workspace& workspace) {
+  if (isa_functions<arithmetic_t<S>>() == nullptr) return Status::unsupported;
+  if (const Status status = check_delay(layout, delays); status != Status::ok || empty(layout)) return status;
+  if (workspace.bytes < needed.bytes) return Status::workspace_too_small;
+  return workspace.data == nullptr ? Status::null_pointer : Status::ok;
+}
+
+template <class S>
+Workspace workspace_of(const Layout& layout, const Delay<S>& delays, int arrays, bool with_sums, int threads) {
+  if (check_delay(layout, delays) != Status::ok) return {nullptr, 0, threads};
+  const Converted<S> converted(layout, delays, threads);
+  const std::size_t bytes = bytes_for(layout, converted.same, with_sums, threads);
+  return {nullptr, converts<S> && bytes > 0 ? bytes + converted.bytes(arrays) : bytes, threads};
+}
+
+template <class S>
+Status delay_numbers(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays, const Workspace& workspace) {
   const cpu::IsaFunctions<S>* const isa = isa_functions<S>();
   if (isa == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
@@ -118,8 +192,8 @@ Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<
 }
 
 template <class S>
-Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
-                     Workspace workspace) noexcept {
+Status adjoint_of_numbers(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
+                          const Workspace& workspace) {
   const cpu::IsaFunctions<S>* const isa = isa_functions<S>();
   if (isa == nullptr) return Status::unsupported;
   if (const Status status = check_delay(layout, delays); status != Status::ok) return status;
@@ -150,14 +224,59 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
   return Status::ok;
 }
 
+}   // namespace
+
+template <class S>
+Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward& arrays, Workspace workspace) noexcept {
+  if constexpr (!converts<S>) {
+    return delay_numbers(layout, delays, arrays, workspace);
+  } else {
+    const Workspace needed = exodus::workspace(layout, delays, arrays, 1);
+    if (const Status status = check_converted(layout, delays, needed, workspace); status != Status::ok || empty(layout)) return status;
+    if (arrays.x == nullptr) return Status::null_pointer;
+    const FloatingPointMode mode;
+    const Converted<S> converted(layout, delays, workspace.threads);
+    auto* const output = arrays.output == nullptr ? nullptr : converted.array(workspace, 1);
+    const auto* const x = converted.read(arrays.x, converted.array(workspace, 0));
+    const Status status =
+        delay_numbers(layout, converted.same, {x, arrays.initial, output, arrays.final}, converted.rest(workspace, forward_arrays));
+    if (status == Status::ok) converted.write(output, arrays.output);
+    return status;
+  }
+}
+
+template <class S>
+Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays,
+                     Workspace workspace) noexcept {
+  if constexpr (!converts<S>) {
+    return adjoint_of_numbers(layout, delays, arrays, workspace);
+  } else {
+    const Workspace needed = exodus::workspace(layout, delays, arrays, 1);
+    if (const Status status = check_converted(layout, delays, needed, workspace); status != Status::ok) return status;
+    if (arrays.grad_steps != nullptr && arrays.x == nullptr && !empty(layout)) return Status::null_pointer;
+    const FloatingPointMode mode;
+    const Converted<S> converted(layout, delays, workspace.threads);
+    typename Delay<typename Converted<S>::V>::Backward same;
+    same.initial = arrays.initial, same.grad_final = arrays.grad_final;
+    same.grad_initial = arrays.grad_initial, same.grad_steps = arrays.grad_steps;
+    if (empty(layout)) return adjoint_of_numbers(layout, converted.same, same, workspace);
+    same.grad_output = converted.read(arrays.grad_output, converted.array(workspace, 0));
+    same.grad_x = arrays.grad_x == nullptr ? nullptr : converted.array(workspace, 1);
+    if (arrays.grad_steps != nullptr) same.x = converted.read(arrays.x, converted.array(workspace, 2));
+    const Status status = adjoint_of_numbers(layout, converted.same, same, converted.rest(workspace, backward_arrays));
+    if (status == Status::ok) converted.write(same.grad_x, arrays.grad_x);
+    return status;
+  }
+}
+
 template <class S>
 Workspace workspace(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Forward&, int threads) noexcept {
-  return {nullptr, bytes_for(layout, delays, false, threads), threads};
+  return workspace_of(layout, delays, forward_arrays, false, threads);
 }
 
 template <class S>
 Workspace workspace(const Layout& layout, const Delay<S>& delays, const typename Delay<S>::Backward& arrays, int threads) noexcept {
-  return {nullptr, bytes_for(layout, delays, arrays.grad_steps != nullptr, threads), threads};
+  return workspace_of(layout, delays, backward_arrays, arrays.grad_steps != nullptr, threads);
 }
 
 #define EXODUS_INSTANTIATE(S)                                                                                                 \
@@ -167,5 +286,7 @@ Workspace workspace(const Layout& layout, const Delay<S>& delays, const typename
   template EXODUS_API Workspace workspace<S>(const Layout&, const Delay<S>&, const Delay<S>::Backward&, int) noexcept;
 EXODUS_INSTANTIATE(float)
 EXODUS_INSTANTIATE(double)
+EXODUS_INSTANTIATE(float16)
+EXODUS_INSTANTIATE(bfloat16)
 
 }   // namespace exodus

@@ -8,8 +8,8 @@ namespace exodus::cpu::EXODUS_ISA {
 
 extern const IsaTable table;
 template <class V>
-constexpr IsaFunctions<V> all = {forward_row<V>,    backward_row<V>, pack_spikes<V>,          weight_gradient<V>,
-                                 evaluate_range<V>, delay_row<V>,    DelaySteps<V>::in_blocks};
+constexpr IsaFunctions<V> all = {forward_row<V>, backward_row<V>, pack_spikes<V>, weight_gradient<V>,      evaluate_range<V>,
+                                 delay_row<V>,   read_range<V>,   write_range<V>, DelaySteps<V>::in_blocks};
 constinit const IsaTable table = {all<float>, all<double>};
 
 }   // namespace exodus::cpu::EXODUS_ISA

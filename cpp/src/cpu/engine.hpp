@@ -96,8 +96,9 @@ class ForwardRow {
   const Row row_;
   ForwardOperators<V> operators_;
   const bool with_operators_ = operators_.given();
-  Input<V> current_{plan_.current, memory_.tiles[0]};
-  Output<V> history_[2] = {{plan_.potential, memory_.tiles[1]}, {plan_.spikes, memory_.tiles[2]}};   // the first two states
+  Input<V> current_{plan_.current, memory_.tiles[0], plan_.format};
+  Output<V> history_[2] = {{plan_.potential, memory_.tiles[1]},   // the first two states
+                           {plan_.spikes, memory_.tiles[2], plan_.format}};
   Ahead* const ahead_ = memory_.cut.ahead;
   StepRow<V> work_;
   StepStage<V> step_of_model_;
@@ -442,15 +443,15 @@ class BackwardRow {
   V* tape_ = nullptr;   ///< null: no hidden states are needed
   std::int64_t segment_begin_ = 0;
   Input<V> potential_{plan_.potential, memory_.tiles[0]};
-  Input<V> grad_spikes_{plan_.grad_spikes, memory_.tiles[1]};
+  Input<V> grad_spikes_{plan_.grad_spikes, memory_.tiles[1], plan_.format};
   Input<V> grad_potential_{plan_.grad_potential, memory_.tiles[2]};
-  Input<V> current_{plan_.current, memory_.tiles[3]};
+  Input<V> current_{plan_.current, memory_.tiles[3], plan_.format};
   Input<V> surrogate_{plan_.surrogate.values, memory_.tiles[4]};
   Input<V>* const inputs_[5] = {&potential_, &grad_spikes_, &grad_potential_, &current_, &surrogate_};
   Input<V>* in_place_[5];
   int in_place_count_ = 0;
   Ahead* const ahead_ = memory_.cut.ahead;
-  Output<V> grad_current_{plan_.grad_current, memory_.tiles[5]};
+  Output<V> grad_current_{plan_.grad_current, memory_.tiles[5], plan_.format};
   AdjointRow<V> work_;
   SurrogateRow<V> surrogate_row_{};
   AdjointStage<V> adjoint_ = nullptr;
@@ -485,6 +486,18 @@ void evaluate_range(const Surrogate<V>& surrogate, const Param<V>& threshold, st
     surrogate_stages<V>[static_cast<int>(surrogate.kind)][0](row, 0, lanes, potential + first);
     copy_lanes(h + first, values, lanes);
   }
+}
+
+/// Makes elements [begin, end) of an array numbers.
+template <class V>
+void read_range(const void* elements, Format format, std::int64_t begin, std::int64_t end, V* numbers) {
+  with_elements<V>(elements, format, [&](const auto* from) { read_lanes(numbers + begin, from + begin, end - begin); });
+}
+
+/// Makes numbers elements [begin, end) of an array.
+template <class V>
+void write_range(const V* numbers, Format format, std::int64_t begin, std::int64_t end, void* elements) {
+  with_elements<V>(elements, format, [&](auto* to) { write_lanes(to + begin, numbers + begin, end - begin); });
 }
 
 }   // namespace

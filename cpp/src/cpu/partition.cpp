@@ -30,7 +30,7 @@ std::int64_t steps_of_tile(const Layout& layout) {
 /// Rows of whole batch entries of a recurrence, if possible at least four: the product backward reads the weights once for all entries of a
 /// row. Arrays are used in place where an entry's neurons follow each other and steps are wide enough.
 template <class V>
-Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, int threads) {
+Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, bool converts, int threads) {
   constexpr std::int64_t least = 4;
   Rows rows;
   rows.neurons = layout.outer * layout.inner;
@@ -45,6 +45,7 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, int
     rows.tile_steps = steps_of_tile(layout);
     if (whole) in_row = ceil_div(in_row * rows.features, layout.inner) * layout.inner / rows.features;   // whole outer indices
   }
+  if (converts && rows.tile_steps == 0) rows.tile_steps = half_steps < layout.time ? half_steps : layout.time;
   rows.lanes = in_row * rows.features;
   rows.count = ceil_div(rows.neurons, rows.lanes);
   return rows;
@@ -54,7 +55,8 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, int
 /// contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and whose steps of a neuron should fill
 /// some cache lines.
 template <class V>
-Rows partition_neurons(const Layout& layout, int threads, std::int64_t page) {
+Rows partition_neurons(const Layout& layout, bool converts, int threads, std::int64_t page) {
+  if (converts && page > half_lanes) page = half_lanes;
   constexpr std::int64_t tile = 4096, least = 256, narrow = narrow_lanes;
   Rows rows;
   rows.neurons = layout.outer * layout.inner;
@@ -72,6 +74,7 @@ Rows partition_neurons(const Layout& layout, int threads, std::int64_t page) {
     const std::int64_t whole = lanes / layout.inner * layout.inner;
     rows.lanes = whole < rows.neurons ? whole : rows.neurons;
   }
+  if (converts && rows.tile_steps == 0) rows.tile_steps = half_steps < layout.time ? half_steps : layout.time;
   rows.count = ceil_div(rows.neurons, rows.lanes);
   return rows;
 }
@@ -84,8 +87,9 @@ std::int64_t rebuilt_steps(const Rows& rows, std::int64_t time) {
 /// The rows of a pass on `threads` threads, each of at most the slots' lanes.
 template <class V>
 Rows partition(const Pass<V>& pass, const Slots& slots, int threads) {
-  if (pass.recurrent.features > 0) return partition_entries(pass.layout, pass.recurrent, threads);
-  return partition_neurons<V>(pass.layout, threads, slots.lanes);
+  const bool converts = pass.format != Format::arithmetic;
+  if (pass.recurrent.features > 0) return partition_entries(pass.layout, pass.recurrent, converts, threads);
+  return partition_neurons<V>(pass.layout, converts, threads, slots.lanes);
 }
 
 /// Steps of a segment, the part of time that a row works on before it goes on.

@@ -14,6 +14,7 @@ struct Pass {
   int parameters = 0, states = 0;   ///< of the model
   const FirRole<V>* fir = nullptr;
   Recurrence<V> recurrent;
+  Format format = Format::arithmetic;   ///< numbers of two bytes go through tiles
 };
 
 /// What the plan of a backward pass depends on besides.

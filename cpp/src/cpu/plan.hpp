@@ -11,6 +11,8 @@ namespace exodus::cpu {
 
 inline constexpr int block_lanes = 128;   // the most lanes that a stage takes at a time
 inline constexpr int narrow_lanes = 64;   // an inner axis shorter than this goes through tiles
+inline constexpr int half_lanes = 256;    // neurons of a row, and steps of a tile, where numbers of two bytes are converted
+inline constexpr std::int64_t half_steps = 16;
 
 template <class V>
 inline constexpr int max_row_lanes = 4096 / sizeof(V);   // a page of each array per step
@@ -64,12 +66,14 @@ struct RowPlan {
 };
 
 template <class V>
-struct ForwardPlan : ForwardCall<V>, RowPlan {
+struct ForwardPlan : ForwardCall<V, void>, RowPlan {
+  Format format = Format::arithmetic;   ///< of current and spikes
   WeightRows<V> weights;
 };
 
 template <class V>
-struct BackwardPlan : BackwardCall<V>, RowPlan {
+struct BackwardPlan : BackwardCall<V, void>, RowPlan {
+  Format format = Format::arithmetic;   ///< of the current, and of the gradients of spikes and current
   WeightRows<V> weights, transposed_weights;
   std::int64_t segment_steps = 0;   ///< steps of a segment, whose hidden states are rebuilt together
   V* tape = nullptr;                ///< hidden states, `tape_elements` for each row; null: not needed
@@ -117,12 +121,13 @@ inline constexpr std::int64_t weight_tile_sources = 256,
 template <class V>
 struct WeightGradientPlan : RowPlan {   // a slot holds a tile
   Layout layout;
-  bool counts = false;                 ///< a neuron may spike more than once in a step
-  const V* spikes = nullptr;           ///< s[n]
-  const V* initial_spikes = nullptr;   ///< s[-1]; null: none
-  const V* grad_current = nullptr;     ///< g[n]
-  std::uint64_t* fired = nullptr;      ///< a bit for each feature of each entry and step: whether it fired in the step before
-  double* sums = nullptr;              ///< features x features
+  bool counts = false;                  ///< a neuron may spike more than once in a step
+  Format format = Format::arithmetic;   ///< of spikes and grad_current
+  const void* spikes = nullptr;         ///< s[n]
+  const V* initial_spikes = nullptr;    ///< s[-1]; null: none
+  const void* grad_current = nullptr;   ///< g[n]
+  std::uint64_t* fired = nullptr;       ///< a bit for each feature of each entry and step: whether it fired in the step before
+  double* sums = nullptr;               ///< features x features
 };
 
 /// Words of 64 bits for the features of an entry.
@@ -138,6 +143,8 @@ struct IsaFunctions {
   void (*weight_gradient)(const WeightGradientPlan<V>&, std::int64_t tile, int thread);
   void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential, V* h);
   void (*delay)(const DelayPlan<V>&, std::int64_t row, int thread);
+  void (*read)(const void* elements, Format, std::int64_t begin, std::int64_t end, V* numbers);
+  void (*write)(const V* numbers, Format, std::int64_t begin, std::int64_t end, void* elements);
   bool delays_in_blocks;   ///< delays of each neuron's own go through a block of steps at a time
 };
 

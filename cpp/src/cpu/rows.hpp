@@ -64,26 +64,67 @@ Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* 
   return row;
 }
 
-/// The element of an array over time at a step and a place in the order of rows.
-template <class Array>
-EXODUS_SCALAR Array* element_of(Array* array, const Layout& layout, const Rows& rows, std::int64_t step, std::int64_t place) {
+/// The index in an array over time of the element at a step and a place in the order of rows.
+EXODUS_SCALAR std::int64_t element_index(const Layout& layout, const Rows& rows, std::int64_t step, std::int64_t place) {
   const std::int64_t neuron = neuron_at(rows, place);
-  return array + (neuron / layout.inner * layout.time + step) * layout.inner + neuron % layout.inner;
+  return (neuron / layout.inner * layout.time + step) * layout.inner + neuron % layout.inner;
 }
 
-/// Calls copy(array, tile) for each contiguous piece, `layout.inner` elements, of steps [begin, end) of the row, in the array's order. A
-/// tile has the shape (steps, lanes); a tiled row has whole outer indices.
+/// Calls copy(array, tile, count) for each contiguous piece of `steps` steps of the row from `begin` on, in the array's order. A tile has
+/// the shape (steps, lanes).
 template <class Array, class Tile, class Copy>
-EXODUS_SCALAR void for_pieces(Array* array, Tile* tile, const Layout& layout, const Row& row, std::int64_t steps, Copy copy) {
-  for (std::int64_t lane = 0; lane < row.lanes; lane += layout.inner, array += layout.time * layout.inner) {
-    for (std::int64_t n = 0; n < steps; ++n) copy(array + n * layout.inner, tile + n * row.lanes + lane);
+EXODUS_SCALAR void for_pieces(Array* array, Tile* tile, const Layout& layout, const Row& row, std::int64_t begin, std::int64_t steps,
+                              Copy copy) {
+  for (std::int64_t lane = 0; lane < row.lanes;) {
+    const std::int64_t outer = (row.begin + lane) / layout.inner, first = (row.begin + lane) % layout.inner;
+    const std::int64_t count = smaller(layout.inner - first, row.lanes - lane);
+    Array* const piece = array + (outer * layout.time + begin) * layout.inner + first;
+    for (std::int64_t n = 0; n < steps; ++n) copy(piece + n * layout.inner, tile + n * row.lanes + lane, count);
+    lane += count;
   }
 }
 
-/// The first element of a tiled row at a step.
+/// The first element of a tiled row of an inner axis of length 1 at a step.
 template <class Array>
 EXODUS_SCALAR Array* tile_source(Array* array, const Layout& layout, const Row& row, std::int64_t step) {
-  return array + (row.begin / layout.inner * layout.time + step) * layout.inner;
+  return array + row.begin * layout.time + step;
+}
+
+/// Steps of a neuron that are converted at a time, where they follow each other in memory.
+constexpr std::int64_t converted_steps = 64;
+
+/// Transposes the steps of a row into a tile.
+template <class V>
+void transpose_into(V* tile, const V* source, const Layout& layout, const Row& row, std::int64_t steps) {
+  transpose(source, layout.time, tile, row.lanes, row.lanes, steps);
+}
+template <class V, class E>
+void transpose_into(V* tile, const E* source, const Layout& layout, const Row& row, std::int64_t steps) {
+  V numbers[converted_steps];
+  for (std::int64_t lane = 0; lane < row.lanes; ++lane) {
+    for (std::int64_t first = 0; first < steps; first += converted_steps) {
+      const std::int64_t count = smaller(converted_steps, steps - first);
+      read_lanes(numbers, source + lane * layout.time + first, count);
+      for (std::int64_t n = 0; n < count; ++n) tile[(first + n) * row.lanes + lane] = numbers[n];
+    }
+  }
+}
+
+/// Transposes a tile into the steps of a row.
+template <class V>
+void transpose_out_of(const V* tile, V* target, const Layout& layout, const Row& row, std::int64_t steps) {
+  transpose(tile, row.lanes, target, layout.time, steps, row.lanes);
+}
+template <class V, class E>
+void transpose_out_of(const V* tile, E* target, const Layout& layout, const Row& row, std::int64_t steps) {
+  V numbers[converted_steps];
+  for (std::int64_t lane = 0; lane < row.lanes; ++lane) {
+    for (std::int64_t first = 0; first < steps; first += converted_steps) {
+      const std::int64_t count = smaller(converted_steps, steps - first);
+      for (std::int64_t n = 0; n < count; ++n) numbers[n] = tile[(first + n) * row.lanes + lane];
+      write_lanes(target + lane * layout.time + first, numbers, count);
+    }
+  }
 }
 
 /// Calls copy(array, tile) for each element of a row whose entries interleave.
@@ -91,48 +132,40 @@ template <class Array, class Tile, class Copy>
 void for_elements(Array* array, Tile* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end,
                   Copy copy) {
   for (std::int64_t lane = 0; lane < row.lanes; ++lane) {
-    Array* const first = element_of(array, layout, rows, begin, row.begin + lane);
+    Array* const first = array + element_index(layout, rows, begin, row.begin + lane);
     for (std::int64_t n = 0; n < end - begin; ++n) copy(first + n * layout.inner, tile + n * row.lanes + lane);
   }
 }
 
 /// Copies steps [begin, end) of a tiled row from an array to a tile.
-template <class V>
-void load_tile(const V* array, V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
+template <class V, class E>
+void load_tile(const E* array, V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
   if (row.interleaved) {
-    return for_elements(array, tile, layout, rows, row, begin, end, [](const V* element, V* place) { *place = *element; });
+    return for_elements(array, tile, layout, rows, row, begin, end, [](const E* element, V* place) { *place = number_of<V>(*element); });
   }
-  const V* const source = tile_source(array, layout, row, begin);
-  if (layout.inner == 1) {
-    transpose(source, layout.time, tile, row.lanes, row.lanes, end - begin);
-  } else {
-    for_pieces(source, tile, layout, row, end - begin, [&](const V* step, V* line) {
-      for (std::int64_t i = 0; i < layout.inner; ++i) line[i] = step[i];
-    });
-  }
+  if (layout.inner == 1) return transpose_into(tile, tile_source(array, layout, row, begin), layout, row, end - begin);
+  for_pieces(array, tile, layout, row, begin, end - begin,
+             [](const E* step, V* line, std::int64_t count) { read_lanes(line, step, count); });
 }
 
 /// Copies them back.
-template <class V>
-void store_tile(V* array, const V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
+template <class V, class E>
+void store_tile(E* array, const V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
   if (row.interleaved) {
-    return for_elements(array, tile, layout, rows, row, begin, end, [](V* element, const V* place) { *element = *place; });
+    return for_elements(array, tile, layout, rows, row, begin, end, [](E* element, const V* place) { set_element<V>(*element, *place); });
   }
-  V* const target = tile_source(array, layout, row, begin);
-  if (layout.inner == 1) {
-    transpose(tile, row.lanes, target, layout.time, end - begin, row.lanes);
-  } else {
-    for_pieces(target, tile, layout, row, end - begin, [&](V* step, const V* line) {
-      for (std::int64_t i = 0; i < layout.inner; ++i) step[i] = line[i];
-    });
-  }
+  if (layout.inner == 1) return transpose_out_of(tile, tile_source(array, layout, row, begin), layout, row, end - begin);
+  for_pieces(array, tile, layout, row, begin, end - begin,
+             [](E* step, const V* line, std::int64_t count) { write_lanes(step, line, count); });
 }
 
-/// An input over time, in place or through a tile. A missing one reads as zeros: the same block at every step.
+/// An input over time, in place or through a tile, where numbers of two bytes are converted. A missing one reads as zeros: the same block
+/// at every step.
 template <class V>
 struct Input {
-  const V* array = nullptr;
+  const void* array = nullptr;
   V* tile = nullptr;
+  Format format = Format::arithmetic;
   const V* now = nullptr;    ///< where the present step begins
   std::int64_t stride = 0;   ///< from a step to the next; 0 if the input is missing
   std::int64_t mask = 0;     ///< for a block's offset: 0 if the input is missing, else all ones
@@ -148,9 +181,11 @@ struct Input {
     }
     mask = ~std::int64_t{0};
     stride = row.step_stride;
-    now = array + step * stride;
-    if (!row.tiled) return;
-    load_tile(array, tile, layout, rows, row, begin, end);
+    if (!row.tiled) {
+      now = static_cast<const V*>(array) + step * stride;
+      return;
+    }
+    with_elements<V>(array, format, [&](const auto* elements) { load_tile(elements, tile, layout, rows, row, begin, end); });
     now = tile + (step - begin) * stride;
   }
 
@@ -169,17 +204,19 @@ EXODUS_SCALAR void prefetch(const V* elements, int lanes, bool down) {
 /// A result over time, in place or through a tile. A missing one is not written.
 template <class V>
 struct Output {
-  V* array = nullptr;
+  void* array = nullptr;
   V* tile = nullptr;
+  Format format = Format::arithmetic;
   std::int64_t begin = 0;   ///< the tile's first step
 
   V* at(const Row& row, std::int64_t step) const {
     if (array == nullptr) return nullptr;
-    return (row.tiled ? tile : array) + (step - begin) * row.step_stride;
+    return (row.tiled ? tile : static_cast<V*>(array)) + (step - begin) * row.step_stride;
   }
 
   void flush(const Layout& layout, const Rows& rows, const Row& row, std::int64_t from, std::int64_t to) const {
-    if (row.tiled && array != nullptr) store_tile(array, tile, layout, rows, row, from, to);
+    if (!row.tiled || array == nullptr) return;
+    with_elements<V>(array, format, [&](auto* elements) { store_tile(elements, tile, layout, rows, row, from, to); });
   }
 };
 

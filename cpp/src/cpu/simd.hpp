@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "exodus/half.hpp"
 #include "exodus/macros.hpp"
 
 #if defined(__SSE2__)
@@ -160,6 +161,49 @@ EXODUS_SCALAR Vector<V> add_product(const Vector<V>& a, const Vector<V>& b, cons
   }
   return (a * b) + c;
 }
+
+#if defined(__F16C__)
+/// Lanes of float16 that are converted together.
+constexpr int half_vector = vector_bytes / 4;
+#if defined(__AVX512F__)
+constexpr __mmask16 all = 0xffff;   // without a mask GCC 12 warns of its own uninitialised registers
+#endif
+
+/// Converts a vector of float16. NaN becomes the one of to_float(), whatever its bits.
+EXODUS_SCALAR void halves_to_floats(float* to, const float16* from) {
+#if defined(__AVX512F__)
+  const __m512 numbers = _mm512_maskz_cvtph_ps(all, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  const __m512i nan = _mm512_set1_epi32(0x7fffffff);
+  _mm512_storeu_ps(to, _mm512_mask_mov_ps(numbers, _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q), _mm512_castsi512_ps(nan)));
+#else
+  const __m256 numbers = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  const __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  _mm256_storeu_ps(to, _mm256_blendv_ps(numbers, nan, _mm256_cmp_ps(numbers, numbers, _CMP_UNORD_Q)));
+#endif
+}
+
+/// Converts a vector to float16, as to_float16() does.
+EXODUS_SCALAR void floats_to_halves(float16* to, const float* from) {
+  constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+#if defined(__AVX512F__)
+  const __m512 numbers = _mm512_loadu_ps(from);
+  const __m512i nan = _mm512_set1_epi32(0x7fff), bits = _mm512_maskz_cvtepu16_epi32(all, _mm512_maskz_cvtps_ph(all, numbers, nearest));
+  const __m512i halves = _mm512_mask_mov_epi32(bits, _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q), nan);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtepi32_epi16(all, halves));
+#else
+  const __m256 numbers = _mm256_loadu_ps(from);
+  const __m256i unordered = _mm256_castps_si256(_mm256_cmp_ps(numbers, numbers, _CMP_UNORD_Q));
+  const __m128i is_nan = _mm_packs_epi32(_mm256_castsi256_si128(unordered), _mm256_extracti128_si256(unordered, 1));
+  const __m128i halves = _mm_blendv_epi8(_mm256_cvtps_ph(numbers, nearest), _mm_set1_epi16(0x7fff), is_nan);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), halves);
+#endif
+}
+#else
+constexpr int half_vector = 0;   // no instruction for them
+
+EXODUS_SCALAR void halves_to_floats(float*, const float16*) {}
+EXODUS_SCALAR void floats_to_halves(float16*, const float*) {}
+#endif
 
 /// Sets lanes to zero by vector stores. GCC turns a memset, or a loop that it recognises as one, into a string instruction, which is slow
 /// to start; the volatile zero keeps it from doing so.

@@ -2,6 +2,9 @@
 /// Moving lanes between arrays and tiles: copies, transposes, stores that scale.
 #pragma once
 
+#include <type_traits>
+
+#include "../call.hpp"
 #include "simd.hpp"
 
 namespace exodus::cpu {
@@ -11,6 +14,68 @@ template <class V>
 EXODUS_SCALAR void copy_lanes(V* to, const V* from, int lanes) {
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) to[i] = from[i];
+}
+
+template <class V>
+EXODUS_SCALAR V number_of(V element) {
+  return element;
+}
+template <class V>
+EXODUS_SCALAR V number_of(float16 element) {
+  return V(to_float(element));
+}
+template <class V>
+EXODUS_SCALAR V number_of(bfloat16 element) {
+  return V(to_float(element));
+}
+
+template <class V>
+EXODUS_SCALAR void set_element(V& element, V number) {
+  element = number;
+}
+template <class V>
+EXODUS_SCALAR void set_element(float16& element, V number) {
+  element = to_float16(static_cast<float>(number));
+}
+template <class V>
+EXODUS_SCALAR void set_element(bfloat16& element, V number) {
+  element = to_bfloat16(static_cast<float>(number));
+}
+
+/// Whether a processor converts elements by an instruction.
+template <class V, class E>
+constexpr bool has_conversion = half_vector > 0 && std::is_same_v<V, float>&& std::is_same_v<E, float16>;
+
+/// Reads elements as numbers, and writes numbers as elements.
+template <class V, class E>
+EXODUS_SCALAR void read_lanes(V* numbers, const E* elements, std::int64_t count) {
+  std::int64_t i = 0;
+  if constexpr (has_conversion<V, E>) {
+    for (; i + half_vector <= count; i += half_vector) halves_to_floats(numbers + i, elements + i);
+  }
+  EXODUS_LANES
+  for (; i < count; ++i) numbers[i] = number_of<V>(elements[i]);
+}
+
+template <class V, class E>
+EXODUS_SCALAR void write_lanes(E* elements, const V* numbers, std::int64_t count) {
+  std::int64_t i = 0;
+  if constexpr (has_conversion<V, E>) {
+    for (; i + half_vector <= count; i += half_vector) floats_to_halves(elements + i, numbers + i);
+  }
+  EXODUS_LANES
+  for (; i < count; ++i) set_element<V>(elements[i], numbers[i]);
+}
+
+/// Calls f with an array of the elements that a format names. Doubles have one format only.
+template <class V, class Array, class F>
+EXODUS_SCALAR void with_elements(Array* array, Format format, F f) {
+  using Wide = std::conditional_t<std::is_const_v<Array>, const V, V>;
+  if constexpr (std::is_same_v<V, float>) {
+    if (format == Format::float16) return f(static_cast<std::conditional_t<std::is_const_v<Array>, const float16, float16>*>(array));
+    if (format == Format::bfloat16) return f(static_cast<std::conditional_t<std::is_const_v<Array>, const bfloat16, bfloat16>*>(array));
+  }
+  f(static_cast<Wide*>(array));
 }
 
 /// Transposes rows x columns elements: to[c * to_stride + r] = from[r * from_stride + c].

@@ -13,16 +13,6 @@
 
 namespace exodus::cuda {
 
-/// The first is the type of the arithmetic itself.
-enum class Format { arithmetic, float16, bfloat16 };
-
-template <class S>
-inline constexpr Format format_of = Format::arithmetic;
-template <>
-inline constexpr Format format_of<float16> = Format::float16;
-template <>
-inline constexpr Format format_of<bfloat16> = Format::bfloat16;
-
 /// A call as kernels see it.
 template <template <class, class> class Call, class V>
 struct Formatted : Call<V, void> {

@@ -15,9 +15,10 @@ namespace exodus {
 
 namespace cpu {
 const IsaTable* isa_table() noexcept {
-  static constexpr IsaTable table = {
-      {forward_row<float>, backward_row<float>, pack_spikes<float>, weight_gradient<float>, evaluate_range<float>, nullptr, false},
-      {forward_row<double>, backward_row<double>, pack_spikes<double>, weight_gradient<double>, evaluate_range<double>, nullptr, false}};
+  static constexpr IsaTable table = {{forward_row<float>, backward_row<float>, pack_spikes<float>, weight_gradient<float>,
+                                      evaluate_range<float>, nullptr, nullptr, nullptr, false},
+                                     {forward_row<double>, backward_row<double>, pack_spikes<double>, weight_gradient<double>,
+                                      evaluate_range<double>, nullptr, nullptr, nullptr, false}};
   return &table;
 }
 }   // namespace cpu

@@ -12,9 +12,9 @@ from ._protocol import Array, Shape, is_torch, placement, require_type
 
 _LINE = 64  # bytes
 _FITS_A_CACHE = 1 << 16  # bytes; the kernels stream only results that are larger than the caches
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_NAMES = {dtype: dtype.name for dtype in FLOATS}
-_TYPES = {dtype.name: dtype for dtype in FLOATS}
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))  # of parameters, states and potentials
+_TYPES = {dtype.name: dtype for dtype in (np.dtype(np.float16), *FLOATS)}
+_NAMES = {dtype: name for name, dtype in _TYPES.items()}
 _IN_ORDER = tuple(tuple(range(axes)) for axes in range(65))  # NumPy has at most 64
 
 # Arrays of other classes are refused, since they mean more than their values: a masked array has a mask, a
@@ -57,9 +57,10 @@ class NumpyBackend:
         if not isinstance(value, np.ndarray):
             hint = ": for torch tensors use exodus_core.torch.spike" if is_torch(value) else ""
             raise TypeError(f"{name} must be a numpy array, got {type(value).__name__}{hint}")
-        if value.dtype not in FLOATS:
+        if value.dtype not in _NAMES:
             raise TypeError(
-                f"{name} must have dtype float32 or float64 in native byte order, got {value.dtype.str}"
+                f"{name} must have dtype float16, float32 or float64 in native byte order, "
+                f"got {value.dtype.str}"
             )
         if type(value) is np.ndarray:
             return value

@@ -12,7 +12,12 @@ from torch import Tensor
 from ._protocol import Array, Shape, require_type
 from .numpy import NumpyBackend
 
-_TYPES = {"float32": torch.float32, "float64": torch.float64}
+_TYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from .._backends import FLOATS, Array, is_torch
+from .._backends import ARITHMETIC, Array, is_torch
 from .._cache import IdentityCache
 from .._domains import Facts, check_values
 from .._ieee import ieee
@@ -251,8 +251,9 @@ class Neuron(Value):
         if any(n < 0 for n in shape):
             raise ValueError(f"shape must not have negative lengths, got {shape}")
         dtype = np.dtype(dtype)
-        if dtype not in FLOATS:
-            raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+        if dtype.name not in ARITHMETIC or not dtype.isnative:
+            raise TypeError(f"dtype must be float16, float32 or float64, got {dtype}")
+        dtype = np.dtype(ARITHMETIC[dtype.name])
         value = numeric("potential", potential)
         try:
             np.broadcast_to(value, shape)

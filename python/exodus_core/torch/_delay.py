@@ -108,7 +108,7 @@ def delay(
     Parameters
     ----------
     x : Tensor
-        float32 or float64 (on a GPU also float16 or bfloat16), of any strides, with time on `time_dim`.
+        float32, float64, float16 or bfloat16, of any strides, with time on `time_dim`.
     delay : float, array or Tensor
         The delay in steps. It broadcasts against `x` without its time dimension. A tensor may come from any
         computation; it is clamped into [0, most], and the gradient is passed straight through. A number or an

@@ -22,7 +22,8 @@ from ..neurons import Neuron
 from ..surrogate import SingleExponential, Surrogate
 from ._in_place import Place
 
-_CPU_TYPES = (torch.float32, torch.float64)
+_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_TYPE_NAMES = "float32, float64, float16 or bfloat16"
 _DENSE = torch.strided
 
 
@@ -72,7 +73,7 @@ def check_tensor(name: str, tensor: Any, instead: str = "for arrays use exodus_c
         type(tensor) is Tensor
         and not tensor.is_cuda
         and tensor.is_cpu
-        and tensor.dtype in _CPU_TYPES
+        and tensor.dtype in _TYPES
         and tensor.layout is _DENSE
     ):
         return
@@ -82,8 +83,8 @@ def check_tensor(name: str, tensor: Any, instead: str = "for arrays use exodus_c
         raise TypeError(f"{name} must be on the CPU or a CUDA device, got a tensor on {tensor.device}")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {tensor.layout}")
-    if not tensor.is_cuda and tensor.dtype not in _CPU_TYPES:
-        raise TypeError(f"{name} must have dtype float32 or float64, got {tensor.dtype}")
+    if not tensor.is_cuda and tensor.dtype not in _TYPES:
+        raise TypeError(f"{name} must have dtype {_TYPE_NAMES}, got {tensor.dtype}")
 
 
 def _state_memory(neuron: Neuron, state: Any) -> Any:

@@ -36,8 +36,8 @@ def spike(
     Parameters
     ----------
     current : Tensor
-        Input current a[n], float32 or float64, of any strides. On a GPU it may also be float16 or bfloat16,
-        and the CUDA kernels run on torch's current stream.
+        Input current a[n], float32, float64, float16 or bfloat16, of any strides. On a GPU the CUDA kernels
+        run on torch's current stream.
     neuron : Neuron
         A descriptor of ``exodus_core``, such as LIF.
     surrogate : Surrogate or callable, optional
@@ -87,7 +87,7 @@ def kernel_filter(kernel: Kernel, x: Tensor, *, time_dim: int | None = 0, state:
     kernel : Kernel
         A kernel, such as ``exodus_core.kernel.Alpha(tau)``.
     x : Tensor
-        float32 or float64 (on a GPU also float16 or bfloat16), with time on `time_dim`: spikes for a van
+        float32, float64, float16 or bfloat16, with time on `time_dim`: spikes for a van
         Rossum loss, or a layer's output.
     time_dim : int or None, optional
         None filters a single step without a time dimension.

@@ -165,26 +165,30 @@ EXODUS_SCALAR std::int64_t feature_stride(const Layout& layout, const Rows& rows
 template <class V>
 class EntryValues {
  public:
-  EntryValues(const V* array, const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_t entry)
+  EntryValues(const void* array, const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_t entry)
       : plan_(plan),
         array_(array),
         step_(step),
         place_(entry * plan.rows.features),
-        first_(element_of(array, plan.layout, plan.rows, step, place_)),
+        first_(index_of(place_)),
         stride_(feature_stride(plan.layout, plan.rows)) {}
 
-  bool contiguous() const { return stride_ == 1; }
-  const V* data() const { return first_; }
+  /// Whether the values are numbers that follow each other in memory.
+  bool contiguous() const { return stride_ == 1 && plan_.format == Format::arithmetic; }
+  const V* data() const { return static_cast<const V*>(array_) + first_; }
   V operator[](std::int64_t feature) const {
-    return stride_ > 0 ? first_[feature * stride_] : *element_of(array_, plan_.layout, plan_.rows, step_, place_ + feature);
+    const std::int64_t index = stride_ > 0 ? first_ + feature * stride_ : index_of(place_ + feature);
+    V value;
+    with_elements<V>(array_, plan_.format, [&](const auto* elements) { value = number_of<V>(elements[index]); });
+    return value;
   }
 
  private:
+  std::int64_t index_of(std::int64_t place) const { return element_index(plan_.layout, plan_.rows, step_, place); }
+
   const WeightGradientPlan<V>& plan_;
-  const V* const array_;
-  const std::int64_t step_, place_;
-  const V* const first_;
-  const std::int64_t stride_;
+  const void* const array_;
+  const std::int64_t step_, place_, first_, stride_;
 };
 
 /// A feature's spikes before a step; before step 0, those of the initial state.

@@ -67,9 +67,10 @@ void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   //
 
 /// dL/d(recurrent weights), after the pass, from the spikes of the forward pass.
 template <class V>
-void sum_weights_gradient(const cpu::IsaFunctions<V>& isa, const cpu::BackwardPlan<V>& pass, const V* spikes, double* sums) {
+void sum_weights_gradient(const cpu::IsaFunctions<V>& isa, const cpu::BackwardPlan<V>& pass, const void* spikes, double* sums) {
   cpu::WeightGradientPlan<V> plan{pass, pass.layout};
   plan.counts = pass.cap != V(1);
+  plan.format = pass.format;
   plan.spikes = spikes;
   plan.initial_spikes = pass.initial[1];
   plan.grad_current = pass.grad_current;
