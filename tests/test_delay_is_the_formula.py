@@ -337,7 +337,7 @@ def test_arrays_without_neurons(shape, axis):
 X = np.zeros((8, 2, 3))
 MISTAKES = [
     (dict(x=[[1.0]]), TypeError, "x must be a numpy array"),
-    (dict(x=np.zeros((8, 3), int)), TypeError, "x must have dtype float32 or float64"),
+    (dict(x=np.zeros((8, 3), int)), TypeError, "x must have dtype float16, float32 or float64"),
     (dict(x=np.zeros((0, 3))), ValueError, "x must not have a time axis of length zero"),
     (dict(time_axis=3), ValueError, "time_axis must be an axis of x"),
     (dict(time_axis=0.5), TypeError, "time_axis must be an integer"),

@@ -68,7 +68,9 @@ def test_surrogate_and_method_hold_for_all_layers(keywords):
     assert_same(net, network(**keywords))
 
 
-@pytest.mark.parametrize("learn", [("tau",), ("threshold", "tau"), {"tau", "threshold"}], ids=["one", "two", "a set"])
+@pytest.mark.parametrize(
+    "learn", [("tau",), ("threshold", "tau"), {"tau", "threshold"}], ids=["one", "two", "a set"]
+)
 def test_learnt_values_are_those_of_a_network_built_so(learn):
     assert_same(snn.configure(network(), learn=learn), network(learn=learn))
 

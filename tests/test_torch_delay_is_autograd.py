@@ -278,7 +278,7 @@ X = torch.zeros(8, 3)
         (lambda: snn.Delay(1.0, most=4, learn=("delay",)), TypeError, "learn must be True or False"),
         (lambda: snn.Delay(1.0, most=4, time_dim=None), TypeError, "time_dim must be an integer"),
         (lambda: snn.Delay(1.0, most=4)(X.numpy()), TypeError, "x must be a torch tensor.*exodus_core.delay"),
-        (lambda: snn.Delay(1.0, most=4)(X.half()), TypeError, "x must have dtype float32 or float64"),
+        (lambda: snn.Delay(1.0, most=4)(X.long()), TypeError, "x must have dtype float32, float64"),
         (lambda: snn.Delay([1.0] * 4, most=4)(X), ValueError, "delay must broadcast against the neurons'"),
         (lambda: snn.Delay(1.0, most=4, time_dim=2)(X), ValueError, "time_dim must be an axis of x"),
         (lambda: snn.Delay(1.0, most=4)(X, torch.zeros(4, 3)), ValueError, r"state must have shape \(5, 3\)"),

@@ -17,7 +17,7 @@ snn = pytest.importorskip("exodus_core.torch")
 
 CURRENT = torch.full((6, 3, 4), 0.4)
 NEURON = ec.LIF(alpha=0.9)
-DTYPES = [torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool, torch.complex64]
+DTYPES = [torch.int32, torch.int64, torch.bool, torch.complex64]
 
 
 def raises(error, *words):
@@ -53,19 +53,6 @@ def test_something_else_instead_of_a_tensor(run, value):
 def test_dtype_of_the_current(run, dtype):
     with raises(TypeError, "current", "float32", "float64", str(dtype)):
         run(CURRENT.to(dtype))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_layer_and_current_in_half_precision(dtype):
-    layer = snn.LIF(0.9, learn=("alpha", "gain")).to(dtype)
-    with raises(TypeError, "current", "float32", "float64", str(dtype)):
-        layer(CURRENT.to(dtype))
-
-
-def test_autocast_gives_a_dtype_that_is_named():
-    net = torch.nn.Sequential(torch.nn.Linear(4, 4), snn.LIF(0.9))
-    with torch.autocast("cpu", torch.bfloat16), raises(TypeError, "current", "float32", "bfloat16"):
-        net(CURRENT)
 
 
 @call
