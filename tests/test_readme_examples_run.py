@@ -31,6 +31,13 @@ def test_python_example_runs(name, tmp_path):
     assert len(lines) == PRINTED[name]
 
 
+def test_example_of_learning_runs(tmp_path):
+    (tmp_path / "example.py").write_text(example("learning", "docs/learning.md"))
+    (line,) = run([sys.executable, "example.py"], tmp_path).splitlines()
+    tau, threshold, alpha = map(float, line.split())
+    assert 15 < tau < 25 and 0.5 < threshold < 1.5 and 0.9 < alpha < 1
+
+
 def test_cpp_example_runs_against_the_installed_package(tmp_path):
     cmake_dir = run([sys.executable, "-m", "exodus_core", "--cmake-dir"], tmp_path).strip()
     (tmp_path / "main.cpp").write_text(example("cpp"))

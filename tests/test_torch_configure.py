@@ -75,6 +75,23 @@ def test_learnt_values_are_those_of_a_network_built_so(learn):
     assert_same(snn.configure(network(), learn=learn), network(learn=learn))
 
 
+def test_initial_states_are_learnt_and_frozen():
+    layer = snn.CubaLIF(0.9, 0.8)
+    snn.configure(layer, learn={"state.current": (4,), "alpha": ()})
+    assert layer._learn_states == ("state.current",)
+    own = layer.state_current
+    layer.state_current = 0.5
+    expected = layer(X).detach()
+    snn.configure(layer, learn=("alpha",))
+    assert not own.requires_grad and layer.alpha.requires_grad
+    torch.testing.assert_close(layer(X).detach(), expected, rtol=0, atol=0)
+    snn.configure(layer, learn={"state.current": (4,), "state.potential": ()})
+    assert layer.state_current is own and own.requires_grad
+    assert [name for name, _ in layer.named_parameters()] == ["state_potential", "state_current"]
+    with raises(ValueError, "learn", "state.potential", "got 'state.spikes'"):
+        snn.configure(layer, learn=("state.spikes",))
+
+
 def test_shapes_of_learnt_values():
     net = snn.configure(snn.Sequential(nn.Linear(4, 8), snn.LIF(0.9), snn.LIF(0.8)), learn={"alpha": (8,)})
     assert [layer.alpha.shape for layer in layers(net)] == [(8,), (8,)]

@@ -173,11 +173,13 @@ def test_delays_outside_their_range_are_clamped_and_can_return():
     assert (layer.delay.grad != 0).all()
 
 
-def test_a_learnt_delay_that_is_not_a_number_shows():
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_learnt_delay_that_is_not_finite_is_an_error(bad):
     layer = snn.Delay(1.0, most=4)
     with torch.no_grad():
-        layer.delay.fill_(float("nan"))
-    assert layer(torch.ones(5, 3)).isnan().all()
+        layer.delay.fill_(bad)
+    with pytest.raises(ValueError, match=f"delay must be finite, got {bad}"):
+        layer(torch.ones(5, 3))
 
 
 def test_training_finds_the_delays():

@@ -355,11 +355,29 @@ def test_what_is_no_value():
 LEARNT = snn.LIF(0.9, learn=("alpha",))
 
 
-@pytest.mark.parametrize("value", [0.5, None, np.float32(0.5), np.array(0.5), "0.5"], ids=repr)
-def test_number_in_the_place_of_a_learnt_value(value):
-    with raises(TypeError, "alpha", "learnt", "nn.Parameter", repr(value)):
+@pytest.mark.parametrize("value", [None, "0.5", True, [0.5, None], 1j, object], ids=repr)
+def test_no_number_in_the_place_of_a_learnt_value(value):
+    with raises(TypeError, "alpha", "number"):
         LEARNT.alpha = value
+    assert_unchanged()
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), float("inf"), np.array(2)], ids=repr)
+def test_number_out_of_the_range_of_a_learnt_value(value):
+    with raises(ValueError, "alpha", "in [0, 1]", str(float(value))):
+        LEARNT.alpha = value
+    assert_unchanged()
+
+
+def test_numbers_that_a_learnt_value_has_no_room_for():
+    with raises(ValueError, "alpha", "broadcast", "()", "(2,)"):
+        LEARNT.alpha = [0.5, 0.6]
+    assert_unchanged()
+
+
+def assert_unchanged():
     assert isinstance(LEARNT.alpha, torch.nn.Parameter)
+    assert LEARNT.alpha == torch.tensor(0.9)
 
 
 def test_plain_tensor_in_the_place_of_a_learnt_value():

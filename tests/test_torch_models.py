@@ -92,7 +92,7 @@ def test_state_dict_round_trip(name):
             parameter.mul_(0.9)
     other.load_state_dict(one.state_dict())
     assert other.neuron == one.neuron != make().neuron
-    assert set(one.state_dict()) == {key.replace(".", "_") for key in learn}
+    assert set(one.state_dict()) == {"_extra_state", *(key.replace(".", "_") for key in learn)}
 
 
 def test_learnt_shapes_add_the_neurons_axes_behind_those_of_a_parameter():

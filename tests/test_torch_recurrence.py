@@ -120,7 +120,7 @@ def test_weights_begin_orthogonal():
 
 def test_a_layer_is_a_module():
     layer = snn.Recurrent(snn.LIF(tau=10.0, learn=("tau",)), 5, mask=np.tri(5))
-    assert sorted(layer.state_dict()) == ["layer.tau", "mask", "weight"]
+    assert sorted(layer.state_dict()) == ["layer._extra_state", "layer.tau", "mask", "weight"]
     current = torch.rand(10, 2, 5)
     expected = layer(current)
     other = snn.Recurrent(snn.LIF(tau=3.0, learn=("tau",)), 5, mask=np.ones((5, 5)))

@@ -46,7 +46,7 @@ def test_functional_call_of_a_network():
     values = {key: value.detach() * 1.1 for key, value in net.named_parameters()}
     with torch.no_grad():
         other = network()
-        other.load_state_dict(values, strict=False)
+        other.load_state_dict(other.state_dict() | values)
         for key, parameter in other.named_parameters():
             parameter.copy_(values[key])
     assert torch.equal(functional_call(net, values, (x,)), other(x))

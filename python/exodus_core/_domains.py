@@ -31,6 +31,10 @@ BELOW_THRESHOLD = Domain("below the threshold")
 _BY_NAME = {"decay": DECAY, "positive": POSITIVE, "below_threshold": BELOW_THRESHOLD, "free": FREE}
 
 
+# For a decay exp(-dt / tau): below tau = dt / 16, alpha is less than the rounding error of float32.
+LEAST_TAU = 1.0 / 16.0
+
+
 class Facts(NamedTuple):
     """A row of a model's table: `exodus::ParameterFacts`."""
 
@@ -38,6 +42,7 @@ class Facts(NamedTuple):
     role: str = "none"
     default: float | None = None
     reads_current: bool = False
+    least: float = 0.0  # the gradient of smaller values is 0, to rounding
 
 
 @cache

@@ -8,14 +8,14 @@ in that order.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ._backends import decay, register_plain
-from ._domains import FREE, POSITIVE, check_values
+from ._domains import FREE, LEAST_TAU, POSITIVE, Facts, check_values
 from ._ieee import ieee
 from ._maps import Constant, Formula, Map, Same, relations
 from ._values import Number, Value, in_float64, number, plain
@@ -173,6 +173,10 @@ class _Recursion(Formula):
 
     def sources(self, name: str) -> Iterable[str]:
         return self.kernel if name == self.own[0] else self.kernel[2:]
+
+    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
+        tau, scale = super().facts(kernel)
+        return tau._replace(least=LEAST_TAU), scale
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from .. import _core
 from .._backends import decay, in_double, is_torch, on_device
-from .._domains import POSITIVE, Facts
+from .._domains import LEAST_TAU, POSITIVE, Facts
 from .._ieee import ieee
 from .._maps import Gradient, Map, Same, same
 from .._values import Number, number, plain, require_that
@@ -40,7 +40,7 @@ class FromTau(Map):
         return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
 
     def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
-        return (Facts(POSITIVE),)
+        return (Facts(POSITIVE, least=self.dt * LEAST_TAU),)
 
 
 @lru_cache(maxsize=256)

@@ -22,8 +22,10 @@ from ._delay import Delay, delay
 from ._folding import last_step, mask_padding
 from ._function import Trace
 from ._functional import growth, kernel_filter, spike
+from ._groups import parameter_groups
 from ._modules import LAYERS as _LAYERS
 from ._modules import Layer, from_neuron
+from ._parametrize import parametrize
 from ._recurrent import Recurrent
 from ._stateful import detach_state, reset_state
 
@@ -44,6 +46,8 @@ __all__ = [
     "kernel_filter",
     "last_step",
     "mask_padding",
+    "parameter_groups",
+    "parametrize",
     "reset_state",
     "spike",
 ]

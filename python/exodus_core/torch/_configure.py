@@ -12,7 +12,9 @@ from .._backward import check_algorithm
 from .._custom_surrogate import SurrogateLike
 from ..neurons import Neuron
 from ._children import sees_time
-from ._modules import Layer, Learn, _attribute, check_time_dim
+from ._initial import PREFIX, state_names
+from ._modules import Layer, check_time_dim
+from ._valued import Learn, attribute_of
 
 
 def configure(
@@ -36,7 +38,8 @@ def configure(
     time_dim : int, optional
         The dimension of time of all layers, delays and containers.
     learn : collection of str, or mapping of str to shape, optional
-        The parameters that all layers learn, as for ``Layer``. A layer learns those that its neuron has.
+        The parameters and initial states that all layers learn, as for ``Layer``. A layer learns those that
+        its neuron has.
         Values that are not named are no longer learnt, and keep their present value; ``learn=()`` freezes
         all. A value that is learnt already stays the same ``nn.Parameter``. Make the optimizer afterwards.
 
@@ -83,20 +86,29 @@ def _learn(net: nn.Module, layers: list[Layer], learn: Any) -> None:
     if isinstance(learn, str) or not isinstance(learn, Iterable):
         raise TypeError(f"learn must be a collection of names or a mapping to shapes, got {learn!r}")
     wanted: Any = learn if isinstance(learn, Mapping) else tuple(learn)
-    known = {name for layer in layers for name in layer._given._names()}
+    known = {name for layer in layers for name in _learnable(layer._given)}
     for name in wanted:
         if name not in known:
-            raise ValueError(f"learn must name parameters of a layer, {sorted(known)}, got {name!r}")
+            raise ValueError(
+                f"learn must name parameters or states of a layer, {sorted(known)}, got {name!r}"
+            )
     device = next((parameter.device for parameter in net.parameters()), None)
     changes = [(layer, *_values_to_learn(layer, wanted, device)) for layer in layers]
     for layer, neuron, values in changes:
-        for name in layer._learn_names:
-            layer._parameters.pop(_attribute(name), None)
+        for name in (*layer._learn_names, *layer._learn_states):
+            layer._parameters.pop(attribute_of(name), None)
         layer._hold(neuron)
-        layer._learn_names = tuple(values)
-        for name, value in values.items():
+        layer._learn_names = tuple(name for name in neuron._names() if name in values)
+        layer._learn_states = tuple(name for name in state_names(neuron) if name in values)
+        for name in (*layer._learn_names, *layer._learn_states):
+            value = values[name]
             if value is not None:
-                layer.register_parameter(_attribute(name), value)
+                value.requires_grad_(name in wanted)
+                layer.register_parameter(attribute_of(name), value)
+
+
+def _learnable(neuron: Neuron) -> list[str]:
+    return [*neuron._names(), *state_names(neuron)]
 
 
 def _values_to_learn(
@@ -105,17 +117,20 @@ def _values_to_learn(
     """Return the descriptor with the present values, and the parameters to register, by name.
 
     They are checked, but the layer is not changed. The parameter is None for a value that stays as it is
-    because torch has put something else in its place, as `parametrize` does.
+    because torch has put something else in its place, as `parametrize` does. An initial state that is no
+    longer learnt remains a parameter, without a gradient, since a descriptor has no place for it.
     """
     neuron = layer.neuron
-    names = [name for name in neuron._names() if name in wanted]
+    names = [name for name in _learnable(neuron) if name in wanted]
     own = {name: wanted[name] for name in names} if isinstance(wanted, Mapping) else names
     found: dict[str, nn.Parameter | None] = {}
-    for name, value in Layer(neuron, learn=own)._learnt().items():
+    like = Layer(neuron, learn=own)
+    for name, value in (like._learnt() | like._learnt_states()).items():
         found[name] = nn.Parameter(value.detach().to(device))
-    for name, value in layer._learnt().items():
-        present = layer._parameters.get(_attribute(name))
+    for name, value in (layer._learnt() | layer._learnt_states()).items():
+        present = layer._parameters.get(attribute_of(name))
         stays = name in found and found[name].shape == value.shape  # type: ignore[union-attr]
+        stays = stays or (name not in found and name.startswith(PREFIX))
         if present is None and not stays:
             raise ValueError(
                 f"learn must keep {name} of {type(layer).__name__}, which is parametrised, pruned or "

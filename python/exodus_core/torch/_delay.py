@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from .._delay import BoundDelay, Delayed, bind_delay, check_delay
 from .._layout import arrange
+from ._checkpoint import loads_finite
 from ._delay_operators import run_operator
 from ._function import _backend, _memory, _tensor, _thread_count, check_tensor, differentiable_once
-from ._learnt import _tensor_value
-from ._modules import _no_state, _short, check_time_dim, loads_finite
+from ._learnt import _tensor_value, assign, keeping_precision, require_finite
+from ._modules import _NO_VALUE, _no_state, _short, check_time_dim
 from ._run import is_traced
 from ._stateful import Stateful
 
@@ -89,6 +91,7 @@ def _value_for(x: Tensor, delay: Any, most: Any) -> tuple[Any, int]:
             f"delay must be on the device of x, {x.device}, got {delay.device}: move it with .to()"
         )
     value = _tensor_value("delay", delay)
+    require_finite("delay", delay)
     return value if value.is_cuda else value.numpy(), most
 
 
@@ -217,6 +220,13 @@ class Delay(Stateful, nn.Module):
         else:
             self.register_buffer("delay", own)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. Numbers for the delay are checked, and go into its parameter or buffer."""
+        if name == "delay" and not isinstance(value, Tensor):
+            assign(self, name, np.array(check_delay(value, self.most)[0]))
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, x: Tensor, state: Any = _no_state) -> Any:
         """Delay an input over time.
 
@@ -267,15 +277,27 @@ class Delay(Stateful, nn.Module):
             return self._advance(frame, state, None)
         return self._continued(frame, None)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **keywords: Any) -> Any:
+        """Move the delay as torch does, but keep its precision, as layers do: float64 if it is not learnt."""
+        least = torch.float64 if "delay" in self._buffers else torch.float32
+        return super()._apply(keeping_precision(fn, least), *args, **keywords)
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        names = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
-        if loads_finite(state_dict, prefix, names, args[-1]):
-            super()._load_from_state_dict(state_dict, prefix, *args)
+        names, errors = [name for name, _ in (*self.named_parameters(), *self.named_buffers())], args[-1]
+        if not loads_finite(state_dict, prefix, names, errors):
+            return
+        value = state_dict.get(prefix + "delay")
+        if "delay" in self._buffers and isinstance(value, Tensor) and not value.is_meta:
+            good = (value >= 0) & (value <= self.most)  # It is not clamped, as a learnt one is.
+            if not bool(good.all()):
+                errors.append(f"{prefix}delay must be in [0, {self.most}], got {value[~good][0].item()}")
+                return
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Show the delays and the layer's arguments."""
         value = self.delay
-        shown = _short(None if value.is_meta else value.detach().cpu().float().numpy())
+        shown = _short(_NO_VALUE if value.is_meta else value.detach().cpu().float().numpy())
         parts = [f"delay={shown}", f"most={self.most}", f"time_dim={self.time_dim}"]
         if not isinstance(self._parameters.get("delay"), nn.Parameter) and "delay" in self._buffers:
             parts.append("learn=False")

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._delay import BoundDelay, bind_delay
 from .._layout import arrange
 from ._function import _backend, _memory, _tensor, _thread_count
-from ._learnt import _tensor_value
+from ._learnt import _tensor_value, require_finite
 from ._operators import _arithmetic, _dense, _neuron_shape, library
 from ._transforms import Dims, one_by_one
 
@@ -31,6 +31,7 @@ def bound_to(x: Tensor, name: str, delay: Tensor, most: int, time_dim: int | Non
     """Return an input as the kernels take it, and the delays bound to its layout."""
     array, layout = arrange(name, _memory(x), time_dim, "time_dim", _backend(x))
     value: Any = _tensor_value("delay", delay)
+    require_finite("delay", delay)
     value = value if value.is_cuda else value.numpy()
     return array, bind_delay(layout, value, most, layout.backend.type_name(array))
 

@@ -52,7 +52,8 @@ def spike(
         Values that replace the neuron's, by the names that it was given ("alpha" or "tau", "A",
         "epsilon.alpha"). They may come from any computation, tied, generated or parametrised, and gradients
         flow back into it. Shapes are as for the neuron's own values. A decay is clamped into [0, 1], a
-        threshold or time constant to above 0, and the gradient is passed straight through.
+        threshold to above 0, a time constant to at least 1/16 of a step, and the gradient is passed straight
+        through. On the CPU a value that is not finite raises a ValueError.
     recurrent : Tensor, optional
         Weights W of shape (N, N) between the N neurons along the last dimension that is not time. The neurons
         get the current a[n] + s[n-1] W.

@@ -79,7 +79,7 @@ class Place:
         """Read the learnt values. The kernels round them to the arithmetic's dtype."""
         own, facts = dict(self.given.own), self._relations.facts
         for name, tensor in learnt.items():
-            own[name] = number_of(name, tensor, facts[name].domain)
+            own[name] = number_of(name, tensor, facts[name])
         return Numbers(own, neuron._kernel_values(own))
 
     def reads(self, neuron: Neuron, wanted: tuple[str, ...]) -> Reads:

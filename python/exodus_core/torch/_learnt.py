@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from .._domains import DECAY, FREE, POSITIVE, Domain
+from .._domains import DECAY, POSITIVE, Facts
 from ..neurons import Neuron
 
+NO_FACTS = Facts()
 
-def _in_range(domain: Domain, value: Tensor) -> Tensor:
+
+def _in_range(facts: Facts, value: Tensor) -> Tensor:
     """Put a learnt value into its domain: a decay into [0, 1], a threshold or time constant above 0."""
-    if domain is DECAY:
+    if facts.domain is DECAY:
         return value.clamp(0.0, 1.0)
-    return value.clamp_min(torch.finfo(value.dtype).eps) if domain is POSITIVE else value
+    return value.clamp_min(least_of(facts.least, value.dtype)) if facts.domain is POSITIVE else value
 
 
-def _tensor_value(name: str, parameter: Tensor, domain: Domain = FREE) -> Tensor:
+def least_of(least: float, dtype: torch.dtype) -> float:
+    """Return the smallest learnt value that is above 0. `least` is that of the facts, or 0."""
+    return max(least, torch.finfo(dtype).eps)
+
+
+def _tensor_value(name: str, parameter: Tensor, facts: Facts = NO_FACTS) -> Tensor:
     """Return a copy, put into its domain. Backward reads it even if an optimiser has changed the tensor."""
     if parameter.is_meta:
         raise TypeError(f"{name} must have values, got a parameter on the meta device")
@@ -29,23 +37,87 @@ def _tensor_value(name: str, parameter: Tensor, domain: Domain = FREE) -> Tensor
     value = parameter.detach()
     if value.dtype not in (torch.float32, torch.float64):
         value = value.float()
-    return _in_range(domain, value).clone()
+    return _in_range(facts, value).clone()
 
 
-def number_of(name: str, parameter: Tensor, domain: Domain) -> float:
+def number_of(name: str, parameter: Tensor, facts: Facts) -> float:
     """Return a learnt value of no dimensions, on the CPU, as the neuron uses it."""
     if not parameter.is_floating_point():
         raise TypeError(f"{name} must have a floating-point dtype, got {parameter.dtype}")
     value: float = parameter.item()
-    if domain is DECAY:
+    if value - value != 0.0:  # NaN or infinite
+        _refuse(name, value)
+    if facts.domain is DECAY:
         return 0.0 if value < 0.0 else 1.0 if value > 1.0 else value
-    least = torch.finfo(parameter.dtype).eps
-    return least if domain is POSITIVE and value < least else value
+    return max(value, least_of(facts.least, parameter.dtype)) if facts.domain is POSITIVE else value
 
 
-def value_of(name: str, parameter: Tensor, domain: Domain) -> np.ndarray:
+def value_of(name: str, parameter: Tensor, facts: Facts) -> np.ndarray:
     """Return a learnt value as the neuron uses it, as a NumPy array."""
-    return _tensor_value(name, parameter, domain).cpu().numpy()
+    return _tensor_value(name, parameter, facts).cpu().numpy()
+
+
+def _finite_value_of(name: str, parameter: Tensor, facts: Facts) -> np.ndarray:
+    value = value_of(name, parameter, facts)
+    require_finite(name, parameter)
+    return value
+
+
+def require_finite(name: str, parameter: Tensor) -> None:
+    """Raise an error if training has made a value on the CPU NaN or infinite, even where it is clamped."""
+    finite = torch.isfinite(parameter.detach()) if parameter.is_cpu else None
+    if finite is not None and not bool(finite.all()):
+        _refuse(name, parameter.detach()[~finite][0].item())
+
+
+def _refuse(name: str, value: float) -> None:
+    raise ValueError(
+        f"{name} must be finite, got {value!r}: an optimiser has made it so, perhaps by a gradient that was "
+        "not finite"
+    )
+
+
+def broadcast(value: Tensor, shape: tuple[int, ...], leading: int) -> Tensor:
+    """Broadcast a value to a shape. The `leading` axes of both are not the neurons'."""
+    own = tuple(value.shape)
+    ones = (1,) * (len(shape) - len(own))
+    return value.reshape((*own[:leading], *ones, *own[leading:])).expand(shape)
+
+
+@torch.no_grad()
+def assign(module: nn.Module, name: str, array: np.ndarray, leading: int = 0) -> None:
+    """Give a module's parameter or buffer other numbers. It remains the tensor that an optimiser may hold."""
+    parametrised = parametrize.is_parametrized(module, name)
+    own = getattr(module, name) if parametrised else {**module._parameters, **module._buffers}.get(name)
+    if own is None:
+        raise TypeError(
+            f"{name} was replaced by a tensor that is no parameter: it must be set to a tensor, got {array}"
+        )
+    try:
+        numbers = broadcast(torch.from_numpy(array).to(own), tuple(own.shape), leading)
+    except RuntimeError:
+        raise ValueError(f"{name} must broadcast to shape {tuple(own.shape)}, got {array.shape}") from None
+    if parametrised:
+        setattr(module, name, numbers.clone())  # through the right inverse
+    else:
+        own.copy_(numbers)
+
+
+def keeping_precision(
+    fn: Callable[[Tensor], Tensor], least: torch.dtype = torch.float32
+) -> Callable[[Tensor], Tensor]:
+    """Wrap a function that moves tensors, such that it does not convert them to less than a dtype.
+
+    The kernels compute in float32 for narrower inputs. A decay of 0.999 would be 1 in bfloat16, and no
+    optimiser could change it by less than 0.004.
+    """
+
+    def moved(tensor: Tensor) -> Tensor:
+        result = fn(tensor)
+        rounded = result.is_floating_point() and result.dtype.itemsize < tensor.dtype.itemsize
+        return tensor.to(result.device) if rounded and result.dtype.itemsize < least.itemsize else result
+
+    return moved
 
 
 def with_tensors(neuron: Neuron, current: Tensor, learnt: Mapping[str, Tensor], remedy: str) -> Neuron:
@@ -61,9 +133,8 @@ def with_tensors(neuron: Neuron, current: Tensor, learnt: Mapping[str, Tensor], 
             raise TypeError(
                 f"{name} must be on the device of current, {current.device}, got {parameter.device}: {remedy}"
             )
-    take = _tensor_value if current.is_cuda else value_of
-    facts = neuron._facts()
-    return neuron._with_unchecked({name: take(name, p, facts[name].domain) for name, p in learnt.items()})
+    facts, take = neuron._facts(), _tensor_value if current.is_cuda else _finite_value_of
+    return neuron._with_unchecked({name: take(name, p, facts[name]) for name, p in learnt.items()})
 
 
 def check_parameters(neuron: Neuron, parameters: Any) -> dict[str, Tensor]:

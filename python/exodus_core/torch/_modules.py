@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,56 +14,26 @@ from .. import neurons
 from .._backends import ARITHMETIC
 from .._backward import check_algorithm
 from .._custom_surrogate import SurrogateLike
-from .._text import to_text
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
 from ._function import Call, Trace, check_tensor
-from ._learnt import value_of
+from ._initial import with_learnt
 from ._operators import surrogate_text
 from ._run import run
 from ._stateful import Stateful
+from ._valued import Learn, Valued
 
 OUTPUTS = ("spikes", "potential", "trace")
-Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
 
 _DEFAULT_SURROGATE = SingleExponential()
+_NO_VALUE: Any = object()
 _no_state: Any = object()
-
-
-def _attribute(name: str) -> str:
-    """Return a parameter's attribute name: torch allows no dots in names, as in "epsilon.tau"."""
-    return name.replace(".", "_")
-
-
-def _expanded(name: str, value: Tensor, shape: Any, leading: int) -> Tensor:
-    """Expand a value to the shape in which it is learnt. The `leading` axes of both are not the neurons'."""
-    if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in shape):
-        raise ValueError(f"learn[{name!r}] must be a shape, a tuple of positive integers, got {shape!r}")
-    own = tuple(value.shape)
-    ones = (1,) * (len(shape) - len(own))
-    try:
-        return value.reshape((*own[:leading], *ones, *own[leading:])).expand(tuple(shape)).clone()
-    except RuntimeError:
-        raise ValueError(
-            f"learn[{name!r}] must be a shape to which the value's shape {tuple(value.shape)} broadcasts, "
-            f"got {shape!r}"
-        ) from None
 
 
 def check_time_dim(time_dim: Any) -> None:
     """Check a layer's dimension of time."""
     if isinstance(time_dim, bool) or not isinstance(time_dim, int):
         raise TypeError(f"time_dim must be an integer, got {time_dim!r}")
-
-
-def loads_finite(state_dict: Any, prefix: str, names: Iterable[str], errors: list[str]) -> bool:
-    """Tell whether the values that a layer loads are finite; if not, add an error that names the value."""
-    for name in names:
-        value = state_dict.get(prefix + name)
-        if isinstance(value, Tensor) and not value.is_meta and not bool(torch.isfinite(value).all()):
-            errors.append(f"{prefix}{name} must be finite, got {value}")
-            return False
-    return True
 
 
 def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
@@ -95,7 +64,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())
 
 
-class Layer(Stateful, nn.Module):
+class Layer(Stateful, Valued):
     """Base of the layers, such as ``LIF``: neurons over time, with parameters that may be learnt.
 
     Parameters
@@ -112,9 +81,11 @@ class Layer(Stateful, nn.Module):
         The parameters to learn, by the names under which they were given ("alpha" or "tau"). They become
         ``nn.Parameter``. A mapping gives their shapes: ``{"A": (2, 2, 16)}`` learns a matrix for each of 16
         neurons. Parameters of a kernel have its role in their name, "epsilon.tau", and are the attributes
-        ``layer.epsilon_tau``. A learnt decay is clamped into [0, 1], a learnt threshold or time constant to
-        above 0, and the gradient is passed straight through. For other parametrisations see
-        ``torch.nn.utils.parametrize``.
+        ``layer.epsilon_tau``. A learnt decay is clamped into [0, 1], a learnt threshold to above 0, a learnt
+        time constant to at least 1/16 of a step, and the gradient is passed straight through. ``parametrize``
+        has other ways. "state.potential" and the other state variables but spikes can be learnt as well:
+        the layer then starts from them, ``layer.state_potential``, unless it gets a state. They are 0 at
+        first, and broadcast to the neurons.
     output : {"spikes", "potential", "trace"}, optional
         The result of the layer. A neuron without spikes has only "potential" and "trace".
     stateful : bool or "attached", optional
@@ -124,8 +95,6 @@ class Layer(Stateful, nn.Module):
     """
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
-    _given: Neuron  # the descriptor, with the initial values of learnt parameters
-    _text: str
     _surrogate_text: str
 
     def __init_subclass__(cls, descriptor: type[Neuron] | None = None, **keywords: Any) -> None:
@@ -161,32 +130,7 @@ class Layer(Stateful, nn.Module):
         check_algorithm(method, surrogate)
         self.time_dim, self.output, self.stateful = time_dim, output, stateful
         self._method, self.surrogate = method, surrogate
-        self._learn_names = self._register(neuron, learn)
-        self._hold(neuron)
-
-    def _hold(self, neuron: Neuron) -> None:
-        """Take a descriptor, and its text for programs that are traced."""
-        self.__dict__["_given"], self.__dict__["_text"] = neuron, to_text(neuron)
-
-    def _register(self, neuron: Neuron, learn: Learn) -> tuple[str, ...]:
-        """Register the learnt parameters, and return their names in the neuron's order."""
-        if isinstance(learn, str) or not isinstance(learn, Iterable):
-            kind = "the string " if isinstance(learn, str) else ""
-            raise TypeError(
-                f"learn must be a collection of names or a mapping to shapes, got {kind}{learn!r}"
-            )
-        names, shapes = neuron._names(), learn if isinstance(learn, Mapping) else None
-        wanted = list(learn)
-        for name in wanted:
-            if name not in names:
-                raise ValueError(f"learn must name parameters of the neuron, {names}, got {name!r}")
-        chosen = tuple(name for name in names if name in wanted)
-        for name in chosen:
-            value = torch.as_tensor(np.array(neuron._value_of(name)), dtype=torch.get_default_dtype())
-            if shapes is not None:
-                value = _expanded(name, value, shapes[name], len(neuron._leading(name)))
-            self.register_parameter(_attribute(name), nn.Parameter(value))
-        return chosen
+        self._register(neuron, learn)
 
     @property
     def surrogate(self) -> SurrogateLike:
@@ -222,73 +166,18 @@ class Layer(Stateful, nn.Module):
         check_algorithm(method, self.surrogate)
         self._method = method
 
-    def _learnt(self) -> dict[str, Tensor]:
-        """Return the learnt values by name.
-
-        They are read as attributes, because `_parameters` does not always have them: torch keeps
-        parametrised, pruned, normalised and replicated values, and those of functional_call, elsewhere.
-        """
-        return {name: getattr(self, _attribute(name)) for name in self._learn_names}
-
-    def _with(self, learnt: Mapping[str, Tensor]) -> Neuron:
-        facts = self._given._facts()
-        return self._given._with({name: value_of(name, p, facts[name].domain) for name, p in learnt.items()})
-
-    @property
-    def neuron(self) -> Neuron:
-        """The descriptor, with the present learnt values."""
-        return self._with(self._learnt())
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a value that is not learnt, which is an attribute just like a learnt one."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            given = self.__dict__.get("_given")
-            if given is None:
-                raise
-            own = _settable(given).get(name)
-            if own is None or own in self._learn_names:
-                raise
-            has_learnt_values = any(learnt.startswith(f"{own}.") for learnt in self._learn_names)
-            return (self.neuron if has_learnt_values else given)._value_of(own)
-
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute. A value that is not learnt goes into the descriptor, which checks it."""
-        given = self.__dict__.get("_given")
+        """Set an attribute. nn.Module would register a surrogate without calling the property's setter."""
         if name == "surrogate":
-            # nn.Module.__setattr__ would register a module without calling the property's setter.
             object.__setattr__(self, name, value)
-        elif given is not None and name in map(_attribute, self._learn_names):
-            self._set_learnt(name, value)
-        elif given is not None and name in _settable(given):
-            self._set_given(name, value)
         else:
             super().__setattr__(name, value)
-
-    def _set_learnt(self, name: str, value: Any) -> None:
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"{name} is learnt: it must be an nn.Parameter, got {value!r}; to change its value use "
-                f"torch.nn.init, or layer.{name}.copy_(...) under torch.no_grad()"
-            )
-        super().__setattr__(name, value)
-
-    def _set_given(self, name: str, value: Any) -> None:
-        given = self.__dict__["_given"]
-        neuron = given._with({_settable(given)[name]: value})
-        names = neuron._names()
-        for learnt in self._learn_names:
-            if learnt not in names:
-                raise ValueError(f"{name} must keep {learnt}, which the layer learns, got {value!r}")
-        self._hold(neuron)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle. In earlier ones, the child module of a surrogate has another name."""
         super().__setstate__(state)
         if "_surrogate" in self._modules:
             self._modules["surrogate"] = self._modules.pop("_surrogate")
-        self._hold(self._given)
         self.__dict__["_surrogate_text"] = surrogate_text(self.surrogate)
 
     def _run(
@@ -300,6 +189,8 @@ class Layer(Stateful, nn.Module):
         with_state: bool = True,
     ) -> Trace:
         check_tensor("current", current)
+        if self._learn_states and state is None:
+            state = self._first_state(current, time_dim)
         learnt = self._learnt()  # read once, since a parametrisation may be costly or random
         call = Call(
             self._given,
@@ -326,8 +217,9 @@ class Layer(Stateful, nn.Module):
         current : Tensor
             Input current, with time on `time_dim`.
         state : named tuple of Tensor or None, optional
-            The initial state; None starts at rest. If it is passed, even as None, the final state is returned
-            as well. A stateful layer neither uses nor changes the state that it has kept.
+            The initial state; None starts at rest, or from the state that is learnt. If it is passed, even as
+            None, the final state is returned as well. A stateful layer neither uses nor changes the state
+            that it has kept.
 
         Returns
         -------
@@ -350,8 +242,8 @@ class Layer(Stateful, nn.Module):
         frame : Tensor
             Input current of the step, without a time dimension.
         state : named tuple of Tensor, optional
-            The state. None starts at rest. If it is not passed, a stateful layer goes on from the state that
-            it has kept, and any other layer starts at rest.
+            The state. None starts at rest, or from the state that is learnt. If it is not passed, a stateful
+            layer goes on from the state that it has kept, and any other layer starts as with None.
 
         Returns
         -------
@@ -368,7 +260,7 @@ class Layer(Stateful, nn.Module):
     def initial_state(
         self,
         shape: tuple[int, ...],
-        potential: Any = 0.0,
+        potential: Any = None,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> Any:
@@ -379,7 +271,8 @@ class Layer(Stateful, nn.Module):
         shape : tuple of int
             The shape of the input without its time dimension.
         potential : float or array_like, optional
-            The membrane potential, broadcast to `shape`. All other state variables are zero.
+            The membrane potential, broadcast to `shape`. None is the learnt one, or 0. The other state
+            variables have their learnt values, or are 0.
         device : device, optional
             The device of the input; None is torch's default.
         dtype : dtype, optional
@@ -393,29 +286,25 @@ class Layer(Stateful, nn.Module):
         kind = str(torch.get_default_dtype() if dtype is None else dtype).removeprefix("torch.")
         if kind not in ARITHMETIC:
             raise TypeError(f"dtype must be one of {', '.join(ARITHMETIC)} of torch, got {dtype!r}")
-        arrays = self._given.initial_state(shape, ARITHMETIC[kind], potential)
+        arrays = self._given.initial_state(shape, ARITHMETIC[kind], 0.0 if potential is None else potential)
         place = torch.empty(0).device if device is None else device
-        return type(arrays)(*(torch.from_numpy(array).to(place) for array in arrays))
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        if loads_finite(state_dict, prefix, self._own_values(), args[-1]):
-            super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _own_values(self) -> list[str]:
-        """Return the names of the layer's parameters, without those of a surrogate that is a module."""
-        return [name for name, _ in self.named_parameters() if not name.startswith("surrogate.")]
+        state = type(arrays)(*(torch.from_numpy(array).to(place) for array in arrays))
+        learnt = self._learnt_states()
+        if potential is not None:
+            learnt.pop("state.potential", None)
+        return with_learnt(self._given, state, learnt)
 
     def extra_repr(self) -> str:
         """Show the neuron's values and the layer's arguments."""
-        learnt, facts = self._learnt(), self._given._facts()
+        learnt = self._learnt() | self._learnt_states()
         values = self._given._given() | {
-            name: None if p.is_meta else value_of(name, p, facts[name].domain) for name, p in learnt.items()
+            name: _NO_VALUE if p.is_meta else self._in_domain(name, p) for name, p in learnt.items()
         }
         parts = [f"{name}={_short(value)}" for name, value in values.items()] + [f"time_dim={self.time_dim}"]
         if self._given._fires:
             parts += [f"method={self.method!r}", f"surrogate={self.surrogate!r}"]
-        if self._learn_names:
-            parts.append(f"learn={self._learn_names}")
+        if learnt:
+            parts.append(f"learn={tuple(learnt)}")
         if self.output != ("spikes" if self._given._fires else "potential"):
             parts.append(f"output={self.output!r}")
         if self.stateful:
@@ -424,18 +313,12 @@ class Layer(Stateful, nn.Module):
 
 
 def _short(value: Any) -> str:
-    """Return a short repr: the shape of a large array, and a note for None, a value on the meta device."""
-    if value is None:
+    """Return a short repr: the shape of a large array, and a note for a value on the meta device."""
+    if value is _NO_VALUE:
         return "<no value yet>"
     if isinstance(value, np.ndarray) and value.size > 4:
         return f"<array of shape {value.shape}>"
     return repr(value.tolist() if isinstance(value, np.ndarray) else value)
-
-
-def _settable(neuron: Neuron) -> dict[str, str]:
-    """Return the names of the descriptor's fields and parameters, by the layer's attribute names."""
-    fields = (f.name for f in dataclasses.fields(neuron))  # type: ignore[arg-type]
-    return {_attribute(name): name for name in (*fields, *neuron._names())}
 
 
 def _layer_of(descriptor: type[Neuron]) -> type[Layer]:
