@@ -15,6 +15,7 @@ from ._function import _backend, _memory, _tensor, _thread_count, check_tensor, 
 from ._learnt import _tensor_value
 from ._modules import _no_state, _short, check_time_dim, loads_finite
 from ._run import is_traced
+from ._uncompiled import uncompiled
 
 
 class _Call(NamedTuple):
@@ -158,7 +159,7 @@ def _run_traced(x: Tensor, delay: Any, most: Any, time_dim: int | None, state: A
     return Delayed(*run_operator(x, delay, state, most, time_dim))
 
 
-_run_uncompiled = torch.compiler.disable(
+_run_uncompiled = uncompiled(
     _run, reason="a compiled program takes delays that are tensors: use exodus_core.torch.Delay"
 )
 
