@@ -18,6 +18,7 @@ from ._learnt import _tensor_value, assign, keeping_precision, require_finite
 from ._modules import _NO_VALUE, _no_state, _short, check_time_dim
 from ._run import is_traced
 from ._stateful import Stateful
+from ._uncompiled import uncompiled
 
 
 class _Call(NamedTuple):
@@ -162,7 +163,7 @@ def _run_traced(x: Tensor, delay: Any, most: Any, time_dim: int | None, state: A
     return Delayed(*run_operator(x, delay, state, most, time_dim))
 
 
-_run_uncompiled = torch.compiler.disable(
+_run_uncompiled = uncompiled(
     _run, reason="a compiled program takes delays that are tensors: use exodus_core.torch.Delay"
 )
 

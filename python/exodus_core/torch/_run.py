@@ -14,6 +14,7 @@ from ._in_place import place_of
 from ._learnt import with_tensors
 from ._operators import FUNCTION, spike, surrogate_text
 from ._transforms import Program, SpikeFunction
+from ._uncompiled import uncompiled
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -80,6 +81,6 @@ def run(
     return Trace(spikes, potential, kind(*final) if final else None, call.tape)
 
 
-_run_uncompiled = torch.compiler.disable(
+_run_uncompiled = uncompiled(
     run, reason="a compiled program takes layers, not functions: use exodus_core.torch.from_neuron"
 )
