@@ -38,6 +38,12 @@ def test_example_of_learning_runs(tmp_path):
     assert 15 < tau < 25 and 0.5 < threshold < 1.5 and 0.9 < alpha < 1
 
 
+def test_example_of_mixed_precision_runs(tmp_path):
+    code = example("autocast", "docs/torch.md") + "print(output.dtype, net[1].tau.grad is not None)\n"
+    (tmp_path / "example.py").write_text(code)
+    assert run([sys.executable, "example.py"], tmp_path).split() == ["torch.float32", "True"]
+
+
 def test_cpp_example_runs_against_the_installed_package(tmp_path):
     cmake_dir = run([sys.executable, "-m", "exodus_core", "--cmake-dir"], tmp_path).strip()
     (tmp_path / "main.cpp").write_text(example("cpp"))

@@ -229,8 +229,9 @@ class Layer(Stateful, Valued):
         if state is not _no_state:
             trace = self._run(current, state, self.time_dim)
             return self._select(trace), trace.state
-        initial, stateful = self._start(current, self.time_dim), self._kept is not None
-        trace = self._run(current, initial, self.time_dim, with_state=stateful)
+        if self._kept is None:
+            return self._select(self._run(current, None, self.time_dim, with_state=False))
+        trace = self._run(current, self._start(current, self.time_dim), self.time_dim)
         self._keep(current, self.time_dim, trace.state)
         return self._select(trace)
 
