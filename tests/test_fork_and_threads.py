@@ -1,8 +1,9 @@
 """The thread pool survives fork, serves any number of callers, and releases the GIL.
 
 Property: a forked child computes the same results as its parent, even if another thread was computing during
-the fork. Concurrent callers get the bits of a single caller. The GIL is released during a call. Thread counts
-can be set and read, and are checked. Witness: the same call on one thread, without other callers.
+the fork. Concurrent callers get the bits of a single caller. The GIL is released during a call. Idle threads
+sleep. Thread counts can be set and read, and are checked. Witness: the same call on one thread, without other
+callers.
 """
 
 import os
@@ -194,6 +195,23 @@ def ticks_during(call):
     running.clear()
     ticker.join()
     return ticks, span
+
+
+def test_idle_threads_use_no_processor_time():
+    # They would take it from torch's threads, which run between the calls. (The load of the machine does not
+    # count: this is the time that the process itself runs.)
+    code = (
+        "import time, numpy as np, exodus_core as ec\n"
+        "ec.set_num_threads(3)\n"
+        "for _ in range(3):\n"
+        "    ec.forward(ec.IF(), np.full((20, 40_000), 0.25, np.float32))\n"
+        "    before = time.process_time()\n"
+        "    time.sleep(0.5)\n"
+        "    print(time.process_time() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert max(map(float, done.stdout.split())) < 0.1
 
 
 def test_thread_count_is_set_and_read(threads):

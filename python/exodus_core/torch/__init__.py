@@ -5,7 +5,7 @@ form. ``Recurrent`` adds recurrent weights to a layer, and ``Delay`` delays its 
 ``Residual`` and ``TimeDistributed`` make networks of layers and torch's modules. ``kernel_filter``,
 ``delay`` and ``growth`` are the functions of ``exodus_core`` for tensors.
 
-The kernels get the addresses of tensors and do not link to torch, so they work with any torch version.
+The kernels get the addresses of tensors and do not link to torch, so no build is tied to a torch version.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -59,8 +59,6 @@ if _TYPE_CHECKING:
         raise AttributeError(name)
 
 
-# Let torch.load(weights_only=True) load states. Before torch 2.4 there is no such list, and weights_only is
-# not the default.
-if hasattr(_torch.serialization, "add_safe_globals"):
-    _kinds: tuple[type[_neurons.Neuron], ...] = (*_neurons.DESCRIPTORS, _neurons.Filter)
-    _torch.serialization.add_safe_globals(list({kind._state for kind in _kinds}))
+# Let torch.load(weights_only=True) load states.
+_kinds: tuple[type[_neurons.Neuron], ...] = (*_neurons.DESCRIPTORS, _neurons.Filter)
+_torch.serialization.add_safe_globals(list({kind._state for kind in _kinds}))
