@@ -166,6 +166,7 @@ def test_failure_names_both_modules_and_leaves_the_weights():
     [
         ({"net": "net"}, "net must be a torch module, got str"),
         ({"net": nn.Linear(3, 3)}, "net must contain a spiking layer"),
+        ({"net": nn.Sequential(nn.LazyLinear(3), snn.LIF(0.9))}, "got 0.weight without a shape"),
         ({"x": 3}, "x must be a batch of inputs"),
         ({"x": []}, "x must be a batch of inputs"),
         ({"target_rate": 0.0}, "target_rate must be between 0 and 1.* got 0.0"),

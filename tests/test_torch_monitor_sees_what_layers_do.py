@@ -100,6 +100,7 @@ CONVOLUTIONS = [
     (nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (5, 4, 9)),
     (nn.Conv2d(2, 4, (3, 2), dilation=2), (3, 2, 8, 7)),
     (nn.Conv2d(2, 4, 3, padding="same"), (2, 5, 6)),  # without a batch
+    (nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), (2, 1, 6, 6)),
     (nn.Conv3d(1, 2, 2), (2, 1, 4, 4, 4)),
     (nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1), (2, 2, 5, 5)),
 ]
@@ -135,6 +136,30 @@ def test_input_that_is_not_spikes_is_multiplied():
     found = monitor.synapses["0"]
     assert (found.accumulates, found.multiply_adds, found.dense) == (0.0, 7 * 2 * 30, 7 * 2 * 30)
     assert found.energy == found.dense_energy
+
+
+def test_spikes_that_were_changed_in_place_are_looked_at_again():
+    class Halved(nn.Module):
+        def forward(self, x):
+            return x.mul_(0.5)
+
+    net = nn.Sequential(snn.LIF(0.9), Halved(), nn.Linear(6, 5), snn.LIF(0.9))
+    with torch.no_grad(), snn.Monitor(net, warn=False) as monitor:
+        net(2.0 * torch.rand(7, 2, 6))
+    assert (monitor.synapses["2"].accumulates, monitor.synapses["2"].multiply_adds) == (0.0, 7 * 2 * 30)
+
+
+def test_several_spikes_at_a_step_count_each():
+    layer = snn.LIF(0.5, max_spikes=None)
+    net = nn.Sequential(layer, nn.Linear(3, 5), snn.LIF(0.9))
+    x = 4.0 * torch.rand(20, 2, 3) - 1.0
+    fired = layer(x)
+    assert fired.max() > 1
+    with snn.Monitor(net, warn=False) as monitor:
+        net(x)
+    assert monitor.layers["0"].rate == pytest.approx(fired.double().mean().item())
+    assert monitor.layers["0"].saturated == (fired.amin((0, 1)) > 0).double().mean().item()
+    assert monitor.synapses["1"].accumulates == 5 * fired.sum().item()
 
 
 def test_recurrent_weights_accumulate_for_spikes_of_the_step_before():
@@ -275,6 +300,17 @@ def test_silent_and_saturated_layers_are_warned_of_once_with_advice():
             net(torch.ones(3, 20, 4))
 
 
+def test_short_pieces_of_a_batch_are_not_warned_of():
+    x = torch.full((30, 4, 3), 0.6)
+    x[25:] = 0.0
+    net = snn.Sequential(nn.Identity(), snn.LIF(0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with snn.Monitor(net) as monitor:
+            net(x, None, lengths=[25, 28, 29, 30])
+    assert monitor.layers["1"].sizes == [(25, 4), (3, 4), (1, 4)]
+
+
 def test_nan_in_a_potential_is_seen():
     layer, x = snn.LIF(0.9), torch.ones(5, 2, 3)
     x[3, 1, 1] = float("nan")
@@ -299,6 +335,7 @@ def test_compiled_networks_run_under_a_monitor():
         (("net",), {}, "net must be a torch module, got str"),
         ((nn.Linear(2, 2),), {}, "net must contain a spiking layer"),
         ((snn.LIF(0.9),), {"record": ("spike",)}, "record must name 'spikes' or 'potential', got 'spike'"),
+        ((snn.LIF(0.9),), {"record": True}, "record must name 'spikes' or 'potential', got True"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, keywords, message):

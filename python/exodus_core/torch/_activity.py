@@ -36,6 +36,10 @@ class LayerActivity:
         The layer's dimension of time.
     sizes : list of tuple of int
         The different (time, batch) sizes of its inputs.
+    size : tuple of int
+        The (time, batch) size of the last input.
+    batch_is_silent, batch_is_saturated : bool
+        Whether no neuron fired in the last call, or all did at every step.
     calls : int
         The number of calls.
     potential_min, potential_max : float
@@ -53,6 +57,10 @@ class LayerActivity:
     potential_min: float = math.inf
     potential_max: float = -math.inf
     growth: float = math.nan
+    size: tuple[int, int] = (0, 0)
+    batch_is_silent: bool = False
+    batch_is_saturated: bool = False
+    _most: int = 0  # steps and sequences in the largest call
     _spikes: float = 0.0
     _values: int = 0
     _fired: dict[tuple[int, ...], tuple[Tensor, int]] = field(default_factory=dict, repr=False)
@@ -81,10 +89,12 @@ class LayerActivity:
         found = sum(int(condition(fired, steps).sum()) for fired, steps in self._fired.values())
         return found / self.neurons if self.neurons else math.nan
 
-    def add(self, current: Tensor, trace: Trace, time_dim: int | None) -> None:
-        """Count a call."""
+    def add(self, current: Tensor, trace: Trace, time_dim: int | None, most: int | None) -> None:
+        """Count a call of a layer whose neurons fire at most a number of spikes at a step."""
         self.calls += 1
         size = sizes(current, time_dim)
+        self.size = size
+        self._most = max(self._most, size[0] * size[1])
         if size not in self.sizes:
             self.sizes.append(size)
         if trace.potential.numel() > 0:
@@ -93,14 +103,22 @@ class LayerActivity:
             self.potential_min = float(np.minimum(self.potential_min, low.item()))
             self.potential_max = float(np.maximum(self.potential_max, high.item()))
         if trace.spikes is not None:
-            self._count(time_and_batch_first(trace.spikes.detach(), time_dim))
+            self._count(time_and_batch_first(trace.spikes.detach(), time_dim), most == 1)
 
-    def _count(self, spikes: Tensor) -> None:
-        self._spikes += spikes.sum(dtype=torch.float64).item()
+    def _count(self, spikes: Tensor, is_binary: bool) -> None:
+        steps = spikes.shape[0] * spikes.shape[1]
+        counts = sum_of_whole_numbers(spikes, (0, 1))
+        fired = counts if is_binary else (spikes != 0).sum(dim=(0, 1)).double()
+        self.batch_is_silent = spikes.numel() > 0 and not bool(fired.any())
+        self.batch_is_saturated = spikes.numel() > 0 and bool((fired == steps).all())
+        self._spikes += counts.sum().item()
         self._values += spikes.numel()
-        fired = (spikes != 0).sum(dim=(0, 1))
-        before, steps = self._fired.get(tuple(fired.shape), (0, 0))
-        self._fired[tuple(fired.shape)] = fired + before, steps + spikes.shape[0] * spikes.shape[1]
+        before, steps_before = self._fired.get(tuple(fired.shape), (0, 0))
+        self._fired[tuple(fired.shape)] = fired + before, steps + steps_before
+
+    def is_whole_batch(self) -> bool:
+        """Tell whether the last call was no short piece of a batch, as of sequences of different lengths."""
+        return 2 * self.size[0] * self.size[1] >= self._most
 
     def measure_growth(self, layer: Layer, trace: Trace) -> None:
         """Measure ``growth`` where it is defined: on the CPU, for neurons whose gradient has a factor."""
@@ -151,34 +169,44 @@ class SynapticOperations:
         """The estimate in joules for the dense twin."""
         return ENERGY_MULTIPLY_ADD * self.dense
 
-    def add(self, module: nn.Module, given: Tensor) -> None:
-        """Count a call of a module."""
+    def add(self, module: nn.Module, given: Tensor, is_known: bool = False) -> None:
+        """Count a call of a module. It may be known that the input is spikes, which saves passes over it."""
         dims = 1 if isinstance(module, nn.Linear) else len(module.kernel_size) + 1  # type: ignore[arg-type]
         shape = tuple(given.shape[given.dim() - dims :])
         if shape not in self._fan_outs:
             self._fan_outs[shape] = fan_out(module, shape).to(given.device)
-        self._add(given.detach(), self._fan_outs[shape])
+        self._add(given.detach(), self._fan_outs[shape], is_known)
 
     def add_recurrent(self, spikes: Tensor, time_dim: int | None, weight: Tensor) -> None:
         """Count a call of recurrent weights, where weights of 0 are no connections."""
         if time_dim is None:
             return  # the spikes of the step before, which a single step does not show
         before = time_and_batch_first(spikes.detach(), time_dim)[:-1]
-        self._add(before, (weight.detach() != 0).sum(1).to(torch.float32))
+        self._add(before, (weight.detach() != 0).sum(1).to(torch.float32), True)
 
-    def _add(self, x: Tensor, fan_out: Tensor) -> None:
+    def _add(self, x: Tensor, fan_out: Tensor, is_known: bool) -> None:
         connections = fan_out.sum(dtype=torch.float64).item()
         dense = connections * (x.numel() // max(fan_out.numel(), 1))
         self.dense += dense
-        if are_spikes(x):
-            self.accumulates += (x * fan_out).sum(dtype=torch.float64).item()
+        if is_known or are_spikes(x):
+            samples = tuple(range(x.dim() - fan_out.dim()))
+            counts = sum_of_whole_numbers(x, samples) if samples else x
+            self.accumulates += (counts * fan_out).sum(dtype=torch.float64).item()
         else:
             self.multiply_adds += dense
 
 
 def are_spikes(x: Tensor) -> bool:
     """Tell whether all values are whole numbers that are not negative: spikes, or counts of spikes."""
-    return not x.is_floating_point() or bool(((x >= 0) & (x == x.trunc())).all())
+    if not x.is_floating_point() or x.numel() == 0:
+        return True
+    first = x[(0,) * (x.dim() - 1)]  # most inputs that are not spikes show it here
+    return all(torch.equal(y, y.trunc()) and bool(y.amin() >= 0) for y in (first, x))
+
+
+def sum_of_whole_numbers(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Sum whole numbers, which float32 does exactly below 2^24, in half the time of float64."""
+    return x.sum(dims, dtype=torch.promote_types(x.dtype, torch.float32)).double()
 
 
 def fan_out(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
@@ -186,12 +214,8 @@ def fan_out(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
     if isinstance(module, nn.Linear):
         return torch.full(shape, float(module.out_features))
     assert isinstance(module, _Convolution)
-    if module.padding_mode != "zeros":
-        raise TypeError(f"padding_mode must be 'zeros', got {module.padding_mode!r}")
-    keywords = {
-        name: getattr(module, name)
-        for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-    }
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    keywords = {name: getattr(module, name) for name in (*names, "padding_mode")}
     if module.transposed:
         keywords["output_padding"] = module.output_padding
     kind: Any = next(kind for kind in _KINDS if isinstance(module, kind))

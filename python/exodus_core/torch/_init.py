@@ -139,6 +139,9 @@ def init_(net: nn.Module, x: Any, *, target_rate: float = 0.1, tolerance: float 
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net must be a torch module, got {type(net).__name__}")
+    lazy = [name for name, p in net.named_parameters() if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise ValueError(f"net must have its weights, got {lazy[0]} without a shape: run it once before")
     _check_rate(target_rate)
     if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1, got {tolerance!r}")

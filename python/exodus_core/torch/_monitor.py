@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -62,7 +63,9 @@ class Monitor:
 
     Notes
     -----
-    Steps after the ends of shorter sequences (``lengths=``) count as steps.
+    Steps after the ends of shorter sequences (``lengths=``) count as steps. A compiled network leaves its
+    program at each layer to be watched, which ``fullgraph=True`` does not allow. Without `growth` and records,
+    watching adds about a third to the time of a training step on the CPU.
 
     Examples
     --------
@@ -76,7 +79,7 @@ class Monitor:
     def __init__(self, net: nn.Module, *, record: Any = (), growth: bool = True, warn: bool = True) -> None:
         if not isinstance(net, nn.Module):
             raise TypeError(f"net must be a torch module, got {type(net).__name__}")
-        wanted = (record,) if isinstance(record, str) else tuple(record)
+        wanted = (record,) if isinstance(record, str) or not isinstance(record, Iterable) else tuple(record)
         for kind in wanted:
             if kind not in _RECORDS:
                 raise ValueError(f"record must name {' or '.join(map(repr, _RECORDS))}, got {kind!r}")
@@ -89,6 +92,7 @@ class Monitor:
         self._order = [name for name, _ in net.named_modules()]
         self._record, self._growth, self._warn = wanted, growth, warn
         self._hooks: list[Any] = []
+        self._outputs: dict[str, tuple[weakref.ref[Tensor], int]] = {}
         self._warned: set[tuple[str, str]] = set()
         self.reset()
 
@@ -118,7 +122,10 @@ class Monitor:
         self._hooks = []
         if kind is None:
             for activity in self.layers.values():
-                self._warn_of(activity, activity.silent, activity.saturated, 3)
+                self._warn_of(activity, activity.silent == 1.0, activity.saturated == 1.0, 3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_outputs": {}}  # weak references cannot be pickled
 
     def __deepcopy__(self, memo: Any) -> Monitor:
         return self  # a copy of a network that is watched has its own layers, which are not
@@ -134,16 +141,17 @@ class Monitor:
             self.layers[name] = LayerActivity(name, type(layer).__name__, layer.time_dim)
         activity = self.layers[name]
         activity.time_dim = layer.time_dim
-        activity.add(current, trace, time_dim)
+        activity.add(current, trace, time_dim, getattr(layer._given, "max_spikes", 1))
         if self._growth and activity.calls == 1:
             activity.measure_growth(layer, trace)
         if recurrent is not None and trace.spikes is not None:
             operations = self.synapses.setdefault(name, SynapticOperations(name, "Recurrent"))
             operations.add_recurrent(trace.spikes, time_dim, recurrent)
         self._keep(name, trace, time_dim)
-        if self._warn and time_dim is not None and trace.spikes is not None and trace.spikes.numel() > 0:
-            fired = trace.spikes != 0
-            self._warn_of(activity, float(not fired.any()), float(fired.all()), 3)
+        if trace.spikes is not None:
+            self._outputs[name] = weakref.ref(trace.spikes), trace.spikes._version
+        if time_dim is not None and activity.is_whole_batch():
+            self._warn_of(activity, activity.batch_is_silent, activity.batch_is_saturated, 3)
 
     @_uncompiled
     def _see_module(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
@@ -152,7 +160,12 @@ class Monitor:
             return
         if name not in self.synapses:
             self.synapses[name] = SynapticOperations(name, type(module).__name__)
-        self.synapses[name].add(module, given[0])
+        self.synapses[name].add(module, given[0], self._is_output(given[0]))
+
+    def _is_output(self, x: Tensor) -> bool:
+        """Tell whether a tensor is the spikes of a layer or a view of them, and was not changed in place."""
+        outputs = [output() for output, version in self._outputs.values() if version == x._version]
+        return any(output is not None and (output is x or output is x._base) for output in outputs)
 
     def _keep(self, name: str, trace: Trace, time_dim: int | None) -> None:
         for kind in self._record:
@@ -161,9 +174,9 @@ class Monitor:
                 kept = getattr(self, kind).setdefault(name, [])
                 kept.append(time_and_batch_first(value.detach(), time_dim).clone())
 
-    def _warn_of(self, activity: LayerActivity, silent: float, saturated: float, level: int) -> None:
-        for what, share in (("silent", silent), ("saturated", saturated)):
-            if share == 1.0 and self._warn and (activity.name, what) not in self._warned:
+    def _warn_of(self, activity: LayerActivity, silent: bool, saturated: bool, level: int) -> None:
+        for what, is_so in (("silent", silent), ("saturated", saturated)):
+            if is_so and self._warn and (activity.name, what) not in self._warned:
                 self._warned.add((activity.name, what))
                 warnings.warn(_advice(activity, what), stacklevel=level)
 
@@ -247,7 +260,7 @@ class Monitor:
 
 
 def _advice(activity: LayerActivity, what: str) -> str:
-    time, batch = activity.sizes[-1]
+    time, batch = activity.size
     where = (
         f"layer {activity.name!r} ({activity.kind}, time_dim={activity.time_dim}), run over {time} steps of "
         f"{batch} sequences,"
