@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,10 @@ from ._modules import Layer
 from ._observing import add_observer, remove_observer, time_and_batch_first
 from ._plots import plot_raster, plot_trace
 from ._summary import summary
+from ._uncompiled import uncompiled
 
 _RECORDS = ("spikes", "potential")
-_Method = TypeVar("_Method", bound=Callable[..., None])
-
-
-def _uncompiled(method: _Method) -> _Method:
-    """Keep a method out of compiled programs and of the autograd graph."""
-    outside: _Method = torch.compiler.disable(torch.no_grad()(method))
-    return outside
+_REASON = "a Monitor reads values, which a compiled program does not have while it is traced"
 
 
 class Monitor:
@@ -130,8 +125,15 @@ class Monitor:
     def __deepcopy__(self, memo: Any) -> Monitor:
         return self  # a copy of a network that is watched has its own layers, which are not
 
-    @_uncompiled
-    def _see_layer(
+    def _see_layer(self, *call: Any) -> None:
+        (self._count_uncompiled if torch.compiler.is_compiling() else self._count)(*call)
+
+    def _see_module(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+        count = self._count_operations
+        (self._operations_uncompiled if torch.compiler.is_compiling() else count)(module, given)
+
+    @torch.no_grad()
+    def _count(
         self, layer: Any, current: Tensor, trace: Trace, time_dim: int | None, recurrent: Tensor | None
     ) -> None:
         name = self._layers.get(layer)
@@ -153,8 +155,8 @@ class Monitor:
         if time_dim is not None and activity.is_whole_batch():
             self._warn_of(activity, activity.batch_is_silent, activity.batch_is_saturated, 3)
 
-    @_uncompiled
-    def _see_module(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+    @torch.no_grad()
+    def _count_operations(self, module: nn.Module, given: tuple[Any, ...]) -> None:
         name = self._weighted.get(module)
         if name is None or not given or not isinstance(given[0], Tensor):
             return
@@ -166,6 +168,10 @@ class Monitor:
         """Tell whether a tensor is the spikes of a layer or a view of them, and was not changed in place."""
         outputs = [output() for output, version in self._outputs.values() if version == x._version]
         return any(output is not None and (output is x or output is x._base) for output in outputs)
+
+    # Called from traced programs only, since a call imports the compiler
+    _count_uncompiled = uncompiled(_count, _REASON)
+    _operations_uncompiled = uncompiled(_count_operations, _REASON)
 
     def _keep(self, name: str, trace: Trace, time_dim: int | None) -> None:
         for kind in self._record:
