@@ -163,6 +163,20 @@ def test_regularizers_distinguish_high_and_low_rates():
     assert snn.rate_regularizer(x, 0.4).item() == pytest.approx(0.5 * (0.6**2 + 0.4**2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_counts_of_long_sequences_are_exact_in_two_bytes(dtype):
+    x = torch.ones(3001, 40, 2, dtype=dtype)
+    assert torch.equal(snn.spike_count(x), torch.full((40, 2), 3001.0))
+    assert torch.equal(snn.spike_rate(x), torch.ones(40, 2))
+    assert snn.rate_regularizer(x, 0.5).item() == 0.25
+
+
+def test_integers_and_booleans_count():
+    x = torch.ones(7, 2, 3, dtype=torch.bool)
+    for kind in (torch.bool, torch.uint8, torch.int64):
+        assert torch.equal(snn.spike_count(x.to(kind), [7, 2]), torch.tensor([[7.0], [2.0]]).expand(2, 3))
+
+
 LOSS_CALLS = {
     **{
         name: lambda x, lengths, name=name: getattr(snn, name)(x, torch.tensor(TARGET), lengths)

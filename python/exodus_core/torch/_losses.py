@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..kernel import Exponential, Kernel
 from ._folding import last_step
 from ._functional import kernel_filter
-from ._readouts import max_over_time, spike_count, steps_of, valid
+from ._readouts import max_over_time, spike_count, steps_of, sum_dtype, valid
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -173,7 +173,7 @@ def van_rossum_distance(
         kernel, factor = Exponential(math.exp(-dt / tau)), dt / tau
     difference = valid(spikes - target, lengths, time_dim)
     filtered = kernel_filter(kernel, difference, time_dim=time_dim).output
-    squared = factor * valid(filtered, lengths, time_dim).square().sum(time_dim)
+    squared = factor * valid(filtered, lengths, time_dim).square().sum(time_dim, dtype=sum_dtype(filtered))
     if reduction == "none":
         return squared
     return squared.mean() if reduction == "mean" else squared.sum()

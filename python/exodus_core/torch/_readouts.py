@@ -18,8 +18,13 @@ def valid(x: Tensor, lengths: Any, time_dim: int, value: float = 0.0) -> Tensor:
     return x if lengths is None else mask_padding(x, lengths, time_dim=time_dim, value=value)
 
 
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype for sums over time: float16 and bfloat16 cannot hold counts of long sequences."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def steps_of(x: Tensor, lengths: Any, time_dim: int) -> Tensor:
-    """Return the number of steps of each sequence, at least 1, of x's dtype and shape (batch,)."""
+    """Return the number of steps of each sequence, at least 1, of shape (batch,)."""
     time, batch = time_and_batch("x", x, time_dim)
     if lengths is None:
         steps = torch.full((x.shape[batch],), x.shape[time])
@@ -27,7 +32,7 @@ def steps_of(x: Tensor, lengths: Any, time_dim: int) -> Tensor:
         steps = check_lengths(x, lengths, time, batch)
     if not bool((steps > 0).all()):
         raise ValueError("lengths must be at least 1, since an empty sequence has no readout, got 0")
-    return steps.to(x)
+    return steps.to(x.device, sum_dtype(x))
 
 
 def spike_count(x: Tensor, lengths: Any = None, *, time_dim: int = 0) -> Tensor:
@@ -45,14 +50,15 @@ def spike_count(x: Tensor, lengths: Any = None, *, time_dim: int = 0) -> Tensor:
     Returns
     -------
     Tensor
-        The sum over time, of the shape of `x` without its time dimension.
+        The sum over time, in float32 or the dtype of `x` if that is wider, of the shape of `x` without its
+        time dimension.
 
     Raises
     ------
     ValueError, TypeError
         If an argument does not fit; the message names it.
     """
-    return valid(x, lengths, time_dim).sum(time_dim)
+    return valid(x, lengths, time_dim).sum(time_dim, dtype=sum_dtype(x))
 
 
 def spike_rate(x: Tensor, lengths: Any = None, *, time_dim: int = 0) -> Tensor:
@@ -70,7 +76,7 @@ def spike_rate(x: Tensor, lengths: Any = None, *, time_dim: int = 0) -> Tensor:
     Returns
     -------
     Tensor
-        The mean over the steps of the sequence, of the shape of `x` without its time dimension.
+        The mean over the steps of the sequence, of the dtype and shape of ``spike_count``.
 
     Raises
     ------
