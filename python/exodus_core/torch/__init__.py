@@ -2,7 +2,8 @@
 
 Each descriptor of ``exodus_core`` has a layer of the same name, such as ``LIF``. ``spike`` is the functional
 form. ``Recurrent`` adds recurrent weights to a layer, and ``Delay`` delays its input. ``Sequential``,
-``Residual`` and ``TimeDistributed`` make networks of layers and torch's modules. ``kernel_filter``,
+``Residual`` and ``TimeDistributed`` make networks of layers and torch's modules. ``init_`` makes all layers
+of a network fire, ``Monitor`` shows what they do, and there are readouts and losses. ``kernel_filter``,
 ``delay`` and ``growth`` are the functions of ``exodus_core`` for tensors.
 
 The kernels get the addresses of tensors and do not link to torch, so no build is tied to a torch version.
@@ -16,6 +17,8 @@ except ImportError as error:
     raise ImportError("exodus_core.torch needs torch: pip install 'exodus-snn[torch]'") from error
 
 from .. import neurons as _neurons
+from ._activity import LayerActivity, SynapticOperations
+from ._anomaly import detect_anomaly
 from ._configure import configure
 from ._containers import Residual, Sequential, TimeDistributed
 from ._delay import Delay, delay
@@ -23,9 +26,21 @@ from ._folding import last_step, mask_padding
 from ._function import Trace
 from ._functional import growth, kernel_filter, spike
 from ._groups import parameter_groups
+from ._init import calculate_gain, init_
+from ._losses import (
+    ce_count_loss,
+    ce_last_membrane_loss,
+    ce_max_membrane_loss,
+    lower_activity_regularizer,
+    rate_regularizer,
+    upper_activity_regularizer,
+    van_rossum_distance,
+)
 from ._modules import LAYERS as _LAYERS
 from ._modules import Layer, from_neuron
+from ._monitor import Monitor
 from ._parametrize import parametrize
+from ._readouts import max_over_time, spike_count, spike_rate
 from ._recurrent import Recurrent
 from ._stateful import detach_state, reset_state
 
@@ -33,23 +48,39 @@ __all__ = [
     *_LAYERS,
     "Delay",
     "Layer",
+    "LayerActivity",
+    "Monitor",
     "Recurrent",
     "Residual",
     "Sequential",
+    "SynapticOperations",
     "TimeDistributed",
     "Trace",
+    "calculate_gain",
+    "ce_count_loss",
+    "ce_last_membrane_loss",
+    "ce_max_membrane_loss",
     "configure",
     "delay",
     "detach_state",
+    "detect_anomaly",
     "from_neuron",
     "growth",
+    "init_",
     "kernel_filter",
     "last_step",
+    "lower_activity_regularizer",
     "mask_padding",
+    "max_over_time",
     "parameter_groups",
     "parametrize",
+    "rate_regularizer",
     "reset_state",
     "spike",
+    "spike_count",
+    "spike_rate",
+    "upper_activity_regularizer",
+    "van_rossum_distance",
 ]
 
 globals().update(_LAYERS)

@@ -16,6 +16,7 @@ from .._backward import check_algorithm
 from .._custom_surrogate import SurrogateLike
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
+from . import _anomaly
 from ._function import Call, Trace, check_tensor
 from ._initial import with_learnt
 from ._operators import surrogate_text
@@ -95,6 +96,7 @@ class Layer(Stateful, Valued):
     """
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
+    _observers: tuple[Callable[..., None], ...] = ()  # they see each trace, as a Monitor does
     _surrogate_text: str
 
     def __init_subclass__(cls, descriptor: type[Neuron] | None = None, **keywords: Any) -> None:
@@ -191,6 +193,7 @@ class Layer(Stateful, Valued):
         check_tensor("current", current)
         if self._learn_states and state is None:
             state = self._first_state(current, time_dim)
+        _anomaly.check_if_on(self, current, state)
         learnt = self._learnt()  # read once, since a parametrisation may be costly or random
         call = Call(
             self._given,
@@ -198,13 +201,19 @@ class Layer(Stateful, Valued):
             self.surrogate,
             self._method,
             time_dim,
-            with_potential=self.output != "spikes",
-            with_state=with_state or self.output == "trace",
+            with_potential=self.output != "spikes" or len(self._observers) > 0,
+            with_state=with_state or self.output == "trace" or len(self._observers) > 0,
             remedy="move the layer with .to()",
             text=self._text,
             surrogate_text=self._surrogate_text,
         )
-        return run(call, current, learnt, state, recurrent)
+        try:
+            trace = run(call, current, learnt, state, recurrent)
+        except ValueError as error:
+            raise _anomaly.explained(error, self, current, time_dim) from None
+        for observe in self._observers:
+            observe(self, current, trace, time_dim, recurrent)
+        return trace
 
     def _select(self, trace: Trace) -> Any:
         return trace if self.output == "trace" else getattr(trace, self.output)
