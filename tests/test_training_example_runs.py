@@ -1,4 +1,4 @@
-"""The example of docs/training.md runs, and prints what the document shows."""
+"""The examples of docs/training.md and docs/tutorial.md run, learn, and print what the documents show."""
 
 import re
 import subprocess
@@ -37,6 +37,28 @@ def test_example_prints_what_the_document_shows(tmp_path):
     same = [one == other for one, other in zip(words(printed), words(shown), strict=True)]
     assert sum(same) >= 0.9 * len(same)
     assert float(loss) < 2.0
+
+
+def test_tutorial_reads_digits_in_less_than_30_lines(tmp_path):
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    code = example("tutorial", "docs/tutorial.md")
+    assert len([line for line in code.splitlines() if line]) < 30
+    assert all(name in code for name in ("snn.Sequential", "snn.Monitor", "snn.init_"))
+    (tmp_path / "example.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "example.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.strip().splitlines()
+    name, accuracy = last.split()
+    assert name == "accuracy:" and float(accuracy) > 0.87
+    (shown,) = re.findall(r"\n```\n(layer .*?)```", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL)
+    rows = [line.split()[:7] for line in done.stdout.splitlines() if re.match(r"\d +(LIF|ExpLeak)", line)]
+    assert rows == [line.split()[:7] for line in shown.splitlines()[2:]]
 
 
 @pytest.mark.parametrize("name", re.findall(r"`(?:snn|monitor)\.(\w+)", (ROOT / DOCUMENT).read_text()))
