@@ -37,6 +37,15 @@ def delayed(name):
     return torch.nn.Sequential(snn.Delay([0.5, 1.25, 2.0], most=3), learning(name, None))
 
 
+def contained(name):
+    """A network over time in the package's containers, with a connection past a layer."""
+    torch.manual_seed(3)
+    block = snn.Residual(snn.Sequential(torch.nn.Linear(3, 3), learning(name, None)))
+    return snn.Sequential(
+        torch.nn.Linear(3, 3), learning(name, None), block, snn.ExpLeak(0.8, learn=("alpha",))
+    )
+
+
 def network(name="LIF"):
     torch.manual_seed(2)
     return torch.nn.Sequential(torch.nn.Linear(3, 3), learning(name, None), torch.nn.Linear(3, 3), snn.IF())
@@ -65,7 +74,11 @@ def assert_same_gradients(found, expected):
             assert_same_bits(one, other)
 
 
-MAKERS = [(learning, name) for name in SCALARS] + [(recurrent, name) for name in FIRING] + [(delayed, "LIF")]
+MAKERS = (
+    [(learning, name) for name in SCALARS]
+    + [(recurrent, name) for name in FIRING]
+    + [(delayed, "LIF"), (contained, "LIF"), (contained, "ALIF")]
+)
 EACH = pytest.mark.parametrize(("make", "name"), MAKERS, ids=lambda part: getattr(part, "__name__", part))
 
 
