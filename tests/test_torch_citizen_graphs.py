@@ -226,6 +226,30 @@ def test_checkpoint_of_chunks_of_time(use_reentrant):
     assert_same_gradients(gradients(layer, lambda x: in_chunks(x, again)), expected)
 
 
+KEEPING = {
+    "layer": lambda: snn.LIF(0.9, learn=("alpha",), stateful=True),
+    "recurrent": lambda: snn.Recurrent(snn.LIF(0.9, learn=("alpha",), stateful="attached"), 3),
+    "delay": lambda: snn.Delay([0.5, 1.25, 2.0], most=3, stateful=True),
+    "sequence": lambda: snn.Sequential(torch.nn.Linear(3, 3), snn.LIF(0.9), stateful=True),
+    "layer in a sequence": lambda: snn.Sequential(torch.nn.Linear(3, 3), snn.LIF(0.9, stateful=True)),
+}
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("make", KEEPING.values(), ids=KEEPING)
+def test_checkpoint_of_what_keeps_its_state_raises(make, earlier, use_reentrant):
+    # It has gone on to the next state when it is computed again, and its gradient would be wrong.
+    net = make()
+    if earlier:
+        with torch.no_grad():
+            net(CURRENT)
+    current = CURRENT.clone().requires_grad_()
+    result = checkpoint.checkpoint(net, current, use_reentrant=use_reentrant)
+    with pytest.raises(RuntimeError, match="computed again during backward"):
+        result.sum().backward()
+
+
 @EACH
 def test_saved_tensors_are_packed_and_unpacked(make, name):
     layer, packed = make(name), []
