@@ -37,6 +37,15 @@ def delayed(name):
     return torch.nn.Sequential(snn.Delay([0.5, 1.25, 2.0], most=3), learning(name, None))
 
 
+def contained(name):
+    """A network over time in the package's containers, with a connection past a layer."""
+    torch.manual_seed(3)
+    block = snn.Residual(snn.Sequential(torch.nn.Linear(3, 3), learning(name, None)))
+    return snn.Sequential(
+        torch.nn.Linear(3, 3), learning(name, None), block, snn.ExpLeak(0.8, learn=("alpha",))
+    )
+
+
 def network(name="LIF"):
     torch.manual_seed(2)
     return torch.nn.Sequential(torch.nn.Linear(3, 3), learning(name, None), torch.nn.Linear(3, 3), snn.IF())
@@ -65,7 +74,11 @@ def assert_same_gradients(found, expected):
             assert_same_bits(one, other)
 
 
-MAKERS = [(learning, name) for name in SCALARS] + [(recurrent, name) for name in FIRING] + [(delayed, "LIF")]
+MAKERS = (
+    [(learning, name) for name in SCALARS]
+    + [(recurrent, name) for name in FIRING]
+    + [(delayed, "LIF"), (contained, "LIF"), (contained, "ALIF")]
+)
 EACH = pytest.mark.parametrize(("make", "name"), MAKERS, ids=lambda part: getattr(part, "__name__", part))
 
 
@@ -211,6 +224,30 @@ def test_checkpoint_of_chunks_of_time(use_reentrant):
 
     expected = gradients(layer, lambda x: in_chunks(x, layer))
     assert_same_gradients(gradients(layer, lambda x: in_chunks(x, again)), expected)
+
+
+KEEPING = {
+    "layer": lambda: snn.LIF(0.9, learn=("alpha",), stateful=True),
+    "recurrent": lambda: snn.Recurrent(snn.LIF(0.9, learn=("alpha",), stateful="attached"), 3),
+    "delay": lambda: snn.Delay([0.5, 1.25, 2.0], most=3, stateful=True),
+    "sequence": lambda: snn.Sequential(torch.nn.Linear(3, 3), snn.LIF(0.9), stateful=True),
+    "layer in a sequence": lambda: snn.Sequential(torch.nn.Linear(3, 3), snn.LIF(0.9, stateful=True)),
+}
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("make", KEEPING.values(), ids=KEEPING)
+def test_checkpoint_of_what_keeps_its_state_raises(make, earlier, use_reentrant):
+    # It has gone on to the next state when it is computed again, and its gradient would be wrong.
+    net = make()
+    if earlier:
+        with torch.no_grad():
+            net(CURRENT)
+    current = CURRENT.clone().requires_grad_()
+    result = checkpoint.checkpoint(net, current, use_reentrant=use_reentrant)
+    with pytest.raises(RuntimeError, match="computed again during backward"):
+        result.sum().backward()
 
 
 @EACH

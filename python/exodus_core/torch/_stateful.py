@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 STATEFUL = (False, True, "attached")
@@ -91,6 +92,12 @@ class Stateful:
     def _start(self, x: Any, time_dim: int | None) -> Any:
         """Return the state for a call without one: the kept state if there is one, which is checked."""
         kept = self._kept
+        if kept is not None and not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            # The state is already that after the call, so the gradient would be that of another call.
+            raise RuntimeError(
+                f"{type(self).__name__} keeps its state, so it cannot be computed again during backward, as "
+                f"torch.utils.checkpoint does: pass the state to the call"
+            )
         if kept is None or kept.state is None or not isinstance(x, Tensor):
             return None
         kind = _kind_of(x, time_dim)
