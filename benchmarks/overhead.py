@@ -10,7 +10,11 @@ import time
 
 import torch
 
+import exodus_core as ec
 import exodus_core.torch as snn
+from exodus_core._text import to_text
+from exodus_core.surrogate import SingleExponential
+from exodus_core.torch._operators import spike
 
 SHAPE = (8, 16, 10)
 CALLS = 200
@@ -30,9 +34,18 @@ def with_two_functions(x):
     return Empty.apply(Empty.apply(torch.relu(x)))
 
 
+TEXTS = to_text(ec.LIF(alpha=0.9)), [], to_text(SingleExponential()), "exodus", 0, True
+
+
+def by_operator(x):
+    spikes, *_ = spike(x, None, [], [], *TEXTS)
+    return spikes
+
+
 LAYERS = {
     "ReLU and two empty functions": with_two_functions,
     "LIF, fixed": snn.LIF(alpha=0.9),
+    "LIF, fixed, as an operator": by_operator,
     "LIF, tau learnt": snn.LIF(tau=10.0, learn=("tau",)),
     "LIF, tau and threshold learnt": snn.LIF(tau=10.0, learn=("tau", "threshold")),
     "LIF, a tau per channel learnt": snn.LIF(tau=10.0, learn={"tau": (10,)}),
