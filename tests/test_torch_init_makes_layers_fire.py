@@ -138,6 +138,25 @@ def test_layer_without_weights_before_it_is_a_warning():
     assert found["2"] == pytest.approx(0.1, rel=0.1)
 
 
+def test_modules_that_are_called_with_keywords_are_scaled():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.layer = nn.Linear(40, 32), snn.LIF(0.9)
+
+        def forward(self, x):
+            return self.layer(self.linear(input=x))
+
+    found = snn.init_(net := Net(), spikes(60, 4, 40))
+    assert found["layer"] == rates(net, spikes(60, 4, 40))["layer"] == pytest.approx(0.1, rel=0.1)
+
+
+def test_rate_that_the_input_is_too_small_for_is_an_error_that_says_so():
+    net = nn.Sequential(nn.Linear(40, 4), snn.LIF(0.9))
+    with pytest.raises(RuntimeError, match=r"layer '1' .*its 240 neurons and steps with x are too few"):
+        snn.init_(net, spikes(30, 2, 40), target_rate=0.001)
+
+
 def test_layers_with_shared_weights_that_miss_the_target_are_a_warning():
     shared = nn.Linear(40, 40)
     net = nn.Sequential(shared, snn.LIF(0.9), shared, snn.LIF(0.9, threshold=4.0))
@@ -169,6 +188,10 @@ def test_failure_names_both_modules_and_leaves_the_weights():
         ({"net": nn.Sequential(nn.LazyLinear(3), snn.LIF(0.9))}, "got 0.weight without a shape"),
         ({"x": 3}, "x must be a batch of inputs"),
         ({"x": []}, "x must be a batch of inputs"),
+        ({"x": "a path"}, "x must be a batch of inputs.* got str"),
+        ({"x": [{"inputs": torch.rand(5, 2, 3)}]}, "x must be a batch of inputs.* got list with dict"),
+        ({"x": torch.rand(5, 0, 3)}, r"x must have sequences and steps, got shape \(5, 0, 3\)"),
+        ({"x": torch.full((5, 2, 3), math.nan)}, "x must not contain NaN, got 30 of 30 values"),
         ({"target_rate": 0.0}, "target_rate must be between 0 and 1.* got 0.0"),
         ({"target_rate": math.nan}, "target_rate must be between 0 and 1"),
         ({"tolerance": 1}, "tolerance must be between 0 and 1, got 1"),

@@ -162,6 +162,56 @@ def test_several_spikes_at_a_step_count_each():
     assert monitor.synapses["1"].accumulates == 5 * fired.sum().item()
 
 
+class Keywords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.layer = nn.Linear(4, 5), snn.LIF(0.8, threshold=0.1)
+
+    def forward(self, x):
+        return self.layer(self.linear(input=x))
+
+
+def test_modules_that_are_called_with_keywords_are_counted():
+    net, x = Keywords(), spikes(9, 2, 4)
+    with snn.Monitor(net) as monitor:
+        net(x)
+    assert monitor.synapses["linear"].accumulates == 5 * x.sum().item() > 0
+
+
+def test_inference_mode_gives_the_same_numbers():
+    net = network()
+    with snn.Monitor(net) as expected:
+        net(X)
+    with torch.inference_mode(), snn.Monitor(net) as monitor:
+        net(X)
+    assert monitor.summary() == expected.summary()
+
+
+def test_operations_are_counted_exactly_under_autocast():
+    net, x = nn.Sequential(nn.Conv2d(1, 1001, 3, padding=1), snn.LIF(0.9)), torch.ones(2, 1, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16), snn.Monitor(net, warn=False) as monitor:
+        net(x)
+    assert monitor.synapses["0"].accumulates == 2 * 1001 * (4 * 4 + 4 * 6 + 9)  # corners, edges, the middle
+
+
+def test_gradient_transforms_are_watched():
+    net = snn.Sequential(nn.Conv1d(4, 5, 2), nn.Flatten(), snn.LIF(0.8, threshold=0.1))
+    x, values = spikes(9, 2, 4, 6), dict(net.named_parameters())
+    loss = lambda values: torch.func.functional_call(net, values, (x,)).sum()  # noqa: E731
+    with snn.Monitor(net) as monitor:
+        found = torch.func.grad(loss)(values)
+    assert monitor.layers["2"].rate == pytest.approx(net(x).double().mean().item())
+    expected = torch.func.grad(loss)(values)
+    assert all(torch.equal(found[name], expected[name]) for name in values)
+
+
+def test_vmap_which_hides_values_is_an_error():
+    net, x = nn.Sequential(nn.Linear(4, 5), snn.LIF(0.8, threshold=0.1)), spikes(9, 2, 4)
+    message = r"Monitor cannot watch calls under torch\.func\.vmap"
+    with snn.Monitor(net), pytest.raises(RuntimeError, match=message):
+        torch.func.vmap(net, in_dims=1)(x)
+
+
 def test_recurrent_weights_accumulate_for_spikes_of_the_step_before():
     mask = np.triu(np.ones((5, 5)), 1)
     net = snn.Recurrent(snn.LIF(0.9), 5, mask=mask)

@@ -212,19 +212,27 @@ def sum_of_whole_numbers(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 def fan_out(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """Return the number of outputs that each input of a module contributes to, for an input of a shape."""
     if isinstance(module, nn.Linear):
-        return torch.full(shape, float(module.out_features))
+        return torch.full(shape, float(module.out_features), dtype=torch.float32, device="cpu")
+    # The modes of the call that is watched must not reach this computation.
+    with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
+        return _fan_out_of_convolution(module, shape)
+
+
+def _fan_out_of_convolution(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Return the gradient of the sum of all outputs with weights of 1."""
     assert isinstance(module, _Convolution)
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
     keywords = {name: getattr(module, name) for name in (*names, "padding_mode")}
     if module.transposed:
         keywords["output_padding"] = module.output_padding
     kind: Any = next(kind for kind in _KINDS if isinstance(module, kind))
-    twin: Any = nn.utils.skip_init(kind, **keywords, bias=False, device="cpu")
-    with torch.enable_grad():
-        twin.weight.requires_grad_(False).fill_(1.0)
-        x = torch.zeros(1, *shape, requires_grad=True)
-        (counts,) = torch.autograd.grad(twin(x).sum(), x)
-    return counts[0]
+    twin: Any = nn.utils.skip_init(kind, **keywords, bias=False, device="cpu", dtype=torch.float32)
+    nn.init.ones_(twin.weight)
+    x = torch.zeros(1, *shape, dtype=torch.float32, device="cpu")
+    # This works inside of other transforms, which torch.autograd does not.
+    outputs, gradient_of = torch.func.vjp(twin, x)  # type: ignore[misc]
+    counts: Tensor = gradient_of(torch.ones_like(outputs))[0][0]
+    return counts
 
 
 _KINDS = (

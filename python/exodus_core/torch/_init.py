@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -19,7 +19,7 @@ from .._forward import forward
 from ..neurons import Neuron
 from ._function import Trace
 from ._modules import Layer
-from ._observing import observed
+from ._observing import first_tensor, observed
 from ._stateful import Stateful, reset_state
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
@@ -116,7 +116,8 @@ def init_(net: nn.Module, x: Any, *, target_rate: float = 0.1, tolerance: float 
         A batch of typical inputs, or a ``DataLoader`` that makes them, of which the first batch is taken. Of
         a batch ``(inputs, labels)`` the inputs are taken.
     target_rate : float, optional
-        Spikes per neuron and step, between 0 and 1.
+        Spikes per neuron and step, between 0 and 1. Weights with a mean of 0, as of torch's initialisers,
+        reach about 0.4, since half of the potentials are negative.
     tolerance : float, optional
         The relative deviation from `target_rate` that is accepted.
 
@@ -168,11 +169,19 @@ def _first_batch(x: Any) -> Tensor:
     batch = x
     while not isinstance(batch, Tensor):
         try:
+            if isinstance(batch, (str, bytes, Mapping)):  # their iterators lead to no tensor
+                raise TypeError
             batch = next(iter(batch))
         except (TypeError, StopIteration):
+            inside = "" if batch is x else f" with {type(batch).__name__}"
             raise TypeError(
-                f"x must be a batch of inputs, a tensor, or a DataLoader of them, got {type(x).__name__}"
+                "x must be a batch of inputs, a tensor, or a DataLoader of them, got "
+                f"{type(x).__name__}{inside}"
             ) from None
+    if batch.numel() == 0:
+        raise ValueError(f"x must have sequences and steps, got shape {tuple(batch.shape)}")
+    if batch.isnan().any():
+        raise ValueError(f"x must not contain NaN, got {int(batch.isnan().sum())} of {batch.numel()} values")
     return batch
 
 
@@ -239,6 +248,7 @@ class _Probe:
     def __init__(self, net: nn.Module, x: Tensor) -> None:
         self.net, self.x = net, x
         self.rates: dict[str, float] = {}
+        self.values = 0  # neurons times sequences times steps of the last layer that ran
         self._names = {module: name for name, module in net.named_modules()}
         self._layers = {m: n for m, n in self._names.items() if _fires(m)}
         if not self._layers:
@@ -252,18 +262,24 @@ class _Probe:
         def observe(layer: Any, current: Tensor, trace: Trace, time_dim: int | None, *others: Any) -> None:
             if self._layers[layer] in self.rates:
                 return  # a layer in several places counts at the first one
+            self.values = trace.spikes.numel()  # type: ignore[union-attr]
             self.rates[self._layers[layer]] = float(trace.spikes.mean(dtype=torch.float64))  # type: ignore[union-attr]
             if see is not None:
                 see(layer, current, time_dim)
             if layer is until:
                 raise _Reached
 
+        def see_module(module: nn.Module, given: tuple[Any, ...], keywords: Any, result: Any) -> None:
+            x = first_tensor(given, keywords)
+            if see is not None and x is not None:
+                see(module, x, None)
+
         torch.random.set_rng_state(self._generator)
         reset_state(self.net)
         hooks = []
         if see is not None:
             modules = (m for m in self._names if isinstance(m, _SCALED))
-            hooks = [m.register_forward_hook(lambda m, given, _: see(m, given[0], None)) for m in modules]
+            hooks = [m.register_forward_hook(see_module, with_kwargs=True) for m in modules]
         with observed(list(self._layers), observe):
             try:
                 self.net(self.x)
@@ -335,10 +351,15 @@ def _scale(probe: _Probe, part: _Part, target: float, tolerance: float) -> None:
         low, high = min(tried.values()), max(tried.values())
         raise RuntimeError(
             f"no scale of the weights of {owner} brings {part} to target_rate={target}: its rate lies "
-            f"between {low:.3g} and {high:.3g}. Check time_dim, the input, the threshold, and weights of 0"
+            f"between {low:.3g} and {high:.3g}. Check time_dim, the input, the threshold, and weights of 0; "
+            "above about 0.4 the weights need a positive mean"
         )
     if (tried[best] if best == next(reversed(tried)) else rate_at(best)) == 0:
-        raise RuntimeError(f"{part} stays silent at every scale of the weights of {owner} that was tried")
+        raise RuntimeError(
+            f"{part} is silent below some scale of the weights of {owner}, and above it fires far more than "
+            f"target_rate={target}: its {probe.values} neurons and steps with x are too few for this rate, "
+            "or all neurons fire together"
+        )
 
 
 def _bisect(rate_at: Callable[[float], float], start: float, target: float, tolerance: float) -> float | None:

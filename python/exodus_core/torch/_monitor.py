@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from ._activity import WEIGHTED, LayerActivity, SynapticOperations
 from ._function import Trace
 from ._modules import Layer
-from ._observing import add_observer, remove_observer, time_and_batch_first
+from ._observing import (
+    add_observer,
+    check_values_are_visible,
+    first_tensor,
+    remove_observer,
+    time_and_batch_first,
+)
 from ._plots import plot_raster, plot_trace
 from ._summary import summary
 from ._uncompiled import uncompiled
@@ -103,7 +109,9 @@ class Monitor:
             raise RuntimeError("this Monitor is already watching: leave its context first")
         for layer in self._layers:
             add_observer(layer, self._see_layer)
-        self._hooks = [module.register_forward_hook(self._see_module) for module in self._weighted]
+        self._hooks = [
+            module.register_forward_hook(self._see_module, with_kwargs=True) for module in self._weighted
+        ]
         self._hooks.append(None)  # so that the list tells that it is watching
         return self
 
@@ -128,9 +136,11 @@ class Monitor:
     def _see_layer(self, *call: Any) -> None:
         (self._count_uncompiled if torch.compiler.is_compiling() else self._count)(*call)
 
-    def _see_module(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+    def _see_module(self, module: nn.Module, given: tuple[Any, ...], keywords: Any, result: Any) -> None:
         count = self._count_operations
-        (self._operations_uncompiled if torch.compiler.is_compiling() else count)(module, given)
+        (self._operations_uncompiled if torch.compiler.is_compiling() else count)(
+            module, first_tensor(given, keywords)
+        )
 
     @torch.no_grad()
     def _count(
@@ -139,6 +149,7 @@ class Monitor:
         name = self._layers.get(layer)
         if name is None:
             return
+        check_values_are_visible()
         if name not in self.layers:
             self.layers[name] = LayerActivity(name, type(layer).__name__, layer.time_dim)
         activity = self.layers[name]
@@ -150,22 +161,25 @@ class Monitor:
             operations = self.synapses.setdefault(name, SynapticOperations(name, "Recurrent"))
             operations.add_recurrent(trace.spikes, time_dim, recurrent)
         self._keep(name, trace, time_dim)
-        if trace.spikes is not None:
+        if trace.spikes is not None and not trace.spikes.is_inference():  # these have no version
             self._outputs[name] = weakref.ref(trace.spikes), trace.spikes._version
         if time_dim is not None and activity.is_whole_batch():
             self._warn_of(activity, activity.batch_is_silent, activity.batch_is_saturated, 3)
 
     @torch.no_grad()
-    def _count_operations(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+    def _count_operations(self, module: nn.Module, x: Tensor | None) -> None:
         name = self._weighted.get(module)
-        if name is None or not given or not isinstance(given[0], Tensor):
+        if name is None or x is None:
             return
+        check_values_are_visible()
         if name not in self.synapses:
             self.synapses[name] = SynapticOperations(name, type(module).__name__)
-        self.synapses[name].add(module, given[0], self._is_output(given[0]))
+        self.synapses[name].add(module, x, self._is_output(x))
 
     def _is_output(self, x: Tensor) -> bool:
         """Tell whether a tensor is the spikes of a layer or a view of them, and was not changed in place."""
+        if x.is_inference():
+            return False
         outputs = [output() for output, version in self._outputs.values() if version == x._version]
         return any(output is not None and (output is x or output is x._base) for output in outputs)
 

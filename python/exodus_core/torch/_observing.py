@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ._function import Trace
@@ -37,6 +39,22 @@ def observed(layers: Iterable[Layer], observer: Observer) -> Iterator[None]:
     finally:
         for layer in layers:
             remove_observer(layer, observer)
+
+
+def first_tensor(given: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor | None:
+    """Return the input of a module that was called with arguments, or with keywords only."""
+    return next((x for x in (*given, *keywords.values()) if isinstance(x, Tensor)), None)
+
+
+def check_values_are_visible() -> None:
+    """Raise an error under ``torch.func.vmap``, where a tensor stands for a whole batch and has no values."""
+    functions: Any = torch._C._functorch
+    stack = functions.get_interpreter_stack() or ()
+    if any(one.key() == functions.TransformType.Vmap for one in stack):
+        raise RuntimeError(
+            "a Monitor cannot watch calls under torch.func.vmap, which hides the values of the samples: "
+            "run the network on the whole batch"
+        )
 
 
 def sizes(x: Tensor, time_dim: int | None) -> tuple[int, int]:
