@@ -226,6 +226,17 @@ def test_gradient_reaches_the_weights_through_layers(name):
     assert bool(grad.any())
 
 
+@pytest.mark.parametrize("name", [*READOUTS, *LOSSES, *REGULARIZERS])
+def test_compiled_programs_hold_readouts_and_losses_without_a_break(name):
+    torch.compiler.reset()  # each name makes another program of the same function
+    call = lambda x: LOSS_CALLS[name](x, None).sum()  # noqa: E731
+    found, expected = tensor(POTENTIAL, 0, grad=True), tensor(POTENTIAL, 0, grad=True)
+    result = torch.compile(call, backend="aot_eager", fullgraph=True)(found)
+    result.backward()
+    call(expected).backward()
+    assert torch.equal(result, call(expected)) and torch.equal(found.grad, expected.grad)
+
+
 TARGETS = torch.tensor(TARGET)
 X = tensor(SPIKES, 0)
 WRONG = [
@@ -234,6 +245,8 @@ WRONG = [
     (lambda: snn.spike_count(X, time_dim=1.0), TypeError, "time_dim must be an integer"),
     (lambda: snn.spike_rate(X, [0, 1, 1, 1]), ValueError, "lengths must be at least 1"),
     (lambda: snn.max_over_time(X, [0, 1, 1, 1]), ValueError, "lengths must be at least 1"),
+    (lambda: snn.spike_rate(X[:0]), ValueError, r"x must have steps on time_dim=0, got shape \(0, 4, 3\)"),
+    (lambda: snn.max_over_time(X.long()), TypeError, "x must have a floating-point dtype, got torch.int64"),
     (lambda: snn.max_over_time(X, [1, 1]), ValueError, r"lengths must have shape \(4,\)"),
     (lambda: snn.ce_count_loss(X, TARGET), TypeError, "target must be a torch tensor, got ndarray"),
     (
@@ -244,6 +257,11 @@ WRONG = [
     (lambda: snn.ce_count_loss(X[:, :, 0], TARGETS), ValueError, "dimensions of time, batch and classes"),
     (lambda: snn.van_rossum_distance(X, X[1:], 3.0), ValueError, "target must have the shape of spikes"),
     (lambda: snn.van_rossum_distance(X, SPIKES, 3.0), TypeError, "target must be a torch tensor"),
+    (
+        lambda: snn.van_rossum_distance(X, X.bool(), 3.0),
+        TypeError,
+        "target must have a floating-point dtype, got torch.bool",
+    ),
     (lambda: snn.van_rossum_distance(X, X, 0.0), ValueError, "tau must be a positive number, got 0.0"),
     (lambda: snn.van_rossum_distance(X, X, 3.0, dt=-1), ValueError, "dt must be a positive number, got -1"),
     (

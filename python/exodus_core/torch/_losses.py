@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..kernel import Exponential, Kernel
 from ._folding import last_step
 from ._functional import kernel_filter
-from ._readouts import max_over_time, spike_count, steps_of, sum_dtype, valid
+from ._readouts import check_floating, max_over_time, spike_count, steps_of, sum_dtype, valid
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -183,6 +183,7 @@ def _check_same_shape(spikes: Any, target: Any) -> None:
     for name, value in (("spikes", spikes), ("target", target)):
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}")
+        check_floating(name, value)
     if spikes.shape != target.shape:
         raise ValueError(
             f"target must have the shape of spikes, {tuple(spikes.shape)}, got {tuple(target.shape)}"

@@ -27,12 +27,19 @@ def steps_of(x: Tensor, lengths: Any, time_dim: int) -> Tensor:
     """Return the number of steps of each sequence, at least 1, of shape (batch,)."""
     time, batch = time_and_batch("x", x, time_dim)
     if lengths is None:
-        steps = torch.full((x.shape[batch],), x.shape[time])
-    else:
-        steps = check_lengths(x, lengths, time, batch)
+        if x.shape[time] == 0:
+            raise ValueError(f"x must have steps on time_dim={time_dim}, got shape {tuple(x.shape)}")
+        return x.new_full((x.shape[batch],), x.shape[time], dtype=sum_dtype(x))
+    steps = check_lengths(x, lengths, time, batch)
     if not bool((steps > 0).all()):
         raise ValueError("lengths must be at least 1, since an empty sequence has no readout, got 0")
     return steps.to(x.device, sum_dtype(x))
+
+
+def check_floating(name: str, x: Tensor) -> None:
+    """Check that a tensor has a floating-point dtype, as potentials have."""
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must have a floating-point dtype, got {x.dtype}")
 
 
 def spike_count(x: Tensor, lengths: Any = None, *, time_dim: int = 0) -> Tensor:
@@ -112,6 +119,7 @@ def max_over_time(x: Tensor, lengths: Any = None, *, time_dim: int = 0) -> Tenso
     ValueError, TypeError
         If an argument does not fit; the message names it.
     """
-    inside = valid(x, lengths, time_dim, -torch.inf)
     steps_of(x, lengths, time_dim)
+    check_floating("x", x)
+    inside = valid(x, lengths, time_dim, -torch.inf)
     return inside.amax(time_dim)
