@@ -212,15 +212,21 @@ def test_vmap_which_hides_values_is_an_error():
         torch.func.vmap(net, in_dims=1)(x)
 
 
-def test_recurrent_weights_accumulate_for_spikes_of_the_step_before():
+@pytest.mark.parametrize("pieces", ["whole", "chunks", "steps"])
+def test_recurrent_weights_accumulate_for_each_spike(pieces):
     mask = np.triu(np.ones((5, 5)), 1)
-    net = snn.Recurrent(snn.LIF(0.9), 5, mask=mask)
-    x = 2.0 * torch.rand(9, 2, 5)
-    with snn.Monitor(net) as monitor:
-        fired = net(x)
+    net, x, state = snn.Recurrent(snn.LIF(0.9), 5, mask=mask), 2.0 * torch.rand(9, 2, 5), None
+    fired = net(x).detach()
+    with snn.Monitor(net, warn=False) as monitor:
+        if pieces == "steps":
+            for frame in x:
+                _, state = net.step(frame, state)
+        else:
+            for chunk in x.split(9 if pieces == "whole" else 4):
+                _, state = net(chunk, state)
     fan_out = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0])
-    assert monitor.synapses["layer"].accumulates == float((fired[:-1] * fan_out).sum().detach()) > 0
-    assert monitor.synapses["layer"].dense == 8 * 2 * 10
+    assert monitor.synapses["layer"].accumulates == float((fired * fan_out).sum()) > 0
+    assert monitor.synapses["layer"].dense == 9 * 2 * 10
 
 
 def test_records_are_the_traces_with_time_first():

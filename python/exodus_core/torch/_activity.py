@@ -140,7 +140,7 @@ class SynapticOperations:
         The module's name in the network, and its class.
     accumulates : float
         Additions of a weight to a current: for each spike, its fan-out. The fan-out of a convolution is
-        exact, also at the borders and with strides.
+        exact, also at the borders and with strides. Recurrent spikes count in the call that emits them.
     multiply_adds : float
         Multiply-adds, in calls whose input is not spikes (whole numbers that are not negative): one per
         connection and step.
@@ -178,11 +178,15 @@ class SynapticOperations:
         self._add(given.detach(), self._fan_outs[shape], is_known)
 
     def add_recurrent(self, spikes: Tensor, time_dim: int | None, weight: Tensor) -> None:
-        """Count a call of recurrent weights, where weights of 0 are no connections."""
-        if time_dim is None:
-            return  # the spikes of the step before, which a single step does not show
-        before = time_and_batch_first(spikes.detach(), time_dim)[:-1]
-        self._add(before, (weight.detach() != 0).sum(1).to(torch.float32), True)
+        """Count a call of recurrent weights, where weights of 0 are no connections.
+
+        A spike counts in the call that emits it, so that chunks of time and single steps sum to the whole.
+        """
+        self._add(
+            time_and_batch_first(spikes.detach(), time_dim),
+            (weight.detach() != 0).sum(1).to(torch.float32),
+            True,
+        )
 
     def _add(self, x: Tensor, fan_out: Tensor, is_known: bool) -> None:
         connections = fan_out.sum(dtype=torch.float64).item()

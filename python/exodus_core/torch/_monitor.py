@@ -64,7 +64,8 @@ class Monitor:
 
     Notes
     -----
-    Steps after the ends of shorter sequences (``lengths=``) count as steps. A compiled network leaves its
+    Steps after the ends of shorter sequences (``lengths=``) count as steps. Activation checkpointing runs
+    layers twice, and both runs count. A compiled network leaves its
     program at each layer to be watched, which ``fullgraph=True`` does not allow. Watching adds about a third
     to the time of a training step on the CPU, `growth` in the first call and records more.
 
