@@ -212,6 +212,15 @@ def test_vmap_which_hides_values_is_an_error():
         torch.func.vmap(net, in_dims=1)(x)
 
 
+def test_export_of_a_network_that_is_watched_is_an_error():
+    net = nn.Sequential(nn.Linear(4, 5), snn.LIF(0.8))
+    with (
+        snn.Monitor(net),
+        pytest.raises(RuntimeError, match="Monitor cannot watch a network that is exported"),
+    ):
+        torch.export.export(net, (spikes(9, 2, 4),), strict=False)
+
+
 @pytest.mark.parametrize("pieces", ["whole", "chunks", "steps"])
 def test_recurrent_weights_accumulate_for_each_spike(pieces):
     mask = np.triu(np.ones((5, 5)), 1)

@@ -85,6 +85,19 @@ def test_numbers_and_infinities_pass():
         assert torch.equal(snn.LIF(0.9)(x), expected)
 
 
+def test_programs_are_traced_with_it():
+    """There are no values to check, neither in torch.export nor in make_fx, nor in fake tensors."""
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    layer, x = snn.LIF(0.9), torch.rand(6, 3)
+    with snn.detect_anomaly():
+        assert torch.equal(make_fx(layer)(x)(x), layer(x))
+        assert torch.equal(torch.export.export(layer, (x,), strict=False).module()(x), layer(x))
+        with FakeTensorMode() as fake:
+            assert layer(fake.from_tensor(x)).shape == x.shape
+
+
 def test_gradients_are_the_same_with_it():
     net, grads = network(), []
     for on in (False, True):

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._run import is_traced
+
 _active: list[dict[int, str]] = []  # the names of modules, by id, of the contexts that are open
 
 
@@ -72,7 +74,13 @@ def _check_values(argument: str, layer: nn.Module, value: Tensor) -> None:
     if torch._C._are_functorch_transforms_active():
         return  # values cannot be read there
     wrong = value.detach().isnan()
-    if bool(wrong.any()):
+    try:
+        found = bool(wrong.any())
+    except RuntimeError:
+        if is_traced(value):
+            return  # by make_fx, or with fake tensors, which have no values
+        raise
+    if found:
         first = tuple(wrong.nonzero()[0].tolist())
         raise ValueError(
             f"{argument} of {_described(layer)} must not contain NaN, got {int(wrong.sum())} of "

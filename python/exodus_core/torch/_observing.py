@@ -47,13 +47,19 @@ def first_tensor(given: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor 
 
 
 def check_values_are_visible() -> None:
-    """Raise an error under ``torch.func.vmap``, where a tensor stands for a whole batch and has no values."""
+    """Raise an error where tensors have no values: under ``torch.func.vmap``, and in ``torch.export``."""
     functions: Any = torch._C._functorch
     stack = functions.get_interpreter_stack() or ()
     if any(one.key() == functions.TransformType.Vmap for one in stack):
         raise RuntimeError(
             "a Monitor cannot watch calls under torch.func.vmap, which hides the values of the samples: "
             "run the network on the whole batch"
+        )
+    kinds: Any = torch._C._TorchDispatchModeKey
+    if torch._C._get_dispatch_mode(kinds.FAKE) is not None:
+        raise RuntimeError(
+            "a Monitor cannot watch a network that is exported, or that gets fake tensors, without values: "
+            "leave its context before"
         )
 
 
