@@ -95,6 +95,19 @@ def test_growth_is_that_of_the_layer():
     assert np.isnan(monitor.layers[""].growth)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_growth_in_two_bytes_is_that_of_the_same_input_in_float32(dtype):
+    """Potential and spikes are the same in both, so the factors are as well."""
+    steep = surrogate.SingleExponential(width=0.1, scale=1.0)
+    layer, x = snn.ALIF(0.9, 0.95, 0.1, surrogate=steep), torch.rand(50, 2, 8).to(dtype)
+    found = []
+    for values in (x, x.float()):
+        with snn.Monitor(layer) as monitor:
+            layer(values)
+        found.append(monitor.layers[""].growth)
+    assert found[0] == found[1] > 0
+
+
 CONVOLUTIONS = [
     (nn.Linear(6, 5), (4, 3, 6)),
     (nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (5, 4, 9)),

@@ -109,8 +109,9 @@ class TensorBackend(NumpyBackend):
         return value.to(_TYPES[type_name]) if isinstance(value, Tensor) else super().convert(value, type_name)
 
     def to_computing(self, array: Any) -> np.ndarray:
-        """Return a tensor's memory as an array of NumPy."""
-        memory: np.ndarray = array.detach().numpy()
+        """Return a tensor's memory as an array of NumPy, which has no bfloat16: that is converted."""
+        values = array.float() if array.dtype == torch.bfloat16 else array
+        memory: np.ndarray = values.detach().numpy()
         return memory
 
     def handle(self, array: Any) -> Any:
