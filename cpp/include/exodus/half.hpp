@@ -48,13 +48,14 @@ EXODUS_SCALAR float16 to_float16(float x) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
   return result;
 #else
-  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x), magnitude = bits & 0x7fffffffu;
+  // Signed integers, since SSE compares no others: with unsigned ones GCC 12 leaves loops around this unvectorised.
+  const std::int32_t bits = __builtin_bit_cast(std::int32_t, x), magnitude = bits & 0x7fffffff;
   const float near_half = __builtin_bit_cast(float, magnitude) + 0.5f;   // rounded to steps of 2^-24
-  const std::uint32_t subnormal = __builtin_bit_cast(std::uint32_t, near_half) - 0x3f000000u;
-  const std::uint32_t normal = (magnitude - ((127u - 15u) << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
-  const std::uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;   // 2^-14
-  const std::uint32_t rounded = magnitude < 0x47800000u ? finite : 0x7c00u;    // 2^16
-  return {static_cast<std::uint16_t>(magnitude > 0x7f800000u ? 0x7fffu : (bits >> 16 & 0x8000u) | rounded)};
+  const std::int32_t subnormal = __builtin_bit_cast(std::int32_t, near_half) - 0x3f000000;
+  const std::int32_t normal = (magnitude - ((127 - 15) << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
+  const std::int32_t finite = magnitude < 0x38800000 ? subnormal : normal;   // 2^-14
+  const std::int32_t rounded = magnitude < 0x47800000 ? finite : 0x7c00;     // 2^16
+  return {static_cast<std::uint16_t>(magnitude > 0x7f800000 ? 0x7fff : (bits >> 16 & 0x8000) | rounded)};
 #endif
 }
 

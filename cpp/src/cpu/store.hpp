@@ -59,16 +59,12 @@ EXODUS_SCALAR void read_lanes(V* numbers, const E* elements, std::int64_t count)
 
 template <class V, class E>
 EXODUS_SCALAR void write_lanes(E* elements, const V* numbers, std::int64_t count) {
-  if constexpr (std::is_same_v<E, float16>) {   // without the instruction one by one: GCC 12 does not vectorise the rounding for SSE
-    std::int64_t i = 0;
-    if constexpr (has_conversion<V, E>) {
-      for (; i + half_vector <= count; i += half_vector) floats_to_halves(elements + i, numbers + i);
-    }
-    for (; i < count; ++i) set_element<V>(elements[i], numbers[i]);
-  } else {
-    EXODUS_LANES
-    for (std::int64_t i = 0; i < count; ++i) set_element<V>(elements[i], numbers[i]);
+  std::int64_t i = 0;
+  if constexpr (has_conversion<V, E>) {
+    for (; i + half_vector <= count; i += half_vector) floats_to_halves(elements + i, numbers + i);
   }
+  EXODUS_LANES
+  for (; i < count; ++i) set_element<V>(elements[i], numbers[i]);
 }
 
 /// Calls f with an array of the elements that a format names. Doubles have one format only.
