@@ -97,21 +97,19 @@ cpu::DelayPlan<S> plan_of(const Layout& layout, const Delay<S>& delays) {
   return plan;
 }
 
-/// A delay of two-byte numbers: the workspace has its arrays as numbers first, then what the delay itself needs.
+/// Copies of arrays of two-byte numbers as numbers, at the beginning of a workspace.
 template <class S>
 class Converted {
  public:
   using V = arithmetic_t<S>;
 
-  Converted(const Layout& layout, const Delay<S>& delays, int threads)
-      : isa_(isa_functions<V>()),
-        same{delays.steps, delays.most},
-        count_(layout.outer * layout.time * layout.inner),
-        threads_(threads_for(layout, threads)) {}
+  Converted(const Layout& layout, int threads)
+      : isa_(isa_functions<V>()), count_(layout.outer * layout.time * layout.inner), threads_(threads_for(layout, threads)) {}
 
   /// Bytes of this many arrays.
   std::size_t bytes(int arrays) const { return static_cast<std::size_t>(arrays * stride()) * sizeof(V); }
 
+  /// The workspace behind them.
   Workspace rest(const Workspace& workspace, int arrays) const {
     return {static_cast<char*>(workspace.data) + bytes(arrays), workspace.bytes - bytes(arrays), workspace.threads};
   }
@@ -140,15 +138,16 @@ class Converted {
     cpu::parallel_for(ceil_div(count_, chunk), threads_, task);
   }
 
-  const cpu::IsaFunctions<V>* isa_;
-
- public:
-  const Delay<V> same;   ///< the delay of numbers
-
- private:
+  const cpu::IsaFunctions<V>* const isa_;
   const std::int64_t count_;
   const int threads_;
 };
+
+/// The same delay of numbers.
+template <class S>
+Delay<arithmetic_t<S>> in_arithmetic(const Delay<S>& delays) {
+  return {delays.steps, delays.most};
+}
 
 /// The arrays over time of each pass.
 constexpr int forward_arrays = 2, backward_arrays = 3;
@@ -168,9 +167,8 @@ Status check_converted(const Layout& layout, const Delay<S>& delays, const Works
 template <class S>
 Workspace workspace_of(const Layout& layout, const Delay<S>& delays, int arrays, bool with_sums, int threads) {
   if (check_delay(layout, delays) != Status::ok) return {nullptr, 0, threads};
-  const Converted<S> converted(layout, delays, threads);
-  const std::size_t bytes = bytes_for(layout, converted.same, with_sums, threads);
-  return {nullptr, converts<S> && bytes > 0 ? bytes + converted.bytes(arrays) : bytes, threads};
+  const std::size_t bytes = bytes_for(layout, in_arithmetic(delays), with_sums, threads);
+  return {nullptr, converts<S> && bytes > 0 ? bytes + Converted<S>(layout, threads).bytes(arrays) : bytes, threads};
 }
 
 template <class S>
@@ -235,11 +233,11 @@ Status delay(const Layout& layout, const Delay<S>& delays, const typename Delay<
     if (const Status status = check_converted(layout, delays, needed, workspace); status != Status::ok || empty(layout)) return status;
     if (arrays.x == nullptr) return Status::null_pointer;
     const FloatingPointMode mode;
-    const Converted<S> converted(layout, delays, workspace.threads);
+    const Converted<S> converted(layout, workspace.threads);
     auto* const output = arrays.output == nullptr ? nullptr : converted.array(workspace, 1);
     const auto* const x = converted.read(arrays.x, converted.array(workspace, 0));
     const Status status =
-        delay_numbers(layout, converted.same, {x, arrays.initial, output, arrays.final}, converted.rest(workspace, forward_arrays));
+        delay_numbers(layout, in_arithmetic(delays), {x, arrays.initial, output, arrays.final}, converted.rest(workspace, forward_arrays));
     if (status == Status::ok) converted.write(output, arrays.output);
     return status;
   }
@@ -255,15 +253,15 @@ Status delay_adjoint(const Layout& layout, const Delay<S>& delays, const typenam
     if (const Status status = check_converted(layout, delays, needed, workspace); status != Status::ok) return status;
     if (arrays.grad_steps != nullptr && arrays.x == nullptr && !empty(layout)) return Status::null_pointer;
     const FloatingPointMode mode;
-    const Converted<S> converted(layout, delays, workspace.threads);
-    typename Delay<typename Converted<S>::V>::Backward same;
+    const Converted<S> converted(layout, workspace.threads);
+    typename Delay<arithmetic_t<S>>::Backward same;
     same.initial = arrays.initial, same.grad_final = arrays.grad_final;
     same.grad_initial = arrays.grad_initial, same.grad_steps = arrays.grad_steps;
-    if (empty(layout)) return adjoint_of_numbers(layout, converted.same, same, workspace);
+    if (empty(layout)) return adjoint_of_numbers(layout, in_arithmetic(delays), same, workspace);
     same.grad_output = converted.read(arrays.grad_output, converted.array(workspace, 0));
     same.grad_x = arrays.grad_x == nullptr ? nullptr : converted.array(workspace, 1);
     if (arrays.grad_steps != nullptr) same.x = converted.read(arrays.x, converted.array(workspace, 2));
-    const Status status = adjoint_of_numbers(layout, converted.same, same, converted.rest(workspace, backward_arrays));
+    const Status status = adjoint_of_numbers(layout, in_arithmetic(delays), same, converted.rest(workspace, backward_arrays));
     if (status == Status::ok) converted.write(same.grad_x, arrays.grad_x);
     return status;
   }

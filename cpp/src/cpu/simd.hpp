@@ -200,9 +200,6 @@ EXODUS_SCALAR void floats_to_halves(float16* to, const float* from) {
 }
 #else
 constexpr int half_vector = 0;   // no instruction for them
-
-EXODUS_SCALAR void halves_to_floats(float*, const float16*) {}
-EXODUS_SCALAR void floats_to_halves(float16*, const float*) {}
 #endif
 
 /// Sets lanes to zero by vector stores. GCC turns a memset, or a loop that it recognises as one, into a string instruction, which is slow

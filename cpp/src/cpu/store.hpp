@@ -44,7 +44,7 @@ EXODUS_SCALAR void set_element(bfloat16& element, V number) {
 
 /// Whether a processor converts elements by an instruction.
 template <class V, class E>
-constexpr bool has_conversion = half_vector > 0 && std::is_same_v<V, float>&& std::is_same_v<E, float16>;
+constexpr bool has_conversion = std::is_same_v<V, float> && (std::is_same_v<E, float16> && half_vector > 0);
 
 /// Reads elements as numbers, and writes numbers as elements.
 template <class V, class E>
