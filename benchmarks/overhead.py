@@ -34,7 +34,8 @@ def with_two_functions(x):
     return Empty.apply(Empty.apply(torch.relu(x)))
 
 
-TEXTS = to_text(ec.LIF(alpha=0.9)), [], to_text(SingleExponential()), "exodus", 0, True
+NEURON = ec.LIF(alpha=0.9)
+TEXTS = to_text(NEURON), [], to_text(SingleExponential()), "exodus", 0, True
 
 
 def by_operator(x):
@@ -42,9 +43,14 @@ def by_operator(x):
     return spikes
 
 
+def general(x):
+    return snn.spike(x, NEURON).spikes
+
+
 LAYERS = {
     "ReLU and two empty functions": with_two_functions,
     "LIF, fixed": snn.LIF(alpha=0.9),
+    "LIF, fixed, the general way": general,
     "LIF, fixed, as an operator": by_operator,
     "LIF, tau learnt": snn.LIF(tau=10.0, learn=("tau",)),
     "LIF, tau and threshold learnt": snn.LIF(tau=10.0, learn=("tau", "threshold")),
