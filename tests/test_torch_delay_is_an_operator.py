@@ -1,11 +1,12 @@
 """Property: delays compile, export and transform without a break, with the same numbers.
 
-Witness: the eager layer, ``torch.library.opcheck``, and loops over the batch.
+Witness: the eager layer, torch's ``opcheck``, and loops over the batch.
 """
 
 import numpy as np
 import pytest
 import torch
+from torch import library
 from torch.func import functional_call, grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -34,7 +35,15 @@ def test_opcheck(learn, state, time_dim):
     neurons = x.shape if time_dim is None else torch.empty(x.shape, device="meta").select(time_dim, 0).shape
     delay = torch.tensor(1.5, dtype=torch.float64, requires_grad=learn)
     initial = torch.randn(5, *neurons, dtype=torch.float64, requires_grad=True) if state else None
-    torch.library.opcheck(_delay_operators.delay_operator, (x, delay, initial, 4, time_dim))
+    library.opcheck(_delay_operators.delay_operator, (x, delay, initial, 4, time_dim))
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_opcheck_of_the_backward_operator(learn):
+    x, grad = torch.randn(2, *SHAPE, dtype=torch.float64)
+    state, grad_final = torch.randn(2, 5, *SHAPE[1:], dtype=torch.float64)
+    saved = (x, torch.tensor(1.5, dtype=torch.float64), state) if learn else (None, torch.tensor(1.5), None)
+    library.opcheck(_delay_operators.delay_backward, (grad, grad_final, *saved, 4, 0))
 
 
 def passes(layer, forward, x):

@@ -1,11 +1,12 @@
 """Property: the operators are what torch's compiler expects, and compute what eager layers do.
 
-Witness: ``torch.library.opcheck``, and eager layers.
+Witness: torch's ``opcheck``, and eager layers.
 """
 
 import numpy as np
 import pytest
 import torch
+from torch import library
 
 import exodus_core as ec
 import exodus_core.torch as snn
@@ -37,7 +38,7 @@ def arguments(neuron, dtype=torch.float64, *, learn=True, state=True, recurrent=
 @pytest.mark.parametrize("learn", [False, True], ids=["fixed", "learnt"])
 @pytest.mark.parametrize("name", SCALARS)
 def test_opcheck_of_every_neuron(name, learn, state):
-    torch.library.opcheck(_operators.spike, arguments(SCALARS[name], learn=learn, state=state))
+    library.opcheck(_operators.spike, arguments(SCALARS[name], learn=learn, state=state))
 
 
 @pytest.mark.parametrize("time_dim", [0, 1, -1, None])
@@ -46,12 +47,12 @@ def test_opcheck_of_layouts(order, time_dim):
     current, *rest = arguments(SCALARS["CubaLIF"], state=False, time_dim=time_dim)
     strided = current.detach().permute(order).contiguous().permute(tuple(np.argsort(order))).requires_grad_()
     for given in (strided, current.detach()[:, ::2].requires_grad_(), current.detach().expand(2, *SHAPE)):
-        torch.library.opcheck(_operators.spike, (given, *rest))
+        library.opcheck(_operators.spike, (given, *rest))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_opcheck_with_recurrent_weights(dtype):
-    torch.library.opcheck(_operators.spike, arguments(SCALARS["LIF"], dtype, recurrent=True))
+    library.opcheck(_operators.spike, arguments(SCALARS["LIF"], dtype, recurrent=True))
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -59,7 +60,7 @@ def test_opcheck_of_the_backward_operator(recurrent):
     current, weights, learnt, initial, text, names, *rest = arguments(SCALARS["LIF"], recurrent=recurrent)
     with torch.no_grad():
         spikes, potential, final = _operators.spike(current, weights, learnt, initial, text, names, *rest)
-        torch.library.opcheck(
+        library.opcheck(
             _operators.spike_backward,
             (
                 torch.randn_like(spikes),

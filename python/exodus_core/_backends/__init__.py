@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import cuda
+from .. import _core, cuda
 from ._protocol import ARITHMETIC, Array, Backend, Shape, is_torch
 from .numpy import FLOATS, NUMPY, register_plain, require_plain
 
@@ -73,6 +73,8 @@ def decay(dt: Any, tau: Any) -> Array:
     The exponential is this library's own. Those of NumPy (which chooses one by processor), torch and CUDA
     differ in the last bit, and the last bit can decide whether a neuron spikes.
     """
+    if type(tau) is float and type(dt) is float:  # without arrays, since a small layer's call takes this way
+        return _core.decay_of(dt, tau)
     return (backend_of(tau) if on_device(tau) else NUMPY).decay(dt, tau)
 
 

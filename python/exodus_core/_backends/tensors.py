@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._protocol import Array, Shape, require_type
+from ._protocol import ARITHMETIC, Array, Shape, require_type
 from .numpy import NumpyBackend
 
 _TYPES = {
@@ -19,6 +19,16 @@ _TYPES = {
     "float64": torch.float64,
 }
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
+
+
+def arithmetic_of(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of parameters, states and potentials for inputs of a dtype."""
+    return _TYPES[ARITHMETIC[_NAMES[dtype]]]
+
+
+def type_name_of(dtype: torch.dtype) -> str:
+    """Return the kernels' name of a dtype."""
+    return _NAMES[dtype]
 
 
 @lru_cache(maxsize=1024)

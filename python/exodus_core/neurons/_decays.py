@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from .. import _core
 from .._backends import decay, in_double, is_torch, on_device
 from .._domains import LEAST_TAU, POSITIVE, Facts
 from .._ieee import ieee
@@ -26,17 +25,17 @@ class FromTau(Map):
     dt: float = 1.0
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
-        tau = own[0]
-        return (_core.decay_of(self.dt, tau) if type(tau) is float else plain(decay(self.dt, tau)),)
+        return (plain(decay(self.dt, own[0])),)
 
     def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
         if grads[0] is None:
             return grads
         tau, grad = own[0], grads[0]
         if type(tau) is float and not on_device(grad):
-            return (grad * (_core.decay_of(self.dt, tau) * min(self.dt / tau, _MOST) / tau),)
-        xp, grad, tau = in_double(grad, tau)
-        ratio = xp.clip(self.dt / tau, 0.0, _MOST)
+            ratio = min(self.dt / tau, _MOST)
+        else:
+            xp, grad, tau = in_double(grad, tau)
+            ratio = xp.clip(self.dt / tau, 0.0, _MOST)
         return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
 
     def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from .._delay import BoundDelay, Delayed, bind_delay, check_delay
 from .._layout import arrange
 from ._checkpoint import loads_finite
-from ._delay_operators import run_operator
+from ._delay_operators import run_operator, values_of
 from ._function import _backend, _memory, _tensor, _thread_count, check_tensor, differentiable_once
-from ._learnt import _tensor_value, assign, keeping_precision, require_finite
+from ._learnt import assign, keeping_precision
 from ._modules import _NO_VALUE, _no_state, _short, check_time_dim
 from ._run import is_traced
 from ._stateful import Stateful
@@ -49,10 +49,9 @@ class _Delay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return differentiable_once(_Delay._gradients(ctx, grads))
+        return differentiable_once(_Delay._gradients, ctx, grads)
 
     @staticmethod
-    @torch.no_grad()
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         _, with_x, with_delay, with_state = ctx.needs_input_grad
         if all(grad is None for grad in grads):
@@ -91,9 +90,7 @@ def _value_for(x: Tensor, delay: Any, most: Any) -> tuple[Any, int]:
         raise TypeError(
             f"delay must be on the device of x, {x.device}, got {delay.device}: move it with .to()"
         )
-    value = _tensor_value("delay", delay)
-    require_finite("delay", delay)
-    return value if value.is_cuda else value.numpy(), most
+    return values_of(delay), most
 
 
 def delay(

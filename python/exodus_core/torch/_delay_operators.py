@@ -11,62 +11,44 @@ from torch import Tensor
 
 from .._delay import BoundDelay, bind_delay
 from .._layout import arrange
-from ._function import _backend, _memory, _tensor, _thread_count
+from ._function import _backend, _memory, _tensor, _thread_count, refuse_to_differentiate
 from ._learnt import _tensor_value, require_finite
-from ._operators import _arithmetic, _dense, _neuron_shape, library
+from ._operators import dense, fake_neurons, operator
 from ._transforms import Dims, one_by_one
 
-library.define(
-    "delay(Tensor x, Tensor delay, Tensor? state, int most, int? time_dim) -> (Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
-)
-library.define(
-    "delay_backward(Tensor grad, Tensor grad_final, Tensor? x, Tensor delay, Tensor? state, int most, "
-    "int? time_dim) -> (Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
-)
 
-
-def bound_to(x: Tensor, name: str, delay: Tensor, most: int, time_dim: int | None) -> tuple[Any, BoundDelay]:
-    """Return an input as the kernels take it, and the delays bound to its layout."""
-    array, layout = arrange(name, _memory(x), time_dim, "time_dim", _backend(x))
-    value: Any = _tensor_value("delay", delay)
+def values_of(delay: Tensor) -> Any:
+    """Return the values of a delay for the kernels. They are not checked against `most`: they are clamped."""
+    value = _tensor_value("delay", delay)
     require_finite("delay", delay)
-    value = value if value.is_cuda else value.numpy()
-    return array, bind_delay(layout, value, most, layout.backend.type_name(array))
+    return value if value.is_cuda else value.numpy()
+
+
+def _bound_to(name: str, x: Tensor, delay: Tensor, most: int, time_dim: int | None) -> tuple[Any, BoundDelay]:
+    """Return an input as the kernels take it, and the delays bound to its layout."""
+    array, layout = arrange(name, _memory(dense(x)), time_dim, "time_dim", _backend(x))
+    return array, bind_delay(layout, values_of(delay), most, layout.backend.type_name(array))
 
 
 def _delay(
     x: Tensor, delay: Tensor, state: Tensor | None, most: int, time_dim: int | None
 ) -> tuple[Tensor, Tensor]:
-    array, bound = bound_to(_dense(x), "x", delay, most, time_dim)
+    array, bound = _bound_to("x", x, delay, most, time_dim)
     initial = bound.state("state", None if state is None else _memory(state))
     output, final = bound.run(array, initial, _thread_count())
     return _tensor(output), _tensor(final)
 
 
-def _fake_final(like: Tensor, most: int, time_dim: int | None) -> Tensor:
-    one = _neuron_shape(like, time_dim)
-    strides = (one.numel(), *one.stride())
-    return like.new_empty_strided((most + 1, *one.shape), strides, dtype=_arithmetic(like.dtype))
-
-
 def _fake_delay(
     x: Tensor, delay: Tensor, state: Tensor | None, most: int, time_dim: int | None
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), _fake_final(x, most, time_dim)
+    return torch.empty_like(x), fake_neurons(x, time_dim, (most + 1,))
 
 
 def _delay_backward(
-    grad: Tensor,
-    grad_final: Tensor,
-    x: Tensor | None,
-    delay: Tensor,
-    state: Tensor | None,
-    most: int,
-    time_dim: int | None,
+    grad: Tensor, grad_final: Tensor, x: Tensor | None, delay: Tensor, state: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    array, bound = bound_to(_dense(grad), "grad", delay, most, time_dim)
+    array, bound = _bound_to("grad", grad, delay, *options)
     learns = x is not None
     result = bound.run_adjoint(
         array,
@@ -81,26 +63,11 @@ def _delay_backward(
 
 
 def _fake_delay_backward(
-    grad: Tensor,
-    grad_final: Tensor,
-    x: Tensor | None,
-    delay: Tensor,
-    state: Tensor | None,
-    most: int,
-    time_dim: int | None,
+    grad: Tensor, grad_final: Tensor, x: Tensor | None, delay: Tensor, state: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    most, time_dim = options
     grad_delay = delay.new_empty(0) if x is None else torch.empty_like(delay)
-    return torch.empty_like(grad), grad_delay, _fake_final(grad, most, time_dim)
-
-
-for _device in ("CPU", "CUDA"):
-    library.impl("delay", _delay, _device)
-    library.impl("delay_backward", _delay_backward, _device)
-torch.library.register_fake("exodus::delay", _fake_delay, lib=library)
-torch.library.register_fake("exodus::delay_backward", _fake_delay_backward, lib=library)
-
-delay_operator = torch.ops.exodus.delay.default
-delay_backward = torch.ops.exodus.delay_backward.default
+    return torch.empty_like(grad), grad_delay, fake_neurons(grad, time_dim, (most + 1,))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -117,12 +84,19 @@ def _backward(ctx: Any, grad: Tensor, grad_final: Tensor) -> Any:
     return grad_x, grad_delay if learns else None, grad_state if ctx.has_state else None, None, None
 
 
-def _once(ctx: Any, *grads: Any) -> Any:
-    raise RuntimeError("the gradient of a delay cannot be differentiated twice")
-
-
-torch.library.register_autograd("exodus::delay", _backward, setup_context=_setup_context, lib=library)
-torch.library.register_autograd("exodus::delay_backward", _once, lib=library)
+delay_operator = operator(
+    "delay(Tensor x, Tensor delay, Tensor? state, int most, int? time_dim) -> (Tensor, Tensor)",
+    _delay,
+    _fake_delay,
+    _backward,
+    _setup_context,
+)
+delay_backward = operator(
+    "delay_backward(Tensor grad, Tensor grad_final, Tensor? x, Tensor delay, Tensor? state, int most, "
+    "int? time_dim) -> (Tensor, Tensor, Tensor)",
+    _delay_backward,
+    _fake_delay_backward,
+)
 
 
 @dataclass(frozen=True)
@@ -169,9 +143,7 @@ class DelayBackwardFunction(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         pass
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return _once(ctx, *grads)
+    backward = staticmethod(refuse_to_differentiate)
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, options: Options, *tensors: Tensor | None) -> Any:

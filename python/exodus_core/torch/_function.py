@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,11 @@ def array_surrogate(surrogate: SurrogateLike) -> SurrogateLike:
     return evaluate
 
 
+def refuse_to_differentiate(ctx: Any, *grads: Any) -> Any:
+    """Raise the error of a second derivative."""
+    raise RuntimeError("the gradient of a spiking layer cannot be differentiated twice")
+
+
 class _DifferentiatedOnce(torch.autograd.Function):
     """The identity, whose derivative raises an error."""
 
@@ -141,15 +146,17 @@ class _DifferentiatedOnce(torch.autograd.Function):
     def forward(ctx: Any, anchor: Tensor, grad: Tensor) -> Tensor:
         return grad.view_as(grad)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError("the gradient of a spiking layer cannot be differentiated twice")
+    backward = staticmethod(refuse_to_differentiate)
 
 
-def differentiable_once(results: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    """Return the results of a backward pass such that differentiating them raises an error."""
+def differentiable_once(
+    gradients: Callable[..., tuple[Tensor | None, ...]], ctx: Any, grads: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
+    """Run a backward pass such that differentiating its results raises an error."""
     if not torch.is_grad_enabled():
-        return results
+        return gradients(ctx, grads)
+    with torch.no_grad():
+        results = gradients(ctx, grads)
     # With create_graph=True. torch's once_differentiable would silently omit the dependence on the inputs.
     anchor = torch.zeros((), requires_grad=True)
     return tuple(None if r is None else _DifferentiatedOnce.apply(anchor, r) for r in results)
@@ -180,11 +187,7 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():
-            return _Spike._gradients(ctx, grads)
-        with torch.no_grad():
-            results = _Spike._gradients(ctx, grads)
-        return differentiable_once(results)
+        return differentiable_once(_Spike._gradients, ctx, grads)
 
     @staticmethod
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
@@ -319,11 +322,7 @@ class _SpikeInPlace(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():
-            return _SpikeInPlace._gradients(ctx, grads)
-        with torch.no_grad():
-            results = _SpikeInPlace._gradients(ctx, grads)
-        return differentiable_once(results)
+        return differentiable_once(_SpikeInPlace._gradients, ctx, grads)
 
     @staticmethod
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from .._backends.tensors import arithmetic_of
 from ..neurons import Neuron
 from ._learnt import require_finite
 from ._run import is_traced
@@ -37,7 +37,7 @@ def history_of(neuron: Neuron, name: str) -> tuple[int, ...]:
 
 def at_rest(neuron: Neuron, shape: Sequence[int], current: Tensor) -> Any:
     """Return a state of zeros for neurons of a shape, of the dtype that the kernels want for a current."""
-    kind = torch.float64 if current.dtype == torch.float64 else torch.float32
+    kind = arithmetic_of(current.dtype)
     history, fields = neuron._history(), neuron._state._fields
     parts = [current.new_zeros((*history.get(field, ()), *shape), dtype=kind) for field in fields]
     return neuron._state(*parts)

@@ -13,35 +13,72 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import library as torch_library
 
-from .._backends import ARITHMETIC
+from .._backends.tensors import arithmetic_of, type_name_of
 from .._binding import bind
 from .._custom_surrogate import SurrogateLike
 from .._layout import arrange
 from .._text import from_text, to_text
 from ..neurons import Neuron
 from ..surrogate import Surrogate
-from ._function import Call, _backend, _memory, launch, launch_backward
+from ._function import Call, _backend, _memory, launch, launch_backward, refuse_to_differentiate
 from ._learnt import with_tensors
 
-_SPIKE = (
-    "spike(Tensor current, Tensor? recurrent, Tensor[] learnt, Tensor[] state, str neuron, str[] names, "
-    "str surrogate, str method, int? time_dim, bool with_potential) -> (Tensor, Tensor, Tensor[])"
-)
-_BACKWARD = (
-    "spike_backward(Tensor? grad_spikes, Tensor? grad_potential, Tensor?[] grad_state, Tensor potential, "
-    "Tensor? current, Tensor? spikes, Tensor? recurrent, Tensor[] learnt, Tensor[] state, str neuron, "
-    "str[] names, str surrogate, str method, int? time_dim, ScalarType dtype, bool needs_recurrent, "
-    "bool[] needs_learnt) -> (Tensor, Tensor, Tensor[], Tensor[])"
-)
+_OPERATORS = torch_library.Library("exodus", "DEF")
+_TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+_DEVICES = ("CPU", "CUDA")
 
-library = torch.library.Library("exodus", "DEF")
-for _schema in (_SPIKE, _BACKWARD):
-    library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
+
+def operator(
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] = refuse_to_differentiate,
+    setup_context: Callable[..., None] | None = None,
+) -> Any:
+    """Register an operator of torch. `fake` makes results without values."""
+    name = schema.partition("(")[0]
+    _OPERATORS.define(schema, tags=_TAGS)
+    for device in _DEVICES:
+        _OPERATORS.impl(name, kernel, device)
+    torch_library.register_fake(f"exodus::{name}", fake, lib=_OPERATORS)
+    torch_library.register_autograd(f"exodus::{name}", backward, setup_context=setup_context, lib=_OPERATORS)
+    return getattr(torch.ops.exodus, name).default
+
+
+@dataclass(frozen=True)
+class Program:
+    """The arguments of the spike operators that are not tensors."""
+
+    neuron: str
+    names: Sequence[str]
+    surrogate: str
+    method: str
+    time_dim: int | None
+
+    @property
+    def origin(self) -> Neuron:
+        """The descriptor."""
+        origin: Neuron = from_text(self.neuron)
+        return origin
+
+    @property
+    def texts(self) -> tuple[Any, ...]:
+        """The arguments in the operators' order."""
+        return self.neuron, list(self.names), self.surrogate, self.method, self.time_dim
+
+    def call(self, like: Tensor, learnt: Sequence[Tensor]) -> Call:
+        """Return the call of an autograd function, with learnt values on the device of a tensor."""
+        call = Call(self.origin, tuple(self.names), time_dim=self.time_dim)
+        call.neuron = with_tensors(call.origin, like, dict(zip(self.names, learnt, strict=True)), call.remedy)
+        return call
+
 
 # Surrogates that are functions, by number. A function lives as long as somebody else holds it; a bound
 # method, which nobody holds, for ever.
@@ -81,10 +118,22 @@ def _surrogate_of(text: str) -> SurrogateLike:
     return found
 
 
-def _dense(tensor: Tensor) -> Tensor:
+def dense(tensor: Tensor) -> Tensor:
     """Return a tensor itself if its elements fill its memory, else a copy as torch makes it."""
     like = torch.empty_like(tensor, device="meta")
     return tensor if like.stride() == tensor.stride() else tensor.clone()
+
+
+def fake_neurons(current: Tensor, time_dim: int | None, leading: tuple[int, ...] = ()) -> Tensor:
+    """Return a fake tensor with an element per neuron, or with leading axes, in a current's memory order."""
+    one = torch.empty_like(current if time_dim is None else current.select(time_dim, 0))
+    strides = [one.numel()] * len(leading) + list(one.stride())
+    return current.new_empty_strided((*leading, *one.shape), strides, dtype=arithmetic_of(current.dtype))
+
+
+def _fake_state(program: Program, current: Tensor) -> list[Tensor]:
+    history, fields = program.origin._history(), program.origin._state._fields
+    return [fake_neurons(current, program.time_dim, history.get(field, ())) for field in fields]
 
 
 def _spike(
@@ -92,42 +141,16 @@ def _spike(
     recurrent: Tensor | None,
     learnt: Sequence[Tensor],
     state: Sequence[Tensor],
-    neuron: str,
-    names: Sequence[str],
-    surrogate: str,
-    method: str,
-    time_dim: int | None,
-    with_potential: bool,
+    *arguments: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    call = Call(from_text(neuron), tuple(names), time_dim=time_dim)
-    call.neuron = with_tensors(call.origin, current, dict(zip(names, learnt, strict=True)), call.remedy)
-    spikes, potential, *final = launch(call, _dense(current), recurrent, (*learnt, *state), with_potential)
-    nothing = current.new_empty(0)
+    *texts, with_potential = arguments
+    call = Program(*texts).call(current, learnt)
+    spikes, potential, *final = launch(call, dense(current), recurrent, (*learnt, *state), with_potential)
     return (
-        nothing if spikes is None else spikes,
-        nothing.clone() if potential is None else potential,
+        current.new_empty(0) if spikes is None else spikes,
+        current.new_empty(0) if potential is None else potential,
         [field for field in final if field is not None],
     )
-
-
-def _neuron_shape(current: Tensor, time_dim: int | None) -> Tensor:
-    """Return a fake tensor with one element per neuron, in the memory order of a current."""
-    return torch.empty_like(current if time_dim is None else current.select(time_dim, 0))
-
-
-def _arithmetic(dtype: torch.dtype) -> torch.dtype:
-    kind: torch.dtype = getattr(torch, ARITHMETIC[str(dtype).removeprefix("torch.")])
-    return kind
-
-
-def _fake_state(origin: Neuron, current: Tensor, time_dim: int | None) -> list[Tensor]:
-    one, dtype, leading = _neuron_shape(current, time_dim), _arithmetic(current.dtype), origin._history()
-    fields = []
-    for name in origin._state._fields:
-        front = leading.get(name, ())
-        strides = [one.numel()] * len(front) + list(one.stride())
-        fields.append(current.new_empty_strided((*front, *one.shape), strides, dtype=dtype))
-    return fields
 
 
 def _fake_spike(
@@ -135,17 +158,13 @@ def _fake_spike(
     recurrent: Tensor | None,
     learnt: Sequence[Tensor],
     state: Sequence[Tensor],
-    neuron: str,
-    names: Sequence[str],
-    surrogate: str,
-    method: str,
-    time_dim: int | None,
-    with_potential: bool,
+    *arguments: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    origin, dtype = from_text(neuron), _arithmetic(current.dtype)
-    spikes = torch.empty_like(current) if origin._fires else current.new_empty(0)
+    *texts, with_potential = arguments
+    program, dtype = Program(*texts), arithmetic_of(current.dtype)
+    spikes = torch.empty_like(current) if program.origin._fires else current.new_empty(0)
     potential = torch.empty_like(current, dtype=dtype) if with_potential else current.new_empty(0)
-    return spikes, potential, _fake_state(origin, current, time_dim)
+    return spikes, potential, _fake_state(program, current)
 
 
 def _spike_backward(
@@ -158,25 +177,18 @@ def _spike_backward(
     recurrent: Tensor | None,
     learnt: Sequence[Tensor],
     state: Sequence[Tensor],
-    neuron: str,
-    names: Sequence[str],
-    surrogate: str,
-    method: str,
-    time_dim: int | None,
-    dtype: torch.dtype,
-    needs_recurrent: bool,
-    needs_learnt: Sequence[bool],
+    *arguments: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-    call = Call(from_text(neuron), tuple(names), _surrogate_of(surrogate), method, time_dim)
-    call.neuron = with_tensors(call.origin, potential, dict(zip(names, learnt, strict=True)), call.remedy)
-    _, layout = arrange("potential", _memory(potential), time_dim, "time_dim", _backend(potential))
-    type_name = str(dtype).removeprefix("torch.")
-    binding = bind(call.neuron, layout, type_name, call.learnt, call.origin)
+    *texts, dtype, needs_recurrent, needs_learnt = arguments
+    program = Program(*texts)
+    call = program.call(potential, learnt)
+    call.surrogate, call.method = _surrogate_of(program.surrogate), program.method
+    _, layout = arrange("potential", _memory(potential), call.time_dim, "time_dim", _backend(potential))
+    binding = bind(call.neuron, layout, type_name_of(dtype), call.learnt, call.origin)
     saved: dict[str, Tensor | None] = {f"state {k}": field for k, field in enumerate(state)}
     saved |= {"potential": potential, "current": current, "spikes": spikes, "recurrent": recurrent}
     needs = (False, True, needs_recurrent, *needs_learnt, *[True] * len(state))
     grads = (grad_spikes if call.origin._fires else None, grad_potential, *grad_state)
-    nothing = potential.new_empty(0)
     if all(grad is None for grad in grads):
         grads = (None, torch.zeros_like(potential), *grad_state)
     grad_current, grad_recurrent, *rest = launch_backward(
@@ -184,12 +196,12 @@ def _spike_backward(
     )
     assert grad_current is not None
     parameters = [
-        nothing.clone() if grad is None else grad.to(value.dtype)
+        potential.new_empty(0) if grad is None else grad.to(value.dtype)
         for grad, value in zip(rest[: len(learnt)], learnt, strict=True)
     ]
     return (
         grad_current,
-        nothing.clone() if grad_recurrent is None else grad_recurrent,
+        potential.new_empty(0) if grad_recurrent is None else grad_recurrent,
         parameters,
         [field for field in rest[len(learnt) :] if field is not None],
     )
@@ -205,48 +217,30 @@ def _fake_spike_backward(
     recurrent: Tensor | None,
     learnt: Sequence[Tensor],
     state: Sequence[Tensor],
-    neuron: str,
-    names: Sequence[str],
-    surrogate: str,
-    method: str,
-    time_dim: int | None,
-    dtype: torch.dtype,
-    needs_recurrent: bool,
-    needs_learnt: Sequence[bool],
+    *arguments: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-    nothing = potential.new_empty(0)
+    *texts, dtype, needs_recurrent, needs_learnt = arguments
     return (
         torch.empty_like(potential, dtype=dtype),
-        torch.empty_like(recurrent) if needs_recurrent and recurrent is not None else nothing,
+        potential.new_empty(0) if recurrent is None or not needs_recurrent else torch.empty_like(recurrent),
         [
             torch.empty_like(value) if needed else potential.new_empty(0)
             for value, needed in zip(learnt, needs_learnt, strict=True)
         ],
-        _fake_state(from_text(neuron), potential, time_dim) if state else [],
+        _fake_state(Program(*texts), potential) if state else [],
     )
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("spike", _spike, _device)
-    library.impl("spike_backward", _spike_backward, _device)
-torch.library.register_fake("exodus::spike", _fake_spike, lib=library)
-torch.library.register_fake("exodus::spike_backward", _fake_spike_backward, lib=library)
-
-spike = torch.ops.exodus.spike.default
-spike_backward = torch.ops.exodus.spike_backward.default
-
-
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    current, recurrent, learnt, state, neuron, names, surrogate, method, time_dim, _ = inputs
+    current, recurrent, learnt, state, *texts, _ = inputs
     spikes, potential, _ = output
-    origin: Neuron = from_text(neuron)
+    program = Program(*texts)
     _, needs_recurrent, *needs = ctx.needs_input_grad  # flat here, nested as the inputs in _backward
-    wanted = [name for name, needed in zip(names, needs, strict=False) if needed]
-    ctx.dtype, ctx.count = current.dtype, len(learnt)
-    ctx.text = neuron, names, surrogate, method, time_dim
+    wanted = [name for name, needed in zip(program.names, needs, strict=False) if needed]
+    ctx.dtype, ctx.count, ctx.program = current.dtype, len(learnt), program
     ctx.save_for_backward(
         potential,
-        current if wanted and origin._reads_current(wanted) else None,
+        current if wanted and program.origin._reads_current(wanted) else None,
         spikes if needs_recurrent else None,
         recurrent,
         *learnt,
@@ -256,8 +250,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, grad_spikes: Tensor, grad_potential: Tensor, grad_state: list[Tensor]) -> Any:
     potential, current, spikes, recurrent, *rest = ctx.saved_tensors
-    count, (_, names, *_) = ctx.count, ctx.text
-    learnt, state = rest[:count], rest[count:]
+    count, program = ctx.count, ctx.program
     _, needs_recurrent, needs_learnt, *_ = ctx.needs_input_grad
     needs_learnt = list(needs_learnt) if count else []
     grad_current, grad_recurrent, grad_learnt, grad_initial = spike_backward(
@@ -268,9 +261,9 @@ def _backward(ctx: Any, grad_spikes: Tensor, grad_potential: Tensor, grad_state:
         current,
         spikes,
         recurrent,
-        learnt,
-        state,
-        *ctx.text,
+        rest[:count],
+        rest[count:],
+        *program.texts,
         ctx.dtype,
         needs_recurrent,
         needs_learnt,
@@ -281,14 +274,24 @@ def _backward(ctx: Any, grad_spikes: Tensor, grad_potential: Tensor, grad_state:
         [grad if needed else None for grad, needed in zip(grad_learnt, needs_learnt, strict=True)],
         list(grad_initial),
         None,
-        None if names else [],  # torch takes an empty list of names for one of tensors
+        None if program.names else [],  # torch takes an empty list of names for one of tensors
         *[None] * 4,
     )
 
 
-def _once(ctx: Any, *grads: Any) -> Any:
-    raise RuntimeError("the gradient of a spiking layer cannot be differentiated twice")
-
-
-torch.library.register_autograd("exodus::spike", _backward, setup_context=_setup_context, lib=library)
-torch.library.register_autograd("exodus::spike_backward", _once, lib=library)
+spike = operator(
+    "spike(Tensor current, Tensor? recurrent, Tensor[] learnt, Tensor[] state, str neuron, str[] names, "
+    "str surrogate, str method, int? time_dim, bool with_potential) -> (Tensor, Tensor, Tensor[])",
+    _spike,
+    _fake_spike,
+    _backward,
+    _setup_context,
+)
+spike_backward = operator(
+    "spike_backward(Tensor? grad_spikes, Tensor? grad_potential, Tensor?[] grad_state, Tensor potential, "
+    "Tensor? current, Tensor? spikes, Tensor? recurrent, Tensor[] learnt, Tensor[] state, str neuron, "
+    "str[] names, str surrogate, str method, int? time_dim, ScalarType dtype, bool needs_recurrent, "
+    "bool[] needs_learnt) -> (Tensor, Tensor, Tensor[], Tensor[])",
+    _spike_backward,
+    _fake_spike_backward,
+)

@@ -13,9 +13,11 @@ from ._modules import check_time_dim
 
 def valid(x: Tensor, lengths: Any, time_dim: int, value: float = 0.0) -> Tensor:
     """Return x with a value after the sequences' ends, or x itself if there are no lengths."""
+    if lengths is not None:
+        return mask_padding(x, lengths, time_dim=time_dim, value=value)
     check_time_dim(time_dim)
     time_and_batch("x", x, time_dim)
-    return x if lengths is None else mask_padding(x, lengths, time_dim=time_dim, value=value)
+    return x
 
 
 def sum_dtype(x: Tensor) -> torch.dtype:

@@ -12,8 +12,8 @@ from .._text import to_text
 from ._function import Call, Trace, _Spike, _SpikeInPlace
 from ._in_place import place_of
 from ._learnt import with_tensors
-from ._operators import FUNCTION, spike, surrogate_text
-from ._transforms import Program, SpikeFunction
+from ._operators import FUNCTION, Program, spike, surrogate_text
+from ._transforms import SpikeFunction
 from ._uncompiled import uncompiled
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -40,13 +40,12 @@ def _run_operator(
             f"cannot be exported, got {call.surrogate!r}"
         )
     names, values, fields = list(learnt), list(learnt.values()), list(state or ())
+    program = Program(neuron, names, surrogate, call.method, call.time_dim)
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        program = Program(neuron, tuple(names), surrogate, call.method, call.time_dim)
         spikes, potential, *final = SpikeFunction.apply(program, current, recurrent, *values, *fields)
     else:
-        texts = neuron, names, surrogate, call.method, call.time_dim
         with_potential = call.with_potential or torch.is_grad_enabled()
-        spikes, potential, final = spike(current, recurrent, values, fields, *texts, with_potential)
+        spikes, potential, final = spike(current, recurrent, values, fields, *program.texts, with_potential)
     fires = call.origin._fires
     state = call.origin._state(*final)
     return Trace(spikes if fires else None, potential, state)

@@ -13,43 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._text import from_text
-from ..neurons import Neuron
-from ._operators import spike, spike_backward
+from ._function import refuse_to_differentiate
+from ._operators import Program, spike, spike_backward
 
 Dims = Sequence[int | None]
 
 
-@dataclass(frozen=True)
-class Program:
-    """The arguments of an operator that are not tensors."""
+def _batched(program: Program) -> Program:
+    """Return the program for tensors with a batch dimension in front of the others."""
+    axis = program.time_dim
+    return program if axis is None or axis < 0 else replace(program, time_dim=axis + 1)
 
-    neuron: str
-    names: tuple[str, ...]
-    surrogate: str
-    method: str
-    time_dim: int | None
 
-    @property
-    def origin(self) -> Neuron:
-        """The descriptor."""
-        origin: Neuron = from_text(self.neuron)
-        return origin
-
-    @property
-    def texts(self) -> tuple[Any, ...]:
-        """The arguments in the operators' order."""
-        return self.neuron, list(self.names), self.surrogate, self.method, self.time_dim
-
-    def batched(self) -> Program:
-        """Return the program for tensors with a batch dimension in front of the others."""
-        axis = self.time_dim
-        return self if axis is None or axis < 0 else replace(self, time_dim=axis + 1)
-
-    def state_dims(self) -> tuple[int, ...]:
-        """Return the batch dimension of each field of a state: behind those of its history."""
-        history = self.origin._history()
-        return tuple([len(history.get(field, ())) for field in self.origin._state._fields])
+def _state_dims(program: Program) -> tuple[int, ...]:
+    """Return the batch dimension of each field of a state: behind those of its history."""
+    history = program.origin._history()
+    return tuple([len(history.get(field, ())) for field in program.origin._state._fields])
 
 
 class SpikeFunction(torch.autograd.Function):
@@ -84,10 +63,10 @@ class SpikeFunction(torch.autograd.Function):
         count = len(program.names)
         _, current_dim, *dims = in_dims
         if all(dim is None for dim in dims[: count + 1]):
-            state_dims, spikes_dim = program.state_dims(), 0 if program.origin._fires else None
+            state_dims, spikes_dim = _state_dims(program), 0 if program.origin._fires else None
             wanted = (0, *[None] * (count + 1), *(state_dims if len(tensors) > count + 2 else ()))
             moved = _moved(tensors, (current_dim, *dims), wanted, info.batch_size)
-            return SpikeFunction.apply(program.batched(), *moved), (spikes_dim, 0, *state_dims)
+            return SpikeFunction.apply(_batched(program), *moved), (spikes_dim, 0, *state_dims)
         return one_by_one(SpikeFunction, info.batch_size, program, tensors, (current_dim, *dims))
 
 
@@ -131,9 +110,7 @@ class SpikeBackwardFunction(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         pass
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError("the gradient of a spiking layer cannot be differentiated twice")
+    backward = staticmethod(refuse_to_differentiate)
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, call: Backward, *tensors: Tensor | None) -> Any:
@@ -142,11 +119,11 @@ class SpikeBackwardFunction(torch.autograd.Function):
         sums = call.needs_recurrent or any(call.needs_learnt)
         if sums or any(dim is not None for dim in fixed):
             return one_by_one(SpikeBackwardFunction, info.batch_size, call, tensors, dims)
-        state_dims = call.program.state_dims()
+        state_dims = _state_dims(call.program)
         initial = state_dims if len(tensors) > call.grads + 4 + count else ()
         wanted = (0, 0, *state_dims, 0, 0, 0, None, *[None] * count, *initial)
         moved = _moved(tensors, dims, wanted, info.batch_size)
-        results = SpikeBackwardFunction.apply(replace(call, program=call.program.batched()), *moved)
+        results = SpikeBackwardFunction.apply(replace(call, program=_batched(call.program)), *moved)
         return results, (0, None, *[None] * count, *initial)
 
 
