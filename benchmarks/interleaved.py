@@ -5,7 +5,7 @@ calls are timed. The benchmark prints medians and their ratio, in three processe
 
 - With torch's defaults. The pool's idle threads sleep, but those of torch's OpenMP spin for milliseconds
   after a product, and take half of a processor from a thread of the pool.
-- With OMP_WAIT_POLICY=passive, with which they sleep at once. The difference is what the spinning costs.
+- With OMP_WAIT_POLICY=passive, with which they sleep at once. The difference is the cost of the spinning.
 - With one thread, where nothing can spin. What is left is that a product fills the caches with its own data.
 
     python benchmarks/interleaved.py [--rounds 100]

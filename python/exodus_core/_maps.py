@@ -176,7 +176,7 @@ def same(*names: str) -> tuple[Map, ...]:
 
 
 class Relations:
-    """What follows from the maps of a neuron that runs on a kernel model, whatever the values are.
+    """Facts that follow from the maps of a neuron that runs on a kernel model, whatever the values are.
 
     Attributes
     ----------

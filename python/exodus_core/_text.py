@@ -31,7 +31,7 @@ def from_text(text: str) -> Any:
 
 
 def _encoded(value: Any) -> Any:
-    """Encode what JSON does not have."""
+    """Encode a value of a kind that JSON lacks."""
     if isinstance(value, np.ndarray):
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
         return {"array": data, "dtype": value.dtype.str, "shape": value.shape}

@@ -106,7 +106,7 @@ class Neuron(Value):
 
     @property
     def _relations(self) -> Relations:
-        """The maps, and what follows from them. They depend on which parameters were given."""
+        """The maps, with the facts that follow from them. They depend on which parameters were given."""
         known = _relations_of.of(self)
         if not known:
             known["relations"] = relations(tuple(self._maps()), self._model)

@@ -3,7 +3,7 @@
 Each descriptor of ``exodus_core`` has a layer of the same name, such as ``LIF``. ``spike`` is the functional
 form. ``Recurrent`` adds recurrent weights to a layer, and ``Delay`` delays its input. ``Sequential``,
 ``Residual`` and ``TimeDistributed`` make networks of layers and torch's modules. ``init_`` makes all layers
-of a network fire, ``Monitor`` shows what they do, and there are readouts and losses. ``kernel_filter``,
+of a network fire, ``Monitor`` shows their activity, and there are readouts and losses. ``kernel_filter``,
 ``delay`` and ``growth`` are the functions of ``exodus_core`` for tensors.
 
 The kernels get the addresses of tensors and do not link to torch, so no build is tied to a torch version.

@@ -1,4 +1,4 @@
-"""What a `Monitor` counts: the activity of spiking layers, and the synaptic operations of weights."""
+"""The counts of a `Monitor`: the activity of spiking layers, and the synaptic operations of weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEIGHTED = (nn.Linear, _Convolution)
 
 @dataclass
 class LayerActivity:
-    """What a spiking layer has done in the calls that a `Monitor` has seen.
+    """The activity of a spiking layer in the calls that a `Monitor` has seen.
 
     Attributes
     ----------

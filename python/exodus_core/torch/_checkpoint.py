@@ -1,4 +1,4 @@
-"""What a layer's neuron is, as text in a tensor: the part of a ``state_dict`` that torch does not know.
+"""A layer's neuron as text in a tensor: the part of a ``state_dict`` that torch does not know.
 
 A neuron's values that are not learnt are neither parameters nor buffers, because ``.half()`` or
 ``.bfloat16()`` would round a buffer. They are in torch's extra state instead. It is a tensor, one number per
@@ -98,7 +98,7 @@ def differences(own: Record, found: Record, attribute: Callable[[str], str]) -> 
 
 
 def _options(neuron: Neuron) -> dict[str, Any]:
-    """Return what is fixed about a descriptor, by field: all but numbers, and which fields are numbers."""
+    """Return the options of a descriptor, by field: all but numbers, and which fields are numbers."""
     names, options = neuron._names(), {}
     for field in fields(neuron):  # type: ignore[arg-type]
         value = getattr(neuron, field.name)

@@ -66,7 +66,7 @@ def check_time_dim_of(name: str, module: nn.Module, time_dim: int) -> None:
 
 
 def passed_on(result: Any) -> Any:
-    """Return what the next module gets: the spikes of a trace, or the potential if there are none."""
+    """Return the input of the next module: the spikes of a trace, or the potential if there are none."""
     if isinstance(result, Trace):
         return result.potential if result.spikes is None else result.spikes
     return result

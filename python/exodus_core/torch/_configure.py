@@ -82,7 +82,7 @@ def _set_time_dim(net: nn.Module, time_dim: int) -> None:
 
 
 def _learn(net: nn.Module, layers: list[Layer], learn: Any) -> None:
-    """Check what the layers shall learn, and register it."""
+    """Check the values that the layers shall learn, and register them."""
     if isinstance(learn, str) or not isinstance(learn, Iterable):
         raise TypeError(f"learn must be a collection of names or a mapping to shapes, got {learn!r}")
     wanted: Any = learn if isinstance(learn, Mapping) else tuple(learn)

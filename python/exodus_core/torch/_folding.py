@@ -121,7 +121,7 @@ def mask_padding(x: Tensor, lengths: Any, *, time_dim: int = 0, value: float = 0
     time_dim : int, optional
         The dimension of time.
     value : float, optional
-        What stands after the ends: 0, or -inf before a maximum over time.
+        The number after the ends: 0, or -inf before a maximum over time.
 
     Returns
     -------

@@ -1,8 +1,9 @@
 """Calls whose tensors the CPU kernels take where they are: dense, from rest, with numbers as learnt values.
 
-Most calls of a feed-forward network are of this kind. What does not change from call to call is remembered,
-and a small layer's call takes less than half the time of the general way (`benchmarks/overhead.py`). The
-results are the same, bit for bit, and the general way takes over wherever a tensor does not fit.
+Most calls of a feed-forward network are of this kind. Whatever stays the same from call to call is
+remembered, since in a small layer the Python around the kernels takes longer than they do
+(`benchmarks/overhead.py`, which also measures the general way). The results are the same, bit for bit, and
+the general way takes over wherever a tensor does not fit.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Numbers(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """What the gradients of some learnt values need: sums of the kernel, the potential, the current."""
+    """The needs of the gradients of some learnt values: sums of the kernel, the potential, the current."""
 
     sums: tuple[str, ...]
     slots: tuple[int | None, ...]  # for each of the kernel's parameters, the index of its sum
@@ -83,7 +84,7 @@ class Place:
         return Numbers(own, neuron._kernel_values(own))
 
     def reads(self, neuron: Neuron, wanted: tuple[str, ...]) -> Reads:
-        """Return what the gradients of the wanted values, and that of the current, need."""
+        """Return the needs of the gradients of the wanted values and of the current."""
         found = self._reads.get(wanted)
         if found is None:
             sums = tuple(neuron._kernel_names(wanted))

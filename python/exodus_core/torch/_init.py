@@ -211,7 +211,7 @@ def _unchanged(net: nn.Module) -> Iterator[None]:
 
 
 def _memories(net: nn.Module) -> list[Any]:
-    """Return what the stateful modules of a network keep between calls."""
+    """Return the memories of the stateful modules in a network."""
     stateful = (module for module in net.modules() if isinstance(module, Stateful))
     return [module._kept for module in stateful if module._kept is not None]
 

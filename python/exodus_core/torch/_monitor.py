@@ -1,4 +1,4 @@
-"""``Monitor``: what the layers of a network do, seen from outside."""
+"""``Monitor``: the activity of a network's layers, seen from outside."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Monitor:
     net : nn.Module
         A network of any modules, or a layer.
     record : collection of {"spikes", "potential"}, optional
-        What to keep over time, for plots and for `spikes` and `potential`. It takes memory.
+        The records to keep over time, for plots and for `spikes` and `potential`. They take memory.
     growth : bool, optional
         Measure ``snn.growth`` in the first call of each layer, which takes longer than the call itself.
     warn : bool, optional
@@ -55,7 +55,7 @@ class Monitor:
         The operations of each module with weights that has run. Recurrent weights have the name of their
         layer.
     spikes, potential : dict of str to list of Tensor
-        What was recorded: for each layer one tensor per call, of shape (time, batch, neurons...).
+        The records: for each layer one tensor per call, of shape (time, batch, neurons...).
 
     Warns
     -----
@@ -65,9 +65,8 @@ class Monitor:
     Notes
     -----
     Steps after the ends of shorter sequences (``lengths=``) count as steps. Activation checkpointing runs
-    layers twice, and both runs count. A compiled network leaves its
-    program at each layer to be watched, which ``fullgraph=True`` does not allow. Watching adds about a third
-    to the time of a training step on the CPU, `growth` in the first call and records more.
+    layers twice, and both runs count. A compiled network leaves its program at each layer to be watched,
+    which ``fullgraph=True`` does not allow. Watching takes time, `growth` most of it.
 
     Examples
     --------
@@ -126,7 +125,7 @@ class Monitor:
         self._hooks = []
         if kind is None:
             for activity in self.layers.values():
-                self._warn_of(activity, activity.silent == 1.0, activity.saturated == 1.0, 3)
+                self._warn_of(activity, activity.silent == 1.0, activity.saturated == 1.0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_outputs": {}}  # weak references cannot be pickled
@@ -135,13 +134,12 @@ class Monitor:
         return self  # a copy of a network that is watched has its own layers, which are not
 
     def _see_layer(self, *call: Any) -> None:
-        (self._count_uncompiled if torch.compiler.is_compiling() else self._count)(*call)
+        count = self._count_uncompiled if torch.compiler.is_compiling() else self._count
+        count(*call)
 
     def _see_module(self, module: nn.Module, given: tuple[Any, ...], keywords: Any, result: Any) -> None:
-        count = self._count_operations
-        (self._operations_uncompiled if torch.compiler.is_compiling() else count)(
-            module, first_tensor(given, keywords)
-        )
+        count = self._operations_uncompiled if torch.compiler.is_compiling() else self._count_operations
+        count(module, first_tensor(given, keywords))
 
     @torch.no_grad()
     def _count(
@@ -165,7 +163,7 @@ class Monitor:
         if trace.spikes is not None and not trace.spikes.is_inference():  # these have no version
             self._outputs[name] = weakref.ref(trace.spikes), trace.spikes._version
         if time_dim is not None and activity.is_whole_batch():
-            self._warn_of(activity, activity.batch_is_silent, activity.batch_is_saturated, 3)
+            self._warn_of(activity, activity.batch_is_silent, activity.batch_is_saturated)
 
     @torch.no_grad()
     def _count_operations(self, module: nn.Module, x: Tensor | None) -> None:
@@ -195,11 +193,11 @@ class Monitor:
                 kept = getattr(self, kind).setdefault(name, [])
                 kept.append(time_and_batch_first(value.detach(), time_dim).clone())
 
-    def _warn_of(self, activity: LayerActivity, silent: bool, saturated: bool, level: int) -> None:
-        for what, is_so in (("silent", silent), ("saturated", saturated)):
-            if is_so and self._warn and (activity.name, what) not in self._warned:
-                self._warned.add((activity.name, what))
-                warnings.warn(_advice(activity, what), stacklevel=level)
+    def _warn_of(self, activity: LayerActivity, silent: bool, saturated: bool) -> None:
+        for condition, holds in (("silent", silent), ("saturated", saturated)):
+            if holds and self._warn and (activity.name, condition) not in self._warned:
+                self._warned.add((activity.name, condition))
+                warnings.warn(_advice(activity, condition), stacklevel=3)
 
     def summary(self) -> str:
         """Return the tables that ``print(monitor)`` shows."""
@@ -262,7 +260,7 @@ class Monitor:
         return plot_trace(potential, spikes, neurons, f"{name}: {self.layers[name].kind}", ax)
 
     def _recorded(self, kind: str, name: str, sequence: int, call: int) -> Tensor:
-        """Return what was recorded of one sequence, of shape (time, neurons)."""
+        """Return the record of one sequence, of shape (time, neurons)."""
         if kind not in self._record:
             raise ValueError(f"the {kind} must be recorded, Monitor(net, record=({kind!r},)), to be plotted")
         records = getattr(self, kind)
@@ -280,14 +278,14 @@ class Monitor:
         return value.flatten(1).cpu() if value.dim() > 1 else value.unsqueeze(1).cpu()
 
 
-def _advice(activity: LayerActivity, what: str) -> str:
+def _advice(activity: LayerActivity, condition: str) -> str:
     time, batch = activity.size
     where = (
         f"layer {activity.name!r} ({activity.kind}, time_dim={activity.time_dim}), run over {time} steps of "
         f"{batch} sequences,"
     )
     ranges = f"its potential so far is from {activity.potential_min:.3g} to {activity.potential_max:.3g}"
-    if what == "silent":
+    if condition == "silent":
         return (
             f"{where} is silent: no neuron fires, and {ranges}. Little or no gradient passes it. Scale the "
             "weights with exodus_core.torch.init_(net, x), raise the gain or lower the threshold, and check "

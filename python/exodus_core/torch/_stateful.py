@@ -1,4 +1,4 @@
-"""States between calls: what ``stateful=True`` keeps, ``reset_state``, and ``detach_state``."""
+"""States that are kept between calls, ``reset_state``, and ``detach_state``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def map_state(function: Callable[..., Tensor], state: Any, *others: Any) -> Any:
 
 
 def _kind_of(x: Tensor, time_dim: int | None) -> tuple[Any, ...]:
-    """Return what inputs must have in common to share a state: shape without time, dtype and device."""
+    """Return the properties that inputs of one state share: shape without time, dtype and device."""
     shape = tuple(x.shape)
     if time_dim is not None and -len(shape) <= time_dim < len(shape):
         time_dim %= len(shape)

@@ -18,7 +18,7 @@ def uncompiled(function: _Function, reason: str) -> _Function:
     function : callable
         A function that torch.compile must not trace.
     reason : str
-        What torch says to users who forbid graph breaks.
+        The explanation for users who forbid graph breaks.
 
     Returns
     -------

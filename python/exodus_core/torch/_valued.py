@@ -184,7 +184,7 @@ class Valued(nn.Module):
         return _new, (kind,), own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickle, and what torch does not pickle."""
+        """Restore a pickle, and the parametrisations, which torch does not pickle."""
         super().__setstate__(state)
         self._hold(self._given)
         lists: Any = self._modules.pop("parametrizations", None)
@@ -268,7 +268,7 @@ class Valued(nn.Module):
     def _prepare(self, state_dict: Any, prefix: str) -> list[str]:
         """Check the stored values, and make parameters of those that this layer learns, and only of those.
 
-        The result says what is wrong.
+        The result lists the faults.
         """
 
         def key(name: str) -> str:
