@@ -3,10 +3,10 @@
 A layer runs alone, and between products, forward and backward, in turn in one process. Only the layer's own
 calls are timed. The benchmark prints medians and their ratio, in three processes:
 
-- With torch's defaults. The pool's idle threads sleep, but those of torch's OpenMP spin for milliseconds
-  after a product, and take half of a processor from a thread of the pool.
-- With OMP_WAIT_POLICY=passive, with which they sleep at once. The difference is the cost of the spinning.
-- With one thread, where nothing can spin. What is left is that a product fills the caches with its own data.
+- With torch's defaults. The threads of its OpenMP spin for milliseconds after a product. The layer runs on
+  the same threads: those of another pool would share the processors with them.
+- With OMP_WAIT_POLICY=passive, with which they sleep at once.
+- With one thread. What is left is that a product fills the caches with its own data.
 
     python benchmarks/interleaved.py [--rounds 100]
 """

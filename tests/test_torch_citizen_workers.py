@@ -2,8 +2,9 @@
 
 Property: workers of a DataLoader, forked or spawned, compute what their parent does, while it computes too.
 Layers use the number of threads of `torch.set_num_threads`, of OMP_NUM_THREADS and of a worker (one), unless
-exodus_core's own was chosen. All of them are the pool's: forward and backward start no other thread. Witness:
-the same calls in the parent, bit for bit, and the system's list of a process's threads.
+exodus_core's own was chosen. They are torch's own threads, so a layer starts no others. A forked process,
+which does not have these, computes on others. Witness: the same calls in the parent, bit for bit, and the
+system's list of a process's threads.
 """
 
 import json
@@ -193,26 +194,47 @@ def test_the_packages_own_number_has_precedence():
     assert kernels == [0] * 4  # the package's own number
 
 
-STARTED = """
-import json, sys
+LAYER = """
+import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import torch, exodus_core.torch as snn
 from test_torch_citizen_workers import current_of, threads_of_process
 
 layer = snn.LIF(0.9, threshold=0.6, learn=("alpha",))
 current, grad = torch.from_numpy(current_of(0)).requires_grad_(), torch.from_numpy(current_of(1))
+
+def results():
+    spikes = layer(current)
+    return spikes.detach(), *torch.autograd.grad(spikes, (current, layer.alpha), grad)
+"""
+
+COUNTED = f"""{LAYER}
 before = threads_of_process()
-spikes = layer(current)
-forward = threads_of_process()
-spikes.backward(grad)
-backward = threads_of_process()
-assert current.grad.any() and layer.alpha.grad  # this may start torch's own
-print(json.dumps([forward - before, backward - before]))
+first, *gradients = results()
+layers = threads_of_process()
+torch.sin(current.detach())
+assert all(gradient.any() for gradient in gradients)
+print(json.dumps([layers - before, threads_of_process() - before]))
+"""
+
+FORKED = f"""{LAYER}
+expected = [result.numpy().tobytes() for result in results()]
+child = os.fork()
+# Not by torch's functions: those that use several threads hang in the child.
+same = [result.numpy().tobytes() for result in results()] == expected
+if child == 0:
+    os._exit(0 if same else 1)
+print(json.dumps([same, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]))
 """
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's list of threads")
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_layer_starts_the_pools_threads_and_no_other(count):
-    # The caller works too. A second runtime, such as OpenMP, would start more of them.
-    assert counted(STARTED, OMP_NUM_THREADS=str(count)) == [count - 1, count - 1]
+def test_layers_and_torch_have_the_same_threads(count):
+    # The caller works too. A second pool would start as many threads again.
+    assert counted(COUNTED, OMP_NUM_THREADS=str(count)) == [count - 1, count - 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_process_does_without_its_parents_threads():
+    assert counted(FORKED, OMP_NUM_THREADS="2") == [True, 0]

@@ -10,7 +10,7 @@ from object_code import symbols
 
 API = {
     *("forward", "backward", "workspace", "evaluate", "decay", "rotation", "delay", "delay_adjoint"),
-    *("get_num_threads", "set_num_threads", "isa", "version"),
+    *("get_num_threads", "set_num_threads", "set_team", "isa", "version"),
 }
 # A template comes with result and arguments: exodus::Status exodus::forward<exodus::Lif<float> >(...)
 FUNCTION = re.compile(r"(?:exodus::(?:Status|Workspace) )?exodus::(\w+)(?:<[^(]*>)?\(")

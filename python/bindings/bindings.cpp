@@ -172,6 +172,24 @@ py::dict parameters() {
   return result;
 }
 
+/// Functions of the OpenMP runtime whose threads the calls use.
+struct OpenMp {
+  void (*parallel)(void (*part)(void*), void* context, unsigned threads, unsigned flags);   // GOMP_parallel
+  int (*max_threads)();                                                                     // omp_get_max_threads
+};
+OpenMp openmp;
+
+/// At least as many threads as the runtime's own loops have. With fewer, the others would end, and start again at the next of these loops.
+void openmp_team(int threads, void (*part)(void* context), void* context) {
+  openmp.parallel(part, context, static_cast<unsigned>(std::max(threads, openmp.max_threads())), 0);
+}
+
+/// Takes the addresses of the two functions, because the library is not linked to a runtime.
+void use_openmp(std::uintptr_t parallel, std::uintptr_t max_threads) {
+  openmp = {reinterpret_cast<decltype(OpenMp::parallel)>(parallel), reinterpret_cast<decltype(OpenMp::max_threads)>(max_threads)};
+  exodus::set_team(openmp_team);
+}
+
 }   // namespace
 
 // pybind11's entry point gets another name, since ours has to come before it.
@@ -189,6 +207,7 @@ PYBIND11_MODULE(_core, m) {
   py::class_<DefaultMode>(m, "DefaultMode").def(py::init<>()).def("end", &DefaultMode::end);
   m.def("get_num_threads", &exodus::get_num_threads);
   m.def("set_num_threads", &exodus::set_num_threads);
+  m.def("use_openmp", &use_openmp);
   m.def("isa", &exodus::isa);
   m.attr("models") = models();
   m.attr("parameters") = parameters();

@@ -51,6 +51,15 @@ EXODUS_API int get_num_threads() noexcept;
 /// Sets it. Values below 1 count as 1.
 EXODUS_API void set_num_threads(int threads) noexcept;
 
+/// Runs part(context) on the calling thread and on others, about `threads` in all, and returns when all have ended. It may use any number:
+/// the parts share the work out themselves.
+using Team = void (*)(int threads, void (*part)(void* context), void* context);
+
+/// Lets calls run on a team of another library, such as OpenMP's, in place of this library's own threads; null goes back to these. Threads
+/// of two libraries in one process slow each other down, because idle ones may spin. A forked child has no team: few runtimes survive a
+/// fork.
+EXODUS_API void set_team(Team team) noexcept;
+
 /// The instruction set in use: "avx512", "avx2", "x86-64-v2" or "generic". It is the best that the processor has, or the one that the
 /// environment variable EXODUS_ISA names. Null if that is unknown or the processor lacks it.
 EXODUS_API const char* isa() noexcept;

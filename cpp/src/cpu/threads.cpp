@@ -35,6 +35,20 @@ struct Job {
   }
 };
 
+/// A job on a team, whose threads take their numbers as they come. Those beyond `threads` have no memory, and leave.
+struct TeamJob {
+  Job& job;
+  int threads;
+  std::atomic<int> joined{0};
+
+  static void part(void* context) {
+    auto& self = *static_cast<TeamJob*>(context);
+    const int thread = self.joined.fetch_add(1, std::memory_order_relaxed);
+    const FloatingPointMode mode;   // the thread is another library's
+    if (thread < self.threads) self.job.run(thread);
+  }
+};
+
 /// Workers wait for a new `generation`, and the first `wanted` of them take part. They are detached: the process ends without joining them,
 /// so the pool is never destroyed.
 class Pool {
@@ -88,10 +102,11 @@ class Pool {
   std::uint64_t generation_ = 0;
 };
 
-/// Held by the call that uses the pool. fork() takes it first, so that no worker is running at the fork. The child has no workers, so it
-/// forgets the pool and makes another when it needs one.
+/// Held by the call that uses the pool or the team. fork() takes it first, so that no worker is running at the fork. The child has no
+/// workers, so it forgets the team and the pool, and makes another pool when it needs one.
 constinit std::mutex run_lock;
 constinit Pool* pool = nullptr;
+constinit std::atomic<Team> team{nullptr};
 /// Whether this thread holds the lock. Trying to lock it again would be undefined behaviour.
 constinit thread_local bool holds_lock = false;
 
@@ -103,7 +118,8 @@ void after_fork_in_parent() {
 }
 void after_fork_in_child() {
   new (&run_lock) std::mutex;   // its owner is a thread of the parent
-  pool = nullptr;               // leaked: threads that the child does not have may hold its mutexes
+  team = nullptr;
+  pool = nullptr;   // leaked: threads that the child does not have may hold its mutexes
 }
 
 // At load, not at first use: a fork during a lazy initialisation would leave the child with a lock that nobody releases.
@@ -133,6 +149,19 @@ int default_threads() {
 
 std::atomic<int> thread_setting{default_threads()};
 
+/// Runs a job on more than one thread, if there are any. The caller has the lock.
+bool run_together(Job& job, int threads) {
+  if (const Team others = team.load(std::memory_order_relaxed)) {
+    TeamJob shared{job, threads};
+    others(threads, &TeamJob::part, &shared);
+    return true;
+  }
+  if (pool == nullptr) pool = new (std::nothrow) Pool;
+  if (pool == nullptr) return false;
+  pool->run(job, threads - 1);
+  return true;
+}
+
 }   // namespace
 
 void parallel_for(std::int64_t count, int threads, void (*task)(void*, std::int64_t, int), void* context) noexcept {
@@ -141,13 +170,10 @@ void parallel_for(std::int64_t count, int threads, void (*task)(void*, std::int6
   if (threads > 1 && !holds_lock) {
     const std::unique_lock lock(run_lock, std::try_to_lock);
     if (lock.owns_lock()) {
-      if (pool == nullptr) pool = new (std::nothrow) Pool;
-      if (pool != nullptr) {
-        holds_lock = true;
-        pool->run(job, threads - 1);
-        holds_lock = false;
-        return;
-      }
+      holds_lock = true;
+      const bool done = run_together(job, threads);
+      holds_lock = false;
+      if (done) return;
     }
   }
   job.run(0);
@@ -162,6 +188,10 @@ int get_num_threads() noexcept {
 void set_num_threads(int threads) noexcept {
   const int most = cpu::max_threads;
   cpu::thread_setting.store(threads < 1 ? 1 : (threads > most ? most : threads), std::memory_order_relaxed);
+}
+
+void set_team(Team team) noexcept {
+  cpu::team.store(team, std::memory_order_relaxed);
 }
 
 }   // namespace exodus

@@ -1,5 +1,6 @@
 /// @file
-/// A small pool of threads of our own: a second OpenMP runtime beside torch's would spin against it and hang after a fork.
+/// Tasks on the team that set_team() gave, else on a small pool of threads of our own. We link no OpenMP: a second runtime beside torch's
+/// would spin against it and hang after a fork.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@ namespace exodus::cpu {
 inline constexpr int max_threads = 256;   // that a call may use
 
 /// Calls task(context, k, thread) for every k < count, on at most `threads` threads including the caller's, and returns when all are done.
-/// `thread` is below `threads`, and no two tasks with the same `thread` run at a time. A call that finds the pool busy (nested, or from
+/// `thread` is below `threads`, and no two tasks with the same `thread` run at a time. A call that finds the threads busy (nested, or from
 /// another thread) runs on its own thread. Safe to use after fork().
 void parallel_for(std::int64_t count, int threads, void (*task)(void* context, std::int64_t k, int thread), void* context) noexcept;
 

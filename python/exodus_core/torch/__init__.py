@@ -43,6 +43,7 @@ from ._parametrize import parametrize
 from ._readouts import max_over_time, spike_count, spike_rate
 from ._recurrent import Recurrent
 from ._stateful import detach_state, reset_state
+from ._team import join_torchs_threads as _join_torchs_threads
 
 __all__ = [
     *_LAYERS,
@@ -89,6 +90,8 @@ if _TYPE_CHECKING:
     def __getattr__(name: str) -> type[Layer]:
         raise AttributeError(name)
 
+
+_join_torchs_threads()
 
 # Let torch.load(weights_only=True) load states.
 _kinds: tuple[type[_neurons.Neuron], ...] = (*_neurons.DESCRIPTORS, _neurons.Filter)

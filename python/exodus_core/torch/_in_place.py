@@ -8,6 +8,7 @@ the general way takes over wherever a tensor does not fit.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,6 @@ from .. import _core
 from .._backends.tensors import TENSORS
 from .._binding import Binding, bind
 from .._cache import IdentityCache
-from .._ieee import ieee
 from .._layout import arrange
 from ..neurons import Neuron
 from ..surrogate import Surrogate
@@ -26,7 +26,7 @@ from ._learnt import number_of
 
 _TYPES = (torch.float32, torch.float64)
 _MOST_REMEMBERED = 64  # layouts for each descriptor
-_DOUBLE = 8  # bytes
+_DOUBLE = array("d").itemsize
 
 _places = IdentityCache()  # for each descriptor, by the layout of the current and the learnt names
 
@@ -42,6 +42,7 @@ class Reads(NamedTuple):
     """The needs of the gradients of some learnt values: sums of the kernel, the potential, the current."""
 
     sums: tuple[str, ...]
+    zeros: tuple[float, ...]  # one for each sum
     slots: tuple[int | None, ...]  # for each of the kernel's parameters, the index of its sum
     potential: bool
     current: bool
@@ -91,7 +92,8 @@ class Place:
             names = _core.models[self.model][0]
             slots = tuple([sums.index(name) if name in sums else None for name in names])
             potential, current = neuron._reads_recording(wanted), neuron._reads_current(wanted)
-            found = self._reads[wanted] = Reads(sums, slots if sums else (), potential, current)
+            zeros = (0.0,) * len(sums)
+            found = self._reads[wanted] = Reads(sums, zeros, slots if sums else (), potential, current)
         return found
 
     def _empty(self) -> Tensor:
@@ -139,8 +141,8 @@ class Place:
         )
         slots: tuple[int | None, ...] = ()
         if reads.sums:
-            sums = torch.empty(len(reads.sums), dtype=torch.float64)
-            first = sums.data_ptr()
+            sums = array("d", reads.zeros)
+            first, _ = sums.buffer_info()
             slots = tuple([None if slot is None else first + _DOUBLE * slot for slot in reads.slots])
         _core.backward(
             self.model,
@@ -167,9 +169,12 @@ class Place:
         )
         if not reads.sums:
             return grad_current, {}
-        kernel = dict(zip(reads.sums, sums.tolist(), strict=True))
-        with ieee():
+        kernel = dict(zip(reads.sums, sums, strict=True))
+        mode = _core.DefaultMode()  # all of `ieee` that Python's numbers need
+        try:
             return grad_current, self._relations.own_gradients(numbers.own, kernel)
+        finally:
+            mode.end()
 
 
 def place_of(

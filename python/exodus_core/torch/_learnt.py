@@ -42,14 +42,15 @@ def _tensor_value(name: str, parameter: Tensor, facts: Facts = NO_FACTS) -> Tens
 
 def number_of(name: str, parameter: Tensor, facts: Facts) -> float:
     """Return a learnt value of no dimensions, on the CPU, as the neuron uses it."""
-    if not parameter.is_floating_point():
-        raise TypeError(f"{name} must have a floating-point dtype, got {parameter.dtype}")
+    dtype = parameter.dtype
+    if not dtype.is_floating_point:
+        raise TypeError(f"{name} must have a floating-point dtype, got {dtype}")
     value: float = parameter.item()
     if value - value != 0.0:  # NaN or infinite
         _refuse(name, value)
     if facts.domain is DECAY:
         return 0.0 if value < 0.0 else 1.0 if value > 1.0 else value
-    return max(value, least_of(facts.least, parameter.dtype)) if facts.domain is POSITIVE else value
+    return max(value, least_of(facts.least, dtype)) if facts.domain is POSITIVE else value
 
 
 def value_of(name: str, parameter: Tensor, facts: Facts) -> np.ndarray:
