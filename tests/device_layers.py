@@ -12,7 +12,7 @@ TIME, BATCH, CHANNELS, WIDTH = 19, 2, 3, 5
 
 def learning(neuron):
     """A layer that learns all parameters of a neuron."""
-    return lambda: snn.from_neuron(neuron, learn=neuron._names())
+    return lambda: snn.from_neuron(neuron, learn=neuron._parameter_names())
 
 
 LAYERS = {name: learning(neuron) for name, neuron in (SCALARS | TAUS).items()} | {

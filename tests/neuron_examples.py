@@ -272,9 +272,9 @@ def per_neuron(name, lanes, seed=0):
     """An example with arrays near its values: one value per neuron, or per neuron of the last axis."""
     neuron, draw = SCALARS[name], np.random.default_rng(seed)
     values = {}
-    for k, own in enumerate(neuron._names()):
+    for k, own in enumerate(neuron._parameter_names()):
         value = np.array(neuron._value_of(own), np.float64)
-        leading = value.shape[: len(neuron._leading(own))]
+        leading = value.shape[: len(neuron._leading_lengths(own))]
         shape = lanes if k % 2 == 0 else lanes[-1:]
         ones = (1,) * len(shape)
         values[own] = value.reshape(*leading, *ones) * draw.uniform(0.9, 1.05, (*leading, *shape))

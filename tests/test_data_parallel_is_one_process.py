@@ -55,7 +55,7 @@ def networks():
 
     def layer(name):
         neuron = SCALARS[name]
-        return snn.from_neuron(neuron, learn=neuron._names())
+        return snn.from_neuron(neuron, learn=neuron._parameter_names())
 
     found = {name: torch.nn.Sequential(torch.nn.Linear(3, 4), layer(name)) for name in SCALARS}
     for name in FIRING:

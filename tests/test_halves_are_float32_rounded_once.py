@@ -38,7 +38,7 @@ def same(a, b):
 
 
 def run(neuron, current, seeds, time_dim, method="exodus", state=None, recurrent=None):
-    names = neuron._names()
+    names = neuron._parameter_names()
     values = [torch.tensor(np.array(neuron._value_of(name)), dtype=torch.float32) for name in names]
     values = [value.requires_grad_() for value in values]
     current = current.clone(memory_format=torch.preserve_format).requires_grad_()

@@ -87,7 +87,7 @@ def neuron_of(model):
 
 def hidden_of(model):
     """The leading axes of each state other than potential and spikes."""
-    leading = model.neuron()._history()
+    leading = model.neuron()._values_per_neuron()
     return [leading.get(field, ()) for field in model.neuron()._state._fields[2:]]
 
 
@@ -386,7 +386,7 @@ def test_srm_computes_the_requested_gradients(wanted):
     trace = ec.forward(neuron, current, state=neuron._state(*state))
     every = ec.backward(trace, seeds[0]).parameters
     some = ec.backward(trace, seeds[0], parameters=wanted).parameters
-    assert set(some) == set(wanted) and set(every) == set(neuron._names())
+    assert set(some) == set(wanted) and set(every) == set(neuron._parameter_names())
     for name in wanted:
         assert_same_bits(some[name], every[name], name)
 

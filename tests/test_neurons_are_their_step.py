@@ -84,7 +84,7 @@ def problems(draw, name):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     current = rng.normal(0.3, 0.8, (draw(st.integers(1, 40)), *lanes))
     neuron = model.neuron()
-    leading = neuron._history()
+    leading = neuron._values_per_neuron()
     state = [rng.normal(0.1, 0.3, (*leading.get(field, ()), *lanes)) for field in neuron._state._fields]
     if model.fires:
         state[1] = rng.integers(0, 2, lanes).astype(np.float64)

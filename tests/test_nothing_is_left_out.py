@@ -17,7 +17,7 @@ import pytest
 import exodus_core as ec
 import reference
 from exodus_core import _core, neurons, surrogate
-from exodus_core._domains import FREE, kernel_facts
+from exodus_core._domains import FREE, model_facts
 from neuron_examples import EXAMPLES, SCALARS, TAUS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -58,9 +58,9 @@ def test_layers_are_made_from_descriptors(name):
 @EACH
 def test_maps_make_parameters_that_the_kernels_have(name):
     for neuron in (SCALARS[name], TAUS.get(f"{name} of taus", SCALARS[name])):
-        facts = kernel_facts(neuron._model)
+        facts = model_facts(neuron._model)
         assert set(neuron._parameters()) <= set(facts)
-        assert set(neuron._facts()) == set(neuron._names())
+        assert set(neuron._facts()) == set(neuron._parameter_names())
         # A value that the kernels take as it is has the domain of their table. Others have their own domain.
         for own, fact in neuron._facts().items():
             assert fact.domain is facts[own].domain if own in facts else fact.domain is not None
@@ -69,11 +69,11 @@ def test_maps_make_parameters_that_the_kernels_have(name):
 @EACH
 def test_defaults_are_the_kernels(name):
     kind = DESCRIPTORS[name]
-    of_kernel = kernel_facts(kind._model)
+    of_model = model_facts(kind._model)
     for field in dataclasses.fields(kind):
-        number = isinstance(field.default, float) and field.name in of_kernel
-        if number and of_kernel[field.name].default is not None:
-            assert field.default == of_kernel[field.name].default, field.name
+        number = isinstance(field.default, float) and field.name in of_model
+        if number and of_model[field.name].default is not None:
+            assert field.default == of_model[field.name].default, field.name
 
 
 @EACH

@@ -51,7 +51,11 @@ def float64_parameters():
 def layer_of(problem, method="exodus", **keywords):
     """A layer that learns all parameters and returns a trace."""
     neuron = neuron_of(problem.model)
-    given = {"learn": neuron._names(), "surrogate": surrogate_of(problem.surrogate), "output": "trace"}
+    given = {
+        "learn": neuron._parameter_names(),
+        "surrogate": surrogate_of(problem.surrogate),
+        "output": "trace",
+    }
     return snn.from_neuron(neuron, method=method, **{**given, **keywords})
 
 
@@ -143,10 +147,10 @@ def test_learnt_tau(spiking, method):
 def test_integrate_and_fire_layer_is_a_lif_layer_without_leak(fields, method):
     problem = random_problem(Model(alpha=1.0, threshold=0.8, gain=0.6, **fields), seed=3)
     neuron = ec.IF(threshold=0.8, gain=0.6, **fields)
-    layer = snn.from_neuron(neuron, learn=neuron._names(), method=method, output="trace")
+    layer = snn.from_neuron(neuron, learn=neuron._parameter_names(), method=method, output="trace")
     found = solve(problem, layer)
     expected, magnitude = witness(problem, method), magnitude_of(problem, method)
-    names = neuron._names()
+    names = neuron._parameter_names()
     assert_gradients_match(found, only(expected, names), only(magnitude, names), tol=1e-12)
 
 

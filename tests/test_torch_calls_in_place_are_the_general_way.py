@@ -70,10 +70,12 @@ def inputs(dtype, seed=0):
 @pytest.mark.parametrize("name", SCALARS)
 def test_every_neuron(name, learns, dtype, monkeypatch):
     neuron = SCALARS[name]
-    names = [key for key in neuron._names() if np.ndim(neuron._value_of(key)) == 0] if learns else []
+    names = (
+        [key for key in neuron._parameter_names() if np.ndim(neuron._value_of(key)) == 0] if learns else []
+    )
     for method in ("exodus", "slayer", "bptt"):
         layer = snn.from_neuron(neuron, learn=names, method=method)
-        has_taps = isinstance(neuron, ec.SRM) and any("taps" in key for key in neuron._names())
+        has_taps = isinstance(neuron, ec.SRM) and any("taps" in key for key in neuron._parameter_names())
         has_arrays = any(np.ndim(value) for value in neuron._parameters().values())
         in_place = not has_taps and not (names and has_arrays)
         check(layer, *inputs(dtype), monkeypatch, ("forward", "backward") if in_place else ())
@@ -113,7 +115,9 @@ def test_a_learnt_value_of_another_dtype(monkeypatch):
 @pytest.mark.parametrize("name", FIRING)
 def test_a_function_as_surrogate_goes_the_general_way_back(name, monkeypatch):
     layer = snn.from_neuron(
-        SCALARS[name], surrogate=lambda u, th: 1 / (1 + (u - th) ** 2), learn=SCALARS[name]._names()[:1]
+        SCALARS[name],
+        surrogate=lambda u, th: 1 / (1 + (u - th) ** 2),
+        learn=SCALARS[name]._parameter_names()[:1],
     )
     found, _ = results(layer, *inputs(torch.float64), True, monkeypatch)
     general, _ = results(layer, *inputs(torch.float64), False, monkeypatch)

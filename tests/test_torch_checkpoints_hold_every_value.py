@@ -47,7 +47,7 @@ def through_a_file(state_dict):
 
 def changed(neuron):
     """The descriptor with other values, one per neuron where it had one of them."""
-    return neuron._with({name: near(neuron._value_of(name)) for name in neuron._names()})
+    return neuron._with({name: near(neuron._value_of(name)) for name in neuron._parameter_names()})
 
 
 NEURONS = {name: getattr(ec, name)(**example.keywords) for name, example in EXAMPLES.items()}
@@ -78,7 +78,7 @@ def test_values_that_are_not_learnt_are_loaded(name):
 @EACH
 def test_some_values_are_learnt(name):
     neuron = NEURONS[name]
-    learn = neuron._names()[::2]
+    learn = neuron._parameter_names()[::2]
     saved, layer = (snn.from_neuron(n, learn=learn) for n in (changed(neuron), neuron))
     layer.load_state_dict(through_a_file(saved.state_dict()))
     assert layer.neuron == saved.neuron

@@ -35,7 +35,7 @@ class Network(torch.nn.Module):
         self.delay = snn.Delay([0.5, 1.25, 2.0, 0.0], most=3)
         self.hidden = snn.Recurrent(snn.LIF(tau=5.0, threshold=0.4, learn={"tau": (4,)}), 4)
         self.norm = torch.nn.BatchNorm1d(4)
-        self.middle = snn.from_neuron(neuron, learn=neuron._names(), output="potential")
+        self.middle = snn.from_neuron(neuron, learn=neuron._parameter_names(), output="potential")
         self.readout = snn.ExpLeak(tau=8.0, gain="1-alpha", learn=("tau",))
 
     def forward(self, current):

@@ -25,7 +25,7 @@ IN_PLACE = "modified by an inplace operation"
 def learning(name, output="potential"):
     """A layer that learns every value, so that its backward pass reads all that it can."""
     neuron = SCALARS[name]
-    return snn.from_neuron(neuron, learn=neuron._names(), output=output)
+    return snn.from_neuron(neuron, learn=neuron._parameter_names(), output=output)
 
 
 def recurrent(name):

@@ -90,7 +90,7 @@ def test_dynamic_shapes_have_the_same_gradients():
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_every_neuron(name):
-    layer = snn.from_neuron(SCALARS[name], learn=SCALARS[name]._names(), time_dim=1)
+    layer = snn.from_neuron(SCALARS[name], learn=SCALARS[name]._parameter_names(), time_dim=1)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     check(layer, compiled, torch.randn(3, 10, 4))
 

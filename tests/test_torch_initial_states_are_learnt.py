@@ -49,7 +49,7 @@ def spread(layer):
 def made(name, shape=(2, 3), **keywords):
     """A layer that learns its whole initial state, per neuron."""
     neuron = NEURONS[name]
-    history = neuron._history()
+    history = neuron._values_per_neuron()
     shapes = {key: (*history.get(key.removeprefix("state."), ()), *shape) for key in learnable(neuron)}
     return spread(snn.from_neuron(neuron, learn=shapes, **keywords))
 

@@ -433,7 +433,9 @@ def allocations(monkeypatch):
 
 SPIKING = {name: functools.partial(snn.from_neuron, SCALARS[name]) for name in FIRING}
 SPIKING |= {
-    f"{name} that learns": functools.partial(snn.from_neuron, SCALARS[name], learn=SCALARS[name]._names())
+    f"{name} that learns": functools.partial(
+        snn.from_neuron, SCALARS[name], learn=SCALARS[name]._parameter_names()
+    )
     for name in FIRING
 }
 

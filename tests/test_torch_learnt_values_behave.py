@@ -66,8 +66,8 @@ def test_numbers_are_assigned_to_delays(learn):
 @pytest.mark.parametrize("name", SCALARS)
 def test_every_parameter_can_be_set(name):
     neuron = SCALARS[name]
-    layer = snn.from_neuron(neuron, learn=neuron._names())
-    for key in neuron._names():
+    layer = snn.from_neuron(neuron, learn=neuron._parameter_names())
+    for key in neuron._parameter_names():
         value = 0.9 * np.asarray(neuron._value_of(key), np.float64)
         setattr(layer, key.replace(".", "_"), value)
         np.testing.assert_allclose(layer.neuron._value_of(key), value, rtol=1e-6)
@@ -108,8 +108,8 @@ SHAPES = [(), (3,)]
 @pytest.mark.parametrize("name", SCALARS)
 def test_a_learnt_value_that_is_not_finite_raises(name, shape, bad):
     neuron = SCALARS[name]
-    for key in neuron._names():
-        leading = np.shape(neuron._value_of(key))[: len(neuron._leading(key))]
+    for key in neuron._parameter_names():
+        leading = np.shape(neuron._value_of(key))[: len(neuron._leading_lengths(key))]
         layer = snn.from_neuron(neuron, learn={key: (*leading, *shape)})
         with torch.no_grad():
             layer.get_parameter(key.replace(".", "_")).view(-1)[-1] = bad

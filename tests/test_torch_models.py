@@ -28,7 +28,7 @@ MATRIX = EXAMPLES["StateSpace"].keywords["A"]
 def made(neuron):
     """A function that makes the layer of a descriptor from its keywords, and the learnable parameters."""
     kind = getattr(snn, type(neuron).__name__)
-    return functools.partial(kind, **neuron._given()), tuple(neuron._names())
+    return functools.partial(kind, **neuron._given()), tuple(neuron._parameter_names())
 
 
 OTHERS = {

@@ -21,7 +21,7 @@ DEFAULT = to_text(surrogate.SingleExponential())
 
 def arguments(neuron, dtype=torch.float64, *, learn=True, state=True, recurrent=False, time_dim=0):
     torch.manual_seed(0)
-    names = neuron._names() if learn else []
+    names = neuron._parameter_names() if learn else []
     learnt = [
         torch.tensor(np.array(neuron._value_of(name)), dtype=dtype, requires_grad=True) for name in names
     ]
@@ -94,7 +94,7 @@ def test_gradients_are_those_of_eager_layers(name, method):
         neuron,
         method=method,
         state=neuron._state(*initial),
-        parameters=dict(zip(neuron._names(), learnt, strict=True)),
+        parameters=dict(zip(neuron._parameter_names(), learnt, strict=True)),
     )
     seeds = [torch.randn_like(potential) for _ in range(2)] + [torch.randn_like(field) for field in final]
     results = []

@@ -44,7 +44,7 @@ def data(seed=0, dtype=np.float64):
 def per_neuron(neuron, name):
     """A parameter's value for each neuron, all different."""
     value = np.array(neuron._value_of(name), np.float64)
-    leading = value.shape[: len(neuron._leading(name))]
+    leading = value.shape[: len(neuron._leading_lengths(name))]
     spread = np.random.default_rng(1).uniform(0.9, 1.05, (*leading, *LANES))
     return value.reshape(*leading, *(1,) * len(LANES)) * spread
 
@@ -59,7 +59,7 @@ def loss_of(trace, e, q):
 def test_every_parameter_is_the_descriptors(name, method):
     neuron = NEURONS[name]
     current, e, q = data()
-    values = {key: per_neuron(neuron, key) for key in neuron._names()}
+    values = {key: per_neuron(neuron, key) for key in neuron._parameter_names()}
     tensors = {key: torch.tensor(value, requires_grad=True) for key, value in values.items()}
     a = torch.tensor(current, requires_grad=True)
     trace = snn.spike(a, neuron, method=method, parameters=tensors)
@@ -79,7 +79,7 @@ def test_every_parameter_is_the_descriptors(name, method):
 def test_each_parameter_alone(name):
     neuron = NEURONS[name]
     current, e, q = data(2)
-    for key in neuron._names():
+    for key in neuron._parameter_names():
         tensor = torch.tensor(np.array(neuron._value_of(key), np.float64), requires_grad=True)
         loss_of(snn.spike(torch.tensor(current), neuron, parameters={key: tensor}), e, q).backward()
         trace = ec.forward(neuron, current)
@@ -147,9 +147,9 @@ def test_values_are_clamped_straight_through(neuron, key, value, used):
 def test_a_layer_learns_the_same(name):
     neuron = NEURONS[name]
     current, e, q = data(5, np.float32)
-    layer = snn.from_neuron(neuron, learn=neuron._names(), output="trace")
+    layer = snn.from_neuron(neuron, learn=neuron._parameter_names(), output="trace")
     loss_of(layer(torch.tensor(current)), e, q).backward()
-    tensors = {key: getattr(layer, key.replace(".", "_")) for key in neuron._names()}
+    tensors = {key: getattr(layer, key.replace(".", "_")) for key in neuron._parameter_names()}
     learnt = {key: tensor.grad.clone() for key, tensor in tensors.items()}
     layer.zero_grad()
     loss_of(snn.spike(torch.tensor(current), neuron, parameters=tensors), e, q).backward()

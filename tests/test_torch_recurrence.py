@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 snn = pytest.importorskip("exodus_core.torch")
 from torch import nn  # noqa: E402
 
-NEURONS = [SCALARS[name] for name in FIRING if "alpha" in SCALARS[name]._names()]
+NEURONS = [SCALARS[name] for name in FIRING if "alpha" in SCALARS[name]._parameter_names()]
 EACH = pytest.mark.parametrize("neuron", NEURONS, ids=lambda neuron: type(neuron).__name__)
 
 

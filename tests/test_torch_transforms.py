@@ -27,7 +27,7 @@ def network():
 @pytest.mark.parametrize("name", SCALARS)
 def test_grad_is_autograds(name):
     neuron = SCALARS[name]
-    layer = snn.from_neuron(neuron, learn=neuron._names())
+    layer = snn.from_neuron(neuron, learn=neuron._parameter_names())
     x = torch.randn(9, 2, 4)
     values = dict(layer.named_parameters())
     found, found_x = grad(lambda v, x: functional_call(layer, v, (x,)).square().sum(), argnums=(0, 1))(
@@ -99,7 +99,7 @@ def test_vmap_over_learnt_values():
 @pytest.mark.parametrize("name", SCALARS)
 def test_gradients_per_sample(name):
     neuron = SCALARS[name]
-    layer = snn.from_neuron(neuron, learn=neuron._names())
+    layer = snn.from_neuron(neuron, learn=neuron._parameter_names())
     x = torch.randn(5, 9, 4)
     values = {key: value.detach() for key, value in layer.named_parameters()}
 

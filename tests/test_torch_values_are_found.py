@@ -307,7 +307,7 @@ def test_learnt_names_come_in_the_neurons_order(collection):
     if isinstance(learn, dict):
         learn = dict.fromkeys(names, ())
     layer = snn.LIF(tau=5.0, learn=learn)
-    order = [name for name in layer._given._names() if name in names]
+    order = [name for name in layer._given._parameter_names() if name in names]
     assert [name for name, _ in layer.named_parameters()] == order
     assert f"learn={tuple(order)}" in repr(layer)
 

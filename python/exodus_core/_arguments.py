@@ -17,7 +17,7 @@ def over_time(name: str, array: Any, layout: Layout, type_name: str) -> Array:
 def state_arrays(name: str, state: Any, binding: Binding, *, optional: bool = False) -> list[Any]:
     """Check a state, or a state's gradient, and return its fields. With `optional`, a field may be None."""
     neuron, layout = binding.neuron, binding.layout
-    names, leading = neuron._state._fields, neuron._history()
+    names, leading = neuron._state._fields, neuron._values_per_neuron()
     if not isinstance(state, (tuple, list)) or len(state) != len(names):
         got = f"{len(state)} fields" if isinstance(state, (tuple, list)) else type(state).__name__
         raise TypeError(f"{name} must be a tuple of {len(names)} arrays ({', '.join(names)}), got {got}")
@@ -38,7 +38,7 @@ def state_arrays(name: str, state: Any, binding: Binding, *, optional: bool = Fa
 def empty_state(binding: Binding) -> Any:
     """Allocate a state, or a state's gradient, for the kernels to fill."""
     empty, arithmetic = binding.layout.empty_neurons, binding.arithmetic
-    kind, leading = binding.neuron._state, binding.neuron._history()
+    kind, leading = binding.neuron._state, binding.neuron._values_per_neuron()
     return kind(*[empty(arithmetic, leading.get(field, ())) for field in kind._fields])
 
 

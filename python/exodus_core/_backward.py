@@ -136,7 +136,7 @@ class Requested(NamedTuple):
     """The gradients that a backward pass computes in addition to those of the current and the state."""
 
     parameters: Collection[str]  # by the descriptor's names
-    kernel: Collection[str]  # by the kernel's names: those that the former are made of
+    model: Collection[str]  # by the model's names: those that the former are made of
     recurrent: bool
 
 
@@ -189,7 +189,7 @@ def run_backward(
     grad_initial = empty_state(binding) if with_state else None
     sums = {
         name: backend.computing.empty((binding.parameters[name].size,), (0,), "float64")
-        for name in requested.kernel
+        for name in requested.model
     }
     grad_weights = None
     if requested.recurrent and tape.recurrent is not None:
@@ -273,8 +273,8 @@ def _requested(trace: Trace, parameters: Iterable[str] | None) -> Requested:
     """Check the user's `parameters`, of which None means all."""
     has_weights = trace.recurrent is not None
     if parameters is None:
-        own, kernel = all_names(trace._binding.neuron)
-        return Requested(own, kernel, has_weights)
+        own, model = all_names(trace._binding.neuron)
+        return Requested(own, model, has_weights)
     if isinstance(parameters, str):
         raise TypeError(f"parameters must be a collection of names, got the string {parameters!r}")
     wanted = frozenset(parameters)
@@ -297,7 +297,7 @@ def request(
         listed = ", ".join(sorted(map(repr, unknown)))
         among = [*names, "recurrent"] if has_weights else [*names]
         raise ValueError(f"parameters must be among {among}, got {listed}")
-    return Requested(wanted, neuron._kernel_names(wanted), recurrent)
+    return Requested(wanted, neuron._model_names(wanted), recurrent)
 
 
 def _sum_arguments(
@@ -315,6 +315,6 @@ def _parameter_gradients(tape: Tape, sums: Mapping[str, Array], wanted: Collecti
     neuron, layout, _, arithmetic, bound, _ = tape.binding
     convert = layout.backend.convert
     with ieee():
-        kernel = {name: bound[name].gradient(flat, layout) for name, flat in sums.items()}
-        own = neuron._own_gradients(kernel)
+        grads = {name: bound[name].gradient(flat, layout) for name, flat in sums.items()}
+        own = neuron._own_gradients(grads)
         return {name: convert(gradient, arithmetic)[()] for name, gradient in own.items() if name in wanted}

@@ -15,7 +15,7 @@ import numpy as np
 from . import _core
 from ._backends import ARITHMETIC, NUMPY, Array, Backend, on_device
 from ._cache import IdentityCache
-from ._domains import check_values, kernel_facts
+from ._domains import check_values, model_facts
 from ._ieee import ieee
 from ._layout import Layout
 from .neurons import Neuron
@@ -37,7 +37,7 @@ class Binding(NamedTuple):
     type_name: str  # the dtype of current and spikes
     arithmetic: str  # the dtype of everything else
     parameters: dict[str, BoundParameter]
-    options: dict[str, int | str]  # the neuron's options, by the kernel's names
+    options: dict[str, int | str]  # the neuron's options, by the model's names
 
     def arguments(self) -> dict[str, Any]:
         """Return the parameters in the form that the extension takes."""
@@ -76,11 +76,11 @@ def bind(
 
 
 def all_names(neuron: Neuron) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of a neuron's parameters, and those of the kernel's parameters made of them."""
+    """Return the names of a neuron's parameters, and those of the model's parameters made of them."""
     known = _known.of(neuron)
     if "names" not in known:
-        names = frozenset(neuron._names())
-        known["names"] = names, neuron._kernel_names(names)
+        names = frozenset(neuron._parameter_names())
+        known["names"] = names, neuron._model_names(names)
     result: tuple[frozenset[str], frozenset[str]] = known["names"]
     return result
 
@@ -117,15 +117,15 @@ def _bind_arrays(
     learnt: Collection[str] = (),
 ) -> Bound:
     """Bind the parameters that `before` lacks, and add to it those that are not on a device."""
-    for name in neuron._names():  # Messages use the user's names, not the kernel's.
+    for name in neuron._parameter_names():  # Messages use the user's names, not the model's.
         value = neuron._value_of(name)
         if not isinstance(value, (float, tuple)):
-            require_broadcast(name, tuple(value.shape), layout, len(neuron._leading(name)))
+            require_broadcast(name, tuple(value.shape), layout, len(neuron._leading_lengths(name)))
     with ieee():
         given = neuron._parameters()
         here = {name: value for name, value in given.items() if not on_device(value)}
         rounded = {name: NUMPY.convert(value, arithmetic) for name, value in here.items()}
-        unchecked = neuron._kernel_names(learnt)
+        unchecked = neuron._model_names(learnt)
         _check_rounded(neuron, {k: v for k, v in rounded.items() if k not in unchecked}, arithmetic)
     taps = _core.models[neuron._model][2]
     bound = {
@@ -147,8 +147,8 @@ def _bind_scalars(neuron: Neuron, arithmetic: str) -> Bound | None:
 
 
 def _check_rounded(neuron: Neuron, values: Mapping[str, Any], arithmetic: str) -> None:
-    """Check the rounded parameters, which have the kernel's names."""
-    check_values(values, kernel_facts(neuron._model), f" after rounding to {arithmetic}")
+    """Check the rounded parameters, which have the model's names."""
+    check_values(values, model_facts(neuron._model), f" after rounding to {arithmetic}")
 
 
 def _remembered(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:

@@ -46,8 +46,8 @@ class Facts(NamedTuple):
 
 
 @cache
-def kernel_facts(model: str) -> dict[str, Facts]:
-    """Return the table of a kernel model, by the names of its parameters."""
+def model_facts(model: str) -> dict[str, Facts]:
+    """Return the table of a model, by the names of its parameters."""
     return {
         name: Facts(_BY_NAME[domain], role, default, reads_current)
         for name, (domain, role, default, reads_current) in _core.parameters[model].items()

@@ -1,7 +1,7 @@
-"""Maps from a descriptor's parameters to the kernel's, and the chain rule back.
+"""Maps from a descriptor's parameters to the model's, and the chain rule back.
 
-A descriptor may have a time constant where the kernel has a decay, or decays and couplings where the kernel
-has a matrix. Each such relation is one object. `apply` computes the kernel's values, in float64 and with the
+A descriptor may have a time constant where the model has a decay, or decays and couplings where the model
+has a matrix. Each such relation is one object. `apply` computes the model's values, in float64 and with the
 same bits for NumPy and for arrays on a GPU. `transpose` is the chain rule: it takes gradients back. A
 descriptor's parameters are described by a list of maps.
 """
@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from ._backends import Array, in_double
-from ._domains import Domain, Facts, kernel_facts
+from ._domains import Domain, Facts, model_facts
 from ._ieee import ieee
 from ._values import Number, plain
 
@@ -23,47 +23,47 @@ Gradient = Array | None  # None if it was not requested
 
 @dataclass(eq=False, repr=False)
 class Map:
-    """A map from some of a descriptor's parameters, `own`, to parameters of the kernel."""
+    """A map from some of a descriptor's parameters, `own`, to parameters of the model."""
 
     own: tuple[str, ...]
-    kernel: tuple[str, ...]
+    model: tuple[str, ...]
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
-        """Return the kernel's values, not yet rounded."""
+        """Return the model's values, not yet rounded."""
         raise NotImplementedError
 
     def transpose(self, own: Sequence[Number], grads: Sequence[Gradient]) -> Sequence[Gradient]:
-        """Return the gradients of the own values, from those of the kernel's; called within ``ieee``.
+        """Return the gradients of the own values, from those of the model's; called within ``ieee``.
 
         A gradient is None if one of its sources is.
         """
         raise NotImplementedError
 
     def sources(self, name: str) -> Iterable[str]:
-        """Return the kernel's parameters whose gradients contribute to that of an own value."""
-        return self.kernel
+        """Return the model's parameters whose gradients contribute to that of an own value."""
+        return self.model
 
-    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
-        """Return the facts about each own value, given those about the kernel's parameters."""
+    def facts(self, model: Mapping[str, Facts]) -> Sequence[Facts]:
+        """Return the facts about each own value, given those about the model's parameters."""
         return [Facts()] * len(self.own)
 
-    def named(self, own: str, kernel: str) -> Map:
+    def named(self, own: str, model: str) -> Map:
         """Return this map with prefixes before the names on both sides."""
         return replace(
             self,
             own=tuple(own + name for name in self.own),
-            kernel=tuple(kernel + name for name in self.kernel),
+            model=tuple(model + name for name in self.model),
         )
 
 
 @dataclass(eq=False, repr=False)
 class Same(Map):
-    """The identity: the kernel takes the values as they are."""
+    """The identity: the model takes the values as they are."""
 
     @property
     def pairs(self) -> Iterable[tuple[str, str]]:
-        """Each own value's name with the kernel's."""
-        return zip(self.own, self.kernel, strict=True)
+        """Each own value's name with the model's."""
+        return zip(self.own, self.model, strict=True)
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
         return own
@@ -72,15 +72,15 @@ class Same(Map):
         return grads
 
     def sources(self, name: str) -> Iterable[str]:
-        return (self.kernel[self.own.index(name)],)
+        return (self.model[self.own.index(name)],)
 
-    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
-        return [kernel[name] for name in self.kernel]
+    def facts(self, model: Mapping[str, Facts]) -> Sequence[Facts]:
+        return [model[name] for name in self.model]
 
 
 @dataclass(eq=False, repr=False)
 class Constant(Map):
-    """A constant value of a kernel parameter, which depends on no parameter of the descriptor."""
+    """A constant value of a model parameter, which depends on no parameter of the descriptor."""
 
     value: float = 0.0
 
@@ -97,13 +97,13 @@ class Formula(Map):
     domains: ClassVar[tuple[Domain, ...]]  # the domains of the own values
 
     def values(self, xp: Any, *own: Array) -> Sequence[Array]:
-        """Return the kernel's values."""
+        """Return the model's values."""
         raise NotImplementedError
 
     def chain(self, xp: Any, own: Sequence[Array], grads: Sequence[Array]) -> Sequence[tuple[Array, ...]]:
-        """Return the terms of each own value's gradient, one for each kernel value that depends on it.
+        """Return the terms of each own value's gradient, one for each model value that depends on it.
 
-        A term has the shape of that kernel value. `transpose` sums it to the shape of the own value.
+        A term has the shape of that model value. `transpose` sums it to the shape of the own value.
         """
         raise NotImplementedError
 
@@ -116,7 +116,7 @@ class Formula(Map):
         given = [0.0 if grad is None else grad for grad in grads]
         xp, *arrays = in_double(*own, *given)
         values, gradients = arrays[: len(own)], arrays[len(own) :]
-        present = {name for name, grad in zip(self.kernel, grads, strict=True) if grad is not None}
+        present = {name for name, grad in zip(self.model, grads, strict=True) if grad is not None}
         chained = zip(self.own, values, self.chain(xp, values, gradients), strict=True)
         return tuple(
             sum(_sum_to(xp, term, tuple(value.shape)) for term in terms)
@@ -125,7 +125,7 @@ class Formula(Map):
             for name, value, terms in chained
         )
 
-    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
+    def facts(self, model: Mapping[str, Facts]) -> Sequence[Facts]:
         return [Facts(domain) for domain in self.domains]
 
 
@@ -139,7 +139,7 @@ class Chain(Map):
     @classmethod
     def of(cls, first: tuple[Map, ...], last: Map) -> Chain:
         """Compose maps. The own values are those of the maps in `first`."""
-        return cls(tuple(name for part in first for name in part.own), last.kernel, first, last)
+        return cls(tuple(name for part in first for name in part.own), last.model, first, last)
 
     def _split(self, own: Sequence[Number]) -> list[Sequence[Number]]:
         rest = iter(own)
@@ -156,27 +156,27 @@ class Chain(Map):
         between = list(self.last.transpose(self._between(own), grads))
         found: list[Gradient] = []
         for part, values in zip(self.first, self._split(own), strict=True):
-            found += part.transpose(values, between[: len(part.kernel)])
-            between = between[len(part.kernel) :]
+            found += part.transpose(values, between[: len(part.model)])
+            between = between[len(part.model) :]
         return found
 
     def sources(self, name: str) -> Iterable[str]:
         part = next(part for part in self.first if name in part.own)
         return {source for middle in part.sources(name) for source in self.last.sources(middle)}
 
-    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
-        between = dict(zip(self.last.own, self.last.facts(kernel), strict=True))
+    def facts(self, model: Mapping[str, Facts]) -> Sequence[Facts]:
+        between = dict(zip(self.last.own, self.last.facts(model), strict=True))
         return [one for part in self.first for one in part.facts(between)]
 
 
 @lru_cache(maxsize=256)
 def same(*names: str) -> tuple[Map, ...]:
-    """Return an identity map for each parameter that the kernel takes by the same name."""
+    """Return an identity map for each parameter that the model takes by the same name."""
     return tuple(Same((name,), (name,)) for name in names)
 
 
 class Relations:
-    """Facts that follow from the maps of a neuron that runs on a kernel model, whatever the values are.
+    """Facts that follow from the maps of a neuron that runs on a model, whatever the values are.
 
     Attributes
     ----------
@@ -189,22 +189,22 @@ class Relations:
     """
 
     def __init__(self, maps: tuple[Map, ...], model: str) -> None:
-        kernel = kernel_facts(model)
+        table = model_facts(model)
         self.maps = maps
         self.names = tuple([name for part in maps for name in part.own])
         self.facts: dict[str, Facts] = {
-            name: one for part in maps for name, one in zip(part.own, part.facts(kernel), strict=True)
+            name: one for part in maps for name, one in zip(part.own, part.facts(table), strict=True)
         }
-        self._kernel = kernel
+        self._table = table
         self._copied = [(own, name) for part in maps if isinstance(part, Same) for own, name in part.pairs]
         self._computed = [part for part in maps if not isinstance(part, Same)]
         self._sources = {name: frozenset(part.sources(name)) for part in maps for name in part.own}
 
-    def kernel_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
-        """Return the kernel's parameters by name."""
+    def model_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
+        """Return the model's parameters by name."""
         values = {name: own[source] for source, name in self._copied}
         for part in self._computed:
-            values.update(zip(part.kernel, part.apply([own[name] for name in part.own]), strict=True))
+            values.update(zip(part.model, part.apply([own[name] for name in part.own]), strict=True))
         return values
 
     def own_gradients(self, own: Mapping[str, Number], grads: Mapping[str, Array]) -> dict[str, Array]:
@@ -214,7 +214,7 @@ class Relations:
         """
         found = {source: grads[name] for source, name in self._copied if name in grads}
         for part in self._computed:
-            given = [grads.get(name) for name in part.kernel]
+            given = [grads.get(name) for name in part.model]
             if all([grad is None for grad in given]):
                 continue
             results = zip(part.own, part.transpose([own[n] for n in part.own], given), strict=True)
@@ -222,12 +222,12 @@ class Relations:
         return found
 
     def sources(self, names: Iterable[str]) -> frozenset[str]:
-        """Return the kernel's parameters whose gradients those of the named own values need."""
+        """Return the model's parameters whose gradients those of the named own values need."""
         return frozenset().union(*[self._sources[name] for name in names if name in self._sources])
 
     def reads_current(self, names: Iterable[str]) -> bool:
         """Tell whether the gradients of the named own values need the input current."""
-        return any([self._kernel[source].reads_current for source in self.sources(names)])
+        return any([self._table[source].reads_current for source in self.sources(names)])
 
 
 @lru_cache(maxsize=256)

@@ -66,7 +66,7 @@ class Kernel(Value):
     def _decay_values(self) -> dict[str, Number]:
         return {name: getattr(self, name) for name in self._decays}
 
-    def _history(self) -> dict[str, tuple[int]]:
+    def _values_per_neuron(self) -> dict[str, tuple[int]]:
         """Return the number of values per neuron in the state's x and y, unless it is one."""
         return {}
 
@@ -172,10 +172,10 @@ class _Recursion(Formula):
         return (a * slope, b * slope, weight * scale * peak * (1 / tau**2 - 1 / tau)), (weight * peak,)
 
     def sources(self, name: str) -> Iterable[str]:
-        return self.kernel if name == self.own[0] else self.kernel[2:]
+        return self.model if name == self.own[0] else self.model[2:]
 
-    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
-        tau, scale = super().facts(kernel)
+    def facts(self, model: Mapping[str, Facts]) -> Sequence[Facts]:
+        tau, scale = super().facts(model)
         return tau._replace(least=LEAST_TAU), scale
 
 
@@ -257,5 +257,5 @@ class FIR(Kernel):
     def _fields(self) -> tuple[str, ...]:
         return ("taps",)
 
-    def _history(self) -> dict[str, tuple[int]]:
+    def _values_per_neuron(self) -> dict[str, tuple[int]]:
         return {"x": (len(self.taps) - 1,), "y": (0,)}

@@ -93,11 +93,11 @@ class Surrogate(Value):
         u = np.ascontiguousarray(np.broadcast_to(u, shape))
         h = np.empty(shape, u.dtype)
         if h.size:
-            _core.evaluate(u.dtype.name, self._argument, _kernel_parameter(th, shape, u.dtype), u, h)
+            _core.evaluate(u.dtype.name, self._argument, _broadcast_threshold(th, shape, u.dtype), u, h)
         return h[()]
 
 
-def _kernel_parameter(value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+def _broadcast_threshold(value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Return a number or an array, broadcast to a shape, in the form that the extension takes."""
     if np.ndim(value) == 0 or np.size(value) == 1:
         return float(np.asarray(value, dtype).reshape(()))

@@ -38,7 +38,7 @@ class FromTau(Map):
             ratio = xp.clip(self.dt / tau, 0.0, _MOST)
         return (grad * (decay(self.dt, tau) * ratio / tau),)  # d alpha / d tau = alpha dt / tau^2
 
-    def facts(self, kernel: Mapping[str, Facts]) -> Sequence[Facts]:
+    def facts(self, model: Mapping[str, Facts]) -> Sequence[Facts]:
         return (Facts(POSITIVE, least=self.dt * LEAST_TAU),)
 
 
@@ -81,7 +81,7 @@ class Decaying(Neuron):
         return {
             name: value
             for part in maps
-            for name, value in zip(part.kernel, part.apply([own[n] for n in part.own]), strict=True)
+            for name, value in zip(part.model, part.apply([own[n] for n in part.own]), strict=True)
         }
 
     def _own_name(self, name: str) -> str:
@@ -97,9 +97,9 @@ class Leaky(Decaying):
     def _decay_and_gain(self) -> tuple[Map, ...]:
         return self._decay_maps() + (() if isinstance(self.gain, str) else same("gain"))
 
-    def _kernel_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
-        values = super()._kernel_values(own)
-        if isinstance(self.gain, str):  # "1-alpha"; the kernel adds the gain's gradient to that of alpha
+    def _model_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
+        values = super()._model_values(own)
+        if isinstance(self.gain, str):  # "1-alpha"; the model adds the gain's gradient to that of alpha
             _, alpha = in_double(values["alpha"])
             with ieee():
                 values["gain"] = plain(1.0 - alpha)

@@ -90,7 +90,7 @@ class Neuron(Value):
     """Base of the descriptors.
 
     A subclass names its C++ model and the class of its state. It passes two things to the kernels: options,
-    by the kernel's names, and the maps from its parameters to those of the kernel, which also take gradients
+    by the model's names, and the maps from its parameters to those of the model, which also take gradients
     back.
     """
 
@@ -101,7 +101,7 @@ class Neuron(Value):
     _value_fields: ClassVar[tuple[str, ...]]  # the fields that hold numbers or arrays
 
     def _maps(self) -> Sequence[Map]:
-        """Return the maps from the parameters that were given to those of the kernel."""
+        """Return the maps from the parameters that were given to those of the model."""
         raise NotImplementedError
 
     @property
@@ -114,30 +114,30 @@ class Neuron(Value):
         return found
 
     def _parameters(self) -> dict[str, Number]:
-        """Return the kernel's parameters by name, not yet rounded."""
-        return self._kernel_values(self._values(self._relations.maps))
+        """Return the model's parameters by name, not yet rounded."""
+        return self._model_values(self._values(self._relations.maps))
 
-    def _kernel_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
-        """Return the kernel's parameters for other values of the descriptor's, not yet rounded."""
-        return self._relations.kernel_values(own)
+    def _model_values(self, own: Mapping[str, Number]) -> dict[str, Number]:
+        """Return the model's parameters for other values of the descriptor's, not yet rounded."""
+        return self._relations.model_values(own)
 
     def _values(self, maps: Iterable[Map]) -> dict[str, Number]:
         """Return the descriptor's values that the maps take, by name."""
         return {name: self._value_of(name) for part in maps for name in part.own}
 
     def _options(self) -> dict[str, int | str]:
-        """Return the kernel's options by name."""
+        """Return the model's options by name."""
         raise NotImplementedError
 
     def _own_gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Map gradients of the kernel's parameters to gradients of the descriptor's; called in ``ieee``."""
+        """Map gradients of the model's parameters to gradients of the descriptor's; called in ``ieee``."""
         return self._relations.own_gradients(self._values(self._relations.maps), grads)
 
-    def _kernel_names(self, names: Iterable[str]) -> frozenset[str]:
-        """Return the kernel's parameters whose gradients those of the named parameters need."""
+    def _model_names(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the model's parameters whose gradients those of the named parameters need."""
         return self._relations.sources(names)
 
-    def _names(self) -> list[str]:
+    def _parameter_names(self) -> list[str]:
         """Return the names of the parameters that were given ("tau" rather than "alpha", for instance)."""
         return list(self._relations.names)
 
@@ -148,7 +148,7 @@ class Neuron(Value):
     @ieee()
     def _check_values(self, names: Iterable[str] | None = None) -> None:
         """Check that the parameters that were given, or the named ones, are in their domains."""
-        chosen = self._names() if names is None else names
+        chosen = self._parameter_names() if names is None else names
         check_values({name: self._value_of(name) for name in chosen}, self._facts())
 
     def _set_values(self) -> None:
@@ -185,11 +185,11 @@ class Neuron(Value):
         """
         return self._fires or len(names) > 0
 
-    def _leading(self, name: str) -> tuple[int | None, ...]:
+    def _leading_lengths(self, name: str) -> tuple[int | None, ...]:
         """Return the lengths of a parameter's axes in front of the neurons', None for an arbitrary length."""
         return ()
 
-    def _history(self) -> dict[str, tuple[int]]:
+    def _values_per_neuron(self) -> dict[str, tuple[int]]:
         """Return the number of values per neuron, for the fields of the state with more or less than one."""
         return {}
 
@@ -262,7 +262,7 @@ class Neuron(Value):
         with ieee():
             self._check_initial_potential(value)
             first = np.array(np.broadcast_to(value.astype(dtype), shape))
-        leading = self._history()
+        leading = self._values_per_neuron()
         rest = (np.zeros(leading.get(f, ()) + shape, dtype) for f in self._state._fields[1:])
         return self._state(first, *rest)
 

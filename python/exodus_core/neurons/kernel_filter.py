@@ -49,11 +49,11 @@ class Filter(Neuron):
     def _value_of(self, name: str) -> Number:
         return getattr(self.kernel, name)
 
-    def _leading(self, name: str) -> tuple[int | None, ...]:
+    def _leading_lengths(self, name: str) -> tuple[int | None, ...]:
         return (None,) if name == "taps" else ()
 
     def _options(self) -> dict[str, int | str]:
         return {"kernel": self.kernel._timing}
 
-    def _history(self) -> dict[str, tuple[int]]:
-        return self.kernel._history()
+    def _values_per_neuron(self) -> dict[str, tuple[int]]:
+        return self.kernel._values_per_neuron()

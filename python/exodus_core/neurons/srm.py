@@ -167,11 +167,15 @@ class SRM(Neuron):
         timings = {role: kernel._timing for role, kernel in self._kernels()}
         return timings | {"max_spikes": 0 if self.max_spikes is None else int(self.max_spikes)}
 
-    def _leading(self, name: str) -> tuple[int | None, ...]:
+    def _leading_lengths(self, name: str) -> tuple[int | None, ...]:
         return (None,) if name.endswith(".taps") else ()
 
-    def _history(self) -> dict[str, tuple[int]]:
-        return {f"{role}_{k}": n for role, kernel in self._kernels() for k, n in kernel._history().items()}
+    def _values_per_neuron(self) -> dict[str, tuple[int]]:
+        return {
+            f"{role}_{k}": n
+            for role, kernel in self._kernels()
+            for k, n in kernel._values_per_neuron().items()
+        }
 
     def _value_of(self, name: str) -> Number:
         owner, _, own = name.rpartition(".")

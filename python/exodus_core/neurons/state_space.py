@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .._backends import Array, in_double
-from .._domains import check_values, kernel_facts
+from .._domains import check_values, model_facts
 from .._ieee import ieee
 from .._maps import Chain, Gradient, Map, same
 from .._values import Number, choice, number, numeric, plain
@@ -37,7 +37,7 @@ class StateSpaceState(State, _Coupled):
 
 
 class CoupledStates(Neuron):
-    """Base of the neurons that run on the state-space kernel."""
+    """Base of the neurons that run on the state-space model."""
 
     _model = "StateSpace"
     _state: ClassVar[Any] = StateSpaceState
@@ -126,7 +126,7 @@ class StateSpace(CoupledStates):
     def _maps(self) -> Sequence[Map]:
         return _STATE_SPACE
 
-    def _leading(self, name: str) -> tuple[int | None, ...]:
+    def _leading_lengths(self, name: str) -> tuple[int | None, ...]:
         return _LEADING.get(name, ())
 
     def _reset_to_zero(self) -> bool:
@@ -199,10 +199,10 @@ class FromDecays(CoupledStates, Decaying):
         """Check each parameter, then that they broadcast, then the matrix that is computed from them."""
         self._check_decay()
         self._check_values()
-        shapes = {name: np.shape(self._value_of(name)) for name in self._names()}
+        shapes = {name: np.shape(self._value_of(name)) for name in self._parameter_names()}
         shapes = {name: shape for name, shape in shapes.items() if shape}
         try:
             np.broadcast_shapes(*shapes.values())
         except ValueError:
             raise ValueError(f"{' and '.join(shapes)} must broadcast, got shapes {shapes}") from None
-        check_values(self._parameters(), kernel_facts(self._model))
+        check_values(self._parameters(), model_facts(self._model))

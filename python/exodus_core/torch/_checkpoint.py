@@ -87,7 +87,7 @@ def differences(own: Record, found: Record, attribute: Callable[[str], str]) -> 
     ]
     if said:
         return said
-    for name in own.neuron._names():
+    for name in own.neuron._parameter_names():
         shape, other = np.shape(own.neuron._value_of(name)), np.shape(found.neuron._value_of(name))
         if name not in own.learnt and name not in found.learnt and shape != other:
             said.append(f"size mismatch for {attribute(name)}: its shape must be {shape}, got {other}")
@@ -99,7 +99,7 @@ def differences(own: Record, found: Record, attribute: Callable[[str], str]) -> 
 
 def _options(neuron: Neuron) -> dict[str, Any]:
     """Return the options of a descriptor, by field: all but numbers, and which fields are numbers."""
-    names, options = neuron._names(), {}
+    names, options = neuron._parameter_names(), {}
     for field in fields(neuron):  # type: ignore[arg-type]
         value = getattr(neuron, field.name)
         is_number = field.name in names or field.type == "float"  # such as dt, which is no parameter
@@ -119,7 +119,7 @@ def restored(neuron: Neuron, found: Record, learnt: Iterable[str]) -> Neuron:
     The initial values of learnt parameters are restored as well, so that the others are in range of them,
     except for those whose shape the layer has fixed.
     """
-    kept = {name: neuron._value_of(name) for name in learnt if neuron._leading(name)}
+    kept = {name: neuron._value_of(name) for name in learnt if neuron._leading_lengths(name)}
     return found.neuron._with(kept) if kept else found.neuron
 
 

@@ -98,7 +98,7 @@ def _learn(net: nn.Module, layers: list[Layer], learn: Any) -> None:
         for name in (*layer._learn_names, *layer._learn_states):
             layer._parameters.pop(attribute_of(name), None)
         layer._hold(neuron)
-        layer._learn_names = tuple(name for name in neuron._names() if name in values)
+        layer._learn_names = tuple(name for name in neuron._parameter_names() if name in values)
         layer._learn_states = tuple(name for name in state_names(neuron) if name in values)
         for name in (*layer._learn_names, *layer._learn_states):
             value = values[name]
@@ -108,7 +108,7 @@ def _learn(net: nn.Module, layers: list[Layer], learn: Any) -> None:
 
 
 def _learnable(neuron: Neuron) -> list[str]:
-    return [*neuron._names(), *state_names(neuron)]
+    return [*neuron._parameter_names(), *state_names(neuron)]
 
 
 def _values_to_learn(

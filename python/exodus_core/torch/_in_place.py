@@ -32,18 +32,18 @@ _places = IdentityCache()  # for each descriptor, by the layout of the current a
 
 
 class Numbers(NamedTuple):
-    """The parameters of a call, by name: the descriptor's, learnt values among them, and the kernel's."""
+    """The parameters of a call, by name: the descriptor's, learnt values among them, and the model's."""
 
     own: dict[str, Any]
-    kernel: dict[str, Any]
+    model: dict[str, Any]
 
 
 class Reads(NamedTuple):
-    """The needs of the gradients of some learnt values: sums of the kernel, the potential, the current."""
+    """The needs of the gradients of some learnt values: sums of the model, the potential, the current."""
 
     sums: tuple[str, ...]
     zeros: tuple[float, ...]  # one for each sum
-    slots: tuple[int | None, ...]  # for each of the kernel's parameters, the index of its sum
+    slots: tuple[int | None, ...]  # for each of the model's parameters, the index of its sum
     potential: bool
     current: bool
 
@@ -82,13 +82,13 @@ class Place:
         own, facts = dict(self.given.own), self._relations.facts
         for name, tensor in learnt.items():
             own[name] = number_of(name, tensor, facts[name])
-        return Numbers(own, neuron._kernel_values(own))
+        return Numbers(own, neuron._model_values(own))
 
     def reads(self, neuron: Neuron, wanted: tuple[str, ...]) -> Reads:
         """Return the needs of the gradients of the wanted values and of the current."""
         found = self._reads.get(wanted)
         if found is None:
-            sums = tuple(neuron._kernel_names(wanted))
+            sums = tuple(neuron._model_names(wanted))
             names = _core.models[self.model][0]
             slots = tuple([sums.index(name) if name in sums else None for name in names])
             potential, current = neuron._reads_recording(wanted), neuron._reads_current(wanted)
@@ -109,7 +109,7 @@ class Place:
             self.model,
             self.type_name,
             self.sizes,
-            numbers.kernel,
+            numbers.model,
             self.options,
             current.data_ptr(),
             None,
@@ -148,7 +148,7 @@ class Place:
             self.model,
             self.type_name,
             self.sizes,
-            numbers.kernel,
+            numbers.model,
             self.options,
             method,
             surrogate._argument,
@@ -169,10 +169,10 @@ class Place:
         )
         if not reads.sums:
             return grad_current, {}
-        kernel = dict(zip(reads.sums, sums, strict=True))
+        summed = dict(zip(reads.sums, sums, strict=True))
         mode = _core.DefaultMode()  # all of `ieee` that Python's numbers need
         try:
-            return grad_current, self._relations.own_gradients(numbers.own, kernel)
+            return grad_current, self._relations.own_gradients(numbers.own, summed)
         finally:
             mode.end()
 

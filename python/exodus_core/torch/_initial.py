@@ -21,8 +21,8 @@ def state_names(neuron: Neuron) -> list[str]:
 
     Spikes are events, which no optimiser can move, and an SRM computes its potential from the other fields.
     """
-    history, fields = neuron._history(), neuron._state._fields
-    names = [field for field in fields if field != "spikes" and 0 not in history.get(field, ())]
+    lengths, fields = neuron._values_per_neuron(), neuron._state._fields
+    names = [field for field in fields if field != "spikes" and 0 not in lengths.get(field, ())]
     try:
         neuron._check_initial_potential(np.ones(()))
     except ValueError:
@@ -30,16 +30,16 @@ def state_names(neuron: Neuron) -> list[str]:
     return [PREFIX + name for name in names]
 
 
-def history_of(neuron: Neuron, name: str) -> tuple[int, ...]:
+def lengths_of(neuron: Neuron, name: str) -> tuple[int, ...]:
     """Return the shape of the axes of a state variable in front of the neurons'."""
-    return neuron._history().get(name.removeprefix(PREFIX), ())
+    return neuron._values_per_neuron().get(name.removeprefix(PREFIX), ())
 
 
 def at_rest(neuron: Neuron, shape: Sequence[int], current: Tensor) -> Any:
     """Return a state of zeros for neurons of a shape, of the dtype that the kernels want for a current."""
     kind = arithmetic_of(current.dtype)
-    history, fields = neuron._history(), neuron._state._fields
-    parts = [current.new_zeros((*history.get(field, ()), *shape), dtype=kind) for field in fields]
+    lengths, fields = neuron._values_per_neuron(), neuron._state._fields
+    parts = [current.new_zeros((*lengths.get(field, ()), *shape), dtype=kind) for field in fields]
     return neuron._state(*parts)
 
 
@@ -47,7 +47,7 @@ def with_learnt(neuron: Neuron, state: Any, learnt: Mapping[str, Tensor]) -> Any
     """Add learnt state variables, by name, to a state in which they are 0."""
     parts = dict(zip(state._fields, state, strict=True))
     for name, value in learnt.items():
-        field, leading = name.removeprefix(PREFIX), history_of(neuron, name)
+        field, leading = name.removeprefix(PREFIX), lengths_of(neuron, name)
         parts[field] = parts[field] + _placed(name, value, leading, parts[field])
     return type(state)(**parts)
 

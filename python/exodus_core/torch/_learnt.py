@@ -142,13 +142,13 @@ def check_parameters(neuron: Neuron, parameters: Any) -> dict[str, Tensor]:
     """Check a mapping of names to tensors, and return it in the order of the neuron's parameters."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters must be a mapping of names to tensors, got {type(parameters).__name__}")
-    names = neuron._names()
+    names = neuron._parameter_names()
     for name, tensor in parameters.items():
         if name not in names:
             raise ValueError(f"parameters must name parameters of the neuron, {names}, got {name!r}")
         if not isinstance(tensor, Tensor):
             raise TypeError(f"parameters[{name!r}] must be a torch tensor, got {type(tensor).__name__}")
-        _check_shape(name, tuple(tensor.shape), neuron._leading(name))
+        _check_shape(name, tuple(tensor.shape), neuron._leading_lengths(name))
     return {name: parameters[name] for name in names if name in parameters}
 
 

@@ -132,8 +132,8 @@ def fake_neurons(current: Tensor, time_dim: int | None, leading: tuple[int, ...]
 
 
 def _fake_state(program: Program, current: Tensor) -> list[Tensor]:
-    history, fields = program.origin._history(), program.origin._state._fields
-    return [fake_neurons(current, program.time_dim, history.get(field, ())) for field in fields]
+    lengths, fields = program.origin._values_per_neuron(), program.origin._state._fields
+    return [fake_neurons(current, program.time_dim, lengths.get(field, ())) for field in fields]
 
 
 def _spike(

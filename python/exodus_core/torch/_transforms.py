@@ -26,9 +26,9 @@ def _batched(program: Program) -> Program:
 
 
 def _state_dims(program: Program) -> tuple[int, ...]:
-    """Return the batch dimension of each field of a state: behind those of its history."""
-    history = program.origin._history()
-    return tuple([len(history.get(field, ())) for field in program.origin._state._fields])
+    """Return the batch dimension of each field of a state: behind those of its values per neuron."""
+    lengths = program.origin._values_per_neuron()
+    return tuple([len(lengths.get(field, ())) for field in program.origin._state._fields])
 
 
 class SpikeFunction(torch.autograd.Function):

@@ -18,7 +18,7 @@ from .._text import to_text
 from .._values import numeric, require_that
 from ..neurons import Neuron
 from ._checkpoint import KEY, Record, differences, from_tensor, loads_finite, restored, to_tensor
-from ._initial import PREFIX, at_rest, history_of, state_names, with_learnt
+from ._initial import PREFIX, at_rest, lengths_of, state_names, with_learnt
 from ._learnt import NO_FACTS, assign, broadcast, keeping_precision, value_of
 
 Learn = Iterable[str] | Mapping[str, tuple[int, ...]]
@@ -61,7 +61,7 @@ class Valued(nn.Module):
             raise TypeError(
                 f"learn must be a collection of names or a mapping to shapes, got {kind}{learn!r}"
             )
-        names, states = neuron._names(), state_names(neuron)
+        names, states = neuron._parameter_names(), state_names(neuron)
         wanted, shapes = list(learn), learn if isinstance(learn, Mapping) else None
         for name in wanted:
             if name not in names and name not in states:
@@ -74,7 +74,7 @@ class Valued(nn.Module):
         for name in (*self._learn_names, *self._learn_states):
             value = _start(neuron, name)
             if shapes is not None:
-                value = _expanded(name, value, shapes[name], _leading(neuron, name))
+                value = _expanded(name, value, shapes[name], _leading_count(neuron, name))
             self.register_parameter(attribute_of(name), nn.Parameter(value))
         self._hold(neuron)
 
@@ -156,12 +156,12 @@ class Valued(nn.Module):
         else:
             others = {other: p for other, p in self._learnt().items() if other != name}
             self._with(others, {name: array})
-        assign(self, attribute, array, _leading(self._given, name))
+        assign(self, attribute, array, _leading_count(self._given, name))
 
     def _set_given(self, name: str, value: Any) -> None:
         given = self.__dict__["_given"]
         neuron = given._with({_settable(given)[name]: value})
-        names = neuron._names()
+        names = neuron._parameter_names()
         for learnt in self._learn_names:
             if learnt not in names:
                 raise ValueError(f"{name} must keep {learnt}, which the layer learns, got {value!r}")
@@ -279,7 +279,7 @@ class Valued(nn.Module):
             said = differences(own, found, key)
             if said:
                 return said
-            for name in self._given._names():
+            for name in self._given._parameter_names():
                 if name in self._learn_names and name not in found.learnt:
                     self._learn_stored(name, found, state_dict, key(name))
                 elif name not in self._learn_names and name in found.learnt:
@@ -298,7 +298,7 @@ class Valued(nn.Module):
         value = torch.tensor(np.asarray(found.neuron._value_of(name)), dtype=parameter.dtype)
         shape = tuple(parameter.shape)
         try:
-            state_dict[key] = broadcast(value, shape, _leading(self._given, name)).clone()
+            state_dict[key] = broadcast(value, shape, _leading_count(self._given, name)).clone()
         except RuntimeError:
             raise ValueError(
                 f"size mismatch for {key}: its shape must be {shape}, got {tuple(value.shape)}"
@@ -334,18 +334,18 @@ def _new(kind: Any) -> Any:
 def _start(neuron: Neuron, name: str) -> Tensor:
     """Return the value from which a parameter or an initial state is learnt."""
     if name.startswith(PREFIX):
-        return torch.zeros(history_of(neuron, name))
+        return torch.zeros(lengths_of(neuron, name))
     return torch.as_tensor(np.array(neuron._value_of(name)), dtype=torch.get_default_dtype())
 
 
-def _leading(neuron: Neuron, name: str) -> int:
+def _leading_count(neuron: Neuron, name: str) -> int:
     """Return the number of axes of a learnt value in front of the neurons'."""
     if name.startswith(PREFIX):
-        return len(history_of(neuron, name))
-    return len(neuron._leading(name))
+        return len(lengths_of(neuron, name))
+    return len(neuron._leading_lengths(name))
 
 
 def _settable(neuron: Neuron) -> dict[str, str]:
     """Return the names of the descriptor's fields and parameters, by the layer's attribute names."""
     fields = (f.name for f in dataclasses.fields(neuron))  # type: ignore[arg-type]
-    return {attribute_of(name): name for name in (*fields, *neuron._names())}
+    return {attribute_of(name): name for name in (*fields, *neuron._parameter_names())}
