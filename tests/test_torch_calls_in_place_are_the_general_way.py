@@ -55,6 +55,9 @@ def check(layer, current, weights, monkeypatch, expected_calls=("forward", "back
     assert none == []
     assert found.keys() == general.keys()
     for name, tensor in found.items():
+        if tensor is None:
+            assert general[name] is None
+            continue
         assert tensor.dtype == general[name].dtype
         assert tensor.stride() == general[name].stride()
         assert torch.equal(tensor, general[name]), name
@@ -110,6 +113,36 @@ def test_a_learnt_value_outside_its_domain(monkeypatch):
 def test_a_learnt_value_of_another_dtype(monkeypatch):
     layer = snn.LIF(tau=5.0, learn=("tau",)).double()
     check(layer, *inputs(torch.float32), monkeypatch)
+
+
+@pytest.mark.parametrize("frozen", ["tau", "threshold", "gain"])
+def test_a_learnt_value_that_needs_no_gradient(frozen, monkeypatch):
+    layer = snn.LIF(tau=5.0, threshold=0.7, gain=0.8, learn=("tau", "threshold", "gain"))
+    getattr(layer, frozen).requires_grad_(False)
+    check(layer, *inputs(torch.float32), monkeypatch)
+
+
+def test_a_learnt_value_that_torch_keeps_negated(monkeypatch):
+    layer = snn.LIF(tau=5.0, learn=("tau",))
+    layer.tau = torch.nn.Parameter(torch._neg_view(torch.tensor(-5.0)))
+    assert layer.tau.is_neg()
+    check(layer, *inputs(torch.float32), monkeypatch)
+
+
+def test_learnt_values_of_several_dtypes(monkeypatch):
+    layer = snn.LIF(tau=5.0, threshold=0.7, learn=("tau", "threshold"))
+    layer.threshold = torch.nn.Parameter(layer.threshold.detach().double())
+    check(layer, *inputs(torch.float32), monkeypatch)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_learnt_value_that_is_not_finite(value, monkeypatch):
+    layer = snn.LIF(tau=5.0, learn=("tau",))
+    with torch.no_grad():
+        layer.tau.fill_(value)
+    for in_place in (True, False):
+        with pytest.raises(ValueError, match=r"tau must be finite, got (nan|-?inf)"):
+            results(layer, *inputs(torch.float32), in_place, monkeypatch)
 
 
 @pytest.mark.parametrize("name", FIRING)

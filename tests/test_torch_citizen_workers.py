@@ -69,18 +69,15 @@ class ThreadCounts(Layers):
     def __getitem__(self, index):
         from exodus_core import _core
 
-        seen, kernels = [], {name: getattr(_core, name) for name in ("forward", "backward")}
-
         def watched(kernel):
             return lambda *arguments: (seen.append(arguments[-1]), kernel(*arguments))[1]
 
-        for name, kernel in kernels.items():
-            setattr(_core, name, watched(kernel))
-        try:
+        seen = []
+        with pytest.MonkeyPatch.context() as patch:
+            for owner in (_core, _core.BoundNeuron):
+                for name in ("forward", "backward"):
+                    patch.setattr(owner, name, watched(getattr(owner, name)))
             self.results(index)
-        finally:
-            for name, kernel in kernels.items():
-                setattr(_core, name, kernel)
         return [torch.get_num_threads(), *seen]
 
 

@@ -613,8 +613,9 @@ def thread_counts(monkeypatch):
 
     from exodus_core import _core
 
-    monkeypatch.setattr(_core, "forward", watched(_core.forward))
-    monkeypatch.setattr(_core, "backward", watched(_core.backward))
+    for owner in (_core, _core.BoundNeuron):
+        monkeypatch.setattr(owner, "forward", watched(owner.forward))
+        monkeypatch.setattr(owner, "backward", watched(owner.backward))
     return seen
 
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "bound.hpp"
 #include "calls.hpp"
 
 namespace {
@@ -172,6 +173,14 @@ py::dict parameters() {
   return result;
 }
 
+template <class T>
+void add_learnt_numbers(py::module_& module, const char* name) {
+  py::class_<LearntNumbers<T>>(module, name)
+      .def(py::init<const std::vector<std::tuple<double, double, double>>&>())
+      .def("read", &LearntNumbers<T>::read)
+      .def("gradients", &LearntNumbers<T>::gradients);
+}
+
 /// Functions of the OpenMP runtime whose threads the calls use.
 struct OpenMp {
   void (*parallel)(void (*part)(void*), void* context, unsigned threads, unsigned flags);   // GOMP_parallel
@@ -198,6 +207,12 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Kernels of exodus_core; use the package's functions, which check their arguments.";
   m.def("forward", &exodus::python::forward<OnCpu>);
   m.def("backward", &exodus::python::backward<OnCpu>);
+  py::class_<BoundNeuron>(m, "BoundNeuron")
+      .def(py::init(&bind_neuron<OnCpu>))
+      .def("forward", &BoundNeuron::forward)
+      .def("backward", &BoundNeuron::backward);
+  add_learnt_numbers<float>(m, "LearntFloats");
+  add_learnt_numbers<double>(m, "LearntDoubles");
   m.def("delay", &exodus::python::delay<OnCpu>);
   m.def("delay_adjoint", &exodus::python::delay_adjoint<OnCpu>);
   m.def("evaluate", &evaluate);

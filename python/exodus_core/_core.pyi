@@ -49,6 +49,43 @@ def backward(
     grad_recurrent: Array,
     threads: int,
 ) -> None: ...
+
+class BoundNeuron:
+    def __init__(
+        self,
+        model: str,
+        type_name: str,
+        sizes: tuple[int, int, int],
+        parameters: dict[str, Param],
+        options: dict[str, int | str],
+        learnt: list[int],
+    ) -> None: ...
+    def forward(
+        self, learnt: tuple[float, ...], current: int, spikes: int, potential: int, threads: int
+    ) -> None: ...
+    def backward(
+        self,
+        learnt: tuple[float, ...],
+        method: str,
+        surrogate: Surrogate,
+        potential: int,
+        current: int,
+        grad_spikes: int,
+        grad_potential: int,
+        grad_current: int,
+        wanted: tuple[int, ...],
+        threads: int,
+    ) -> tuple[float, ...]: ...
+
+class LearntFloats:
+    def __init__(self, ranges: list[tuple[float, float, float]]) -> None: ...
+    def read(self, addresses: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]] | None: ...
+    def gradients(
+        self, own: tuple[float, ...], model: tuple[float, ...], grads: tuple[float, ...]
+    ) -> tuple[float, ...]: ...
+
+class LearntDoubles(LearntFloats): ...
+
 def delay(
     type_name: str,
     sizes: tuple[int, int, int],

@@ -47,6 +47,13 @@ class Map:
         """Return the facts about each own value, given those about the model's parameters."""
         return [Facts()] * len(self.own)
 
+    def native(self) -> Mapping[str, tuple[str, float]]:
+        """Return own numbers that the extension can turn into the model's.
+
+        By the own name, that of the model, and dt if the number is the time constant of a decay, else 0.
+        """
+        return {}
+
     def named(self, own: str, model: str) -> Map:
         """Return this map with prefixes before the names on both sides."""
         return replace(
@@ -64,6 +71,9 @@ class Same(Map):
     def pairs(self) -> Iterable[tuple[str, str]]:
         """Each own value's name with the model's."""
         return zip(self.own, self.model, strict=True)
+
+    def native(self) -> Mapping[str, tuple[str, float]]:
+        return {own: (name, 0.0) for own, name in self.pairs}
 
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
         return own
@@ -186,6 +196,8 @@ class Relations:
         The names of the own values.
     facts : dict of str to Facts
         The facts about the own values, by name.
+    native : dict of str to (str, float)
+        See `Map.native`.
     """
 
     def __init__(self, maps: tuple[Map, ...], model: str) -> None:
@@ -195,6 +207,7 @@ class Relations:
         self.facts: dict[str, Facts] = {
             name: one for part in maps for name, one in zip(part.own, part.facts(table), strict=True)
         }
+        self.native = {own: found for part in maps for own, found in part.native().items()}
         self._table = table
         self._copied = [(own, name) for part in maps if isinstance(part, Same) for own, name in part.pairs]
         self._computed = [part for part in maps if not isinstance(part, Same)]

@@ -24,6 +24,9 @@ class FromTau(Map):
 
     dt: float = 1.0
 
+    def native(self) -> Mapping[str, tuple[str, float]]:
+        return {self.own[0]: (self.model[0], self.dt)}
+
     def apply(self, own: Sequence[Number]) -> Sequence[Number]:
         return (plain(decay(self.dt, own[0])),)
 
@@ -104,6 +107,9 @@ class Leaky(Decaying):
             with ieee():
                 values["gain"] = plain(1.0 - alpha)
         return values
+
+    def _native(self, names: Iterable[str]) -> list[tuple[str, float]] | None:
+        return None if isinstance(self.gain, str) else super()._native(names)
 
     def _reads_current(self, names: Iterable[str]) -> bool:
         follows = isinstance(self.gain, str) and self._own_name("alpha") in names

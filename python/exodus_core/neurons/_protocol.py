@@ -121,6 +121,12 @@ class Neuron(Value):
         """Return the model's parameters for other values of the descriptor's, not yet rounded."""
         return self._relations.model_values(own)
 
+    def _native(self, names: Iterable[str]) -> list[tuple[str, float]] | None:
+        """Return `Map.native` of each named number, or None if they are not all the extension's to turn."""
+        native = self._relations.native
+        found = [native.get(name) for name in names]
+        return None if None in found else [one for one in found if one is not None]
+
     def _values(self, maps: Iterable[Map]) -> dict[str, Number]:
         """Return the descriptor's values that the maps take, by name."""
         return {name: self._value_of(name) for part in maps for name in part.own}

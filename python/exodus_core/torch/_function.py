@@ -20,11 +20,12 @@ from .._forward import run_forward
 from .._tape import Tape, record
 from ..neurons import Neuron
 from ..surrogate import SingleExponential, Surrogate
-from ._in_place import Place
+from ._in_place import Numbers, Place
 
 _TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _TYPE_NAMES = "float32, float64, float16 or bfloat16"
 _DENSE = torch.strided
+_NO_NUMBERS = Numbers()
 
 
 @dataclass(eq=False)
@@ -305,10 +306,10 @@ class _SpikeInPlace(torch.autograd.Function):
     def forward(
         ctx: Any, call: Call, place: Place, current: Tensor, *learnt: Tensor
     ) -> tuple[Tensor | None, ...]:
-        needs, neuron, numbers = ctx.needs_input_grad, call.origin, place.given
+        needs, neuron, numbers = ctx.needs_input_grad, call.origin, _NO_NUMBERS
         wanted: tuple[str, ...] = ()
         if learnt:
-            numbers = place.numbers(neuron, dict(zip(call.learnt, learnt, strict=True)))
+            numbers = place.numbers(neuron, learnt)
             wanted = tuple([name for name, needed in zip(call.learnt, needs[3:], strict=True) if needed])
         differentiates = call.differentiates and (needs[2] or len(wanted) > 0)
         reads = place.reads(neuron, wanted) if differentiates else None
@@ -333,11 +334,8 @@ class _SpikeInPlace(torch.autograd.Function):
         current, own = place.backward(numbers, reads, saved, grads, method, surrogate, _thread_count())
         if not call.learnt:
             return None, None, current
-        needs = zip(call.learnt, ctx.needs_input_grad[3:], strict=True)
-        learnt = [
-            torch.scalar_tensor(float(own[name]), dtype=place.dtype) if needed else None
-            for name, needed in needs
-        ]
+        dtype = place.dtype
+        learnt = [None if grad is None else torch.scalar_tensor(grad, dtype=dtype) for grad in own]
         return (None, None, current, *learnt)
 
     @staticmethod
@@ -345,7 +343,7 @@ class _SpikeInPlace(torch.autograd.Function):
         ctx: Any, saved: Sequence[Tensor | None], grads: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
         call, place, numbers, _ = ctx.context
-        neuron = call.origin._with_unchecked({name: numbers.own[name] for name in call.learnt})
+        neuron = call.origin._with_unchecked(dict(zip(call.learnt, numbers.own, strict=True)))
         binding = bind(neuron, place.layout, place.type_name, call.learnt, call.origin)
         by_name = zip(("potential", "current"), saved, strict=True)
         named = {name: tensor for name, tensor in by_name if tensor is not None}

@@ -8,7 +8,6 @@ the general way takes over wherever a tensor does not fit.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,31 +18,32 @@ from .. import _core
 from .._backends.tensors import TENSORS
 from .._binding import Binding, bind
 from .._cache import IdentityCache
+from .._ieee import ieee
 from .._layout import arrange
 from ..neurons import Neuron
 from ..surrogate import Surrogate
-from ._learnt import number_of
+from ._learnt import number_of, range_of
 
 _TYPES = (torch.float32, torch.float64)
 _MOST_REMEMBERED = 64  # layouts for each descriptor
-_DOUBLE = array("d").itemsize
+_READERS = {torch.float32: _core.LearntFloats, torch.float64: _core.LearntDoubles}
 
 _places = IdentityCache()  # for each descriptor, by the layout of the current and the learnt names
 
 
 class Numbers(NamedTuple):
-    """The parameters of a call, by name: the descriptor's, learnt values among them, and the model's."""
+    """Learnt numbers in the order of their names: the descriptor's, and those that the model takes."""
 
-    own: dict[str, Any]
-    model: dict[str, Any]
+    own: tuple[float, ...] = ()
+    model: tuple[float, ...] = ()
 
 
 class Reads(NamedTuple):
-    """The needs of the gradients of some learnt values: sums of the model, the potential, the current."""
+    """The needs of the gradients of some learnt numbers."""
 
-    sums: tuple[str, ...]
-    zeros: tuple[float, ...]  # one for each sum
-    slots: tuple[int | None, ...]  # for each of the model's parameters, the index of its sum
+    wanted: tuple[str, ...]  # the learnt numbers
+    sums: tuple[str, ...]  # of the model, by name
+    indices: tuple[int, ...]  # of the sums, among the model's parameters
     potential: bool
     current: bool
 
@@ -51,14 +51,21 @@ class Reads(NamedTuple):
 class Place:
     """A descriptor, bound to the layout of a current. It does not keep the descriptor alive."""
 
-    def __init__(self, binding: Binding, current: Tensor) -> None:
-        neuron = binding.neuron
-        self.layout, self.type_name, self.options = binding.layout, binding.type_name, binding.options
-        self.model, self.fires, self.sizes = neuron._model, neuron._fires, binding.layout.sizes
+    def __init__(self, binding: Binding, current: Tensor, learnt: tuple[str, ...]) -> None:
+        neuron, self.layout, self.type_name = binding.neuron, binding.layout, binding.type_name
+        self.learnt, self.model, self._fires = learnt, neuron._model, neuron._fires
         self.shape, self.strides, self.dtype = current.shape, current.stride(), current.dtype
         self.itemsize = current.element_size()
-        self.given = Numbers(neuron._values(neuron._relations.maps), binding.arguments())
-        self._relations = neuron._relations
+        self._relations, self._given = neuron._relations, neuron._values(neuron._relations.maps)
+        arguments, self._names = binding.arguments(), _core.models[self.model][0]
+        self._native = neuron._native(learnt)
+        # The model's parameters that are passed to each call: all, if it takes Python to compute them.
+        self._passed = list(arguments) if self._native is None else [name for name, _ in self._native]
+        passed = [self._names.index(name) for name in self._passed]
+        self._bound = _core.BoundNeuron(
+            self.model, self.type_name, self.layout.sizes, arguments, binding.options, passed
+        )
+        self._readers: dict[torch.dtype, _core.LearntFloats | None] = {}
         self._reads: dict[tuple[str, ...], Reads] = {}
 
     def has_all(self, *tensors: Tensor | None) -> bool:
@@ -77,23 +84,42 @@ class Place:
                 return False
         return True
 
-    def numbers(self, neuron: Neuron, learnt: Mapping[str, Tensor]) -> Numbers:
-        """Read the learnt values. The kernels round them to the arithmetic's dtype."""
-        own, facts = dict(self.given.own), self._relations.facts
-        for name, tensor in learnt.items():
-            own[name] = number_of(name, tensor, facts[name])
-        return Numbers(own, neuron._model_values(own))
+    def numbers(self, neuron: Neuron, learnt: tuple[Tensor, ...]) -> Numbers:
+        """Read the learnt numbers. The kernels round them to the arithmetic's dtype."""
+        dtype = learnt[0].dtype
+        reader = self._readers[dtype] if dtype in self._readers else self._reader(dtype)
+        if reader is not None and all([t.dtype is dtype and not t.is_neg() for t in learnt]):
+            found = reader.read(tuple([tensor.data_ptr() for tensor in learnt]))
+            if found is not None:
+                return Numbers(*found)
+        facts = self._relations.facts
+        own = [number_of(name, t, facts[name]) for name, t in zip(self.learnt, learnt, strict=True)]
+        model = neuron._model_values(self._own(own))
+        return Numbers(tuple(own), tuple([model[name] for name in self._passed]))
+
+    def _own(self, numbers: Sequence[float]) -> dict[str, Any]:
+        return {**self._given, **dict(zip(self.learnt, numbers, strict=True))}
+
+    def _reader(self, dtype: torch.dtype) -> _core.LearntFloats | None:
+        """Return the extension's reader of learnt numbers of a dtype, if it has one."""
+        kind = _READERS.get(dtype)
+        reader = None
+        if kind is not None and self._native is not None:
+            facts = self._relations.facts
+            ranges = [range_of(facts[name], dtype) for name in self.learnt]
+            reader = kind([(*ends, dt) for ends, (_, dt) in zip(ranges, self._native, strict=True)])
+        self._readers[dtype] = reader
+        return reader
 
     def reads(self, neuron: Neuron, wanted: tuple[str, ...]) -> Reads:
-        """Return the needs of the gradients of the wanted values and of the current."""
+        """Return the needs of the gradients of the wanted numbers and of the current."""
         found = self._reads.get(wanted)
         if found is None:
-            sums = tuple(neuron._model_names(wanted))
-            names = _core.models[self.model][0]
-            slots = tuple([sums.index(name) if name in sums else None for name in names])
+            all_native = self._native is not None and wanted == self.learnt
+            sums = tuple(self._passed) if all_native else tuple(neuron._model_names(wanted))
+            indices = tuple([self._names.index(name) for name in sums])
             potential, current = neuron._reads_recording(wanted), neuron._reads_current(wanted)
-            zeros = (0.0,) * len(sums)
-            found = self._reads[wanted] = Reads(sums, zeros, slots if sums else (), potential, current)
+            found = self._reads[wanted] = Reads(wanted, sums, indices, potential, current)
         return found
 
     def _empty(self) -> Tensor:
@@ -103,22 +129,9 @@ class Place:
         self, numbers: Numbers, current: Tensor, with_potential: bool, threads: int
     ) -> tuple[Tensor | None, Tensor | None]:
         """Run the forward pass; return the spikes, and the potential if it is wanted."""
-        spikes = self._empty() if self.fires else None
+        spikes = self._empty() if self._fires else None
         potential = self._empty() if with_potential else None
-        _core.forward(
-            self.model,
-            self.type_name,
-            self.sizes,
-            numbers.model,
-            self.options,
-            current.data_ptr(),
-            None,
-            (),
-            None if spikes is None else spikes.data_ptr(),
-            None if potential is None else potential.data_ptr(),
-            (),
-            threads,
-        )
+        self._bound.forward(numbers.model, current.data_ptr(), _address(spikes), _address(potential), threads)
         return spikes, potential
 
     def backward(
@@ -130,51 +143,43 @@ class Place:
         method: str,
         surrogate: Surrogate,
         threads: int,
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Run the backward pass; return the gradients of the current and of the learnt values.
+    ) -> tuple[Tensor, Sequence[float | None]]:
+        """Run the backward pass; return the gradients of the current and of the learnt numbers.
 
         `saved` are the potential and the current, where they are read, `grads` those of spikes and potential.
         """
         grad_current = self._empty()
-        potential, current, grad_spikes, grad_potential = (
-            None if tensor is None else tensor.data_ptr() for tensor in (*saved, *grads)
-        )
-        slots: tuple[int | None, ...] = ()
-        if reads.sums:
-            sums = array("d", reads.zeros)
-            first, _ = sums.buffer_info()
-            slots = tuple([None if slot is None else first + _DOUBLE * slot for slot in reads.slots])
-        _core.backward(
-            self.model,
-            self.type_name,
-            self.sizes,
+        (potential, current), (grad_spikes, grad_potential) = saved, grads
+        sums = self._bound.backward(
             numbers.model,
-            self.options,
             method,
             surrogate._argument,
-            potential,
-            current,
-            None,
-            None,
-            (),
-            grad_spikes,
-            grad_potential,
-            (),
+            _address(potential),
+            _address(current),
+            _address(grad_spikes),
+            _address(grad_potential),
             grad_current.data_ptr(),
-            (),
-            slots,
-            (),
-            None,
+            reads.indices,
             threads,
         )
-        if not reads.sums:
-            return grad_current, {}
+        return grad_current, self._own_gradients(numbers, reads, sums)
+
+    def _own_gradients(
+        self, numbers: Numbers, reads: Reads, sums: tuple[float, ...]
+    ) -> Sequence[float | None]:
+        if not sums:
+            return [None] * len(self.learnt)
+        reader = self._readers[self.dtype] if self.dtype in self._readers else self._reader(self.dtype)
+        if reader is not None and reads.wanted == self.learnt:
+            return reader.gradients(numbers.own, numbers.model, sums)
         summed = dict(zip(reads.sums, sums, strict=True))
-        mode = _core.DefaultMode()  # all of `ieee` that Python's numbers need
-        try:
-            return grad_current, self._relations.own_gradients(numbers.own, summed)
-        finally:
-            mode.end()
+        with ieee():
+            own = self._relations.own_gradients(self._own(numbers.own), summed)
+        return [float(own[name]) if name in reads.wanted else None for name in self.learnt]
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def place_of(
@@ -205,4 +210,4 @@ def _bound(neuron: Neuron, current: Tensor, time_dim: int | None, learnt: tuple[
     has_arrays = any([bound.values is not None for bound in binding.parameters.values()])
     if array.data_ptr() != current.data_ptr() or has_taps or (learnt and has_arrays):
         return None
-    return Place(binding, current)
+    return Place(binding, current, learnt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,13 @@ def _tensor_value(name: str, parameter: Tensor, facts: Facts = NO_FACTS) -> Tens
     return _in_range(facts, value).clone()
 
 
+def range_of(facts: Facts, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the least and the largest number that a learnt value may be."""
+    if facts.domain is DECAY:
+        return 0.0, 1.0
+    return (least_of(facts.least, dtype) if facts.domain is POSITIVE else -math.inf), math.inf
+
+
 def number_of(name: str, parameter: Tensor, facts: Facts) -> float:
     """Return a learnt value of no dimensions, on the CPU, as the neuron uses it."""
     dtype = parameter.dtype
@@ -48,9 +56,8 @@ def number_of(name: str, parameter: Tensor, facts: Facts) -> float:
     value: float = parameter.item()
     if value - value != 0.0:  # NaN or infinite
         _refuse(name, value)
-    if facts.domain is DECAY:
-        return 0.0 if value < 0.0 else 1.0 if value > 1.0 else value
-    return max(value, least_of(facts.least, dtype)) if facts.domain is POSITIVE else value
+    least, most = range_of(facts, dtype)
+    return least if value < least else most if value > most else value
 
 
 def value_of(name: str, parameter: Tensor, facts: Facts) -> np.ndarray:

@@ -85,10 +85,15 @@ class Valued(nn.Module):
     def _learnt(self) -> dict[str, Tensor]:
         """Return the neuron's learnt values by name.
 
-        They are read as attributes, because `_parameters` does not always have them: torch keeps
-        parametrised, pruned, normalised and replicated values, and those of functional_call, elsewhere.
+        Those that `_parameters` does not have are read as attributes: torch keeps parametrised, pruned,
+        normalised and replicated values elsewhere.
         """
-        return {name: getattr(self, attribute_of(name)) for name in self._learn_names}
+        learnt = {}
+        for name in self._learn_names:
+            attribute = attribute_of(name)
+            value = None if attribute in self.__dict__ else self._parameters.get(attribute)
+            learnt[name] = getattr(self, attribute) if value is None else value
+        return learnt
 
     def _learnt_states(self) -> dict[str, Tensor]:
         """Return the learnt state variables by name."""

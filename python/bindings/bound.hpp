@@ -1,0 +1,174 @@
+/// @file
+/// Calls of a neuron that is bound to a layout: dense arrays, from rest. In a small layer the arguments of a call take longer than its
+/// steps, so that those which stay the same are converted once (benchmarks/overhead.py).
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "calls.hpp"
+
+namespace exodus::python {
+
+/// A neuron, some of whose parameters, the `learnt` ones, are numbers that are passed to each call. Addresses may be 0: not wanted.
+class BoundNeuron {
+ public:
+  using Address = std::uintptr_t;
+
+  virtual ~BoundNeuron() = default;
+  virtual void forward(const py::tuple& learnt, Address current, Address spikes, Address potential, const py::object& execution) const = 0;
+  /// Returns the gradients of the parameters of these indices.
+  virtual py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential,
+                             Address current, Address grad_spikes, Address grad_potential, Address grad_current, const py::tuple& wanted,
+                             const py::object& execution) const = 0;
+};
+
+template <class N, class Engine>
+class BoundModel final : public BoundNeuron {
+  using S = typename N::Storage;
+  using V = arithmetic_t<S>;
+
+ public:
+  BoundModel(const Sizes& sizes, const py::dict& parameters, const py::dict& options, std::vector<int> learnt)
+      : neuron_(to_neuron<N>(parameters, options)),
+        layout_{sizes[0], sizes[1], sizes[2]},
+        learnt_(std::move(learnt)),
+        parameters_(parameters) {
+    elements_ = Counts(layout_).elements;
+  }
+
+  void forward(const py::tuple& learnt, Address current, Address spikes, Address potential, const py::object& execution) const override {
+    const FloatingPointMode mode;   // numbers are rounded to the arrays' type
+    const N neuron = with(learnt);
+    typename N::Forward arrays;
+    arrays.current = reinterpret_cast<const S*>(current);
+    arrays.spikes = reinterpret_cast<S*>(spikes);
+    arrays.potential = reinterpret_cast<V*>(potential);
+    const Engine engine(execution);
+    const auto memory = engine.memory(engine.workspace(layout_, neuron, arrays));
+    engine.check(without_lock([&] { return engine.forward(layout_, neuron, arrays, memory.workspace()); }));
+  }
+
+  py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential, Address current,
+                     Address grad_spikes, Address grad_potential, Address grad_current, const py::tuple& wanted,
+                     const py::object& execution) const override {
+    const FloatingPointMode mode;
+    const N neuron = with(learnt);
+    const Surrogate<S> native_surrogate = to_surrogate<S>(surrogate, elements_);
+    typename N::Backward arrays;
+    arrays.potential = reinterpret_cast<const V*>(potential);
+    arrays.current = reinterpret_cast<const S*>(current);
+    arrays.grad_spikes = reinterpret_cast<const S*>(grad_spikes);
+    arrays.grad_potential = reinterpret_cast<const V*>(grad_potential);
+    arrays.grad_current = reinterpret_cast<S*>(grad_current);
+    std::array<double, std::size(N::parameter_table)> sums{};
+    for_each_field<std::size(N::parameter_table)>(arrays.grad, [&](double*& field, int k) {
+      if (wanted.contains(k)) field = &sums[static_cast<std::size_t>(k)];
+    });
+    const Engine engine(execution);
+    const auto algorithm = to_enumerator<Method>(method);
+    const auto memory = engine.memory(engine.workspace(layout_, neuron, algorithm, native_surrogate, arrays));
+    engine.check(without_lock([&] { return engine.backward(layout_, neuron, algorithm, native_surrogate, arrays, memory.workspace()); }));
+    py::tuple gradients(wanted.size());
+    for (std::size_t k = 0; k < wanted.size(); ++k) gradients[k] = sums.at(wanted[k].template cast<std::size_t>());
+    return gradients;
+  }
+
+ private:
+  N with(const py::tuple& learnt) const {
+    if (learnt.size() != learnt_.size()) throw py::value_error("expected " + std::to_string(learnt_.size()) + " learnt numbers");
+    N neuron = neuron_;
+    typename N::template Parameters<Param<V>>& fields = neuron;
+    for_each_field<std::size(N::parameter_table)>(fields, [&](Param<V>& field, int k) {
+      const auto found = std::find(learnt_.begin(), learnt_.end(), k);
+      if (found != learnt_.end()) field = to_param<V>(learnt[static_cast<std::size_t>(found - learnt_.begin())]);
+    });
+    return neuron;
+  }
+
+  N neuron_;
+  Layout layout_;
+  std::vector<int> learnt_;
+  std::int64_t elements_;
+  py::dict parameters_;   // keeps their arrays alive
+};
+
+template <class Engine>
+std::unique_ptr<BoundNeuron> bind_neuron(const std::string& model, const std::string& type_name, const Sizes& sizes,
+                                         const py::dict& parameters, const py::dict& options, std::vector<int> learnt) {
+  std::unique_ptr<BoundNeuron> result;
+  const FloatingPointMode mode;
+  with_neuron(model, type_name, [&]<class N>(const N&) {
+    if constexpr (sizeof(typename N::Storage) >= sizeof(float)) {
+      result = std::make_unique<BoundModel<N, Engine>>(sizes, parameters, options, std::move(learnt));
+    } else {
+      throw py::type_error("no bound neurons for arrays of " + type_name);
+    }
+  });
+  return result;
+}
+
+/// Learnt numbers, each in a tensor of one element of type T: in their ranges, and as the model takes them.
+template <class T>
+class LearntNumbers {
+ public:
+  /// A number from `least` to `most`. It is a parameter of the model, or where `dt` is above 0 the time constant of a decay.
+  struct Range {
+    double least, most, dt;
+  };
+
+  explicit LearntNumbers(const std::vector<std::tuple<double, double, double>>& ranges) {
+    for (const auto& [least, most, dt] : ranges) ranges_.push_back({least, most, dt});
+  }
+
+  /// The numbers at these addresses, and the model's; None if one is not finite.
+  py::object read(const py::tuple& addresses) const {
+    const FloatingPointMode mode;
+    const std::size_t count = checked(addresses);
+    py::tuple own(count), model(count);
+    for (std::size_t k = 0; k < count; ++k) {
+      const double given = *reinterpret_cast<const T*>(addresses[k].template cast<std::uintptr_t>());
+      if (given - given != 0) return py::none();
+      const Range& range = ranges_[k];
+      const double value = given < range.least ? range.least : given > range.most ? range.most : given;
+      own[k] = py::float_(value);
+      model[k] = range.dt > 0 ? py::float_(decay(value, range.dt)) : py::object(own[k]);
+    }
+    return py::make_tuple(own, model);
+  }
+
+  /// The gradients of the numbers, from those of the model's: d alpha / d tau = alpha dt / tau^2.
+  py::tuple gradients(const py::tuple& own, const py::tuple& model, const py::tuple& grads) const {
+    const FloatingPointMode mode;
+    const std::size_t count = checked(own);
+    if (checked(model) != grads.size()) throw py::value_error("expected a gradient for each learnt number");
+    py::tuple result(count);
+    for (std::size_t k = 0; k < count; ++k) {
+      double grad = grads[k].template cast<double>();
+      if (const double dt = ranges_[k].dt; dt > 0) {
+        const double tau = own[k].template cast<double>(), alpha = model[k].template cast<double>();
+        grad *= alpha * std::min(dt / tau, largest_ratio) / tau;
+      }
+      result[k] = grad;
+    }
+    return result;
+  }
+
+ private:
+  static constexpr double largest_ratio = 1e3;   // e^-1000 is 0; the bound on dt / tau avoids 0 times infinity
+
+  std::size_t checked(const py::tuple& values) const {
+    if (values.size() != ranges_.size()) throw py::value_error("expected " + std::to_string(ranges_.size()) + " learnt numbers");
+    return values.size();
+  }
+
+  static double decay(double tau, double dt) {
+    double result;
+    check(exodus::decay(Param<double>(dt), Param<double>(tau), 1, &result));
+    return result;
+  }
+
+  std::vector<Range> ranges_;
+};
+
+}   // namespace exodus::python
