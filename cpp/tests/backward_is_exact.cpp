@@ -20,8 +20,8 @@ namespace {
 struct Recording {
   Scalars<double> p;
   std::vector<double> a, u, s, h, e, q;
-  double u0 = 0, s0 = 0;           // initial state
-  double grad_u = 0, grad_s = 0;   // of the final state
+  double u0 = 0, s0 = 0;           // the initial state
+  double grad_u = 0, grad_s = 0;   // the gradient of the final state
   std::size_t steps() const { return u.size(); }
 };
 
@@ -32,7 +32,7 @@ struct Gradients {
   std::vector<double> a;
   double u0 = 0, s0 = 0;
   double p[parameters] = {};
-  double largest = 0;              ///< magnitude of dL/du in this neuron, that which came in included: what rounding is relative to
+  double largest = 0;              ///< the largest magnitude of dL/du in this neuron, to which rounding errors are relative
   double scale[parameters] = {};   ///< the same for p: sum over the steps of `largest` times the factor of dL/du there
 };
 

@@ -38,7 +38,7 @@ class DumbInputs : public testing::Test {
             .grad = {.alpha = &grads_[0], .threshold = &grads_[1], .gain = &grads_[2], .v_min = &grads_[3]}};
   }
 
-  /// All three models of a call: forward, backward, each with the neuron given.
+  /// Calls forward and backward with a given neuron.
   void expect_both(const Layout& of, const Lif<V>& neuron, Status expected, const std::string& what) {
     EXPECT_EQ(forward(of, neuron, forward_arrays(), workspace_), expected) << what;
     EXPECT_EQ(backward(of, neuron, Method::exodus, Surrogate<V>{}, backward_arrays(), workspace_), expected) << what;
@@ -176,7 +176,7 @@ TYPED_TEST(DumbInputs, EnumeratorsOutOfRange) {
     EXPECT_EQ(evaluate(surrogate, Param<V>(1), 1, &u, &h), Status::unsupported);
     EXPECT_EQ(h, -7);
     EXPECT_TRUE(this->untouched());
-    surrogate.values = this->gradient_.data();   // then the kind is not read
+    surrogate.values = this->gradient_.data();   // with values, the kind is not read
     EXPECT_EQ(run_backward(this->layout, Lif<V>{}, Method::exodus, surrogate, {.potential = this->potential_.data()}), Status::ok);
   }
   EXPECT_TRUE(this->untouched());
@@ -244,7 +244,7 @@ TYPED_TEST(DumbInputs, GradientsOfTiedParameters) {
   using V = TypeParam;
   typename Lif<V>::Backward arrays = this->backward_arrays();
   double grad = -7;
-  arrays.grad.reset_amount = &grad;   // it is the threshold
+  arrays.grad.reset_amount = &grad;   // the amount is the threshold, which has the gradient
   EXPECT_EQ(backward(this->layout, Lif<V>{}, Method::exodus, Surrogate<V>{}, arrays, this->workspace_), Status::unsupported);
   arrays = this->backward_arrays();
   Lif<V> neuron;
@@ -257,7 +257,7 @@ TYPED_TEST(DumbInputs, GradientsOfTiedParameters) {
             Status::unsupported);
   EXPECT_EQ(backward(this->layout, cuba, Method::exodus, Surrogate<V>{}, {.potential = this->potential_.data(), .grad = {.alpha = &grad}},
                      this->workspace_),
-            Status::null_pointer);   // one less alpha multiplies the current
+            Status::null_pointer);   // the gain is 1 - alpha, so that its gradient reads the current
   ExpLeak<V> leak;
   leak.gain_follows_alpha = true;
   EXPECT_EQ(backward(this->layout, leak, Method::exodus, Surrogate<V>{},
@@ -267,14 +267,14 @@ TYPED_TEST(DumbInputs, GradientsOfTiedParameters) {
   EXPECT_TRUE(this->untouched());
 }
 
-/// Odd, but possible.
+/// Calls that are odd, but possible.
 TYPED_TEST(DumbInputs, WhatIsAllowed) {
   using V = TypeParam;
   // Nothing wanted.
   EXPECT_EQ(run_forward(this->layout, Lif<V>{}, {.current = this->current_.data()}), Status::ok);
   EXPECT_EQ(run_backward(this->layout, Lif<V>{}, Method::exodus, Surrogate<V>{}, {.potential = this->potential_.data()}), Status::ok);
   EXPECT_TRUE(this->untouched());
-  // No loss: zeros, not what was there before.
+  // Without a loss the gradients are zeros, whatever the arrays held before.
   typename Lif<V>::Backward arrays = this->backward_arrays();
   arrays.grad_spikes = arrays.grad_potential = nullptr;
   EXPECT_EQ(backward(this->layout, Lif<V>{}, Method::exodus, Surrogate<V>{}, arrays, this->workspace_), Status::ok);

@@ -92,7 +92,7 @@ struct Pass {
     return status;
   }
 
-  /// The input of a kernel at a step, those before step 0 from the state.
+  /// The input of a kernel at a step. Inputs before step 0 are in the state.
   V input(std::int64_t j, std::int64_t n) const {
     return n >= 0 ? current[at(layout, j, n)] : (-n < epsilon.length ? inputs[(-1 - n) * neurons(layout) + j] : V(0));
   }
@@ -102,7 +102,7 @@ struct Pass {
     return -n - 1 < nu.length ? earlier[(-2 - n) * neurons(layout) + j] : V(0);
   }
 
-  /// Of the potential that the pass wrote, from the inputs and the spikes that it wrote.
+  /// Compares the potential with the sums over the inputs and the spikes that the pass wrote.
   void expect_forward(const std::string& what) const {
     for (std::int64_t j = 0; j < neurons(layout); ++j) {
       for (std::int64_t n = 0; n < layout.time; ++n) {
@@ -121,7 +121,7 @@ struct Pass {
     }
   }
 
-  /// A sum, and what its terms, or theirs where they are sums, add up to without signs: it is exact relative to that.
+  /// A sum, and the sum of the magnitudes of its terms, to which rounding errors are relative.
   struct Sum {
     double value = 0, size = 0;
     void add(double term) { value += term, size += std::abs(term); }

@@ -69,8 +69,8 @@ TEST_F(ForkIsSafe, InAChildOfAChild) {
   EXPECT_TRUE(succeeded(id));
 }
 
-// In the next two all memory and all threads are there before the first fork: AddressSanitizer's allocator, unlike the C library's, hangs
-// in a child that was forked while another thread was in it.
+// The next two tests allocate all memory and start all threads before the first fork. AddressSanitizer's allocator, unlike the C library's,
+// hangs in a child that was forked while another thread was allocating.
 
 TEST_F(ForkIsSafe, WhileOtherThreadsCompute) {
   constexpr int callers = 3;

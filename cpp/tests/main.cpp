@@ -31,10 +31,10 @@ bool processor_has(const char* isa) {
   const bool avx2 = processor_lists("avx2 fma bmi1 bmi2 f16c abm movbe");
   if (std::strcmp(isa, "avx512") == 0) return avx2 && processor_lists("avx512f avx512bw avx512cd avx512dq avx512vl");
   if (std::strcmp(isa, "avx2") == 0) return avx2;
-  return true;   // the others are the least that is supported, and an unknown name must not pass as lacking
+  return true;   // every processor has the others; an unknown name must fail, and not be skipped as lacking
 }
 
-/// Whether a run without a name is under this instruction set.
+/// Whether the library chooses this instruction set if none is named.
 bool is_the_best(const char* isa) {
   for (const char* const better : {"avx512", "avx2"}) {
     if (processor_has(better)) return std::strcmp(isa, better) == 0;

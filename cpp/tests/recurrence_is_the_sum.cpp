@@ -121,7 +121,7 @@ class RecurrenceIsTheSum : public testing::Test {
                 0);
     }
 
-    // And back. Sums that cancel: compared with the largest.
+    // Backward, step by step. Terms cancel, so that differences are relative to the largest value.
     std::vector<double> total(parameters), total_weights(grad_weights.size()), terms(parameters);
     std::vector<V> g(static_cast<std::size_t>(count));
     State carried = grad_final;

@@ -16,7 +16,7 @@ namespace cpu {
 namespace {
 
 bool in_pieces = false;
-int pieces = 0;   // so far
+int pieces = 0;   // the number of pieces that have run
 
 template <class V>
 void forward_resumed(const ForwardPlan<V>& plan, std::int64_t index, int thread) {

@@ -12,7 +12,7 @@ struct Named {
   const char* name;
   Surrogate<V> surrogate;
   double peak;    ///< the largest value, at scale 1
-  double slope;   ///< how much an error of one in x / threshold moves h at most, relative to the peak; bounds what rounding u may do
+  double slope;   ///< the largest |dh / d(x / threshold)|, relative to the peak: bounds the effect of a rounding of u
 };
 
 template <class V>
@@ -78,7 +78,8 @@ TYPED_TEST(SurrogatesAreTheTable, ToRounding) {
   }
 }
 
-/// Where u - threshold is exact only the function itself can err: by a few roundings of its peak. On the grid lie the edges of boxcars.
+/// On this grid u - threshold is exact, so that only the function itself can err, by a few roundings of its peak. The edges of boxcars lie
+/// on the grid.
 TYPED_TEST(SurrogatesAreTheTable, ToFewRoundingsOnAGrid) {
   using V = TypeParam;
   const std::int64_t count = 8 * 256;
@@ -93,7 +94,7 @@ TYPED_TEST(SurrogatesAreTheTable, ToFewRoundingsOnAGrid) {
           std::fabs(static_cast<double>(h[static_cast<std::size_t>(k)]) - test::surrogate(row.surrogate, static_cast<double>(u[k]), 1.0));
       worst = std::max(worst, error / row.peak / std::numeric_limits<V>::epsilon());
     }
-    EXPECT_LT(worst, 2) << row.name;   // of which the witness has a part
+    EXPECT_LT(worst, 2) << row.name;   // the witness's own roundings count too
   }
 }
 

@@ -51,14 +51,14 @@ struct Problem {
   static constexpr int kernels = Traits<N>::kernels;
 
   Layout layout;
-  Random options;   ///< what chooses them
+  Random options;   ///< chooses the neuron's options
   std::vector<Values<V>> values;
   Input<V> current, grad_spikes, grad_potential, surrogate_values;   // the first two are numbers that S has
   std::vector<Input<V>> initial, grad_final;
   Surrogate<S> surrogate;
-  Recurrence<V> recurrent;   ///< of 0 features: none; else its weights are those below
+  Recurrence<V> recurrent;   ///< with 0 features there are no recurrent weights
   Input<V> weights;
-  std::vector<SomeTaps<V>> taps;   ///< of each kernel that may have them; of length 0: it has none
+  std::vector<SomeTaps<V>> taps;   ///< for each kernel that may have taps; length 0 if it has none
   bool wanted[parameters] = {}, wanted_taps[2];
   bool with_initial, with_final, with_grad_spikes, with_grad_potential, with_surrogate_values;
   bool with_grad_weights;
@@ -108,7 +108,7 @@ struct Problem {
     surrogate.shape[0] = surrogate.shape[1] = V(0.7), surrogate.shape[2] = V(2);
   }
 
-  /// Elements of a state: of a kernel with taps, x is what it remembers, and y is not there.
+  /// The number of elements of a state. For a kernel with taps, x holds its earlier inputs, and y is empty.
   std::int64_t size_of(int state) const {
     const int of_kernel = state - first_hidden<N>, kernel = of_kernel / kernel_states;
     if (of_kernel < 0 || kernel >= kernels || taps[static_cast<std::size_t>(kernel)].length == 0) return neurons(layout);
@@ -116,7 +116,7 @@ struct Problem {
   }
 };
 
-/// Which values the neurons have: neuron j the one of index (j / repeat) % count.
+/// The values that neurons share: neuron j has the one of index (j / repeat) % count.
 struct Sharing {
   std::int64_t count = 1, repeat = 1;
   std::size_t operator()(std::size_t neuron) const { return neuron / static_cast<std::size_t>(repeat) % static_cast<std::size_t>(count); }
@@ -125,7 +125,7 @@ struct Sharing {
 /// A problem's results.
 template <class V>
 struct Results {
-  std::vector<Sharing> sharing;   ///< of each parameter
+  std::vector<Sharing> sharing;   ///< for each parameter
   std::vector<V> spikes, potential, grad_current;
   std::vector<std::vector<V>> final, grad_initial;
   std::vector<std::vector<double>> grads, grad_taps;
@@ -236,9 +236,9 @@ bool same_bits(const std::vector<V>& a, const std::vector<V>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(V)) == 0);
 }
 
-/// How large the terms are whose sum is the gradient of a parameter, or of a tap. Each is a gradient at some step of a neuron times a
-/// number that this step sees: a state, the current, a count of spikes. The gradients of a neuron are as large as those that enter it and
-/// those of its current together, the numbers as its largest one. None of it is read from what the device computes.
+/// The size of the terms whose sum is the gradient of a parameter or of a tap. A term is a gradient at a step of a neuron times a number of
+/// that step: a state, the current, a count of spikes. The bound for the gradient is the sum of the gradients that enter the neuron and of
+/// those of its current. The bound for the number is the neuron's largest one. Nothing is taken from the device's results.
 template <class N, class V>
 class TermSizes {
  public:
@@ -279,8 +279,8 @@ class TermSizes {
   std::vector<double> of_neurons_;
 };
 
-/// The largest gradient of each neuron, or with recurrent weights of its entry, which its rounding errors go through. What cancels is exact
-/// relative to its terms.
+/// The largest gradient of each neuron. With recurrent weights it is that of the whole entry, through which rounding errors spread. Errors
+/// are relative to it, because terms cancel.
 template <class N, class V>
 std::vector<double> largest_gradients(const Problem<N>& problem, const Results<V>& cpu) {
   const Layout& layout = problem.layout;
@@ -290,7 +290,7 @@ std::vector<double> largest_gradients(const Problem<N>& problem, const Results<V
       const auto k = static_cast<std::size_t>(at(layout, static_cast<std::int64_t>(j), n));
       largest[j] = std::max(largest[j], std::abs(double(cpu.grad_current[k])));
     }
-    for (const auto& state : cpu.grad_initial) {   // of a kernel with taps, several of a neuron
+    for (const auto& state : cpu.grad_initial) {   // a kernel with taps has several values for each neuron
       for (std::size_t k = j; k < state.size(); k += largest.size()) largest[j] = std::max(largest[j], std::abs(double(state[k])));
     }
   }
@@ -305,8 +305,8 @@ std::vector<double> largest_gradients(const Problem<N>& problem, const Results<V
   return of_entries;
 }
 
-/// How large the terms are whose sum is the gradient of a weight: as many as there are spikes of its row, each as large as the gradients of
-/// the entry.
+/// The size of the terms whose sum is the gradient of a weight. There is a term for each spike of the weight's row, and it is at most as
+/// large as the gradients of the entry.
 template <class N, class V>
 std::vector<double> weight_sizes(const Problem<N>& problem, const Results<V>& cpu, const std::vector<double>& largest) {
   const Layout& layout = problem.layout;

@@ -41,8 +41,8 @@ struct Clock {
 };
 std::vector<Clock> clocks;
 
-// Where a fiber or the scheduler goes on. swapcontext() asks the system at each switch, for the mask of signals, and then takes longer than
-// the kernels; but AddressSanitizer follows it alone.
+// The point at which a fiber or the scheduler continues. swapcontext() makes a system call for the mask of signals at each switch, which
+// takes longer than the kernels do. But it is the only switch that AddressSanitizer follows.
 #if defined(__SANITIZE_ADDRESS__)
 using Point = ucontext_t;
 void go(Point& from, Point& to) {
@@ -68,12 +68,12 @@ struct Fiber {
   bool begun = false;
   std::unique_ptr<char[]> stack = std::make_unique_for_overwrite<char[]>(stack_bytes);
   Wait wait;
-  std::uint64_t given = 0, taken[32] = {};                 // to a warp operation, and by all lanes of it
-  std::deque<std::vector<std::function<void()>>> copies;   // asynchronous ones on their way, in groups; the last is still open
+  std::uint64_t given = 0, taken[32] = {};                 // this lane's value in a warp operation, and those of all lanes
+  std::deque<std::vector<std::function<void()>>> copies;   // groups of asynchronous copies under way; the last group is open
 };
 
 struct Machine {
-  std::vector<std::unique_ptr<Fiber>> fibers;   ///< never fewer: they are kept
+  std::vector<std::unique_ptr<Fiber>> fibers;   ///< kept from kernel to kernel, so that their number never falls
   std::vector<unsigned> order;
   std::function<void()> body;
   Point scheduler;

@@ -15,30 +15,30 @@ extern Dim threadIdx, blockIdx, blockDim, gridDim;
 namespace exodus::cuda::shim {
 
 extern std::uint64_t present_block;   ///< running number of the block that runs
-extern std::size_t dynamic_bytes;     ///< of shared memory, as the launch says
+extern std::size_t dynamic_bytes;     ///< the bytes of dynamic shared memory that the launch asks for
 
 [[noreturn]] void fail(const char* what);
 
-/// That a thread used memory: the barriers passed by then, and its time.
+/// A use of memory by a thread: the number of barriers that it had passed, and its time.
 struct Use {
-  std::uint32_t epoch = 0;   ///< 0: it did not
+  std::uint32_t epoch = 0;   ///< 0 if there was no use
   std::uint32_t thread = 0, time = 0;
 
   static Use now();
   bool comes_before_me() const;
 };
 
-/// The uses of an element of shared memory. A thread tells of its own, before it reads or writes; those that it may not make abort.
+/// The uses of an element of shared memory. A thread reports each use before it makes it. A use that is a race aborts.
 class Watch {
  public:
   void read();
   void write();
 
  private:
-  std::uint64_t block_ = 0;   ///< that wrote it
+  std::uint64_t block_ = 0;   ///< the block that wrote the element
   Use written_, read_;
-  std::vector<Use> also_read_;   ///< by others of its warp, none of them before another
-  std::uint32_t crowded_ = 0;    ///< in which epoch several warps read it: no thread may write it then
+  std::vector<Use> also_read_;   ///< the reads by other lanes of the same warp, which have no order among them
+  std::uint32_t crowded_ = 0;    ///< the epoch in which several warps read it, and in which no thread may write it
 };
 
 /// Shared memory that watches its use.
