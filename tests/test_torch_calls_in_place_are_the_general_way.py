@@ -97,8 +97,10 @@ def test_arrays_that_are_fixed(monkeypatch):
     check(layer, *inputs(torch.float32), monkeypatch)
 
 
-def test_a_gain_that_follows_a_learnt_tau(monkeypatch):
-    check(snn.LIF(tau=5.0, gain="1-alpha", learn=("tau",)), *inputs(torch.float32), monkeypatch)
+@pytest.mark.parametrize("learn", [(), ("tau",)], ids=["fixed", "learnt"])
+@pytest.mark.parametrize("kind", [snn.LIF, snn.ExpLeak])
+def test_a_gain_that_follows_tau(kind, learn, monkeypatch):
+    check(kind(tau=5.0, gain="1-alpha", learn=learn), *inputs(torch.float32), monkeypatch)
 
 
 def test_a_learnt_value_outside_its_domain(monkeypatch):

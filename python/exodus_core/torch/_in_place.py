@@ -58,7 +58,7 @@ class Place:
         self.itemsize = current.element_size()
         self._relations, self._given = neuron._relations, neuron._values(neuron._relations.maps)
         arguments, self._names = binding.arguments(), _core.models[self.model][0]
-        self._native = neuron._native(learnt)
+        self._native = neuron._native(learnt) if learnt else []
         # The model's parameters that are passed to each call: all, if it takes Python to compute them.
         self._passed = list(arguments) if self._native is None else [name for name, _ in self._native]
         passed = [self._names.index(name) for name in self._passed]
