@@ -133,7 +133,7 @@ void load_state(const LaneArrays<V>& state, const V* const* arrays, int states, 
   }
 }
 
-/// Terms of this many steps are summed in V before they are added to the doubles.
+/// Terms of this many steps are summed in the arithmetic type before they are added to the doubles.
 constexpr std::int64_t partial_steps = 16;
 
 /// The backward pass of a row, last step first.

@@ -1,7 +1,7 @@
 /// @file
-/// Delays (exodus/delay.hpp) on a device. As on the CPU, a pass counts steps r in its own direction: r = n in the forward pass, and r =
-/// T-1-n in the adjoint. Step r of the result then reads steps r-k and r-k-1 of the input of the pass. A thread computes several steps of a
-/// neuron, whose loads are in flight together. For the gradient of the delay, a thread loops over all steps of a neuron.
+/// Delays (exodus/delay.hpp) on a device. As on the CPU, a pass counts steps r in its own direction: r = n in the forward pass, and
+/// r = T-1-n in the adjoint. Step r of the result then reads steps r-k and r-k-1 of the input of the pass. A thread computes several steps
+/// of a neuron, whose loads are in flight together. For the gradient of the delay, a thread loops over all steps of a neuron.
 #include "checks.hpp"
 #include "exodus/cuda_delay.hpp"
 #include "items.hpp"

@@ -321,7 +321,7 @@ EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Pa
   }
 }
 
-/// The carry of an adjoint is in the workspace between two launches.
+/// Loads and stores the carry of an adjoint, which is in the workspace between two launches.
 template <int Count, class V, class Carry>
 EXODUS_DEVICE_SCALAR void load_carry(const V* from, std::int64_t neurons, const Place& place, Carry& carry) {
   for_each_field<Count>(carry, [&](V& value, int k) { value = place.active ? from[k * neurons + place.neuron] : V(0); });
@@ -423,8 +423,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
   constexpr bool on_tape = hidden && reads_states<N, M, V, Terms>;
   constexpr int chunk = Stepped ? 1 : (Plain && !(on_tape && C::states > 3) ? whole_chunk<V> : half_chunk<V>);
-  constexpr int ahead =
-      !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // the chunk in which hidden states are recomputed
+  constexpr int ahead = !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // the chunk of recomputed states
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
   EXODUS_SHARED(double, of_warps, C::parameters*(block_threads / warp_threads));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
