@@ -221,8 +221,7 @@ class ForwardTaps {
   V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_.count - 1) * stride_; }
 
   void filter(std::int64_t first, std::int64_t end) {
-    const std::int64_t used =
-        plan_.fir[0].initial == nullptr ? end : taps_.count;   // taps that reach before step 0 are skipped if there is no history
+    const std::int64_t used = plan_.fir[0].initial == nullptr ? end : taps_.count;   // without a history, nothing precedes step 0
     const int outputs = static_cast<int>(end - first);
     sum_taps<true, false>(first_taps(taps_, used), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
     end_ = end;
