@@ -1,5 +1,5 @@
 /// @file
-/// The exported functions: each checks its arguments, makes a plan, hands rows to threads, and sums the gradients of parameters.
+/// The exported functions. Each checks its arguments, makes a plan, distributes rows over threads, and sums the gradients of parameters.
 #include <type_traits>
 
 #include "checks.hpp"
@@ -36,7 +36,7 @@ cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, 
   return pass;
 }
 
-/// Whether a workspace can be asked for: checks what its size depends on, and lists the taps.
+/// Whether a workspace size can be computed: checks the arguments it depends on, and lists the taps.
 template <class N, class V>
 bool has_workspace(const Layout& layout, const N& neuron, const Recurrence<V>& recurrent, FirRole<V>* roles) {
   return valid(layout) && !empty(layout) && set_taps(neuron, layout.outer * layout.inner, roles) &&
@@ -56,7 +56,7 @@ void sum_gradients(const N& neuron, const RequestedGradients<N>& requested, cons
   });
 }
 
-// The passes below are of neurons for the type of the arithmetic. `format` tells how current and spikes lie in memory.
+// The passes below are compiled for neurons of the arithmetic type. `format` states how the current and the spikes are stored.
 
 template <class N>
 Workspace forward_workspace(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Format format, int threads) {

@@ -1,5 +1,5 @@
 /// @file
-/// A call as both engines see it: plain structs that number a model's parameters and states.
+/// A call as passed to both engines: plain structs that number a model's parameters and states.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@
 
 namespace exodus {
 
-inline constexpr int max_parameters = 9;   // the most that a model has
+inline constexpr int max_parameters = 9;   // the most parameters of a model
 inline constexpr int max_states = 6;
 
-/// How the arrays that may be stored in two bytes lie in memory. Engines are compiled for the type of the arithmetic only, and are told the
-/// format at run time. The first is the type of the arithmetic itself.
+/// The storage format of arrays that may be stored in two bytes per element. Engines are compiled for the arithmetic type only, and receive
+/// the format at run time. `arithmetic` is the arithmetic type itself.
 enum class Format { arithmetic, float16, bfloat16 };
 
 template <class S>
@@ -28,12 +28,12 @@ inline constexpr Format format_of<bfloat16> = Format::bfloat16;
 /// A FIR kernel, of the current (role 0) or of the spikes (role 1). Arrays of its state have (taps - 1) x neurons elements.
 template <class V>
 struct FirRole {
-  Taps<V> taps;   ///< none: the role has a recursive kernel, or no kernel
+  Taps<V> taps;   ///< empty if the role has a recursive kernel, or no kernel
   const V* initial = nullptr;
   V* final = nullptr;
   const V* grad_final = nullptr;
   V* grad_initial = nullptr;
-  bool summed = false;      ///< the gradient of the taps is wanted
+  bool summed = false;      ///< whether the gradient of the taps is wanted
   double* sums = nullptr;   ///< taps x neurons: the gradient of each neuron's own copy
 };
 
@@ -42,7 +42,8 @@ static inline bool with_fir(const FirRole<V>* fir) {
   return fir[0].taps.length > 0 || fir[1].taps.length > 0;
 }
 
-/// The part that all calls share. `Element` is the type of arrays whose storage may be shorter than V; void where only the run knows it.
+/// The part that all calls share. `Element` is the type of arrays that may be stored in a shorter type than V; it is void if the type is
+/// known only at run time.
 template <class V, class Element = V>
 struct Call {
   Layout layout;
@@ -73,7 +74,7 @@ struct BackwardCall : Call<V, Element> {
   const V* grad_final[max_states] = {};
   Element* grad_current = nullptr;
   V* grad_initial[max_states] = {};
-  double* sums[max_parameters] = {};   ///< for each neuron, the gradient of its own copy of the parameter; null: not wanted
+  double* sums[max_parameters] = {};   ///< for each neuron, the gradient of its own copy of the parameter; null if it is not wanted
 };
 
 }   // namespace exodus

@@ -26,7 +26,7 @@ inline bool multiply(std::int64_t a, std::int64_t b, std::int64_t& product) {
 inline bool valid(const Layout& layout) {
   if (layout.outer < 0 || layout.time < 1 || layout.inner < 0) return false;
   std::int64_t neurons, elements, bytes;
-  constexpr std::int64_t most = 32 * sizeof(double);   // bytes for each element, arrays and workspace together, at most
+  constexpr std::int64_t most = 32 * sizeof(double);   // the most bytes per element, of arrays and workspace together
   return multiply(layout.outer, layout.inner, neurons) && multiply(neurons, layout.time, elements) && multiply(elements, most, bytes);
 }
 
@@ -49,7 +49,7 @@ inline bool valid(SurrogateKind kind) {
   return SurrogateKind{} <= kind && kind < SurrogateKind::count;
 }
 
-/// Every enumerator in its range, max_spikes not negative.
+/// Checks that every enumerator is in its range and max_spikes is not negative.
 struct OptionCheck {
   bool ok = true;
   template <class Enum>
@@ -81,7 +81,7 @@ Status set_parameters(const N& neuron, const FirRole<V>* roles, Param<V>* parame
   return check.ok ? Status::ok : Status::bad_parameter;
 }
 
-/// The bound on spikes of a step; 0 is none.
+/// The most spikes in a step; infinite if the option max_spikes is 0.
 template <class N, class V = arithmetic_t<typename N::Storage>>
 V spike_cap(const N& neuron) {
   if constexpr (requires { neuron.max_spikes; }) {
@@ -90,7 +90,7 @@ V spike_cap(const N& neuron) {
   return std::numeric_limits<V>::infinity();
 }
 
-/// The most neurons that an engine adds to fill its rows.
+/// The most neurons by which an engine pads its rows.
 inline constexpr std::int64_t largest_padding = 4096;
 
 /// Copies the taps of a neuron's kernels into the roles; false if they are not valid.
@@ -108,7 +108,7 @@ bool set_taps(const N& neuron, std::int64_t neurons, FirRole<V>* roles) {
   return true;
 }
 
-/// Whether a recurrence's neurons are whole batch entries, and their weights of a size that memory can have.
+/// Checks that the neurons of a recurrence are whole batch entries, and that its weights fit in memory.
 template <class N, class V>
 Status check(const Recurrence<V>& recurrent, std::int64_t neurons) {
   if (recurrent.features == 0 && recurrent.weights == nullptr) return Status::ok;
@@ -123,7 +123,7 @@ Status check(const Recurrence<V>& recurrent, std::int64_t neurons) {
   return recurrent.weights == nullptr ? Status::null_pointer : Status::ok;
 }
 
-/// Moves the arrays of FIR kernels' earlier inputs, each given as a kernel's first state, from a list of states to the roles.
+/// Moves the histories of FIR kernels, each given as the first state of its kernel, from a list of states to the roles.
 template <class N, class V, class X>
 void take_histories(FirRole<V>* roles, X* FirRole<V>::* field, X** states) {
   for (int k = 0; k < Traits<N>::kernels; ++k) {

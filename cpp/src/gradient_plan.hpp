@@ -1,6 +1,6 @@
 /// @file
-/// The plan of a backward pass, for both engines: which gradients it sums, which hidden states it rebuilds and how many steps at a time,
-/// and in which order the sums are reduced after it.
+/// The plan of a backward pass, for both engines: the gradients that it sums, the hidden states that it recomputes and the length of their
+/// segments, and the order of the reductions after it.
 #pragma once
 
 #include "model.hpp"
@@ -10,12 +10,12 @@ namespace exodus {
 /// The parameters whose terms a backward pass sums: those of the wanted gradients, and those that a tie adds to these.
 template <class N>
 struct RequestedGradients {
-  double* grad[Traits<N>::parameters];   ///< the caller's arrays; null: not wanted
-  double* taps[2] = {};                  ///< likewise for the kernels' taps
+  double* grad[Traits<N>::parameters];   ///< the caller's arrays; null if not wanted
+  double* taps[2] = {};                  ///< the caller's arrays for the kernels' taps; null if not wanted
   bool summed[Traits<N>::parameters];
   bool tied_away[Traits<N>::parameters] = {};
   int sums = 0;
-  bool recurrent;   ///< the gradient of recurrent weights is wanted
+  bool recurrent;   ///< whether the gradient of recurrent weights is wanted
 
   RequestedGradients(const N& neuron, const typename N::Backward& arrays)
       : recurrent(arrays.grad_recurrent != nullptr && arrays.recurrent.features > 0) {
@@ -52,7 +52,7 @@ struct RequestedGradients {
   }
 };
 
-/// Whether a backward pass rebuilds states that do not follow from the recorded potential. The states of FIR kernels are recorded inputs.
+/// Whether a backward pass recomputes states that do not follow from the recorded potential. The states of FIR kernels are recorded inputs.
 template <class N, class V>
 bool rebuilds(Method method, const RequestedGradients<N>& requested, bool surrogate_given, const FirRole<V>* roles) {
   int hidden = Traits<N>::states - first_hidden<N>;
@@ -64,22 +64,22 @@ bool rebuilds(Method method, const RequestedGradients<N>& requested, bool surrog
   return method == Method::bptt || requested.sums > 0;
 }
 
-/// Steps of a segment, whose hidden states are rebuilt together: whole units, and about as many steps as there are segments. This minimises
-/// the memory for both.
+/// The steps of a segment, whose hidden states are recomputed together: a multiple of `unit`, and about the square root of `time`, so that
+/// there are about as many steps as segments. This minimises the memory for both.
 inline std::int64_t rebuilt_steps(std::int64_t time, std::int64_t unit) {
   std::int64_t steps = unit;
   while (steps * steps < time) steps += unit;
   return steps;
 }
 
-/// The sum over the neurons that share a value: of a parameter's sums, one for each neuron, into `count` values. Taps have `rows` of these.
+/// A sum over the neurons that share a value of a parameter: from one term per neuron to `count` values. Taps have `rows` of these.
 struct Reduction {
   double* out;
-  const double* sums;           ///< one for each neuron
+  const double* sums;           ///< one term per neuron
   std::int64_t count, repeat;   ///< as in Param
   std::int64_t rows;
   int sign;
-  bool adds;   ///< the sum is added to `out`; otherwise `out` is set
+  bool adds;   ///< whether the sum is added to `out`, rather than stored
 };
 
 /// Calls f(Reduction) for each reduction after a pass, in their order: parameters, ties, taps.

@@ -1,5 +1,5 @@
 /// @file
-/// What engines know of a model at compile time: counts, variants, which functions it has.
+/// Properties of a model that engines use at compile time: counts, variants, and the functions that it has.
 #pragma once
 
 #include <iterator>
@@ -17,7 +17,7 @@ struct Traits {
   using State = typename N::template State<V>;
   static constexpr int parameters = field_count<Parameters, V>;
   static constexpr int states = field_count<State, V>;
-  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // those that may have taps
+  static constexpr int kernels = field_count<decltype(typename N::Backward{}.grad_taps), double*>;   // kernels that may have taps
   static constexpr int variants = N::variants;
   static constexpr int adjoint_variants = N::adjoint_variants > 0 ? N::adjoint_variants : N::variants;
   static_assert(parameters == static_cast<int>(std::size(N::parameter_table)) && states == static_cast<int>(std::size(N::state_names)));
@@ -28,7 +28,7 @@ struct Traits {
 template <class N, Method M, class X>
 using carry_of = std::conditional_t<M == Method::bptt && N::fires, typename N::template State<X>, typename N::template Carry<X>>;
 
-/// The index of the parameter with a role; -1: none.
+/// The index of the parameter with a role, or -1.
 template <class N>
 consteval int parameter_of(Role role) {
   for (int k = 0; k < Traits<N>::parameters; ++k) {
@@ -61,7 +61,8 @@ consteval bool has_taps(int kernel) {
 template <template <class> class N, int Variant>
 inline constexpr bool takes_feedback = has_taps<N, Variant>(1);
 
-/// Which of `count` states, or fields of a carry, a variant has, one bit each. Those of kernels come last; a kernel with taps has none.
+/// The states (or the fields of a carry), out of `count`, that a variant has, one bit each. Those of kernels come last; a kernel with taps
+/// has none.
 template <template <class> class N, int Variant>
 consteval unsigned fields_of(int count) {
   unsigned bits = 0;

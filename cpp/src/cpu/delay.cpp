@@ -10,9 +10,9 @@
 namespace exodus {
 namespace {
 
-/// Neurons of a row: at most a page of each array per step. With delays of each neuron's own, the steps that a shifter keeps should fit
-/// into the first-level cache, or into the second where rows would become too short to stream, or the shifter works in blocks. 0: the inner
-/// axis is too short, so rows are whole outer indices.
+/// The neurons in a row: at most a page of each array per step. If neurons have individual delays, the steps that a shifter keeps should
+/// fit in the first-level cache, or in the second-level cache if rows would otherwise be too short to stream, or if the shifter works in
+/// blocks. 0 means that the inner axis is too short, so rows are whole outer indices.
 template <class V>
 std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads) {
   constexpr std::int64_t first_cache = 32 << 10, second_cache = 256 << 10, line = 64, enough = 256;
@@ -29,7 +29,7 @@ std::int64_t row_lanes(const Layout& layout, const Delay<V>& delays, int threads
   return lanes < share ? lanes : share;
 }
 
-/// Whole outer indices of a row: enough work to be worth a thread.
+/// The whole outer indices in a row: enough work to justify a thread.
 std::int64_t row_outers(const Layout& layout) {
   constexpr std::int64_t elements = 16384, most = 1024;
   const std::int64_t neurons = elements / layout.time < most ? elements / layout.time : most, outers = neurons / layout.inner;
@@ -40,7 +40,7 @@ std::int64_t row_count(const Layout& layout, std::int64_t lanes) {
   return lanes > 0 ? layout.outer * ceil_div(layout.inner, lanes) : ceil_div(layout.outer, row_outers(layout));
 }
 
-/// Bytes of a thread's slot, for any number of threads.
+/// The bytes of a thread's slot, for any number of threads.
 template <class V>
 std::size_t slot_size(const Layout& layout, const Delay<V>& delays) {
   const std::int64_t lanes = row_lanes(layout, delays, 1);
@@ -59,14 +59,14 @@ std::size_t bytes_for(const Layout& layout, const Delay<S>& delays, bool with_su
   return slots + (with_sums ? static_cast<std::size_t>(layout.outer * layout.inner) * sizeof(double) : 0);
 }
 
-/// Whether a row's steps begin and end on cache lines. Written around the caches, a line in which a step ends goes to memory more than
-/// once.
+/// Whether the steps of a row begin and end on cache lines. With streaming stores, a line in which a step ends inside would be written to
+/// memory more than once.
 template <class V>
 bool writes_whole_lines(const Layout& layout, std::int64_t lanes) {
   return lanes > 0 && layout.inner % (64 / static_cast<std::int64_t>(sizeof(V))) == 0;
 }
 
-/// Cuts a pass into rows and runs them. The workspace has the sums first, then the threads' slots.
+/// Divides a pass into rows and runs them. The workspace has the sums first, then the threads' slots.
 template <class V>
 void run(cpu::DelayPlan<V>& plan, const cpu::IsaFunctions<V>& isa, const Workspace& workspace) {
   const Delay<V> delays{plan.steps, plan.most};
@@ -97,7 +97,7 @@ cpu::DelayPlan<S> plan_of(const Layout& layout, const Delay<S>& delays) {
   return plan;
 }
 
-/// Copies of arrays of two-byte numbers as numbers, at the beginning of a workspace.
+/// Converted copies of arrays of two-byte numbers, at the start of a workspace.
 template <class S>
 class Converted {
  public:
@@ -106,10 +106,10 @@ class Converted {
   Converted(const Layout& layout, int threads)
       : isa_(isa_functions<V>()), count_(layout.outer * layout.time * layout.inner), threads_(threads_for(layout, threads)) {}
 
-  /// Bytes of this many arrays.
+  /// The bytes of `arrays` copies.
   std::size_t bytes(int arrays) const { return static_cast<std::size_t>(arrays * stride()) * sizeof(V); }
 
-  /// The workspace behind them.
+  /// The rest of the workspace, after the copies.
   Workspace rest(const Workspace& workspace, int arrays) const {
     return {static_cast<char*>(workspace.data) + bytes(arrays), workspace.bytes - bytes(arrays), workspace.threads};
   }
@@ -143,19 +143,19 @@ class Converted {
   const int threads_;
 };
 
-/// The same delay of numbers.
+/// The same delay for the arithmetic type.
 template <class S>
 Delay<arithmetic_t<S>> in_arithmetic(const Delay<S>& delays) {
   return {delays.steps, delays.most};
 }
 
-/// The arrays over time of each pass.
+/// The number of arrays over time in each pass.
 constexpr int forward_arrays = 2, backward_arrays = 3;
 
 template <class S>
 constexpr bool converts = !std::is_same_v<S, arithmetic_t<S>>;
 
-/// Whether the arguments of a pass on two-byte numbers are such that it may convert them.
+/// Checks the arguments of a pass on two-byte numbers before it converts them.
 template <class S>
 Status check_converted(const Layout& layout, const Delay<S>& delays, const Workspace& needed, const Workspace& workspace) {
   if (isa_functions<arithmetic_t<S>>() == nullptr) return Status::unsupported;

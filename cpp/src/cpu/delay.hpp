@@ -1,7 +1,8 @@
 /// @file
-/// Delays (exodus/delay.hpp) on the CPU. A pass counts steps r in its own direction, r = n forward and r = T-1-n in the adjoint. So both
-/// are the same: step r of the result reads steps r-k and r-k-1. A row is a range of contiguous neurons, step by step (DelaySteps), or,
-/// where the inner axis is short, whole outer indices, neuron by neuron (DelayLines).
+/// Delays (exodus/delay.hpp) on the CPU. A pass counts steps r in its own direction: r = n in the forward pass, and r = T-1-n in the
+/// adjoint. Both are then the same operation: step r of the result reads steps r-k and r-k-1. A row is either a range of contiguous
+/// neurons, processed step by step (DelaySteps), or, if the inner axis is short, several whole outer indices, processed neuron by neuron
+/// (DelayLines).
 #pragma once
 
 #include "exodus/delay.hpp"
@@ -13,7 +14,7 @@
 namespace exodus::cpu {
 namespace {
 
-/// Interpolates lanes between two steps; with `around_caches` by streaming stores.
+/// Interpolates lanes between two steps, with streaming stores if `around_caches`.
 template <class V>
 EXODUS_SCALAR void interpolate_lanes(V* to, const V* fraction, const V* near, const V* far, int lanes, bool around_caches) {
   if (has_streaming_stores && around_caches) {
@@ -65,7 +66,7 @@ EXODUS_SCALAR void shift_within(Vector<V>* block, Vector<V>* kept, const Lanes& 
   for (int s = 0; s < Distance; ++s) block[s] = chosen ? earlier[s] : block[s];
 }
 
-/// Delays the chosen lanes by whole blocks. `kept` is the block that came so many before. While it is not `filled`, that was zero.
+/// Delays the chosen lanes by whole blocks. `kept` is the earlier block; it counts as zero until the ring is `filled`.
 template <class V, class Lanes>
 EXODUS_SCALAR void shift_blocks(Vector<V>* block, Vector<V>* kept, bool filled, const Lanes& chosen) {
   for (int s = 0; s < block_steps; ++s) {
@@ -94,8 +95,8 @@ EXODUS_SCALAR void shift_lanes(Vector<V>* block, Vector<V>* kept, int stages, st
   if (stages > 0) shift_within<1, V>(block, kept, (delays & 1) != 0);
 }
 
-/// The same shifter for all lanes of a row, a step at a time. Stage j keeps the last 2^j steps that came to it. It serves vectors shorter
-/// than a cache line. With blocks these would read and write each line in parts with other lines in between (benchmarks/delays.py).
+/// The same shifter for all lanes of a row, one step at a time. Stage j keeps its last 2^j inputs. It is used if vectors are shorter than a
+/// cache line: with blocks, these would access each line in parts, with other lines in between (benchmarks/delays.py).
 template <class V>
 class LaneShifter {
   using Integer = typename IntegerOf<V>::type;
@@ -109,7 +110,7 @@ class LaneShifter {
     for (std::int64_t k = 0; k < all * steps.stride; ++k) steps.first[k] = V(0);
   }
 
-  /// Takes a step's values and returns the delayed ones in `to`.
+  /// Shifts in the values of a step, and stores the delayed values in `to`.
   void shift(V* to, const V* from) {
     V* kept[max_shift_stages];
     for (int j = 0; j < stages_; ++j) kept[j] = stage_[j].next(1 << j);
@@ -165,12 +166,12 @@ EXODUS_SCALAR void for_lags(const DelayPlan<V>& plan, std::int64_t first, std::i
   }
 }
 
-/// Contiguous neurons of a pass, and where it reads and writes their steps.
+/// Contiguous neurons of a pass, and the locations of their steps in its arrays.
 template <class V>
 struct DelayPlace {
   const DelayPlan<V>& plan;
-  std::int64_t neuron = 0;   ///< the first
-  std::int64_t base = 0;     ///< its step 0 in arrays over time
+  std::int64_t neuron = 0;   ///< the first neuron
+  std::int64_t base = 0;     ///< the offset of its step 0 in arrays over time
 
   std::int64_t time() const { return plan.layout.time; }
   std::int64_t neurons() const { return plan.layout.outer * plan.layout.inner; }
@@ -180,7 +181,7 @@ struct DelayPlace {
   /// Entry k of a state array.
   std::int64_t entry(std::int64_t k) const { return k * neurons() + neuron; }
 
-  /// The values of step r, which may lie before the first step or after the last.
+  /// The values of step r, which may be before the first step or after the last.
   const V* row(std::int64_t r, const V* zeros) const {
     if (r < 0) return plan.before == nullptr || -1 - r > plan.most ? zeros : plan.before + entry(-1 - r);
     return r >= time() || plan.from == nullptr ? zeros : plan.from + at(r);
@@ -193,15 +194,15 @@ struct DelayPlace {
   /// dL/d(final state) for step r; null without one.
   const V* direct(std::int64_t r) const { return plan.direct == nullptr || r > plan.most ? nullptr : plan.direct + entry(r); }
   bool has_tail() const { return plan.grad_initial != nullptr || (plan.sums != nullptr && plan.initial != nullptr); }
-  /// How many steps a pass has; in the adjoint with those of the initial state.
+  /// The number of steps of a pass; in the adjoint it includes those of the initial state.
   std::int64_t end() const { return time() + (has_tail() ? plan.most + 1 : 0); }
-  /// Where the result of step r goes; null: not wanted.
+  /// The location of the result of step r; null if it is not wanted.
   V* target(std::int64_t r) const {
     if (r < 0 || r >= end()) return nullptr;
     if (r < time()) return plan.to == nullptr ? nullptr : plan.to + at(r);
     return plan.grad_initial == nullptr ? nullptr : plan.grad_initial + entry(r - time());
   }
-  /// The input in the term of step r; null: no term.
+  /// The input in the term of step r; null if there is no term.
   const V* input(std::int64_t r) const {
     if (plan.sums == nullptr || r < 0 || r >= end()) return nullptr;
     if (r < time()) return plan.x + at(r);
@@ -209,14 +210,14 @@ struct DelayPlace {
   }
 };
 
-/// A row of contiguous neurons: step by step, or with a shifter block by block.
+/// A row of contiguous neurons, processed step by step, or block by block with a shifter.
 template <class V>
 class DelaySteps {
   using Integer = typename IntegerOf<V>::type;
   static constexpr int width = simd_lanes<V>;
 
  public:
-  static constexpr bool in_blocks = width == line_lanes<V>;   // which shifter runs
+  static constexpr bool in_blocks = width == line_lanes<V>;   // whether the shifter runs in blocks
 
   DelaySteps(const DelayPlan<V>& plan, const DelayMemory<V>& memory, std::int64_t row) : plan_(plan), memory_(memory), place_{plan} {
     const std::int64_t inner = plan.layout.inner, rows = (inner + plan.lanes - 1) / plan.lanes;
@@ -243,8 +244,8 @@ class DelaySteps {
   }
 
  private:
-  /// How the delayed values of a step are found. In place where runs of equal delays are long enough; one by one where a delay is too long
-  /// for a shifter.
+  /// How the delayed values of a step are read: in place if runs of equal delays are long enough, by a shifter, or one by one if a delay is
+  /// too long for a shifter.
   enum class Way { in_place, shifted, one_by_one };
 
   /// The rows of a block of steps, and of the next block to prefetch: inputs, results, dL/d(final state), and the inputs of terms.
@@ -278,7 +279,8 @@ class DelaySteps {
     runs_ = runs;
   }
 
-  /// Takes one vector of lanes after another through a block of steps. Where results go around the caches, vectors begin on cache lines.
+  /// Runs the shifter over all steps, in blocks; in each block, one vector of lanes after another. With streaming stores, vectors begin on
+  /// cache lines.
   void run_blocks() {
     stages_ = shift_stages(longest_);
     const int past =
@@ -328,7 +330,7 @@ class DelaySteps {
     for (int s = 0; s < block_steps; ++s) __builtin_prefetch(ahead < lanes ? rows[s] + ahead : next[s] + (ahead - lanes), 0, 2);
   }
 
-  /// A block of steps for `count` lanes from `begin` on. With `Whole`, they fill a vector.
+  /// Processes a block of steps for `count` lanes from `begin`. With `Whole`, they fill a vector.
   template <bool Whole>
   void column(const BlockRows& rows, std::int64_t number, Vector<V>* kept, int begin, int count) {
     const auto take = [&](const auto* lanes) __attribute__((always_inline)) { return Whole ? load(lanes) : load_some(lanes, count); };
@@ -376,7 +378,7 @@ class DelaySteps {
     for (std::int64_t r = -1 - longest_; plan_.before != nullptr && r < 0; ++r) fetch(memory_.far, r);
   }
 
-  /// The delayed values of step r. A shifter takes one step after the other.
+  /// Reads the delayed values of step r. A shifter requires consecutive steps.
   void fetch(V* to, std::int64_t r) {
     if (way_ == Way::shifted) {
       shifter_.shift(to, place_.row(r, memory_.zeros));
@@ -404,7 +406,7 @@ class DelaySteps {
 
   void lanes(std::int64_t r, V* to, const V* x, const V* near, const V* far, int begin, int end, bool stream) const {
     const V* const direct = place_.direct(r);
-    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // through one piece of memory
+    const bool down = plan_.backwards && lanes_ == plan_.layout.inner;   // the row is contiguous through time
     const V* const ahead = next_read(r, memory_.whole[begin]);
     const V* const x_ahead = x == nullptr || r + 2 >= place_.time() ? nullptr : plan_.x + place_.at(r + 2);
     const bool all_have_terms = r >= longest_ && r <= place_.time() + shortest_;
@@ -429,7 +431,7 @@ class DelaySteps {
     }
   }
 
-  /// The input to prefetch, which a later step reads; null: none.
+  /// The input to prefetch for a later step; null if there is none.
   const V* next_read(std::int64_t r, std::int64_t delay) const {
     const std::int64_t next = r + 2 - (way_ == Way::shifted ? 0 : (way_ == Way::in_place ? delay : shortest_));
     return plan_.from == nullptr || next < 0 || next >= place_.time() ? nullptr : plan_.from + place_.at(next);
@@ -452,7 +454,8 @@ class DelaySteps {
   std::int64_t shortest_ = 0, longest_ = 0;
 };
 
-/// A row of whole outer indices, neuron by neuron. An outer index whose neurons share a delay goes as one piece through time.
+/// A row of whole outer indices, processed neuron by neuron. An outer index whose neurons share a delay is processed as one contiguous
+/// array.
 template <class V>
 class DelayLines {
  public:
@@ -533,7 +536,8 @@ class DelayLines {
     memory_.sums[j] += sum;
   }
 
-  /// All neurons of an outer index, in the order of memory, piece by piece. The gradient of their delay is in the first one's sum.
+  /// Processes all neurons of an outer index in the order of memory, piece by piece. The gradient of their shared delay is accumulated in
+  /// the sum of the first one.
   void run_together(const DelayPlace<V>& place, std::int64_t o) {
     const std::int64_t j = o * inner_, size = place.time() * inner_, with_terms = (place.time() - memory_.whole[j]) * inner_;
     const V fraction = memory_.fraction[j];
@@ -563,7 +567,7 @@ class DelayLines {
     }
   }
 
-  /// Copies elements [first, first + count) of an outer index. Before it come those of the initial state, after it zeros.
+  /// Copies elements [first, first + count) of an outer index. Elements before it come from the initial state, those after it are zero.
   const V* take_delayed(const DelayPlace<V>& place, std::int64_t first, std::int64_t count) {
     const std::int64_t size = plan_.from == nullptr ? 0 : place.time() * inner_;
     V* const to = memory_.delayed;
@@ -579,7 +583,7 @@ class DelayLines {
     return to;
   }
 
-  /// States, entry by entry, since the neurons of an entry are contiguous.
+  /// Computes the states entry by entry, since the neurons of an entry are contiguous.
   void run_states() {
     for (std::int64_t k = 0; place_of(0).has_tail() && k <= plan_.most; ++k) {
       for_each_neuron([&](const DelayPlace<V>& place, std::int64_t o, std::int64_t i) {

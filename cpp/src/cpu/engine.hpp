@@ -1,10 +1,9 @@
 /// @file
-/// The CPU engine: a row of neurons through all of time. At each step it runs the stages one after another over blocks of lanes. Stages
-/// hand over through the first-level cache, and what a row carries from step to step stays there as arrays of lanes. The engine knows no
-/// model and no mathematics.
+/// The CPU engine: the time loop of a row of neurons. At each step it runs the stages one after another over blocks of lanes. Intermediate
+/// results and the row's state stay in the first-level cache as arrays of lanes. The engine contains nothing that is specific to a model.
 ///
-/// An array whose inner axis is wide enough to fill blocks is used in place. Of others, time-last arrays included, some steps at a time are
-/// transposed into a tile, and results back.
+/// An array whose inner axis is wide enough to fill blocks is used in place. For other arrays (also those with time last), a tile of
+/// several steps is transposed on input and on output.
 #pragma once
 
 #include "models.hpp"
@@ -42,7 +41,7 @@ class ForwardRow {
     }
   }
 
-  /// Runs steps [begin, end), which follow those that ran before.
+  /// Runs steps [begin, end). Calls must be in order of time.
   void advance(std::int64_t begin, std::int64_t end) {
     for (; begin < end; begin += segment_steps_) run_segment(begin, smaller(begin + segment_steps_, end));
     if (stream_) finish_streaming();
@@ -90,7 +89,7 @@ class ForwardRow {
   const ForwardPlan<V>& plan_;
   const Layout& layout_;
   const ModelStages<V>& model_;
-  const std::int64_t segment_steps_;   ///< steps that go through a tile, or through kernels with taps, at a time
+  const std::int64_t segment_steps_;   ///< steps in a tile, or steps that FIR kernels process at a time
   Arena arena_;
   const ForwardMemory<V> memory_;
   const Row row_;
@@ -134,7 +133,7 @@ void load_state(const LaneArrays<V>& state, const V* const* arrays, int states, 
   }
 }
 
-/// Terms of this many steps are summed in the arithmetic type before they go to the doubles.
+/// Terms of this many steps are summed in the arithmetic type before they are added to the doubles.
 constexpr std::int64_t partial_steps = 16;
 
 /// The backward pass of a row, last step first.
@@ -171,8 +170,8 @@ class BackwardRow {
     set_surrogate();
   }
 
-  /// Runs steps [begin, end) from the last to the first; the steps after them ran before. `begin` is a multiple of a segment, and so is
-  /// `end` unless it is the end of time. Call make_checkpoints() first.
+  /// Runs steps [begin, end) in reverse; later steps must have run before. `begin` is a multiple of a segment, and so is `end` unless it is
+  /// the end of time. Call make_checkpoints() first.
   void advance(std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = (end - 1) / plan_.segment_steps; k * plan_.segment_steps >= begin; --k) run_segment(k, end);
     if (stream_) finish_streaming();
@@ -187,7 +186,7 @@ class BackwardRow {
     for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
   }
 
-  /// If hidden states are needed: runs them forward through all of time and keeps a checkpoint, the state before it, for each segment.
+  /// Recomputes the hidden states of all steps, if they are needed, and stores the state before each segment as a checkpoint.
   void make_checkpoints() {
     if (tape_ == nullptr) return;
     for (int k = 1; k < model_.states; ++k) {
@@ -198,7 +197,7 @@ class BackwardRow {
       seek_input(potential_, begin, end);
       seek_input(current_, begin, end);
       for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], checkpoint(segment, k), row_.lanes);
-      // In turn in the first two places of the tape.
+      // Alternates between the first two slots of the tape.
       for (std::int64_t n = begin; n < end; ++n) {
         rebuild_step(n, (n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
       }
@@ -248,7 +247,7 @@ class BackwardRow {
     surrogate_stage_ = surrogate_stages<V>[static_cast<int>(surrogate.kind)][one_threshold ? 1 : 0];
   }
 
-  /// Makes steps [begin, end) of all inputs readable and goes to the last of them.
+  /// Makes steps [begin, end) of all inputs readable and moves to the last of them.
   void seek(std::int64_t begin, std::int64_t end) {
     for (Input<V>* input : inputs_) seek_input(*input, begin, end);
     grad_current_.begin = row_.tiled ? begin : 0;
@@ -260,7 +259,7 @@ class BackwardRow {
     input.seek(layout_, plan_.rows, row_, earlier ? begin - 1 : begin, end, end - 1, memory_.zeros);
   }
 
-  /// Where, in the tape's array for a state, its lanes after a step of the present segment begin. The state before the segment comes first.
+  /// The offset, in the tape's array of a state, of the lanes after a step of the current segment. The state before the segment is first.
   std::int64_t tape_offset(std::int64_t step) const { return (step - segment_begin_ + 1) * plan_.rows.lanes; }
 
   /// The lanes of a state before a segment.
@@ -312,7 +311,7 @@ class BackwardRow {
   void run_step(std::int64_t n) {
     const Step step{n, n == 0, n == layout_.time - 1, filtered_ ? nullptr : grad_current_.at(row_, n)};
     if (with_operators_) before_step(step);
-    // Where the next step lies in other pages, touch two lines of each at once, which starts the second-level cache's prefetcher.
+    // If the next step is in other pages, touch two lines of each page at once, which starts the prefetcher of the second-level cache.
     for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
       prefetch(in_place_[k]->now - row_.step_stride + row_.blocks[0].offset, 2 * line_lanes<V>, false);
     }
@@ -333,7 +332,7 @@ class BackwardRow {
 
   /// Prefetches `ahead` of the first `inputs` arrays of `in_place_`.
   void run_block(const Block& block, const Step& step, const Ahead& ahead, int inputs) {
-    // In two bursts: a processor can only have so many misses open.
+    // In two bursts, because a processor has a limited number of outstanding misses.
     if (inputs > 0) prefetch(in_place_[0]->now + ahead.offset, ahead.lanes, down_);
     const V* const u = potential_[block];
     const V* e = grad_spikes_[block];
@@ -376,7 +375,7 @@ class BackwardRow {
     }
   }
 
-  /// Asks the operators for the step's inputs, and where its gradients go.
+  /// Gets the inputs of the step from the operators, and sets the destinations of its gradients.
   void before_step(const Step& step) {
     if (receives_) {
       received_ = operators_.receive(tape_ != nullptr ? work_.before[1] + tape_offset(step.n - 1) : spikes_before(step), current_);
@@ -384,7 +383,7 @@ class BackwardRow {
     operators_.gather(step.n, work_);
   }
 
-  /// Keeps a block of the inputs that the kernels with taps read at a step.
+  /// Keeps a block of the inputs that FIR kernels read at a step.
   void keep_inputs(const Block& block, std::int64_t n, const V* u, const V* a) {
     if (V* const current = operators_.kept_current(n); current != nullptr) copy_lanes(current + block.lane, a, block.lanes);
     if (V* const spikes = operators_.kept_spikes(n); spikes != nullptr) {
@@ -392,7 +391,7 @@ class BackwardRow {
     }
   }
 
-  /// Stores the gradient of the current of `count` steps from `first` on, which comes through operators.
+  /// Stores the gradient of the current for `count` steps from `first`, which the operators compute.
   void store_filtered(std::int64_t first, std::int64_t count) {
     for (std::int64_t n = first; plan_.grad_current != nullptr && n < first + count; ++n) {
       V* const result = grad_current_.at(row_, n);
@@ -440,7 +439,7 @@ class BackwardRow {
   BackwardOperators<V> operators_;
   const bool with_operators_ = operators_.given();
   const bool filtered_ = operators_.filters_current();
-  V* tape_ = nullptr;   ///< null: no hidden states are needed
+  V* tape_ = nullptr;   ///< null if no hidden states are needed
   std::int64_t segment_begin_ = 0;
   Input<V> potential_{plan_.potential, memory_.tiles[0]};
   Input<V> grad_spikes_{plan_.grad_spikes, memory_.tiles[1], plan_.format};
@@ -455,7 +454,7 @@ class BackwardRow {
   AdjointRow<V> work_;
   SurrogateRow<V> surrogate_row_{};
   AdjointStage<V> adjoint_ = nullptr;
-  SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null: h is given, or not needed
+  SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null if h is given or not needed
   V gain_ = V(1);
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_before_ = false;   ///< the state before each step is needed
@@ -488,13 +487,13 @@ void evaluate_range(const Surrogate<V>& surrogate, const Param<V>& threshold, st
   }
 }
 
-/// Makes elements [begin, end) of an array numbers.
+/// Converts elements [begin, end) of an array to numbers.
 template <class V>
 void read_range(const void* elements, Format format, std::int64_t begin, std::int64_t end, V* numbers) {
   with_elements<V>(elements, format, [&](const auto* from) { read_lanes(numbers + begin, from + begin, end - begin); });
 }
 
-/// Makes numbers elements [begin, end) of an array.
+/// Converts numbers to elements [begin, end) of an array.
 template <class V>
 void write_range(const V* numbers, Format format, std::int64_t begin, std::int64_t end, void* elements) {
   with_elements<V>(elements, format, [&](auto* to) { write_lanes(to + begin, numbers + begin, end - begin); });

@@ -1,6 +1,6 @@
 /// @file
-/// Neurons and arrays of two-byte numbers as those of the type of the arithmetic, so that passes are compiled for that type only. The
-/// arrays keep their addresses; a Format tells what is stored there.
+/// Views neurons and arrays of two-byte numbers as those of the arithmetic type, so that passes are compiled for that type only. The arrays
+/// keep their addresses; a Format states how they are stored.
 #pragma once
 
 #include <type_traits>

@@ -1,5 +1,5 @@
 /// @file
-/// The memory that a row works in: each thread has a slot of the workspace. Nothing as large as a row is on the stack, which belongs to the
+/// The working memory of a row: each thread has a slot of the workspace. No array as large as a row is on the stack, which belongs to the
 /// caller and may be small.
 #pragma once
 
@@ -12,20 +12,19 @@ namespace {   // a copy for each instruction set
 
 using Arena = exodus::Arena<64>;   // pieces begin on a cache line
 
-/// Contiguous neurons of a row, at most `block_lanes`, that a stage takes at a time.
+/// Contiguous neurons of a row, at most `block_lanes`, that a stage processes at a time.
 struct Block {
-  std::int64_t offset;   ///< where its first element at step 0 is, in the array or tile
+  std::int64_t offset;   ///< the offset of its first element at step 0, in the array or tile
   int lane, lanes;
 };
 
-/// Which part of an input to prefetch while a stage works on a block: a block that the same step or a later one (in the order of work)
-/// takes.
+/// The part of an input to prefetch while a stage processes a block: a block that is processed later, in the same step or in another.
 struct Ahead {
-  std::int64_t offset;   ///< from where the present step begins, in an array used in place
+  std::int64_t offset;   ///< the offset from the start of the current step, in an array used in place
   int steps, lanes;
 };
 
-/// How a row is cut.
+/// The blocks of a row.
 struct BlockMemory {
   Block* blocks;
   Ahead* ahead;
@@ -38,11 +37,11 @@ struct BlockMemory {
   }
 };
 
-constexpr int max_fir_steps = 8;           // outputs of a FIR kernel that are summed together
+constexpr int max_fir_steps = 8;           // steps whose FIR outputs are summed together
 constexpr int max_transposed_steps = 16;   // steps whose pending sums are transposed to lanes together
 
-/// The stride from one step's lanes to the next one's in this memory: whole bands and a cache line more. A stride of a power of two would
-/// map all steps to a few sets of the first-level cache.
+/// The stride between the lanes of consecutive steps in this memory: whole bands, plus one cache line. A power-of-two stride would map all
+/// steps to a few sets of the first-level cache.
 template <class V>
 std::int64_t lane_stride(std::int64_t lanes) {
   constexpr std::int64_t line = 64 / sizeof(V), band = band_vectors * line;
@@ -65,7 +64,7 @@ LaneArrays<X> take_lanes(Arena& arena, std::int64_t arrays, std::int64_t lanes) 
   return {arena.take<X>(arrays * stride), stride};
 }
 
-/// The elements of a kernel's taps as lanes; one value per tap where all neurons share them.
+/// The number of elements of a kernel's taps as lanes; one per tap if all neurons share them.
 template <class V>
 std::int64_t taps_memory(const Taps<V>& taps, std::int64_t stride) {
   return taps.length * (taps.count == 1 ? 1 : stride);
@@ -166,7 +165,7 @@ struct Tiles {
   V* operator[](int k) const { return first + k * size; }
 };
 
-/// How many arrays of lanes a model needs.
+/// The numbers of parameters and states of a model, each an array of lanes.
 struct ModelSize {
   int parameters, states;
 };
@@ -256,10 +255,10 @@ struct IntegerOf<double> {
   using type = std::int64_t;
 };
 
-constexpr int max_shift_stages = 10;   // of a shifter, which delays by less than 2^stages steps
+constexpr int max_shift_stages = 10;   // of a shifter, whose delays are below 2^stages steps
 
-constexpr int block_steps = 8;      // steps that a shifter takes at a time
-constexpr int delay_piece = 1024;   // elements that are delayed at a time where neurons share a delay
+constexpr int block_steps = 8;      // steps that a shifter processes at a time
+constexpr int delay_piece = 1024;   // elements that are delayed at a time if neurons share a delay
 
 constexpr int shift_stages(std::int64_t longest) {
   int stages = 0;
@@ -267,7 +266,7 @@ constexpr int shift_stages(std::int64_t longest) {
   return stages;
 }
 
-/// Steps that the stages of a shifter remember, and the last delayed one.
+/// The steps that the stages of a shifter keep, plus the last delayed one.
 constexpr std::int64_t kept_steps(int stages) {
   const std::int64_t steps = std::int64_t{1} << stages;
   return steps < block_steps ? block_steps : steps;
@@ -285,7 +284,7 @@ struct DelayMemory {
   V *delayed, *shifted;
 
   DelayMemory(Arena& arena, std::int64_t lanes, std::int64_t kept) {
-    constexpr std::int64_t line = 64 / sizeof(V);   // which is also the widest vector
+    constexpr std::int64_t line = 64 / sizeof(V);   // also the widest vector
     lanes = lanes < block_lanes ? block_lanes : lanes;
     whole = arena.take<std::int64_t>(lanes);
     offset = arena.take<std::int64_t>(lanes);

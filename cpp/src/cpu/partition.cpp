@@ -14,8 +14,8 @@ struct Slots {
   std::size_t bytes = 0;    ///< of each thread's slot
 };
 
-/// Where the parts of a workspace begin, in bytes: sums of parameters (at 0) and of taps, which neurons fired before each step, the tapes,
-/// recurrent weights, the slots. Parts before the slots do not depend on the number of threads.
+/// The offsets of the parts of a workspace, in bytes: sums of parameters (at 0) and of taps, the bits of neurons that fired before each
+/// step, tapes, recurrent weights, slots. The parts before the slots do not depend on the number of threads.
 struct WorkspaceParts {
   std::size_t taps[2] = {}, fired = 0, tapes = 0, weights = 0, transposed_weights = 0, slots = 0;
 };
@@ -27,8 +27,8 @@ std::int64_t steps_of_tile(const Layout& layout) {
   return steps < layout.time ? steps : layout.time;
 }
 
-/// Rows of whole batch entries of a recurrence, if possible at least four: the product backward reads the weights once for all entries of a
-/// row. Arrays are used in place where an entry's neurons follow each other and steps are wide enough.
+/// Rows of whole batch entries of a recurrence, if possible at least four: the backward product loads the weights once for all entries of a
+/// row. Arrays are used in place if the neurons of an entry are contiguous and steps are wide enough.
 template <class V>
 Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, bool converts, int threads) {
   constexpr std::int64_t least = 4;
@@ -40,7 +40,7 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, boo
   std::int64_t in_row = max_row_lanes<V> / rows.features;
   in_row = in_row < least ? least : in_row;
   in_row = in_row < share ? in_row : share;
-  const bool whole = rows.repeat == 1 && layout.inner % rows.features == 0;   // entries lie within a step
+  const bool whole = rows.repeat == 1 && layout.inner % rows.features == 0;   // each entry is contiguous within a step
   if (!(whole && layout.inner >= narrow_lanes)) {
     rows.tile_steps = steps_of_tile(layout);
     if (whole) in_row = ceil_div(in_row * rows.features, layout.inner) * layout.inner / rows.features;   // whole outer indices
@@ -51,9 +51,9 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, boo
   return rows;
 }
 
-/// Rows of at most `page` lanes: a page per array and step, or less. Where the inner axis is shorter, a row is an outer index, which is
-/// contiguous through time. A narrow inner axis takes tiles, whose rows are whole outer indices, and whose steps of a neuron should fill
-/// some cache lines.
+/// Rows of at most `page` lanes: a page per array and step, or less. If the inner axis is shorter, a row is an outer index, which is
+/// contiguous through time. A narrow inner axis uses tiles; the rows are then whole outer indices, and the steps of a neuron in a tile
+/// should fill some cache lines.
 template <class V>
 Rows partition_neurons(const Layout& layout, bool converts, int threads, std::int64_t page) {
   if (converts && page > half_lanes) page = half_lanes;
@@ -79,7 +79,7 @@ Rows partition_neurons(const Layout& layout, bool converts, int threads, std::in
   return rows;
 }
 
-/// Steps whose hidden states are rebuilt together: a tile, or without tiles whole groups of steps of FIR kernels.
+/// The steps whose hidden states are recomputed together: a tile or, without tiles, whole groups of steps of FIR kernels.
 std::int64_t rebuilt_steps(const Rows& rows, std::int64_t time) {
   return rows.tile_steps > 0 ? rows.tile_steps : exodus::rebuilt_steps(time, max_fir_steps);
 }
@@ -92,7 +92,7 @@ Rows partition(const Pass<V>& pass, const Slots& slots, int threads) {
   return partition_neurons<V>(pass.layout, converts, threads, slots.lanes);
 }
 
-/// Steps of a segment, the part of time that a row works on before it goes on.
+/// The steps of a segment, the unit of time in which a row is processed.
 template <class V>
 std::int64_t segment_steps_of(const Pass<V>& pass, const Rows& rows) {
   return segment_steps_of(pass.fir, rows, pass.layout.time);
@@ -119,8 +119,8 @@ int sums_of(const BackwardPass<V>& pass) {
   return sums;
 }
 
-/// The most lanes of a row: whole blocks whose FIR kernels' memory stays in the second-level cache, or a page without such kernels.
-/// `take(arena, rows)` takes that memory.
+/// The most lanes of a row: whole blocks whose memory for FIR kernels stays in the second-level cache, or a page without such kernels.
+/// `take(arena, rows)` allocates that memory.
 template <class V, class Take>
 std::int64_t widest_row(const Pass<V>& pass, Take take) {
   if (!with_fir(pass.fir)) return max_row_lanes<V>;
@@ -209,14 +209,14 @@ Status set_rows(const AnyPass& pass, const WorkspaceParts& parts, const Workspac
   return Status::ok;
 }
 
-/// Room for the recurrent weights as rows; none without a recurrence.
+/// The location of the recurrent weights as rows; empty without a recurrence.
 template <class V>
 WeightRows<V> weight_rows(const Recurrence<V>& recurrent, char* memory) {
   if (recurrent.features == 0) return {};
   return {reinterpret_cast<V*>(memory), weight_stride(recurrent)};
 }
 
-/// Where each neuron's sums go: those of parameters, then those of taps.
+/// Sets the locations of each neuron's sums: those of parameters, then those of taps.
 template <class V>
 void set_sums(const BackwardPass<V>& pass, const WorkspaceParts& parts, char* memory, BackwardPlan<V>& plan) {
   double* next = reinterpret_cast<double*>(memory);

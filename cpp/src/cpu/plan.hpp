@@ -1,5 +1,5 @@
 /// @file
-/// The plan of a call, which the functions of an instruction set carry out: how it is cut into rows, and the memory for them.
+/// The plan of a call, which the functions of an instruction set execute: its division into rows, and their memory.
 #pragma once
 
 #include <cstdint>
@@ -9,25 +9,25 @@
 
 namespace exodus::cpu {
 
-inline constexpr int block_lanes = 128;   // the most lanes that a stage takes at a time
-inline constexpr int narrow_lanes = 64;   // an inner axis shorter than this goes through tiles
-inline constexpr int half_lanes = 256;    // neurons of a row, and steps of a tile, where numbers of two bytes are converted
+inline constexpr int block_lanes = 128;   // the most lanes that a stage processes at a time
+inline constexpr int narrow_lanes = 64;   // an inner axis shorter than this uses tiles
+inline constexpr int half_lanes = 256;    // neurons in a row, and steps in a tile, if two-byte numbers are converted
 inline constexpr std::int64_t half_steps = 16;
 
 template <class V>
 inline constexpr int max_row_lanes = 4096 / sizeof(V);   // a page of each array per step
 
-/// How the neurons are cut into rows, and time into tiles. A row is a range of neurons through all of time, the work of one thread.
+/// The division of neurons into rows, and of time into tiles. A row is a range of neurons through all of time, processed by one thread.
 struct Rows {
   std::int64_t neurons = 0;      ///< in the layout
   std::int64_t lanes = 0;        ///< neurons in a row; the last row may have fewer
-  std::int64_t count = 0;        ///< how many rows
-  std::int64_t tile_steps = 0;   ///< steps that are transposed at a time; 0: arrays are used in place
-  std::int64_t features = 0;     ///< with a recurrence: neurons of a batch entry. A row holds whole entries, one after another
-  std::int64_t repeat = 1;       ///< how far apart the neurons of an entry lie
+  std::int64_t count = 0;        ///< the number of rows
+  std::int64_t tile_steps = 0;   ///< steps that are transposed at a time; 0 if arrays are used in place
+  std::int64_t features = 0;     ///< with a recurrence, the neurons of a batch entry. A row has whole entries, one after another
+  std::int64_t repeat = 1;       ///< the distance between the neurons of an entry
 };
 
-/// The index in memory of the neuron at a place in the order of rows. They differ where batch entries interleave.
+/// The index in memory of the neuron at a place in the order of rows. They differ if batch entries interleave.
 static inline std::int64_t neuron_at(const Rows& rows, std::int64_t place) {
   if (rows.repeat == 1) return place;
   const std::int64_t entry = place / rows.features, feature = place % rows.features;
@@ -37,7 +37,7 @@ static inline std::int64_t neuron_at(const Rows& rows, std::int64_t place) {
 /// Recurrent weights, or their transpose, as rows that begin on a cache line.
 template <class V>
 struct WeightRows {
-  V* first = nullptr;   ///< null: no recurrence
+  V* first = nullptr;   ///< null without a recurrence
   std::int64_t stride = 0;
 };
 
@@ -47,22 +47,22 @@ inline std::int64_t tape_size(std::int64_t states, std::int64_t lanes, std::int6
   return (states - 1) * lanes * (segment_steps + 1 + (time + segment_steps - 1) / segment_steps);
 }
 
-inline constexpr std::int64_t fir_segment_steps = 128;   // for FIR kernels, where no tile sets it
+inline constexpr std::int64_t fir_segment_steps = 128;   // for FIR kernels without tiles
 
-/// Steps of a segment, the part of time that a row works on before it goes on, for a pass that rebuilds no states.
+/// The steps of a segment, the unit of time in which a row is processed, for a pass that does not recompute states.
 template <class V>
 static inline std::int64_t segment_steps_of(const FirRole<V>* fir, const Rows& rows, std::int64_t time) {
   if (rows.tile_steps > 0) return rows.tile_steps;
   return with_fir(fir) ? fir_segment_steps : time;
 }
 
-/// How a pass is cut into rows, and the memory that its threads work in.
+/// The division of a pass into rows, and the working memory of its threads.
 struct RowPlan {
   Rows rows;
   int threads = 1;
   char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (memory.hpp)
   std::size_t slot_bytes = 0;
-  bool stream = false;   ///< results are larger than the caches, so they are written around them
+  bool stream = false;   ///< whether results exceed the caches and are written by streaming stores
 };
 
 template <class V>
@@ -75,21 +75,21 @@ template <class V>
 struct BackwardPlan : BackwardCall<V, void>, RowPlan {
   Format format = Format::arithmetic;   ///< of the current, and of the gradients of spikes and current
   WeightRows<V> weights, transposed_weights;
-  std::int64_t segment_steps = 0;   ///< steps of a segment, whose hidden states are rebuilt together
-  V* tape = nullptr;                ///< hidden states, `tape_elements` for each row; null: not needed
+  std::int64_t segment_steps = 0;   ///< steps of a segment, whose hidden states are recomputed together
+  V* tape = nullptr;                ///< hidden states, `tape_elements` per row; null if not needed
   std::int64_t tape_elements = 0;
-  std::uint64_t* fired = nullptr;   ///< for the gradient of recurrent weights, after the pass; null: not wanted
+  std::uint64_t* fired = nullptr;   ///< bits for the gradient of recurrent weights; null if it is not wanted
 };
 
-/// A delay, or its adjoint, which is the same operation with time reversed: it takes dL/dy to dL/dx.
+/// A delay or its adjoint. The adjoint is the same operation with time reversed, applied to dL/dy.
 template <class V>
 struct DelayPlan {
   Layout layout;
   Param<V> steps;
   std::int64_t most = 0;
   bool backwards = false;
-  const V* from = nullptr;      ///< x, or in the adjoint dL/dy; null is zero
-  const V* before = nullptr;    ///< forward: the most + 1 values of x before step 0; null is zero
+  const V* from = nullptr;      ///< x, or dL/dy in the adjoint; null means zero
+  const V* before = nullptr;    ///< forward: the most + 1 values of x before step 0; null means zero
   V* to = nullptr;              ///< y, or dL/dx
   V* final = nullptr;           ///< forward: the last steps of x
   const V* direct = nullptr;    ///< adjoint: dL/d(final state), which is added to the gradients of the last most + 1 steps of x
@@ -97,7 +97,7 @@ struct DelayPlan {
   const V* x = nullptr;         ///< adjoint, with `sums`: x
   const V* initial = nullptr;   ///< adjoint, with `sums`: x before step 0
   double* sums = nullptr;       ///< adjoint: for each neuron, the gradient of its own delay
-  std::int64_t lanes = 0;       ///< neurons of a row; 0: a row has `outers` whole outer indices
+  std::int64_t lanes = 0;       ///< neurons in a row; 0 if a row has `outers` whole outer indices
   std::int64_t outers = 0;
   bool stream = false;
   char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (DelayMemory)
@@ -121,12 +121,12 @@ inline constexpr std::int64_t weight_tile_sources = 256,
 template <class V>
 struct WeightGradientPlan : RowPlan {   // a slot holds a tile
   Layout layout;
-  bool counts = false;                  ///< a neuron may spike more than once in a step
+  bool counts = false;                  ///< whether a neuron may spike more than once in a step
   Format format = Format::arithmetic;   ///< of spikes and grad_current
   const void* spikes = nullptr;         ///< s[n]
-  const V* initial_spikes = nullptr;    ///< s[-1]; null: none
+  const V* initial_spikes = nullptr;    ///< s[-1]; null if there are none
   const void* grad_current = nullptr;   ///< g[n]
-  std::uint64_t* fired = nullptr;       ///< a bit for each feature of each entry and step: whether it fired in the step before
+  std::uint64_t* fired = nullptr;       ///< one bit per step, entry and feature: whether it fired in the previous step
   double* sums = nullptr;               ///< features x features
 };
 
@@ -145,10 +145,10 @@ struct IsaFunctions {
   void (*delay)(const DelayPlan<V>&, std::int64_t row, int thread);
   void (*read)(const void* elements, Format, std::int64_t begin, std::int64_t end, V* numbers);
   void (*write)(const V* numbers, Format, std::int64_t begin, std::int64_t end, void* elements);
-  bool delays_in_blocks;   ///< delays of each neuron's own go through a block of steps at a time
+  bool delays_in_blocks;   ///< whether neurons with individual delays are processed in blocks of steps
 };
 
-/// What an object file compiled for one instruction set exports.
+/// The exports of an object file compiled for one instruction set.
 struct IsaTable {
   IsaFunctions<float> f32;
   IsaFunctions<double> f64;

@@ -1,6 +1,6 @@
 /// @file
-/// Rows, the neurons that a thread takes through all of time: how they are cut into blocks, where their inputs and results lie in memory,
-/// and what to prefetch.
+/// Rows, the neurons that a thread processes through all of time: their blocks, the locations of their inputs and results in memory, and
+/// the data to prefetch.
 #pragma once
 
 #include "memory.hpp"
@@ -13,13 +13,13 @@ namespace {
 template <class V>
 constexpr int line_lanes = 64 / sizeof(V);   // a cache line
 
-/// The neurons at places [begin, begin + lanes), cut into blocks.
+/// The neurons at places [begin, begin + lanes), divided into blocks.
 struct Row {
   std::int64_t begin;
   int lanes;
-  bool interleaved;   ///< the order of places is not that of memory (neuron_at)
+  bool interleaved;   ///< whether the order of places differs from that of memory (neuron_at)
   bool tiled;
-  std::int64_t step_stride;   ///< from a step to the next, in elements
+  std::int64_t step_stride;   ///< elements between consecutive steps
   int block_count;
   Block* blocks;
 };
@@ -90,7 +90,7 @@ EXODUS_SCALAR Array* tile_source(Array* array, const Layout& layout, const Row& 
   return array + row.begin * layout.time + step;
 }
 
-/// Steps of a neuron that are converted at a time, where they follow each other in memory.
+/// Steps of a neuron that are converted at a time, if they are contiguous in memory.
 constexpr std::int64_t converted_steps = 64;
 
 /// Transposes the steps of a row into a tile.
@@ -159,20 +159,20 @@ void store_tile(E* array, const V* tile, const Layout& layout, const Rows& rows,
              [](E* step, const V* line, std::int64_t count) { write_lanes(step, line, count); });
 }
 
-/// An input over time, in place or through a tile, where numbers of two bytes are converted. A missing one reads as zeros: the same block
+/// An input over time, in place or through a tile, which also converts two-byte numbers. A missing input reads as the same block of zeros
 /// at every step.
 template <class V>
 struct Input {
   const void* array = nullptr;
   V* tile = nullptr;
   Format format = Format::arithmetic;
-  const V* now = nullptr;    ///< where the present step begins
-  std::int64_t stride = 0;   ///< from a step to the next; 0 if the input is missing
+  const V* now = nullptr;    ///< the start of the current step
+  std::int64_t stride = 0;   ///< elements between consecutive steps; 0 if the input is missing
   std::int64_t mask = 0;     ///< for a block's offset: 0 if the input is missing, else all ones
 
   bool in_place(const Row& row) const { return array != nullptr && !row.tiled; }
 
-  /// Makes steps [begin, end) readable and goes to `step`.
+  /// Makes steps [begin, end) readable and moves to `step`.
   void seek(const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end, std::int64_t step,
             const V* zeros) {
     if (array == nullptr) {
@@ -192,9 +192,9 @@ struct Input {
   const V* operator[](const Block& block) const { return now + (block.offset & mask); }
 };
 
-/// Prefetches a block into the first-level cache: rows jump from page to page, where hardware prefetchers do not follow. With `down` the
-/// last line comes first, for a backward pass that goes down through one piece of memory: touching lines upwards there misleads the
-/// hardware (benchmarks/bandwidth.py, batch first). Always inlined: GCC drops calls of a function that only prefetches.
+/// Prefetches a block into the first-level cache. The steps of a row are in different pages, and hardware prefetchers do not cross pages.
+/// With `down`, the last line is first, for a backward pass that traverses contiguous memory downwards: touching lines upwards there
+/// misleads the hardware (benchmarks/bandwidth.py, batch first). Always inlined: GCC drops calls of a function that only prefetches.
 template <class V>
 EXODUS_SCALAR void prefetch(const V* elements, int lanes, bool down) {
   const int lines = (lanes + line_lanes<V> - 1) / line_lanes<V>;
@@ -225,7 +225,7 @@ EXODUS_SCALAR void clear(V* lanes, std::int64_t count) {
   __builtin_memset(lanes, 0, static_cast<std::size_t>(count) * sizeof(V));
 }
 
-/// Copies lanes of a row, from `lane` on, out of an array with a value for each neuron.
+/// Loads lanes of a row, from `lane`, from an array over the neurons.
 template <class V>
 void load_neurons(V* to, const V* array, const Rows& rows, const Row& row, int lane, int lanes) {
   if (!row.interleaved) return copy_lanes(to, array + row.begin + lane, lanes);
@@ -239,7 +239,8 @@ void store_neurons(V* array, const V* from, const Rows& rows, const Row& row, in
   for (int i = 0; i < lanes; ++i) array[neuron_at(rows, row.begin + lane + i)] = from[i];
 }
 
-/// Copies a row's part of entry k of a state array, which has an entry of all neurons, and for FIR kernels several. Zeros without an array.
+/// Copies a row's part of entry k of a state array. An entry has one value per neuron; the state of a FIR kernel has several entries. A
+/// missing array reads as zeros.
 template <class V>
 void copy_entry(V* to, const V* array, std::int64_t k, const Rows& rows, const Row& row) {
   if (array == nullptr) {
@@ -255,7 +256,7 @@ void store_entry(V* array, std::int64_t k, const V* from, const Rows& rows, cons
   store_neurons(array + k * rows.neurons, from, rows, row, 0, row.lanes);
 }
 
-/// Expands an array of `count` values, each for `repeat` neurons in turn, to the neurons of a row.
+/// Expands an array of `count` values, each used by `repeat` consecutive neurons, to the neurons of a row.
 template <class V>
 void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, const Rows& rows, const Row& row) {
   if (row.interleaved) {
@@ -269,7 +270,7 @@ void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, 
   }
 }
 
-/// Sets the parameters of a row. An array is read in place where its values lie in the order of the row, else expanded into `storage`.
+/// Sets the parameters of a row. An array is read in place if its values are in the order of the row, else it is expanded into `storage`.
 template <class V>
 void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage, const Param<V>* params, int count, const Rows& rows,
                     const Row& row) {
@@ -292,8 +293,8 @@ void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage,
   }
 }
 
-/// Sets what to prefetch with each block: the block two kilobytes further on in the order of work. `direction` is -1 where work goes from
-/// the last step to the first; `reversed` says that a step then also begins with its last block.
+/// Sets the prefetch distance of each block: two kilobytes ahead in the order of processing. `direction` is -1 if steps run in reverse;
+/// `reversed` means that each step also starts with its last block.
 template <class V>
 void set_ahead(Ahead* ahead, const Row& row, int direction, bool reversed) {
   constexpr int lanes = 2048 / sizeof(V);

@@ -72,7 +72,7 @@ EXODUS_SCALAR Vector<V> broadcast(V x) {
 #if defined(__SSE2__)
 constexpr bool has_streaming_stores = true;
 
-/// Stores a vector of any type around the caches, where it begins on a multiple of its size. A plain store first reads the line that it
+/// Stores a vector of any type around the caches; `to` must be aligned to its size. A plain store would first load the line that it
 /// overwrites.
 template <class X>
 EXODUS_SCALAR void stream_vector(void* to, X vector) {
@@ -100,14 +100,15 @@ EXODUS_SCALAR void stream_vector(void* to, X vector) {
 EXODUS_SCALAR void finish_streaming() {}
 #endif
 
-/// With `around_caches` by a streaming store, which needs lanes that begin on a vector.
+/// Stores a vector; if `around_caches`, by a streaming store, which requires alignment to a vector.
 template <class V, class X>
 EXODUS_SCALAR void store_vector(V* lanes, const X& vector, bool around_caches) {
   if (has_streaming_stores && around_caches) return stream_vector(lanes, vector);
   store(lanes, vector);
 }
 
-/// Streams lanes wherever they begin: vector(i) are those from i on that fill a vector, element(i) is one of those before and after.
+/// Streams lanes of any alignment: vector(i) computes a whole vector from lane i, element(i) a single lane before or after the aligned
+/// part.
 template <class V, class Element, class Whole>
 EXODUS_SCALAR void stream_lanes(V* to, int lanes, Element element, Whole vector) {
   const auto past = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % vector_bytes / sizeof(V));
@@ -133,7 +134,7 @@ EXODUS_SCALAR void transpose_quad(const V* from, std::int64_t from_stride, V* to
   for (int c = 0; c < 4; ++c) __builtin_memcpy(to + c * to_stride, &column[c], sizeof column[c]);
 }
 
-/// Adds a vector to as many lanes of doubles, which are one vector or two.
+/// Adds a vector to the same number of doubles, which fill one vector or two.
 template <class V>
 EXODUS_SCALAR void add_to_doubles(Vector<double>* sums, const Vector<V>& values) {
   if constexpr (sizeof(V) == sizeof(double)) {
@@ -163,7 +164,7 @@ EXODUS_SCALAR Vector<V> add_product(const Vector<V>& a, const Vector<V>& b, cons
 }
 
 #if defined(__F16C__)
-/// Lanes of float16 that are converted together.
+/// The lanes of float16 that are converted together.
 constexpr int half_vector = vector_bytes / 4;
 #if defined(__AVX512F__)
 constexpr __mmask16 all = 0xffff;   // without a mask GCC 12 warns of its own uninitialised registers
@@ -230,7 +231,7 @@ EXODUS_SCALAR bool any(const V* lanes) {
   return all != 0;
 }
 
-/// A bit for each lane of a vector that is not zero. NaN is not zero.
+/// One bit per lane of a vector, set if the lane is not zero. NaN is not zero.
 template <class V>
 EXODUS_SCALAR std::uint64_t nonzero(const V* lanes) {
   const Vector<V> vector = load(lanes);

@@ -1,6 +1,6 @@
 /// @file
-/// The interface between the objects of an instruction set: the stages of a model as a table of functions, and the structs that these take.
-/// Their types have external linkage, so they hold data only: several objects could define a member function.
+/// The interface between the object files of an instruction set: the stages of a model as a table of functions, and their arguments. The
+/// types have external linkage and hold only data, because several object files would otherwise define the same member functions.
 #pragma once
 
 #include "plan.hpp"
@@ -15,15 +15,15 @@ struct ParameterLanes {
   bool all_scalar;
 };
 
-// These structs hold what is the same for all blocks and steps of a row, and are written once. What changes is an argument: a pointer
-// stored just before a vector load of two pointers would stall it.
+// These structs hold the data that is constant over the blocks and steps of a row, and are written once. Data that varies is passed as
+// arguments: a pointer stored just before a vector load of two pointers would stall that load.
 
 template <class V>
 struct StepRow {
   ParameterLanes<V> parameters;
   V* state[max_states];
   V cap;
-  const V* feedback;   ///< earlier spikes' contribution to the potential through an operator; null: none
+  const V* feedback;   ///< the contribution of earlier spikes to the potential through an operator; null if there is none
 };
 
 template <class V>
@@ -43,7 +43,7 @@ struct AdjointRow {
   V* carry[max_states];
   V* grad_current;   ///< of a block, with `grad_current_follows` 0, or of the row, with all ones
   int grad_current_follows;
-  V* grad_feedback;          ///< of the row; null: none
+  V* grad_feedback;          ///< of the row; null if there is none
   V* sums[max_parameters];   ///< terms of some steps; those that are not wanted go to one block, with `sums_follow` 0
   int sums_follow[max_parameters];
   V* grad_initial[max_states];   ///< of a block
@@ -85,7 +85,7 @@ struct ModelStages {
   bool fires;
   bool surrogate_reads_hidden_state;             ///< the surrogate takes the surrogate_argument stage's result
   int threshold;                                 ///< the parameter that is the threshold
-  int gain;                                      ///< the parameter that multiplies the current; -1: none
+  int gain;                                      ///< the parameter that multiplies the current, or -1
   StepStage<V> forward[max_variants][2];         ///< by whether all parameters are scalars
   BackwardStages<V> backward[3][max_variants];   ///< by method
 };

@@ -31,7 +31,7 @@ EXODUS_SCALAR LaneList<const V*, Count> list(const ParameterLanes<V>& parameters
   return lanes;
 }
 
-/// Which fields of a struct are in memory: all of them, or those that a model's variant has.
+/// The fields of a struct that are in memory: all of them, or those that a model's variant has.
 struct EveryField {
   template <int Count>
   static constexpr unsigned bits = ~0u;
@@ -162,8 +162,8 @@ template <template <class> class N, Method M, int Variant, class V>
 constexpr bool carries_gradient = N<V>::carries_gradient && !(M == Method::bptt && N<V>::fires) && !has_taps<N, Variant>(0);
 
 /// u, h, e, q and a are blocks at step n; `before` is the potential of step n-1, and the rest of that state is in the row at `from`. The
-/// gradient of the current is not stored in two cases. With `Shared` and where it is the gain times the first carry, the engine computes it
-/// from the carry: stores bound this loop. Where both kernels have taps, it is the gradient of the feedback.
+/// gradient of the current is not stored in two cases. If `Shared` and it is the gain times the first carry, the engine computes it from
+/// the carry, because stores bound this loop. If both kernels have taps, it equals the gradient of the feedback.
 template <template <class> class N, Method M, int Variant, bool Terms, bool Shared, class V>
 void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h, const V* e,
                    const V* q, const V* a) {
@@ -173,7 +173,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   constexpr bool feedback = takes_feedback<N, Variant>;
   constexpr bool stores_current = !(Shared && carries_gradient<N, M, Variant, V>) && !(feedback && has_taps<N, Variant>(0));
   constexpr int carries = field_count<Carry, V>;
-  static_assert(carries <= C::states);   // a row has memory for as many
+  static_assert(carries <= C::states);   // a row has memory for C::states carries
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto carry_lanes = list<carries>(row.carry, lane);
   LaneList<V*, C::parameters> sums{};

@@ -92,7 +92,7 @@ void transpose(const V* from, std::int64_t from_stride, V* to, std::int64_t to_s
   }
 }
 
-/// to[i] = factor * from[i], for `around_caches` by streaming stores. Call finish_streaming() after the last.
+/// to[i] = factor * from[i], with streaming stores if `around_caches`. Call finish_streaming() after the last.
 template <class V>
 EXODUS_SCALAR void store_scaled(V* to, const V* from, V factor, int lanes, bool around_caches) {
   if (has_streaming_stores && around_caches) {
@@ -104,7 +104,7 @@ EXODUS_SCALAR void store_scaled(V* to, const V* from, V factor, int lanes, bool 
   for (int i = 0; i < lanes; ++i) to[i] = factor * from[i];
 }
 
-/// The same without a factor (multiplying by the constant 1 is nothing).
+/// The same without a factor (multiplying by the constant 1 costs nothing).
 template <class V>
 EXODUS_SCALAR void store_lanes(V* to, const V* from, int lanes, bool around_caches) {
   store_scaled(to, from, V(1), lanes, around_caches);

@@ -35,7 +35,7 @@ struct Job {
   }
 };
 
-/// A job on a team, whose threads take their numbers as they come. Those beyond `threads` have no memory, and leave.
+/// A job on a team, whose threads get their numbers in order of arrival. Threads beyond `threads` have no memory, so they return.
 struct TeamJob {
   Job& job;
   int threads;
@@ -69,7 +69,7 @@ class Pool {
   }
 
  private:
-  /// If the system gives no more threads, those that exist do the work.
+  /// If the system cannot create more threads, the existing ones do the work.
   void grow(int workers) {
     for (; started_ < workers && started_ < max_workers; ++started_) {
       try {
@@ -139,7 +139,7 @@ int usable_processors() {
 int default_threads() {
   if (const char* const text = std::getenv("EXODUS_NUM_THREADS")) {
     const char* const end = text + std::strlen(text);
-    unsigned value = 0;   // takes no sign
+    unsigned value = 0;   // unsigned, so that a sign is rejected
     const auto [last, error] = std::from_chars(text, end, value);
     const bool beyond = error == std::errc::result_out_of_range;
     if (last == end && (beyond || value >= 1)) return beyond || value > max_workers ? max_workers : static_cast<int>(value);

@@ -7,7 +7,7 @@
 
 namespace exodus::cpu {
 
-inline constexpr int max_threads = 256;   // that a call may use
+inline constexpr int max_threads = 256;   // the most threads of a call
 
 /// Calls task(context, k, thread) for every k < count, on at most `threads` threads including the caller's, and returns when all are done.
 /// `thread` is below `threads`, and no two tasks with the same `thread` run at a time. A call that finds the threads busy (nested, or from

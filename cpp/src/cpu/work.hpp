@@ -26,21 +26,22 @@ const cpu::IsaFunctions<V>* isa_functions() {
   }
 }
 
-/// How many threads a call may use. Small work is done before another thread has woken. `threads` 0: as many as set_num_threads() says.
+/// The number of threads that a call may use. Small calls finish before another thread has woken, so they use one. `threads` 0 means the
+/// setting of set_num_threads().
 inline int threads_for(const Layout& layout, int threads) {
   constexpr std::int64_t small = 16384;
   if (layout.outer * layout.inner * layout.time < small) return 1;
   return threads <= 0 ? get_num_threads() : (threads < cpu::max_threads ? threads : cpu::max_threads);
 }
 
-/// Streaming stores pay where results would not stay in the last-level cache until they are read. The size is a core's usual share of that
-/// cache, a constant: on a virtual machine sysconf may report the whole host's.
+/// Whether results exceed the last-level cache, so that they would be evicted before they are read and streaming stores pay off. The size
+/// is a core's usual share of that cache, a constant: on a virtual machine sysconf may report the whole host's.
 inline bool beyond_caches(const Layout& layout, std::size_t bytes_per_element) {
   constexpr double cache = 16 << 20;
   return static_cast<double>(layout.outer * layout.inner * layout.time) * static_cast<double>(bytes_per_element) > cache;
 }
 
-/// The bytes that `take(arena)` takes.
+/// The bytes that `take(arena)` allocates.
 template <class Take>
 std::size_t bytes_of(Take take) {
   cpu::Arena arena(nullptr);
@@ -48,7 +49,7 @@ std::size_t bytes_of(Take take) {
   return arena.bytes();
 }
 
-/// How many of `threads` have a slot in `bytes`.
+/// The number of threads, at most `threads`, whose slots fit in `bytes`.
 inline int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
   const std::size_t slots = bytes / slot_bytes;
   return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;

@@ -1,5 +1,5 @@
 /// @file
-/// What the models share: sums over neurons, decays and rotations, and whether there is a device.
+/// Functions that do not depend on a model: sums over neurons, decays and rotations, and the query for a device.
 #include "exodus/cuda_functions.hpp"
 
 #include "checks.hpp"
@@ -12,13 +12,14 @@ namespace {
 
 constexpr int sum_threads = 256, terms_ahead = 8;
 
-/// The argument of a launch of sums.
+/// The sums of one launch, passed by value.
 struct SumPlan {
   Sum sums[Sums::most];
   int count;
 };
 
-/// The sum over every `stride`-th term of value c, from the `begin`-th on. The loads of terms_ahead terms are under way at once.
+/// The sum of every `stride`-th term of value c, starting at term `begin`. The loads of terms_ahead terms are issued before the first is
+/// used.
 EXODUS_DEVICE_SCALAR double sum_of(const Sum& sum, const Summand& summand, std::int64_t c, std::int64_t begin, std::int64_t stride) {
   const std::int64_t row = quotient(c, sum.count), count = sum.count.value, repeat = sum.repeat.value, length = summand.length;
   const double* const from = summand.from + row * length;
@@ -30,7 +31,7 @@ EXODUS_DEVICE_SCALAR double sum_of(const Sum& sum, const Summand& summand, std::
     EXODUS_UNROLL
     for (int d = 0; d < terms_ahead; ++d) {
       const std::int64_t kth = k + d * stride;
-      index = (quotient(kth, sum.repeat) * (count - 1) + c) * repeat + kth;   // the kth with this value
+      index = (quotient(kth, sum.repeat) * (count - 1) + c) * repeat + kth;   // the k-th term of value c
       terms[d] = index < length ? from[index] : 0.0;
     }
     EXODUS_UNROLL
@@ -39,8 +40,9 @@ EXODUS_DEVICE_SCALAR double sum_of(const Sum& sum, const Summand& summand, std::
   }
 }
 
-/// A block takes `wide` values of a sum at a time: one, a warp of them, or one for each thread. Its threads share out the terms of each;
-/// then lanes add up in pairs, if they have the same value, and warps in turn.
+/// A block computes `wide` values of a sum at a time: one, one per lane of a warp, or one per thread. Its threads divide the terms of each
+/// value among them. The partial sums are then added by warp shuffles if all lanes have the same value, and across warps in order, so the
+/// result is deterministic.
 EXODUS_KERNEL(sum_threads)
 sum_kernel(EXODUS_GRID_CONSTANT SumPlan plan, std::int64_t blocks) {
   constexpr int warps = sum_threads / warp_threads;
@@ -72,7 +74,7 @@ sum_kernel(EXODUS_GRID_CONSTANT SumPlan plan, std::int64_t blocks) {
   }
 }
 
-/// How many values a block takes at a time, so that its threads have enough terms each, and neighbours read neighbours in memory.
+/// The number of values that a block computes at a time. It gives every thread enough terms, and coalesced loads where possible.
 int width_of(const Sum& sum) {
   constexpr std::int64_t few = 32, short_runs = 4;
   if (sum.summands[0].length / sum.count.value <= few) return sum_threads;
@@ -85,7 +87,7 @@ EXODUS_DEVICE_SCALAR std::int64_t place_of(const FirAfter<V>& fir, std::int64_t 
   return (outer * (fir.layout.time - 1) + step) * fir.layout.inner + neuron;
 }
 
-/// A thread for each neuron and step from `begin` on, before step 0 too.
+/// One thread per neuron and step, from step `begin`, which may be negative.
 template <class V>
 EXODUS_KERNEL(item_threads)
 correlate_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir, std::int64_t begin, std::int64_t end) {
@@ -98,17 +100,17 @@ correlate_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir, std::int64_t begin, std::
     if (step >= 0) {
       encode(fir.inputs.format, sum);
       put_bits(fir.grad_inputs, fir.inputs.format, place_of(fir, neuron, step), sum[0]);
-    } else if (of_initial >= 0) {   // the pass has what the spikes of step -1 get
+    } else if (of_initial >= 0) {   // the pass itself computes the gradient of the spikes of step -1
       fir.role.grad_initial[of_initial * neurons + neuron] = sum[0];
     }
   }
 }
 
-/// A thread for each neuron and tap.
+/// One thread per neuron and tap.
 template <class V>
 EXODUS_KERNEL(item_threads)
 sum_taps_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir) {
-  constexpr std::int64_t terms_steps = 32;   // summed in V before they go to the double
+  constexpr std::int64_t terms_steps = 32;   // terms summed in V before they are added to the double
   const std::int64_t neurons = fir.neurons.value;
   for (std::int64_t item = first_item(); item < fir.role.taps.length * neurons; item += next_item()) {
     const std::int64_t tap = quotient(item, fir.neurons), neuron = item - tap * neurons;
@@ -127,13 +129,13 @@ sum_taps_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir) {
   }
 }
 
-/// A thread for each decay.
+/// One thread per decay.
 EXODUS_KERNEL(item_threads)
 decay_kernel(EXODUS_GRID_CONSTANT Param<double> dt, EXODUS_GRID_CONSTANT Param<double> tau, std::int64_t count, double* decays) {
   for (std::int64_t k = first_item(); k < count; k += next_item()) decays[k] = exodus::decay(value_of(dt, k), value_of(tau, k));
 }
 
-/// A thread for each angle.
+/// One thread per angle.
 EXODUS_KERNEL(item_threads)
 rotation_kernel(EXODUS_GRID_CONSTANT Param<double> angle, std::int64_t count, double* cosines, double* sines) {
   for (std::int64_t k = first_item(); k < count; k += next_item()) {

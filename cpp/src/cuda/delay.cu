@@ -1,7 +1,7 @@
 /// @file
-/// Delays (exodus/delay.hpp) on a device. As on the CPU, a pass counts steps r in its own direction: forward r = n, in the adjoint
-/// r = T-1-n. Step r of the result then reads steps r-k and r-k-1 of what is delayed. A thread takes some steps of a neuron, whose loads
-/// are under way together, or for the gradient of the delay a neuron through time.
+/// Delays (exodus/delay.hpp) on a device. As on the CPU, a pass counts steps r in its own direction: r = n in the forward pass, and
+/// r = T-1-n in the adjoint. Step r of the result then reads steps r-k and r-k-1 of the input of the pass. A thread computes several steps
+/// of a neuron, whose loads are in flight together. For the gradient of the delay, a thread loops over all steps of a neuron.
 #include "checks.hpp"
 #include "exodus/cuda_delay.hpp"
 #include "items.hpp"
@@ -11,7 +11,7 @@
 namespace exodus::cuda {
 namespace {
 
-/// A call as the kernels see it; null: not given, not wanted.
+/// A call as passed to kernels. Pointers are null if an array is not given or not wanted.
 template <class V>
 struct DelayCall {
   Layout layout;
@@ -19,12 +19,12 @@ struct DelayCall {
   std::int64_t most = 0;
   Divisor inner, time, neurons, repeat, count;
   bool backwards = false;
-  Source from;                 ///< what is delayed: x, or dL/dy
-  const V* before = nullptr;   ///< it before the first step; in the adjoint zero
+  Source from;                 ///< the input of the pass: x, or dL/dy
+  const V* before = nullptr;   ///< the inputs before the first step; zero in the adjoint
   void* to = nullptr;          ///< y, or dL/dx, in the format of `from`
-  V* state = nullptr;          ///< the final one, or the gradient of the initial one
+  V* state = nullptr;          ///< the final state, or the gradient of the initial state
   const V* direct = nullptr;   ///< adjoint: dL/d(final state)
-  Source x;                    ///< adjoint, with `sums`: the input
+  Source x;                    ///< adjoint: x, if `sums` is wanted
   const V* initial = nullptr;
   double* sums = nullptr;
 
@@ -42,7 +42,7 @@ struct DelayCall {
         x{nullptr, format_of<S>} {}
 };
 
-/// A neuron, its delay, and its step 0 in arrays over time.
+/// A neuron, the offset of its step 0 in arrays over time, and its delay.
 template <class V>
 struct DelayedNeuron {
   std::int64_t neuron, base;
@@ -65,7 +65,7 @@ EXODUS_DEVICE_SCALAR std::int64_t place_of(const DelayCall<V>& call, const Delay
   return own.base + (call.backwards ? call.layout.time - 1 - r : r) * call.layout.inner;
 }
 
-/// What is delayed, at a step that may be before the first or after the last.
+/// The input of the pass at a step that may be before the first or after the last.
 template <class V>
 EXODUS_DEVICE_SCALAR V value_at(const DelayCall<V>& call, const DelayedNeuron<V>& own, std::int64_t r) {
   if (r < 0) return call.before == nullptr ? V(0) : call.before[(-1 - r) * call.neurons.value + own.neuron];
@@ -81,11 +81,10 @@ EXODUS_DEVICE_SCALAR V result_at(const DelayCall<V>& call, const DelayedNeuron<V
   return result + call.direct[r * call.neurons.value + own.neuron];
 }
 
-/// The elements that a warp takes at a time are neighbours in memory. Where the inner axis is narrower than a warp, they span several
-/// steps.
+/// The work of warps. A warp processes neighbouring elements; if the inner axis is narrower than a warp, they span several steps.
 struct WarpWork {
-  int lanes, rows;          ///< neurons, steps
-  Divisor groups, chunks;   ///< of an outer index's neurons; of time: as many steps as the threads take in turn
+  int lanes, rows;          ///< neurons, and steps that a warp covers at once
+  Divisor groups, chunks;   ///< the number of groups of neurons per outer index, and of chunks of time
   std::int64_t items;
 
   WarpWork(const Layout& layout, int steps_of_thread)
@@ -96,13 +95,13 @@ struct WarpWork {
         items(layout.outer * groups.value * chunks.value) {}
 };
 
-/// Some steps of a neuron, r = first + d * rows.
+/// Several steps of a neuron, r = first + d * rows.
 template <class V, int D>
 struct DelayedSteps {
   std::int64_t first;
-  int rows, steps;   ///< steps: their number, at most D
+  int rows, steps;   ///< steps: the number of steps, at most D
 
-  /// bits[d] = what is delayed at r - lag, or 0 where that is not in the array.
+  /// bits[d] = the bits of the input at r - lag, or 0 if it is outside the array.
   template <class T>
   EXODUS_DEVICE void load(const DelayCall<V>& call, const DelayedNeuron<V>& own, std::int64_t lag, V (&bits)[D]) const {
     const T* const array = static_cast<const T*>(call.from.data);
@@ -121,7 +120,7 @@ struct DelayedSteps {
     }
   }
 
-  /// values[d] = the value at r - lag, which may be before the first step.
+  /// values[d] = the input at r - lag, which may precede the first step.
   EXODUS_DEVICE void read(const DelayCall<V>& call, const DelayedNeuron<V>& own, std::int64_t lag, V (&values)[D]) const {
     if (in_halves<V>(call.from.format)) {
       load<std::uint16_t>(call, own, lag, values);
@@ -138,7 +137,7 @@ struct DelayedSteps {
   }
 };
 
-/// A warp for each piece of work.
+/// One warp per piece of work.
 template <class V, int D>
 EXODUS_KERNEL(item_threads)
 delay_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call, EXODUS_GRID_CONSTANT WarpWork work) {
@@ -180,7 +179,7 @@ Status launch_steps(const DelayCall<V>& call, Stream stream) {
   return launch(delay_kernel<V, D>, {blocks_of(work.items * warp_threads), item_threads}, stream, call, work);
 }
 
-/// A thread for each entry of a state: of the last steps, or of the gradients of those before the first.
+/// One thread per entry of the state: the last inputs, or the gradients of those before the first step.
 template <class V>
 EXODUS_KERNEL(item_threads)
 delay_state_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call) {
@@ -193,7 +192,7 @@ delay_state_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call) {
   }
 }
 
-/// A thread for each neuron: dL/dt. Of its arrays, so many steps are read at once.
+/// dL/dt, with one thread per neuron. The loads of steps_ahead steps are issued together.
 template <class V>
 EXODUS_KERNEL(item_threads)
 delay_sums_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call) {

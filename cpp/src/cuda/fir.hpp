@@ -1,7 +1,8 @@
 /// @file
-/// Kernels with taps (kernel.hpp) on a device, operators outside the neuron. Forward, a thread sums the current over the taps at each step,
-/// and adds what a spike gives to a ring of the steps that come. Backward, lam of each step goes into the workspace; the spikes'
-/// correlation is summed as the steps need it, and the rest follows in kernels of its own (correlate(), sum_taps()).
+/// FIR kernels (kernel.hpp) on a device (docs/mathematics.md, Kernels). They are filters outside the neuron model. In the forward pass, a
+/// thread filters the current at each step, and scatters each spike into a ring buffer of future steps. The backward pass stores lam of
+/// every step in the workspace and evaluates the correlation for the spikes when a step needs it. Separate launches compute the other
+/// gradients (correlate(), sum_taps()).
 #pragma once
 
 #include "reduce.hpp"
@@ -9,16 +10,16 @@
 
 namespace exodus::cuda {
 
-/// Where a pass keeps what kernels with taps need, in arrays over the neurons, one for each of some steps; null: not needed.
+/// The workspace of FIR kernels. Each member has one array over the neurons per step or ring slot; null if not needed.
 template <class V>
 struct FirMemory {
-  V* pending = nullptr;      ///< forward: a ring of as many steps as the spikes' kernel has taps
-  V* past = nullptr;         ///< forward: a ring of one step less, of the last spikes
-  V* inputs = nullptr;       ///< forward: a ring of as many steps as the current's kernel has taps, where the current is not its input
-  const V* last = nullptr;   ///< forward: the spikes before step 0
-  V* lam = nullptr;          ///< backward: of all steps
-  V* spikes = nullptr;       ///< backward: likewise
-  V* scattered[2] = {};      ///< BPTT: a ring of as many steps as the kernel has taps
+  V* pending = nullptr;      ///< forward: the ring of contributions to future steps, one slot per tap of the spikes' kernel
+  V* past = nullptr;         ///< forward: the ring of the last spikes, one slot per tap but one
+  V* inputs = nullptr;       ///< forward: the ring of the last inputs, one slot per tap, if the input is not the current itself
+  const V* last = nullptr;   ///< forward: the spikes of step -1
+  V* lam = nullptr;          ///< backward: lam of all steps
+  V* spikes = nullptr;       ///< backward: the spikes of all steps
+  V* scattered[2] = {};      ///< BPTT: the ring of gradients of earlier inputs, one slot per tap
 };
 
 /// The taps of a neuron: tap k is at[k * stride].
@@ -35,8 +36,8 @@ EXODUS_DEVICE_SCALAR OwnTaps<V> taps_of(const Taps<V>& taps, const Divisor& repe
   return {taps.data + (turn - quotient(turn, count) * taps.count), taps.count, taps.length};
 }
 
-/// What an input gets that is first used at step `first`: the correlation of lam with the taps, and its direct gradient as one of those
-/// that are remembered at the end, newest first.
+/// The gradient of an input that is first used at step `first`: the correlation of lam with the taps, plus the direct gradient if the input
+/// is part of the final history (`direct`, newest first).
 template <class V>
 EXODUS_DEVICE_SCALAR V correlation(const OwnTaps<V>& taps, const V* lam, const V* direct, std::int64_t neurons, std::int64_t neuron,
                                    std::int64_t first, std::int64_t time) {
@@ -49,12 +50,12 @@ EXODUS_DEVICE_SCALAR V correlation(const OwnTaps<V>& taps, const V* lam, const V
   return sum;
 }
 
-/// What a kernel with taps was given before step 0, by step: of the current, its inputs; of the spikes, those of step -1 are the state's
-/// own.
+/// The inputs of a FIR kernel before step 0, indexed by step. For the spikes' kernel, the spikes of step -1 are part of the neuron's state
+/// and not of the history.
 template <class V>
 struct Before {
   const V* history;   ///< newest first
-  const V* last;      ///< of the spikes: those of step -1
+  const V* last;      ///< the spikes of step -1, for the spikes' kernel
   std::int64_t neurons, neuron;
   bool of_spikes;
 
@@ -65,11 +66,11 @@ struct Before {
   }
 };
 
-/// The kernels with taps of a neuron, forward: of the current, of the spikes.
+/// The FIR kernels of a neuron in the forward pass: that of the current, and that of the spikes.
 template <class V, bool OfCurrent, bool OfSpikes>
 class FirForward {
  public:
-  /// Goes on from a step.
+  /// Starts or resumes at step `begin`.
   EXODUS_DEVICE FirForward(const Formatted<ForwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory,
                            std::int64_t begin)
       : call_(call), groups_(groups), place_(place), memory_(memory) {
@@ -79,7 +80,7 @@ class FirForward {
     }
   }
 
-  /// What the neuron takes at a step, from the current and from the spikes before it.
+  /// The filtered inputs of a step: from the current, and from the spikes of earlier steps.
   EXODUS_DEVICE StepInputs<V, OfSpikes> inputs(std::int64_t step, V current, V spikes) {
     StepInputs<V, OfSpikes> in;
     in.current = current;
@@ -88,7 +89,7 @@ class FirForward {
       if (memory_.inputs != nullptr) at(memory_.inputs, step % taps(0).count) = current;
       in.current = filtered(step);
     }
-    if constexpr (OfSpikes) {   // of those that are kept, the spikes of the last step are a state of their own
+    if constexpr (OfSpikes) {   // the spikes of the last step are stored in the state, older ones in this ring
       if (memory_.past != nullptr && step > 0) at(memory_.past, (step - 1) % (taps(1).count - 1)) = spikes;
       in.feedback = take();
     }
@@ -101,7 +102,7 @@ class FirForward {
     }
   }
 
-  /// What the kernels remember.
+  /// Stores the final history of the kernels.
   EXODUS_DEVICE void finish() const {
     if (!place_.active) return;
     const std::int64_t time = call_.layout.time;
@@ -134,7 +135,7 @@ class FirForward {
     return {call_.fir[role].initial, role == 1 ? memory_.last : nullptr, groups_.neurons, place_.neuron, role == 1};
   }
 
-  /// From the newest to the oldest.
+  /// Sums from the newest input to the oldest.
   EXODUS_DEVICE V filtered(std::int64_t step) const {
     const OwnTaps<V> own = taps(0);
     V sum = V(0);
@@ -153,7 +154,7 @@ class FirForward {
     for (std::int64_t step = -count; earlier.given() && step < 0; ++step) add(earlier[step], -1 - step);
   }
 
-  /// What is there for the present step, which begins.
+  /// Returns and clears the contributions to the current step, and advances the ring.
   EXODUS_DEVICE V take() {
     V& slot = at(memory_.pending, now_);
     const V value = slot;
@@ -162,7 +163,7 @@ class FirForward {
     return value;
   }
 
-  /// Adds what spikes give the steps that come, from tap `first` on.
+  /// Scatters spikes into the following steps, from tap `first`.
   EXODUS_DEVICE void add(V spikes, std::int64_t first) {
     if (spikes == V(0)) return;
     const OwnTaps<V> own = taps(1);
@@ -178,18 +179,18 @@ class FirForward {
   const Groups& groups_;
   const Place& place_;
   const FirMemory<V>& memory_;
-  std::int64_t now_ = 0;   ///< the ring's slot of the next step
+  std::int64_t now_ = 0;   ///< the ring slot of the next step
 };
 
-/// The kernels with taps of a neuron, backward. EXODUS and SLAYER gather what the spikes of a step get from later steps: a correlation of
-/// lam with the taps (of the current, after the pass: correlate()). BPTT scatters it: the reverse of out[n] = sum of tap[k] in[n-k] adds
-/// tap[k] lam[n] to the gradient of in[n-k].
+/// The FIR kernels of a neuron in the backward pass. EXODUS and SLAYER gather: the gradient of the spikes of a step is a correlation of lam
+/// with the taps. (That of the current follows after the pass: correlate().) BPTT scatters: the reverse of out[n] = sum of tap[k] in[n-k]
+/// adds tap[k] lam[n] to the gradient of in[n-k].
 template <Method M, class V, bool OfCurrent, bool OfSpikes>
 class FirBackward {
  public:
   static constexpr bool scatters = M == Method::bptt;
 
-  /// Goes back from a step's beginning.
+  /// Starts or resumes before step `end`, in reverse.
   EXODUS_DEVICE FirBackward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory,
                             std::int64_t end)
       : call_(call), groups_(groups), place_(place), memory_(memory) {
@@ -198,14 +199,14 @@ class FirBackward {
     }
   }
 
-  /// What the spikes of a step get from later steps. Their kernel belongs to the reset, which SLAYER detaches.
+  /// The gradient of the spikes of a step from later steps. Their kernel belongs to the reset, which SLAYER detaches.
   EXODUS_DEVICE V of_spikes(std::int64_t step) const {
     if (!OfSpikes || !place_.active || M == Method::slayer) return V(0);
     return scatters ? take(1, step) : gathered(step);
   }
 
-  /// Keeps lam, the gradient of the kernels' output, and the spikes of the step; grad.current becomes the gradient of the kernel's input if
-  /// the pass needs it.
+  /// Stores lam, the gradient of the kernels' output, and the spikes of the step if they are needed. If the pass needs the gradient of the
+  /// current's kernel input, it replaces grad.current.
   EXODUS_DEVICE void after_step(std::int64_t step, StepInputs<V, OfSpikes>& grad, V spikes) const {
     if (!place_.active) return;
     V lam = grad.current;
@@ -222,7 +223,7 @@ class FirBackward {
     }
   }
 
-  /// After step 0: what the remembered inputs get, but for the spikes of step -1.
+  /// After step 0, stores the gradients of the initial history (BPTT), without those of the spikes of step -1.
   EXODUS_DEVICE void finish() const {
     for (int role = 0; scatters && place_.active && role < 2; ++role) {
       V* const grad_initial = call_.fir[role].grad_initial;
@@ -248,10 +249,10 @@ class FirBackward {
 
   EXODUS_DEVICE V& scattered(int role, std::int64_t slot) const { return memory_.scattered[role][slot * groups_.neurons + place_.neuron]; }
 
-  /// The ring's slot of a step, which may be before step 0, but not by more than there are taps.
+  /// The ring slot of a step. The step may precede step 0 by at most twice the number of taps.
   EXODUS_DEVICE std::int64_t slot_of(int role, std::int64_t step) const { return (step + 2 * length(role)) % length(role); }
 
-  /// Adds what a step's lam gives the inputs from step `newest` back.
+  /// Scatters lam of a step to the gradients of the inputs, from step `newest` backwards.
   EXODUS_DEVICE void scatter(int role, std::int64_t newest, V lam) const {
     if (!given(role)) return;
     const OwnTaps<V> own = taps(role);
@@ -263,7 +264,7 @@ class FirBackward {
     }
   }
 
-  /// What an input got from all later steps, its direct gradient as one of those that are remembered at the end included.
+  /// Returns and clears the gradient of an input. Adds its direct gradient if it is part of the final history.
   EXODUS_DEVICE V take(int role, std::int64_t step) const {
     V& slot = scattered(role, slot_of(role, step));
     V gradient = slot;
@@ -280,18 +281,18 @@ class FirBackward {
   const FirMemory<V>& memory_;
 };
 
-/// A kernel with taps after a backward pass.
+/// The arguments of the launches for a FIR kernel after a backward pass.
 template <class V>
 struct FirAfter {
   Layout layout;
   FirRole<V> role;
   Divisor neurons, inner, repeat, count;
-  int lead = 0;                  ///< steps from an input to where it is first used: 0 of the current, 1 of spikes
-  const V* lam = nullptr;        ///< of all steps, an array over the neurons each
-  Source inputs;                 ///< likewise, or the current as it lies
-  bool inputs_lie = false;       ///< that
+  int lead = 0;                  ///< steps between an input and its first use: 0 for the current, 1 for spikes
+  const V* lam = nullptr;        ///< lam of all steps, one array over the neurons per step
+  Source inputs;                 ///< the kernel's inputs, stored like lam or, if `inputs_lie`, in the call's layout
+  bool inputs_lie = false;       ///< whether they are in the layout of the call
   const V* last = nullptr;       ///< the spikes of step -1
-  void* grad_inputs = nullptr;   ///< of the current
+  void* grad_inputs = nullptr;   ///< the gradient of the current
 
   FirAfter(const Layout& of, const FirRole<V>& kernel, int which)
       : layout(of),
@@ -303,10 +304,10 @@ struct FirAfter {
         lead(which) {}
 };
 
-/// What the inputs get: the correlation of lam with the taps.
+/// The gradient of the inputs: the correlation of lam with the taps.
 template <class V>
 Status correlate(const FirAfter<V>& fir, cudaStream_t stream);
-/// The gradient of the taps of each neuron, as doubles in fir.role.sums.
+/// The gradient of each neuron's taps, in double, stored in fir.role.sums.
 template <class V>
 Status sum_taps(const FirAfter<V>& fir, cudaStream_t stream);
 

@@ -1,9 +1,9 @@
 /// @file
-/// How the arrays that may be stored in two bytes lie in memory. Kernels are compiled for the type of the arithmetic alone and told the
-/// format at run time, one for all threads: compiled for each, they would be twice as many.
+/// Access to arrays that may be stored in two bytes per element. Kernels are compiled for the arithmetic type only and receive the format
+/// at run time; it is the same for all threads. Compiling them for each format would double their number.
 ///
-/// What is read is carried as bits, in registers and in shared memory, and made a number where it is needed: made one at once, it would
-/// wait for its load there. Doubles have one format alone, and nothing of this is compiled for them.
+/// Loaded values stay bits, in registers and in shared memory, until they are used: converting them at once would wait for the load.
+/// Doubles have a single format, so none of this is compiled for them.
 #pragma once
 
 #include <type_traits>
@@ -13,7 +13,7 @@
 
 namespace exodus::cuda {
 
-/// A call as kernels see it.
+/// A call with its storage format, as passed to kernels.
 template <template <class, class> class Call, class V>
 struct Formatted : Call<V, void> {
   Format format = Format::arithmetic;
@@ -33,7 +33,7 @@ EXODUS_DEVICE_SCALAR bool in_halves(Format format) {
 template <class V>
 using BitsOf = std::conditional_t<sizeof(V) == 4, std::uint32_t, std::uint64_t>;
 
-/// An element's bits, in a V.
+/// The bits of an element, held in a V.
 template <class V>
 EXODUS_DEVICE_SCALAR V carried(std::uint16_t half) {
   return __builtin_bit_cast(V, BitsOf<V>{half});
@@ -43,7 +43,7 @@ EXODUS_DEVICE_SCALAR V carried(V whole) {
   return whole;
 }
 
-/// The element of type T, a half's bits or V, that is carried.
+/// The element of type T (the bits of a half, or V) that a V holds.
 template <class T, class V>
 EXODUS_DEVICE_SCALAR T from_bits(V bits) {
   if constexpr (std::is_same_v<T, V>) {
@@ -53,7 +53,7 @@ EXODUS_DEVICE_SCALAR T from_bits(V bits) {
   }
 }
 
-/// Makes the bits of some elements their numbers.
+/// Converts the bits of elements to numbers, in place.
 template <class V, int D>
 EXODUS_DEVICE_SCALAR void decode(Format format, V (&values)[D]) {
   if (!in_halves<V>(format)) return;
@@ -66,7 +66,7 @@ EXODUS_DEVICE_SCALAR void decode(Format format, V (&values)[D]) {
   }
 }
 
-/// Makes some numbers the bits of their elements.
+/// Converts numbers to the bits of elements, in place.
 template <class V, int D>
 EXODUS_DEVICE_SCALAR void encode(Format format, V (&values)[D]) {
   if (!in_halves<V>(format)) return;
@@ -95,7 +95,7 @@ EXODUS_DEVICE_SCALAR void put_bits(void* array, Format format, std::int64_t k, V
   }
 }
 
-/// Element k.
+/// Element k as a number.
 template <class V>
 EXODUS_DEVICE_SCALAR V element(const Source& source, std::int64_t k) {
   V value[1] = {bits_at<V>(source, k)};

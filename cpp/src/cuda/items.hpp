@@ -1,14 +1,14 @@
 /// @file
-/// Kernels whose threads take one item after another, of as many as there are.
+/// Grid-stride loops: each thread processes one item after another.
 #pragma once
 
 #include "launch.hpp"
 
 namespace exodus::cuda {
 
-constexpr int item_threads = 128;   // of a block
+constexpr int item_threads = 128;   // threads per block
 
-/// The threads of a grid take what there is in turn.
+/// The first item of a thread, and its stride.
 EXODUS_DEVICE_SCALAR std::int64_t first_item() {
   return std::int64_t{blockIdx.x} * item_threads + threadIdx.x;
 }

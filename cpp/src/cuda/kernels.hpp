@@ -1,6 +1,6 @@
 /// @file
-/// The kernels: the time loop of a neuron around the models' scalar functions, some steps in registers at a time. They know no model and no
-/// mathematics.
+/// The forward and backward kernels: the time loop of a neuron, which calls the model's scalar functions on a chunk of steps held in
+/// registers. They contain nothing that is specific to a model.
 #pragma once
 
 #include "fir.hpp"
@@ -9,7 +9,7 @@
 
 namespace exodus::cuda {
 
-/// A neuron's own parameters.
+/// The parameter values of a neuron.
 template <class Parameters, int Count, class V>
 EXODUS_DEVICE_SCALAR Parameters parameters_of(const Param<V>* params, const Groups& groups, std::int64_t neuron) {
   Parameters own{};
@@ -22,7 +22,7 @@ EXODUS_DEVICE_SCALAR Parameters parameters_of(const Param<V>* params, const Grou
   return own;
 }
 
-/// A neuron's entries of arrays over the neurons; those of missing arrays are 0.
+/// A neuron's entries of arrays over the neurons; 0 for missing arrays.
 template <class State, int Count, class V>
 EXODUS_DEVICE_SCALAR State entries_of(const V* const* arrays, const Place& place) {
   State entries{};
@@ -39,12 +39,12 @@ EXODUS_DEVICE_SCALAR void store_entries(V* const* arrays, const Place& place, St
   });
 }
 
-/// How many of `most` steps there are from `first` on.
+/// The number of steps from `first` to `end`, at most `most`.
 EXODUS_DEVICE_SCALAR int steps_from(std::int64_t first, std::int64_t end, int most) {
   return static_cast<int>(end - first < most ? end - first : most);
 }
 
-/// The neurons that a block takes at a time.
+/// The neurons that a block processes at a time.
 template <bool Stepped>
 EXODUS_DEVICE_SCALAR Place taken_place(const Layout& layout, const Groups& groups, std::int64_t group) {
   if constexpr (Stepped) {
@@ -53,11 +53,11 @@ EXODUS_DEVICE_SCALAR Place taken_place(const Layout& layout, const Groups& group
   return place_of(layout, groups, group);
 }
 
-/// Blocks have so many threads at most.
+/// The most threads of a block.
 template <bool Stepped>
 constexpr int most_threads = Stepped ? entry_threads : block_threads;
 
-/// With kernels that have taps, or recurrent weights, steps are taken one by one, `Stepped`: what they cost is elsewhere.
+/// If the neuron has FIR kernels or recurrent weights (`Stepped`), a chunk is one step: the time is spent outside this loop.
 template <template <class> class N, int Variant, class V, bool Stepped>
 EXODUS_KERNEL(most_threads<Stepped>)
 forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> memory,
@@ -79,7 +79,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
     V current[chunk] = {}, next[1][chunk] = {}, potential[chunk], spikes[chunk];
     for (std::int64_t first = begin - chunk; first < end; first += chunk) {
       const std::int64_t later = first + chunk;
-      // The next chunk's loads are under way while this chunk is worked on. In the first turn there is no chunk to work on.
+      // The loads of the next chunk are in flight while this chunk is computed. The first iteration only loads.
       if (later < end) load_steps(inputs, call.layout, place, later, steps_from(later, end, chunk), next, tile);
       const auto advance = [&](int steps) EXODUS_INLINE {
         EXODUS_UNROLL
@@ -99,7 +99,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
       if (first >= begin) {
         const int steps = steps_from(first, end, chunk);
         decode(call.format, current);
-        if (chunk == 1 || steps == chunk) {   // no step is asked whether it is there
+        if (chunk == 1 || steps == chunk) {   // full chunks need no test per step
           advance(chunk);
         } else {
           advance(steps);
@@ -117,18 +117,18 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
   }
 }
 
-/// What a backward pass works in beside the call's arrays. `states` - 1 arrays over the neurons for every step of a segment and one more,
-/// and as many for every segment, hold the states that the potential does not tell.
+/// Workspace for the hidden states, which cannot be computed from the potential. Each slot has `states` - 1 arrays over the neurons. There
+/// is one slot per step of a segment and one more, and one checkpoint per segment.
 template <class V>
 struct Tape {
-  V* steps = nullptr;   ///< null: not needed
+  V* steps = nullptr;   ///< null if not needed
   V* marks = nullptr;
-  std::int64_t segment = 0;   ///< steps, of whole chunks
+  std::int64_t segment = 0;   ///< steps in a segment, a multiple of the chunk
   std::int64_t segments = 0;
 };
 
-/// The state after a step, from its potential. How many spikes a step may have is asked here, and not a kernel of its own: they would be
-/// twice as many.
+/// The state after a step, from its potential. The variant (one spike per step, or several) is chosen at run time: separate kernels would
+/// double their number.
 template <template <class> class N, int Form, class V, class State, class Parameters>
 EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& parameters, V cap, const State& before, V u, V a) {
   constexpr int forms = Traits<N<V>>::adjoint_variants;
@@ -138,19 +138,19 @@ EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& paramet
   return restore_state<Form>(parameters, cap, before, u, a);
 }
 
-/// The hidden states of a neuron on its tape. What they are rebuilt from is read `Ahead` steps at a time.
+/// Recomputes the hidden states of a neuron onto its tape. It loads the inputs of `Ahead` steps at a time.
 template <template <class> class N, int Form, class V, int Ahead, bool Stepped>
 class Rebuilt {
  public:
   using C = Traits<N<V>>;
   using State = typename C::State;
 
-  /// `total_current`: what the current was with the recurrence, if there is one.
+  /// `total_current`: a', the current including the recurrence; null if there is none.
   EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
                         const typename C::Parameters& parameters, const V* total_current, SharedPointer<V> tile)
       : call_(call), tape_(tape), place_(place), neurons_(neurons), parameters_(parameters), total_current_(total_current), tile_(tile) {}
 
-  /// Sums the total current of steps [begin, end), from the state before the first of them, which becomes the state after the last.
+  /// Computes a' for steps [begin, end). `state` is the state before the first step on entry, and after the last step on return.
   EXODUS_DEVICE void sum_current(Exchange<V>& exchange, V* total_current, std::int64_t begin, std::int64_t end, State& state) const {
     for (std::int64_t n = begin; n < end; ++n) {
       const V sum = exchange.from_spikes(state.spikes);
@@ -162,8 +162,8 @@ class Rebuilt {
     }
   }
 
-  /// Runs the states forward through all of time and keeps the ones before each segment. All threads of a block come here together, as to
-  /// rebuild().
+  /// Recomputes the states of all steps, and stores the one before each segment as a checkpoint. All threads of a block must call this
+  /// together; rebuild() too.
   EXODUS_DEVICE void mark(State state) const {
     std::int64_t mark = 0;
     run(
@@ -174,7 +174,8 @@ class Rebuilt {
         [](std::int64_t) {});
   }
 
-  /// The states of the steps of a segment, and that before it, whose potential is in the array or, before step 0, the initial one.
+  /// Recomputes the states of a segment from its checkpoint. The potential before the segment is in the array or, before step 0, is the
+  /// initial one.
   EXODUS_DEVICE void rebuild(V initial_potential, std::int64_t mark, std::int64_t begin, std::int64_t end) const {
     State state{};
     if (place_.active) state = read(tape_.marks, mark);
@@ -186,8 +187,7 @@ class Rebuilt {
     run(begin, end, state, [](std::int64_t) {}, [&](std::int64_t n) { write(tape_.steps, n - begin + 1, state); });
   }
 
-  /// states[d] = the state before step first + d of the segment that begins at `begin`, but for its potential, for d <= steps; the rest is
-  /// 0.
+  /// states[d] = the state before step first + d, without its potential, for d <= steps; the rest is 0. The segment starts at `begin`.
   template <int D>
   EXODUS_DEVICE void read_chunk(std::int64_t first, std::int64_t begin, int steps, State (&states)[D + 1]) const {
     if (!place_.active) return;
@@ -201,7 +201,7 @@ class Rebuilt {
   }
 
  private:
-  /// Takes steps [begin, end), and calls `at_chunk` before each chunk and `after_step` after each step.
+  /// Recomputes steps [begin, end). Calls `at_chunk` before each chunk and `after_step` after each step.
   template <class F, class G>
   EXODUS_DEVICE void run(std::int64_t begin, std::int64_t end, State& state, const F& at_chunk, const G& after_step) const {
     V now[2][Ahead] = {}, next[2][Ahead] = {};
@@ -224,7 +224,7 @@ class Rebuilt {
     }
   }
 
-  /// The potential and the bits of the current of some steps.
+  /// Loads the potential and the bits of the current.
   EXODUS_DEVICE void load(std::int64_t first, int steps, V (&values)[2][Ahead]) const {
     const Source current{call_.current, call_.format};
     if constexpr (!Stepped) {
@@ -271,7 +271,8 @@ class Rebuilt {
   SharedPointer<V> tile_;
 };
 
-/// h[d] = f'(x[d]) for the steps of a chunk. Quotients of the surrogate's numbers, of all kinds, are not worth registers.
+/// h[d] = f'(x[d]) for the steps of a chunk. The quotients that each kind of surrogate needs are recomputed here: hoisted out of the time
+/// loop, those of all kinds would occupy registers.
 template <class V, int D>
 EXODUS_DEVICE_SCALAR void fill_surrogate(const Surrogate<V>& surrogate, V threshold, const V (&x)[D], V (&h)[D]) {
   const V scale = unforeseen(surrogate.scale);
@@ -299,7 +300,8 @@ EXODUS_DEVICE_SCALAR V field(Struct& aggregate) {
   return result;
 }
 
-/// h of the steps of a chunk from u, or where the model fires by more from its states, of which states[d + 1] is that of step d.
+/// h of a chunk from u or, if the model's firing also depends on hidden states (ALIF), from the states; states[d + 1] is the state of step
+/// d.
 template <template <class> class N, class Parameters, class State, class V, int D>
 EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Parameters& parameters, const State (&states)[D + 1],
                                                const V (&u)[D], V (&h)[D]) {
@@ -319,7 +321,7 @@ EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Pa
   }
 }
 
-/// What an adjoint carries, in the workspace between two launches.
+/// Loads and stores the carry of an adjoint, which is in the workspace between two launches.
 template <int Count, class V, class Carry>
 EXODUS_DEVICE_SCALAR void load_carry(const V* from, std::int64_t neurons, const Place& place, Carry& carry) {
   for_each_field<Count>(carry, [&](V& value, int k) { value = place.active ? from[k * neurons + place.neuron] : V(0); });
@@ -331,8 +333,8 @@ EXODUS_DEVICE_SCALAR void store_carry(V* to, std::int64_t neurons, const Place& 
   });
 }
 
-/// Stores a thread's sums of each wanted parameter's terms: as its neuron's, or added up over the block as the group's, lanes in pairs and
-/// then warps in turn. All threads of a block come here together.
+/// Stores the sums of the terms of each requested parameter: one per neuron, or one per group, summed over the block by warp shuffles and
+/// then across warps in order. All threads of a block must call this together.
 template <int Count, class V>
 EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, std::int64_t group,
                                      const double (&sums)[Count], SharedPointer<double> of_warps) {
@@ -359,8 +361,9 @@ EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, con
   __syncthreads();
 }
 
-/// Which arrays a pass over time backward reads at every step. Where the surrogate is computed and the potential and the final states have
-/// no gradients of their own, `Plain`, few enough that registers hold twice as many steps; a neuron that does not fire reads no others.
+/// The number of arrays that a backward pass loads at every step. A pass is `Plain` if it computes the surrogate itself, and if the
+/// potential and the final states have no direct gradients. It then loads so few arrays that registers hold chunks of twice the length.
+/// Passes of a neuron that does not spike are always plain.
 template <bool Fires, bool Plain, bool Terms>
 constexpr int inputs_backward = (Plain ? 2 : 4) + (Terms ? 1 : 0);
 
@@ -374,7 +377,7 @@ EXODUS_DEVICE_SCALAR Sources<inputs_backward<Fires, Plain, Terms>> sources_of(co
   return arrays;
 }
 
-/// The steps of a chunk backward, as StepRecord has them.
+/// The inputs of the adjoint for the steps of a chunk, named as in StepRecord.
 template <class V, int D>
 struct ChunkRecord {
   V u[D] = {}, e[D] = {}, q[D] = {}, h[D] = {}, a[D] = {};
@@ -394,11 +397,11 @@ struct ChunkRecord {
   }
 };
 
-/// Whether an adjoint reads the state before a step, or its surrogate a hidden state.
+/// Whether the adjoint reads the state before a step, or the surrogate reads a hidden state.
 template <template <class> class N, Method M, class V, bool Terms>
 constexpr bool reads_states = Terms || M == Method::bptt || surrogate_reads_hidden_state<N, V>;
 
-/// How many blocks are to fit a multiprocessor: as many as no register has to go to memory for.
+/// The number of blocks that must fit on a multiprocessor: the most that do not cause register spills.
 template <template <class> class N, Method M, class V, bool Terms, bool Plain, bool Stepped>
 constexpr int blocks_backward() {
   if (Stepped || !std::is_same_v<V, float>) return 1;
@@ -420,7 +423,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
   constexpr bool on_tape = hidden && reads_states<N, M, V, Terms>;
   constexpr int chunk = Stepped ? 1 : (Plain && !(on_tape && C::states > 3) ? whole_chunk<V> : half_chunk<V>);
-  constexpr int ahead = !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // of what is rebuilt
+  constexpr int ahead = !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // the chunk of recomputed states
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
   EXODUS_SHARED(double, of_warps, C::parameters*(block_threads / warp_threads));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
@@ -434,7 +437,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const State initial = entries_of<State, C::states>(call.initial, place);
-    State final{};   // of the loss by the state after the last step
+    State final{};   // the direct gradient of the state after the last step
     if constexpr (with_final) final = entries_of<State, C::states>(call.grad_final, place);
     const Rebuilt<N, Form, V, ahead, Stepped> rebuilt(call, tapes, place, groups.neurons, parameters, total_current, tile);
     if constexpr (recurs) {
@@ -458,11 +461,11 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       }
     }
     V values[inputs][chunk] = {}, next[inputs][chunk] = {}, grad[chunk];
-    // The first step on the tape, and which segment's it is.
+    // The segment on the tape, and its first step.
     std::int64_t mark = end == layout.time ? tapes.segments : end / tapes.segment, segment = mark * tapes.segment;
     for (std::int64_t first = (end - 1) / chunk * chunk + chunk; first >= begin; first -= chunk) {
-      // The earlier chunk's loads are under way while this chunk is worked on, which needs the potential before it. In the first turn there
-      // is no chunk to work on.
+      // The loads of the earlier chunk are in flight while this chunk is computed; it also needs the last potential of the earlier one. The
+      // first iteration only loads.
       const std::int64_t sooner = first - chunk;
       if (sooner >= 0) load_steps(arrays, layout, place, sooner, steps_from(sooner, end, chunk), next, tile);
       if (first < end) {
@@ -474,7 +477,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
           segment -= tapes.segment;
           rebuilt.rebuild(initial.potential, --mark, segment, stop);
         }
-        State states[chunk + 1] = {};   // before each step, and after the last
+        State states[chunk + 1] = {};   // the states before each step, and after the last
         if (rebuilds) rebuilt.template read_chunk<chunk>(first, segment, steps, states);
         if constexpr (fires) {
           if (Plain || call.surrogate.values == nullptr) fill_surrogate_chunk<N>(call.surrogate, parameters, states, at.u, at.h);
@@ -493,7 +496,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         }
         V partial[C::parameters] = {};
         EXODUS_UNROLL
-        for (int d = chunk - 1; d >= 0; --d) {   // beyond the last step all is 0, and so is what it gives
+        for (int d = chunk - 1; d >= 0; --d) {   // past the last step all inputs are 0, and so are the terms
           const std::int64_t n = first + d;
           State before = initial, direct{};
           if (d > 0 || first > 0) {

@@ -1,6 +1,6 @@
 /// @file
-/// How kernels are declared, share memory and are launched: the one place that knows whether a GPU runs them, or, in the tests, the CPU
-/// under a shim (cpp/tests/cuda/shim.hpp), which checks what a GPU lets pass.
+/// Declares and launches kernels, and declares their shared memory. Only this file knows whether the kernels run on a GPU or, in the tests,
+/// on the CPU under a shim (cpp/tests/cuda/shim.hpp), which detects errors that a GPU does not report.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace exodus::cuda {
 
-/// What a launch runs: blocks of threads, each with so much dynamic shared memory.
+/// The grid of a launch: blocks, threads per block, and bytes of dynamic shared memory per block.
 struct Grid {
   std::int64_t blocks;
   int threads;
@@ -25,21 +25,21 @@ struct Grid {
 
 #include "exodus/types.hpp"
 
-/// A kernel for blocks of so many threads, of which so many blocks fit a multiprocessor at once.
+/// A kernel for blocks of at most `threads` threads. The compiler limits registers so that `blocks` blocks fit on a multiprocessor.
 #define EXODUS_KERNEL_OF(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define EXODUS_KERNEL(threads) EXODUS_KERNEL_OF(threads, 1)
-/// A function that kernels call, and a member function that they call.
+/// A device function, and a device member function.
 #define EXODUS_DEVICE_SCALAR static __device__ __forceinline__
 #define EXODUS_DEVICE __device__ __forceinline__
-/// Makes the compiler inline a lambda wherever it is called.
+/// Forces a lambda to be inlined at every call.
 #define EXODUS_INLINE __attribute__((always_inline))
-/// A kernel's parameter that is read where it lies.
+/// A kernel parameter that is read directly from constant memory, without a local copy.
 #define EXODUS_GRID_CONSTANT const __grid_constant__
-/// Marks a loop that becomes straight code: its arrays then stay in registers.
+/// Unrolls a loop completely, so that the arrays it indexes stay in registers.
 #define EXODUS_UNROLL _Pragma("unroll")
-/// Memory that the threads of a block share: `name[i]` is read and written, nothing else.
+/// Static shared memory. Kernels may only load and store its elements, `name[i]`.
 #define EXODUS_SHARED(T, name, count) __shared__ __align__(16) T name[count]
-/// The same, as much of it as the launch says (Grid::shared_bytes).
+/// Dynamic shared memory, of Grid::shared_bytes.
 #define EXODUS_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char exodus_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(exodus_dynamic_shared)
@@ -56,7 +56,7 @@ void start(void (*kernel)(P...), Grid grid, cudaStream_t stream, A&&... argument
       std::forward<A>(arguments)...);
 }
 
-/// Why there is no usable device; null if there is. The runtime has one code for a driver that is missing and one that is too old.
+/// The reason why no device is usable; null if one is. The runtime returns the same code for a missing driver and for one that is too old.
 inline const char* why_unavailable() {
   int driver = 0, devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
@@ -76,9 +76,9 @@ inline const char* why_unavailable() {
 
 namespace exodus::cuda {
 
-inline thread_local const char* last_words = nullptr;   ///< of the last error on this thread; null: there was none
+inline thread_local const char* last_words = nullptr;   ///< the message of the last error on this thread; null if there was none
 
-/// An error's words are kept for last_error(), and the error is taken from the runtime, whose next call would report it again.
+/// Keeps the message of an error for last_error() and clears the error, which the next call of the runtime would otherwise report again.
 inline Status checked(cudaError_t error) {
   if (error == cudaSuccess) return Status::ok;
   last_words = cudaGetErrorString(error);
@@ -86,21 +86,21 @@ inline Status checked(cudaError_t error) {
   return Status::cuda;
 }
 
-/// Runs a kernel on a stream of the current device.
+/// Launches a kernel on a stream of the current device.
 template <class... P, class... A>
 Status launch(void (*kernel)(P...), Grid grid, cudaStream_t stream, A&&... arguments) {
   start(kernel, grid, stream, std::forward<A>(arguments)...);
   return checked(cudaGetLastError());
 }
 
-/// Makes the device of some memory the current one, and at the end the one before.
+/// Makes the device that owns `memory` current, and restores the previous one on destruction.
 class DeviceOf {
  public:
   explicit DeviceOf(const void* memory) {
     cudaPointerAttributes attributes;
     ok_ = checked(cudaGetDevice(&before_)) == Status::ok && checked(cudaPointerGetAttributes(&attributes, memory)) == Status::ok;
     if (ok_ && attributes.devicePointer == nullptr) {
-      // A kernel that used it would stop the program's other work, too.
+      // An illegal access would invalidate the context, and with it the rest of the program's work.
       last_words = "an array is not in memory that a GPU can use";
       ok_ = false;
     }
@@ -120,12 +120,12 @@ class DeviceOf {
 
 constexpr int warp_threads = 32;
 
-/// A block for each piece of work, as far as a grid goes: blocks take further ones in turn.
+/// One block per piece of work, up to the largest grid. Kernels loop over the remaining work.
 inline std::int64_t blocks_for(std::int64_t work) {
   return work < max_blocks ? work : max_blocks;
 }
 
-/// Which is the lowest bit that is set, of a word that is not 0.
+/// The index of the lowest set bit of a nonzero word.
 EXODUS_DEVICE_SCALAR int lowest_bit(std::uint32_t word) {
 #if defined(__CUDACC__)
   return __ffs(static_cast<int>(word)) - 1;
@@ -134,7 +134,7 @@ EXODUS_DEVICE_SCALAR int lowest_bit(std::uint32_t word) {
 #endif
 }
 
-/// The number of bits that are set in a word.
+/// The number of set bits in a word.
 EXODUS_DEVICE_SCALAR int bits_set(std::uint32_t word) {
 #if defined(__CUDACC__)
   return __popc(word);
@@ -143,8 +143,8 @@ EXODUS_DEVICE_SCALAR int bits_set(std::uint32_t word) {
 #endif
 }
 
-/// A number of which the compiler does not know that it is always the same: what is computed from it is computed where it is needed, and
-/// takes no registers all through a loop.
+/// Hides from the compiler that a value is constant. Expressions of it are then evaluated where they are used, and not hoisted out of a
+/// loop, where they would occupy registers throughout.
 EXODUS_DEVICE_SCALAR float unforeseen(float value) {
 #if defined(__CUDACC__)
   asm volatile("" : "+f"(value));
@@ -158,7 +158,7 @@ EXODUS_DEVICE_SCALAR double unforeseen(double value) {
   return value;
 }
 
-/// Reads what nobody reads again soon.
+/// Loads a value that is not reused soon (a streaming load).
 template <class T>
 EXODUS_DEVICE_SCALAR T load_once(const T* at) {
 #if defined(__CUDACC__)
@@ -168,7 +168,7 @@ EXODUS_DEVICE_SCALAR T load_once(const T* at) {
 #endif
 }
 
-/// Writes what nobody reads soon.
+/// Stores a value that is not reused soon (a streaming store).
 template <class T>
 EXODUS_DEVICE_SCALAR void store_once(T* at, T value) {
 #if defined(__CUDACC__)

@@ -1,6 +1,6 @@
 /// @file
-/// The exported functions of cuda.hpp for one model, EXODUS_CUDA_MODEL: checks, the choice of a kernel, its launch, sums of parameter
-/// gradients. Compiled once for each model, with EXODUS_MODEL_HEADER its header.
+/// The exported functions of cuda.hpp for one model, EXODUS_CUDA_MODEL: argument checks, selection and launch of kernels, and the sums of
+/// parameter gradients. Compiled once per model, with its header as EXODUS_MODEL_HEADER.
 #include EXODUS_MODEL_HEADER
 
 #include <algorithm>
@@ -16,11 +16,12 @@
 namespace exodus::cuda {
 namespace {
 
-/// Whether a model has kernels that take steps one by one: for kernels with taps, and for recurrent weights.
+/// Whether a model has stepped kernels, which run one step at a time: for FIR kernels, and for recurrent weights.
 template <template <class> class N, class V>
 constexpr bool has_stepped = Traits<N<V>>::kernels > 0 || N<V>::fires;
 
-/// Whether there is a kernel of a variant: with taps steps are taken one by one, and one by one of neurons that may have recurrent weights.
+/// Whether a call can ask for a kernel. Variants with FIR kernels only run stepped. The others run both ways if the neuron spikes and so
+/// may have recurrent weights.
 template <template <class> class N, int Variant, bool Stepped>
 constexpr bool is_asked_for = has_taps<N, Variant>(0) || has_taps<N, Variant>(1) ? Stepped : !Stepped || N<float>::fires;
 
@@ -29,8 +30,8 @@ bool steps_one_by_one(const Call& call) {
   return with_fir(call.fir) || call.recurrent.features > 0;
 }
 
-/// A pass's kernels are numbered by the model's variants; those that take steps one by one are others. Those that no call can ask for are
-/// null, and not compiled.
+/// Tables of kernels, indexed by the model's variants, with separate ones for stepped kernels. Kernels that no call can ask for are null
+/// and are not compiled.
 template <class V>
 using ForwardKernel = void (*)(Formatted<ForwardCall, V>, Groups, FirMemory<V>, RecurrentMemory<V>);
 template <class V>
@@ -63,7 +64,7 @@ BackwardKernel<V> backward_kernel_of(Method method, int variant, std::integer_se
   return kernels[static_cast<int>(method)][variant % forms];
 }
 
-/// Whether a block takes too few neurons for an entry of a recurrence: a launch is then a step.
+/// Whether an entry of a recurrence is too wide for a block, so that each launch runs a single step.
 template <class V>
 bool step_by_step(const Groups& groups, const Recurrence<V>& recurrent) {
   return recurrent.features > 0 && groups.features == 0;
@@ -100,7 +101,7 @@ Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
   return status;
 }
 
-/// Backward step by step: a' of all steps forward, where something reads it, then back.
+/// The backward pass step by step: a' of all steps forward in time, if the adjoint reads it, then the adjoint in reverse.
 template <class V>
 Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V>& call, const Groups& groups, const Tape<V>& tape,
                        const FirMemory<V>& memory, RecurrentMemory<V> recurrent, Stream stream) {
@@ -126,7 +127,7 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
   return status == Status::ok && call.grad_initial[1] != nullptr ? gather(call.grad_initial[1], true) : status;
 }
 
-/// Whether a pass reads no arrays but those of every pass (see backward_kernel).
+/// Whether a pass is Plain (see inputs_backward in kernels.hpp).
 template <bool Fires, class V>
 bool is_plain(const Formatted<BackwardCall, V>& call) {
   bool plain = call.grad_potential == nullptr && call.surrogate.values == nullptr;
@@ -134,8 +135,8 @@ bool is_plain(const Formatted<BackwardCall, V>& call) {
   return !Fires || plain;
 }
 
-/// Without gradients of parameters, or arrays that few passes read, there are kernels only for float: double, which is for checks, is not
-/// worth the time to compile them.
+/// The kernel of a backward pass. Kernels that omit parameter gradients or the rarely used arrays exist only for float: double is for
+/// checks, and does not justify their compile time.
 template <template <class> class N, class V>
 BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, bool terms) {
   constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
@@ -165,7 +166,7 @@ Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& gro
 
 using Carver = Arena<8>;
 
-/// The most that an adjoint carries.
+/// The largest number of fields that an adjoint of the model carries.
 template <class N, class V = typename Traits<N>::V, Method... M>
 constexpr int most_carried_by() {
   return std::max({field_count<carry_of<N, M, V>, V>...});
@@ -173,7 +174,7 @@ constexpr int most_carried_by() {
 template <class N>
 constexpr int most_carried = most_carried_by<N, typename Traits<N>::V, Method::exodus, Method::slayer, Method::bptt>();
 
-/// What a recurrence needs step by step, of a model with so many states.
+/// Allocates the workspace of a recurrence that runs step by step, for a model with `states` states.
 template <class V>
 void take_steps(Carver& carver, const Layout& layout, const Recurrence<V>& recurrent, int states, RecurrentMemory<V>& memory) {
   const std::int64_t neurons = recurrent.features > entry_threads ? layout.outer * layout.inner : 0;
@@ -181,7 +182,7 @@ void take_steps(Carver& carver, const Layout& layout, const Recurrence<V>& recur
   for (int k = 0; k < states; ++k) memory.state[k] = carver.take<V>(neurons);
 }
 
-/// A forward pass's workspace.
+/// The workspace of a forward pass.
 template <class N, class V = typename Traits<N>::V>
 struct ForwardParts {
   FirMemory<V> fir;
@@ -199,7 +200,7 @@ struct ForwardParts {
   }
 };
 
-/// A backward pass's workspace.
+/// The workspace of a backward pass.
 template <class N, class V = typename Traits<N>::V>
 struct BackwardParts {
   double* sums[max_parameters] = {};
@@ -235,13 +236,14 @@ struct BackwardParts {
   }
 };
 
-/// Whether a workspace will do.
+/// Checks the size and the pointer of a workspace.
 Status check(const Workspace& workspace, std::size_t bytes) {
   if (workspace.bytes < bytes) return Status::workspace_too_small;
   return bytes > 0 && workspace.data == nullptr ? Status::null_pointer : Status::ok;
 }
 
-/// An array that the caller wants; null if there is none. Those of parameters first: without neurons the others may be anything.
+/// An array that the caller requests, or null. Gradients of parameters come first, because with zero neurons the other pointers may be
+/// invalid.
 template <class N>
 const void* some_result(const typename N::Backward& arrays, const RequestedGradients<N>& requested,
                         const Formatted<BackwardCall, typename Traits<N>::V>& call) {
@@ -255,7 +257,7 @@ const void* some_result(const typename N::Backward& arrays, const RequestedGradi
   return result;
 }
 
-/// The parameter whose terms a sum adds up, as a bit.
+/// The parameter whose terms a reduction sums, as a bit.
 template <class N, class V>
 std::uint32_t bit_of(const Reduction& sum, const Formatted<BackwardCall, V>& call) {
   std::uint32_t bit = 0;
@@ -263,10 +265,10 @@ std::uint32_t bit_of(const Reduction& sum, const Formatted<BackwardCall, V>& cal
   return bit;
 }
 
-/// The parameters, a bit each, whose gradients are sums over all neurons: a block adds up what its own have.
+/// The parameters, one bit each, whose gradients are sums over all neurons. For these, each block stores a single sum over its own neurons.
 template <class N, class V>
 std::uint32_t whole_sums(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call) {
-  if (steps_one_by_one(call)) return 0;   // sums then go from launch to launch
+  if (steps_one_by_one(call)) return 0;   // the sums of a neuron are then accumulated over launches
   std::uint32_t read = 0, by_neuron = 0;
   for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
     read |= bit_of<N>(sum, call);
@@ -275,7 +277,8 @@ std::uint32_t whole_sums(const N& neuron, const RequestedGradients<N>& requested
   return read & ~by_neuron;
 }
 
-/// The gradients that are sums, from what neurons have or, those of the bits of `whole`, groups of neurons; no neurons make them zero.
+/// The reductions for the gradients: over one term per neuron or, for the parameters in `whole`, one term per group of neurons. With zero
+/// neurons the gradients are zero.
 template <class N, class V>
 Sums sums_of_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call,
                        std::int64_t neurons, std::int64_t groups = 0, std::uint32_t whole = 0) {
@@ -291,8 +294,8 @@ Sums sums_of_gradients(const N& neuron, const RequestedGradients<N>& requested, 
   return sums;
 }
 
-/// What kernels with taps do after the pass over time: what came into them gets its gradients, which BPTT has given already, and taps get
-/// the sums of each neuron.
+/// The gradients of FIR kernels after the pass over time: those of their inputs, which BPTT has already computed, and the sums of each
+/// neuron's taps.
 template <class N, class V>
 Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N>& parts, Stream stream) {
   for (int k = 0; k < 2; ++k) {
@@ -302,7 +305,7 @@ Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N
     if (k == 0) {
       fir.inputs = {call.current, call.format}, fir.inputs_lie = true;
       fir.grad_inputs = call.grad_current;
-      if (call.recurrent.features > 0) {   // the pass gave its gradient
+      if (call.recurrent.features > 0) {   // the pass has computed the gradient of the current
         fir.inputs = {parts.recurrent.total_current, Format::arithmetic}, fir.inputs_lie = false;
         fir.grad_inputs = nullptr;
       }
@@ -393,7 +396,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
         layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],
         parts.weights};
     status = sum_weights(gradient, stream);
-    // (nvcc 13 takes no braces without a type here.)
+    // (nvcc 13 rejects braces without a type here.)
     const Summand of_parts{parts.weights, weight_parts(layout, call.recurrent.features) * weights};
     sums.set(arrays.grad_recurrent, Repeats{weights, 1}, of_parts);
   }

@@ -1,6 +1,6 @@
 /// @file
-/// What passes over recurrent weights need beside the models' kernels: products over the neurons of entries, and the gradient of the
-/// weights.
+/// Kernels for recurrent weights that do not depend on the model (docs/mathematics.md, Recurrence): products over the neurons of batch
+/// entries, and the gradient of the weights.
 #include "recurrence.hpp"
 
 #include "items.hpp"
@@ -16,23 +16,24 @@ transpose_kernel(const V* from, std::int64_t features, V* to) {
   }
 }
 
-/// A block's part of a product: the columns of some features times the values of one entry or of several.
+/// The tiles of a product. A tile is the product of the values of one or several entries with the columns of some features; a block
+/// computes one tile at a time.
 struct ProductTiles {
   Entries entries;
-  std::int64_t count;        ///< entries
-  Divisor columns, repeat;   ///< columns: how many tiles an entry's features make
+  std::int64_t count;        ///< the number of entries
+  Divisor columns, repeat;   ///< columns: the number of tiles per entry
 
   ProductTiles(const Entries& of, int features)
       : entries(of), count(of.neurons / of.features), columns((of.features + features - 1) / features), repeat(of.repeat) {}
 
-  /// The neuron of an entry's first feature; those of the next are `repeat` apart.
+  /// The neuron of an entry's first feature. The neurons of consecutive features are `repeat` apart.
   EXODUS_DEVICE std::int64_t first_of(std::int64_t entry) const {
     const std::int64_t turn = quotient(entry, repeat);
     return turn * entries.features * repeat.value + (entry - turn * repeat.value);
   }
 };
 
-/// The spikes of an entry that are not 0, in ascending order of their features, some of them at a time: a thread looks at `own` features.
+/// A list of the nonzero spikes of an entry, in ascending order of their features. It covers `span` features at a time, `own` per thread.
 template <class V>
 class FiredList {
  public:
@@ -41,7 +42,7 @@ class FiredList {
   EXODUS_DEVICE FiredList(SharedPointer<int> features, SharedPointer<V> spikes, SharedPointer<int> of_warps)
       : features_(features), spikes_(spikes), of_warps_(of_warps) {}
 
-  /// Lists those of features [begin, begin + span). All threads of a block come here together.
+  /// Lists the spikes of features [begin, begin + span). All threads of a block must call this together.
   EXODUS_DEVICE void fill(const Entries& entries, const V* spikes, std::int64_t first, std::int64_t begin) {
     const int lane = static_cast<int>(threadIdx.x) % warp_threads, warp = static_cast<int>(threadIdx.x) / warp_threads;
     V values[own];
@@ -74,7 +75,7 @@ class FiredList {
     __syncthreads();
   }
 
-  /// sum + the products with a column, whose entry of feature `begin` is at column[0].
+  /// sum + the products of the listed spikes with a column; column[0] is the weight of feature `begin`.
   EXODUS_DEVICE V add(const V* column, std::int64_t stride, V sum) const {
     for (int k = 0; k < size_; k += dense_rows_ahead) {
       V values[dense_rows_ahead], weights[dense_rows_ahead];
@@ -95,7 +96,7 @@ class FiredList {
   int size_ = 0;
 };
 
-/// A block takes an entry and a column for each thread.
+/// A block computes one entry at a time, with one column per thread.
 template <class V>
 EXODUS_KERNEL(item_threads)
 multiply_spikes_kernel(EXODUS_GRID_CONSTANT ProductTiles tiles, const V* spikes, const V* weights, V* out) {
@@ -118,14 +119,14 @@ multiply_spikes_kernel(EXODUS_GRID_CONSTANT ProductTiles tiles, const V* spikes,
   }
 }
 
-/// A block takes some entries times some columns; its threads share out the products. Values and weights of some features come to shared
-/// memory while those before are multiplied.
+/// The product of a tile of entries with a tile of columns, computed by one block. Values and weights are staged in shared memory; those of
+/// the next features are loaded while the current ones are multiplied.
 template <class V>
 class ProductTile {
  public:
-  static constexpr int entries = 32, columns = 32, depth = 32;   // of a tile; depth: features at a time
-  static constexpr int own_entries = 2, own_columns = 4;         // of a thread
-  static constexpr int pitch = entries + 2;                      // neighbours are written to banks that are two apart
+  static constexpr int entries = 32, columns = 32, depth = 32;   // the size of a tile; depth: features per stage
+  static constexpr int own_entries = 2, own_columns = 4;         // the outputs of a thread
+  static constexpr int pitch = entries + 2;                      // the stores of neighbouring lanes are two banks apart
   static constexpr int parts = item_threads / warp_threads, loads = depth / parts;
 
   EXODUS_DEVICE ProductTile(const ProductTiles& tiles, const V* values, const V* matrix, SharedPointer<V> of_entries,
@@ -137,7 +138,7 @@ class ProductTile {
     for (int d = 0; d < loads; ++d) first_[d] = tiles.first_of(entry_ + part(d));
   }
 
-  /// The sums over all features, ascending.
+  /// Sums over all features in ascending order.
   EXODUS_DEVICE void multiply() {
     const int first = own_entry(), column = own_column();
     load(0);
@@ -183,7 +184,8 @@ class ProductTile {
   EXODUS_DEVICE static int own_entry() { return static_cast<int>(threadIdx.x) / columns_of_threads * own_entries; }
   EXODUS_DEVICE static int own_column() { return static_cast<int>(threadIdx.x) % columns_of_threads * own_columns; }
 
-  /// Reads this thread's share of the values and weights of features from `begin` on: a feature of some entries, some features of a column.
+  /// Loads this thread's share of features from `begin`: the values of one feature in several entries, and the weights of several features
+  /// in one column.
   EXODUS_DEVICE void load(std::int64_t begin) {
     const std::int64_t features = all_.entries.features, feature = begin + lane(), column = column_ + lane();
     EXODUS_UNROLL
@@ -206,7 +208,7 @@ class ProductTile {
   const V* const matrix_;
   SharedPointer<V> of_entries_;
   SharedPointer<V> of_columns_;
-  std::int64_t entry_, column_, first_[loads];   ///< first_: of the entries whose values this thread reads
+  std::int64_t entry_, column_, first_[loads];   ///< first_: the first neurons of the entries whose values this thread loads
   V next_values_[loads], next_weights_[loads], sums_[own_entries][own_columns] = {};
 };
 
@@ -223,11 +225,11 @@ multiply_kernel(EXODUS_GRID_CONSTANT ProductTiles tiles, const V* values, const 
   }
 }
 
-// A warp sums the gradients of the weights from some features, which it keeps in registers, to as many as it has lanes.
-constexpr int weight_sources = 8, weight_terms = 64;   // terms summed in V before they go to the doubles
+// A warp computes the weight gradients from weight_sources features to one target feature per lane, and keeps them in registers.
+constexpr int weight_sources = 8, weight_terms = 64;   // terms summed in V before they are added to the doubles
 constexpr int weight_warps = item_threads / warp_threads;
 
-/// Where step 0 of a neuron lies.
+/// The offset of step 0 of a neuron.
 EXODUS_DEVICE_SCALAR std::int64_t offset_of(const Layout& layout, std::int64_t neuron) {
   return neuron / layout.inner * layout.time * layout.inner + neuron % layout.inner;
 }
@@ -237,7 +239,7 @@ EXODUS_DEVICE_SCALAR std::int64_t neuron_of(const Entries& entries, std::int64_t
   return ((entry / entries.repeat) * entries.features + feature) * entries.repeat + entry % entries.repeat;
 }
 
-/// What a warp sums.
+/// The weight gradients that a warp computes.
 template <class V>
 class WeightTile {
  public:
@@ -248,7 +250,7 @@ class WeightTile {
     target_ = tile % columns * warp_threads + lane_;
   }
 
-  /// The terms of an entry at steps [begin, end).
+  /// Adds the terms of an entry at steps [begin, end).
   EXODUS_DEVICE void add(std::int64_t entry, std::int64_t begin, std::int64_t end) {
     const Entries& entries = gradient_.entries;
     const bool has_source = lane_ < weight_sources && source_ + lane_ < entries.features, has_target = target_ < entries.features;
@@ -300,7 +302,7 @@ std::int64_t weight_tiles(std::int64_t features) {
   return (features + sources - 1) / sources * ((features + warp_threads - 1) / warp_threads);
 }
 
-/// A block for each tile and share of the entries and steps.
+/// One block per tile and share of the entries and steps.
 template <class V>
 EXODUS_KERNEL(item_threads)
 weight_gradient_kernel(EXODUS_GRID_CONSTANT WeightGradient<V> gradient, std::int64_t tiles, std::int64_t parts) {

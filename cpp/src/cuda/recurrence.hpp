@@ -3,12 +3,12 @@
 ///
 ///     a'[n] = a[n] + s[n-1] W        e'[n] = e[n] + W g[n+1]        dL/dW = sum over steps and entries of s[n-1]^T g[n]
 ///
-/// with g[n] = dL/da'[n]. Where a block has a thread for each neuron of a batch entry, a pass is one launch, and what neurons give each
-/// other goes through shared memory. Wider entries are taken step by step: a launch for the product, one for the step, and what a neuron
-/// keeps from step to step in the workspace.
+/// with g[n] = dL/da'[n]. If a block can have a thread for each neuron of a batch entry, a pass is one launch, and the neurons exchange
+/// spikes and gradients through shared memory. Wider entries run step by step: one launch for the product, one for the step, and the
+/// neurons' state between steps is in the workspace.
 ///
-/// Forward, the order of the sum is part of the interface: over the features that fired, ascending, from 0, nothing fused. Backward, what
-/// the current was with the recurrence, a', is summed again before the pass where something reads it.
+/// In the forward pass, the order of the sum is part of the interface: over the features that fired, in ascending order, starting from 0,
+/// without fused multiply-adds. The backward pass first recomputes the total current a' if the adjoint reads it.
 #pragma once
 
 #include "reduce.hpp"
@@ -16,25 +16,25 @@
 
 namespace exodus::cuda {
 
-/// Which steps a launch takes, and what passes over recurrent weights work in; null: not needed.
+/// The steps of a launch, and the workspace of passes with recurrent weights; null if not needed.
 template <class V>
 struct RecurrentMemory {
   std::int64_t begin = 0, end = 0;            ///< steps
-  V* transposed = nullptr;                    ///< backward: the weights
-  V* total_current = nullptr;                 ///< backward: a' of all steps, an array over the neurons each
-  bool sums_current = true, adjoins = true;   ///< backward: whether the launch sums a', and whether it goes back
+  V* transposed = nullptr;                    ///< backward: the transposed weights
+  V* total_current = nullptr;                 ///< backward: a' of all steps, one array over the neurons per step
+  bool sums_current = true, adjoins = true;   ///< backward: whether the launch computes a', and whether it runs the adjoint
 
-  // Step by step, arrays over the neurons:
-  V* sums = nullptr;           ///< the product for the present step
-  V* gradient = nullptr;       ///< g of the step after
-  V* carry = nullptr;          ///< what an adjoint carries, one array for each field
-  V* state[max_states] = {};   ///< the state before the present step
+  // Arrays over the neurons, for passes that run step by step:
+  V* sums = nullptr;           ///< the product s W or W g of the current step
+  V* gradient = nullptr;       ///< g of the following step
+  V* carry = nullptr;          ///< the carry of the adjoint, one array per field
+  V* state[max_states] = {};   ///< the state before the current step
 };
 
-/// Values of a recurrence's matrix that are read at once, for those that fired and for all.
+/// Rows of the weights that are loaded at once, in a sum over the features that fired and in one over all features.
 constexpr int rows_ahead = 4, dense_rows_ahead = 8;
 
-/// sum + values[0] row[0] + ..., of the values that are not 0, in this order.
+/// sum + values[0] weights[0] + ..., skipping values that are 0, in this order.
 template <class V, int Rows>
 EXODUS_DEVICE_SCALAR V add_products(const V (&values)[Rows], const V (&weights)[Rows], V sum) {
   EXODUS_UNROLL
@@ -42,8 +42,8 @@ EXODUS_DEVICE_SCALAR V add_products(const V (&values)[Rows], const V (&weights)[
   return sum;
 }
 
-/// What the neurons of an entry give each other. In shared memory there are two turns, used alternately, so that a barrier per turn is
-/// enough: each has a value of every thread, and a word for each warp of those that fired.
+/// Exchanges spikes and gradients between the neurons of a batch entry. Shared memory has two buffers, used alternately, so that one
+/// barrier per exchange is enough. Each buffer has one value per thread, and one word per warp whose bits are the threads that fired.
 template <class V>
 class Exchange {
  public:
@@ -52,7 +52,7 @@ class Exchange {
 
   EXODUS_DEVICE bool given() const { return recurrent_.weights != nullptr; }
 
-  /// Begins with the neurons of a place.
+  /// Selects the neurons of a place.
   EXODUS_DEVICE void enter(const Place& place) {
     neuron_ = place.neuron, active_ = place.active;
     if (groups_.features == 0) return;
@@ -60,7 +60,7 @@ class Exchange {
     feature_ = static_cast<int>(threadIdx.x) - first_;
   }
 
-  /// s W, from the spikes before a step. All threads of a block come here together, as to the other two.
+  /// s W, for the spikes of the previous step. All threads of a block must call this together; give() and gathered() too.
   EXODUS_DEVICE V from_spikes(V spikes) {
     if (groups_.features == 0) return active_ ? memory_.sums[neuron_] : V(0);
     const unsigned fired = __ballot_sync(0xffffffffu, active_ && spikes != V(0));
@@ -72,7 +72,7 @@ class Exchange {
     return active_ ? sum_of_fired() : V(0);
   }
 
-  /// Leaves g of a step for the step before.
+  /// Publishes g of this step for the previous step, which the pass processes next.
   EXODUS_DEVICE void give(V gradient) {
     if (groups_.features == 0) {
       if (active_) memory_.gradient[neuron_] = gradient;
@@ -83,7 +83,7 @@ class Exchange {
     __syncthreads();
   }
 
-  /// W g, of the step after.
+  /// W g, for the g of the following step.
   EXODUS_DEVICE V gathered() const {
     if (!active_) return V(0);
     if (groups_.features == 0) return memory_.sums[neuron_];
@@ -105,7 +105,7 @@ class Exchange {
   EXODUS_DEVICE void next_turn() { turn_ = turn_ == 0 ? groups_.threads + warp_threads : 0; }
   EXODUS_DEVICE int word(int warp) const { return turn_ + groups_.threads + warp; }
 
-  /// An entry is as wide as some warps, or there are several in one.
+  /// An entry spans several warps, or a warp contains several entries.
   EXODUS_DEVICE V sum_of_fired() const {
     const int features = groups_.features;
     const std::uint32_t own = features < warp_threads ? (1u << features) - 1 : 0xffffffffu;
@@ -117,7 +117,7 @@ class Exchange {
     return sum;
   }
 
-  /// Adds what the next features of a word give, and takes them out of it.
+  /// Adds the products of the next features of a word and clears their bits.
   EXODUS_DEVICE V add_some(std::uint32_t& fired, int begin, V sum) const {
     V values[rows_ahead], weights[rows_ahead];
     EXODUS_UNROLL
@@ -138,17 +138,17 @@ class Exchange {
   std::int64_t neuron_ = 0;
   bool active_ = false;
   int first_ = 0;     ///< the thread of the entry's first feature
-  int feature_ = 0;   ///< of this thread's neuron
-  int turn_ = 0;      ///< where it begins
+  int feature_ = 0;   ///< the feature of this thread's neuron
+  int turn_ = 0;      ///< the offset of the current buffer
 };
 
-/// What a block needs for an Exchange.
+/// The shared memory of an Exchange, in bytes per block.
 template <class V>
 std::size_t exchange_bytes(const Groups& groups) {
   return groups.features == 0 ? 0 : 2 * static_cast<std::size_t>(groups.threads + warp_threads) * sizeof(V);
 }
 
-/// Where the neurons of batch entries lie.
+/// The layout of the neurons of batch entries.
 struct Entries {
   std::int64_t neurons, features, repeat;
 
@@ -161,12 +161,12 @@ struct Entries {
 template <class V>
 Status transpose(const V* from, std::int64_t features, V* to, cudaStream_t stream);
 
-/// out[j] = sum over the features k of j's entry of spikes[k] * weights[k][feature of j], of the spikes that are not 0, ascending, nothing
-/// fused. Without spikes: 0.
+/// out[j] = the sum over the features k of j's entry of spikes[k] * weights[k][feature of j]. It skips spikes that are 0, in ascending
+/// order, without fused multiply-adds. Null spikes give 0.
 template <class V>
 Status multiply_spikes(const Entries& entries, const V* spikes, const V* weights, V* out, cudaStream_t stream);
 
-/// The same product for values of which few are 0, with fused multiply-adds. With `adds`, it is added to out[j].
+/// The same product for mostly nonzero values, with fused multiply-adds. If `adds`, it is added to out[j].
 template <class V>
 Status multiply(const Entries& entries, const V* values, const V* matrix, V* out, bool adds, cudaStream_t stream);
 
@@ -176,14 +176,14 @@ struct WeightGradient {
   Layout layout;
   Entries entries;
   Source spikes, gradient;      ///< s and g of all steps
-  const V* initial = nullptr;   ///< the spikes before step 0
+  const V* initial = nullptr;   ///< the spikes of step -1
   double* parts = nullptr;      ///< weight_parts() sums of features x features
 };
 
-/// Over how many shares of the steps and entries the sum goes.
+/// The number of partial sums into which the steps and entries are divided.
 std::int64_t weight_parts(const Layout& layout, std::int64_t features);
 
-/// Computes each of these sums.
+/// Computes these partial sums.
 template <class V>
 Status sum_weights(const WeightGradient<V>& gradient, cudaStream_t stream);
 

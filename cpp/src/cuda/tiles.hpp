@@ -1,8 +1,9 @@
 /// @file
-/// Which neurons a block of threads takes, and how some steps of theirs come from arrays into registers and go back.
+/// Assigns neurons to blocks of threads, and moves a chunk of their time steps between arrays and registers.
 ///
-/// A thread is a neuron. Where the inner axis is as wide as a warp, its threads read neighbours in memory, and each its own neuron's steps.
-/// Where it is narrower, time included that lies last, steps of whole outer indices are read as they lie and turned through shared memory.
+/// One thread per neuron. If the inner axis is at least as wide as a warp, each thread loads the steps of its own neuron, and the loads of
+/// a warp coalesce. If it is narrower (also if time is the last axis), a block loads the steps of whole outer indices in the order of
+/// memory and transposes them through shared memory.
 #pragma once
 
 #include "format.hpp"
@@ -10,18 +11,18 @@
 namespace exodus::cuda {
 
 constexpr int block_threads = 128;
-/// The widest batch entry of a recurrence that a block takes whole: with more threads, a thread has not enough registers.
+/// The widest batch entry that one block processes. With more threads, a thread would not have enough registers.
 constexpr int entry_threads = 512;
-/// Steps that a thread reads at once, while it works on as many: so many loads of each array are under way. Half of them where a pass reads
-/// so many arrays that registers are short.
+/// The steps in a chunk. The loads of the next chunk, of this many steps of each array, are in flight while a thread computes the current
+/// one. Passes that read more arrays use half_chunk to save registers.
 template <class V>
 constexpr int whole_chunk = 64 / sizeof(V);
 template <class V>
 constexpr int half_chunk = 32 / sizeof(V);
-constexpr int tile_pitch = block_threads + 1;   // odd: a warp that walks over steps or over neurons meets every bank of shared memory once
+constexpr int tile_pitch = block_threads + 1;   // odd, so that a warp that traverses steps or neurons has no bank conflicts
 
-/// A positive number to divide by. A division of 64 bits is a long routine, and a call of one keeps registers in memory; a product with the
-/// inverse is off by one at most where the quotient and the dividend are below 2^52, which neurons are.
+/// A positive divisor with its inverse. A 64-bit division is a long routine, and a call of it spills registers. The product with the
+/// inverse is off by at most one if the quotient and the dividend are below 2^52, as neuron indices are.
 struct Divisor {
   std::int64_t value = 1;
   double inverse = 1;
@@ -36,23 +37,23 @@ EXODUS_DEVICE_SCALAR std::int64_t quotient(std::int64_t a, const Divisor& b) {
   return rest < 0 ? near - 1 : (rest >= b.value ? near + 1 : near);
 }
 
-/// How neurons are shared out over blocks, and which of a parameter's values they have.
+/// The assignment of neurons to blocks, and of parameter values to neurons.
 struct Groups {
   std::int64_t neurons, count;
-  int threads = block_threads;   ///< of a block
-  int lanes;                     ///< neurons of a block at a time
-  int features = 0;              ///< of a recurrence, where these are whole batch entries, feature by feature; else 0
-  bool tiled;                    ///< they are whole outer indices, in the order of memory
-  Divisor inner, apart;          ///< apart: from a neuron of an entry to that of its next feature
+  int threads = block_threads;   ///< threads per block
+  int lanes;                     ///< neurons that a block processes at a time
+  int features = 0;              ///< the width of a batch entry if a block processes whole entries, feature by feature; else 0
+  bool tiled;                    ///< whether a block processes whole outer indices, in the order of memory
+  Divisor inner, apart;          ///< apart: the distance between neurons of consecutive features of an entry
   Divisor repeats[max_parameters], counts[max_parameters];
   Divisor taps_repeats[2], taps_counts[2];
-  std::uint32_t whole_sums = 0;   ///< the parameters, a bit each, whose terms a block sums over all of its neurons
+  std::uint32_t whole_sums = 0;   ///< the parameters, one bit each, whose terms a block sums over all its neurons
 
   template <class V>
   Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent)
       : neurons(layout.outer * layout.inner), lanes(block_threads), tiled(layout.inner < warp_threads), inner(layout.inner) {
     if (tiled) lanes = static_cast<int>(block_threads / layout.inner * layout.inner);
-    if (0 < recurrent.features && recurrent.features <= entry_threads) {   // as many entries as a warp has room for, or a wide one
+    if (0 < recurrent.features && recurrent.features <= entry_threads) {   // one wide entry, or as many narrow ones as fit in a warp
       features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat), tiled = false;
       lanes = features < warp_threads ? warp_threads / features * features : features;
       threads = (lanes + warp_threads - 1) / warp_threads * warp_threads;
@@ -65,13 +66,13 @@ struct Groups {
   }
 };
 
-/// The neurons that a block works on now, and this thread's among them.
+/// The neurons that a block currently processes, and the one of this thread.
 struct Place {
-  std::int64_t neuron;   ///< of this thread
-  std::int64_t offset;   ///< where its step 0 lies
-  std::int64_t begin;    ///< where step 0 of the block's first outer index lies
-  int lanes;             ///< neurons of this block
-  bool active;           ///< whether this thread has one
+  std::int64_t neuron;   ///< the neuron of this thread
+  std::int64_t offset;   ///< the offset of its step 0
+  std::int64_t begin;    ///< the offset of step 0 of the block's first outer index
+  int lanes;             ///< the number of neurons of this block
+  bool active;           ///< whether this thread has a neuron
   bool tiled;            ///< as in Groups
 };
 
@@ -88,7 +89,7 @@ EXODUS_DEVICE_SCALAR Place place_of(const Layout& layout, const Groups& groups, 
   return place;
 }
 
-/// The same where a block takes whole entries of a recurrence.
+/// The same if a block processes whole batch entries.
 EXODUS_DEVICE_SCALAR Place place_of_entries(const Layout& layout, const Groups& groups, std::int64_t group) {
   const std::int64_t left = groups.neurons - group * groups.lanes;
   const int thread = static_cast<int>(threadIdx.x), within = thread / groups.features;
@@ -96,7 +97,7 @@ EXODUS_DEVICE_SCALAR Place place_of_entries(const Layout& layout, const Groups& 
   place.lanes = static_cast<int>(left < groups.lanes ? left : groups.lanes);
   place.active = thread < place.lanes;
   const std::int64_t entry = group * (groups.lanes / groups.features) + within, turn = quotient(entry, groups.apart);
-  // Turn by turn, as many entries as the neurons of one are apart lie between each other.
+  // Groups of `apart` entries are interleaved: consecutive neurons in a group belong to consecutive entries.
   place.neuron = turn * groups.features * groups.apart.value + (entry - turn * groups.apart.value) +
                  (thread - within * groups.features) * groups.apart.value;
   const std::int64_t outer = quotient(place.neuron, groups.inner);
@@ -104,8 +105,8 @@ EXODUS_DEVICE_SCALAR Place place_of_entries(const Layout& layout, const Groups& 
   return place;
 }
 
-/// The elements of some steps of the block's outer indices, neighbours in memory for neighbouring threads. A quotient of numbers so small
-/// is a product and a shift.
+/// The elements of a range of steps of the block's outer indices. Neighbouring threads access neighbouring elements. The numbers are small
+/// enough to divide by a multiplication and a shift.
 class TileWalk {
  public:
   EXODUS_DEVICE TileWalk(const Layout& layout, const Place& place, std::int64_t first, int steps)
@@ -119,7 +120,7 @@ class TileWalk {
 
   const unsigned elements;
 
-  /// Where the kth is in an array, and in a tile with a row for each step and a place for each neuron.
+  /// The offset of element k in an array, and in a tile with one row per step and one column per neuron.
   EXODUS_DEVICE std::int64_t in_array(unsigned k) const { return begin_ + outer(k) * apart_ + rest(k); }
   EXODUS_DEVICE int in_tile(unsigned k) const {
     const unsigned step = rest(k) * by_inner_ >> of_inner;
@@ -136,12 +137,12 @@ class TileWalk {
   const unsigned inner_, run_, by_run_, by_inner_;
 };
 
-/// Some arrays of the same layout, of which any may be missing.
+/// Arrays of the same layout, any of which may be missing.
 template <int Count>
 struct Sources {
   Source at[Count];
 
-  /// By comparisons of members: an array that is indexed by a number of the loop would lie in memory.
+  /// Source k. It is selected by comparisons, because an array that is indexed by a loop variable would be placed in local memory.
   EXODUS_DEVICE Source pick(int k) const {
     Source picked = at[0];
     EXODUS_UNROLL
@@ -153,8 +154,8 @@ struct Sources {
   }
 };
 
-/// values[d] = the bits of element begin + d * stride for d < steps; the rest is 0. The loads of all steps
-/// are issued one behind another, which a test for each step would prevent.
+/// values[d] = the bits of element begin + d * stride for d < steps, else 0. Full chunks are loaded without a test per step, which would
+/// prevent the loads from being issued back to back.
 template <class T, class V, int D>
 EXODUS_DEVICE_SCALAR void load_lane(const T* array, std::int64_t begin, std::int64_t stride, int steps, V (&values)[D]) {
   if (steps == D) {
@@ -166,7 +167,7 @@ EXODUS_DEVICE_SCALAR void load_lane(const T* array, std::int64_t begin, std::int
   }
 }
 
-/// The same of any array; of a missing one all is 0.
+/// The same for a Source; all values are 0 if the array is missing.
 template <class V, int D>
 EXODUS_DEVICE_SCALAR void load_lane(const Source& source, std::int64_t begin, std::int64_t stride, int steps, V (&values)[D]) {
   const int there = source.data == nullptr ? 0 : steps;
@@ -177,7 +178,7 @@ EXODUS_DEVICE_SCALAR void load_lane(const Source& source, std::int64_t begin, st
   }
 }
 
-/// Brings steps of an array to rows of a tile from `row` on.
+/// Loads steps of an array into rows of a tile, from `row`.
 template <class T, class V>
 EXODUS_DEVICE_SCALAR void load_tile(const T* array, const TileWalk& walk, int row, SharedPointer<V> tile) {
   constexpr unsigned ahead = 6;
@@ -196,8 +197,8 @@ EXODUS_DEVICE_SCALAR void load_tile(const T* array, const TileWalk& walk, int ro
   }
 }
 
-/// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps; the rest, and all of a
-/// missing array, is 0. All threads of a block come here together.
+/// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps. All other values, and those
+/// of a missing array, are 0. All threads of a block must call this together.
 template <int Count, class V, int D>
 EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout& layout, const Place& place, std::int64_t first, int steps,
                                      V (&values)[Count][D], SharedPointer<V> tile) {
@@ -244,7 +245,8 @@ EXODUS_DEVICE_SCALAR void store_lane(T* array, std::int64_t begin, std::int64_t 
   }
 }
 
-/// The way back, from numbers; a missing array is not written.
+/// Encodes and stores the values of steps [first, first + steps). Does nothing if the array is missing. All threads of a block must call
+/// this together.
 template <class V, int D>
 EXODUS_DEVICE_SCALAR void store_steps(void* array, Format format, const Layout& layout, const Place& place, std::int64_t first, int steps,
                                       const V (&values)[D], SharedPointer<V> tile) {

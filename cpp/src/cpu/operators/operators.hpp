@@ -1,7 +1,7 @@
 /// @file
-/// The operators of a row, in the order in which a step meets them: recurrent weights change its current (docs/mathematics.md, Recurrence),
-/// taps filter the current and make feedback out of spikes (kernel.hpp). Each is a gather, forward, and its transpose, backward. Operators
-/// stand between neurons and memory, so no model knows them.
+/// The operators of a row, in the order in which a step applies them: recurrent weights change its current (docs/mathematics.md,
+/// Recurrence), and taps filter the current and compute feedback from spikes (kernel.hpp). Each is a gather in the forward pass, and its
+/// transpose in the backward pass. Operators are outside the neuron, so models are independent of them.
 ///
 ///     forward:    a[n] -> recurrence (reads s[n-1]) -> taps of epsilon -> current;   taps of nu (read s[n-1], s[n-2], ...) -> feedback
 ///     backward:   g of later steps -> transposes -> e[n];   dL/d(current, feedback) of the step -> the operators' own memory
@@ -14,7 +14,7 @@
 namespace exodus::cpu {
 namespace {
 
-/// The operators of a row, forward.
+/// The operators of a row in the forward pass.
 template <class V>
 class ForwardOperators {
  public:
@@ -28,14 +28,14 @@ class ForwardOperators {
   bool given() const { return recurrence_.given() || taps_.of_current() || taps_.of_spikes(); }
   bool filters_current() const { return taps_.of_current(); }
 
-  /// Makes room for the steps of a segment.
+  /// Enters the segment [begin, end).
   void enter(std::int64_t begin, std::int64_t end) {
     begin_ = begin, end_ = end;
     taps_.enter(begin);
   }
 
-  /// The current that the neurons take at a step, as lanes, from the current in memory and the spikes before the step. Null if it is the
-  /// current in memory. feedback() is then the step's.
+  /// The current that drives the neurons at a step, as lanes, from the current in memory and the spikes of the previous step; null if it is
+  /// the current in memory. Also computes feedback() of the step.
   const V* gather(std::int64_t step, const Input<V>& current) {
     const V* lanes = nullptr;
     if (recurrence_.given()) lanes = recurrence_.receive(spikes_, current);
@@ -51,7 +51,7 @@ class ForwardOperators {
     return lanes;
   }
 
-  const V* feedback() const { return taps_.feedback(); }   ///< null: there is none
+  const V* feedback() const { return taps_.feedback(); }   ///< null if there is none
 
   /// Stores the operators' final states.
   void finish() const { taps_.finish(); }
@@ -63,7 +63,7 @@ class ForwardOperators {
   std::int64_t begin_ = 0, end_ = 0;   ///< of the segment
 };
 
-/// The operators of a row, backward: their transposes, last step first.
+/// The operators of a row in the backward pass: their transposes, last step first.
 template <class V>
 class BackwardOperators {
  public:
@@ -84,7 +84,7 @@ class BackwardOperators {
     if (taps_.given()) taps_.enter(begin);
   }
 
-  /// Before a step: gathers the gradient that its spikes have through later steps, and tells its adjoint where its inputs' gradients go.
+  /// Before a step, gathers the gradient of its spikes through later steps, and sets the destinations of the gradients of its inputs.
   void gather(std::int64_t step, AdjointRow<V>& work) {
     if (recurrence_.given() && step < last_) recurrence_.gather();
     if (taps_.given()) {
@@ -107,14 +107,15 @@ class BackwardOperators {
     return gathered;
   }
 
-  /// The current that the neurons take at a step with the recurrent contribution, as lanes.
+  /// The current that drives the neurons at a step, including the recurrent contribution, as lanes.
   const V* receive(const V* spikes, const Input<V>& current) const { return recurrence_.receive(spikes, current); }
 
-  /// Where the kernels with taps keep a step's inputs, the current and the spikes. Null: not needed.
+  /// The location where FIR kernels keep a step's inputs, the current and the spikes; null if they are not needed.
   V* kept_current(std::int64_t step) const { return taps_.input(0, step); }
   V* kept_spikes(std::int64_t step) const { return taps_.input(1, step); }
 
-  /// After the adjoint of a step: transposes. Returns for how many steps from this one on grad_current() is now complete.
+  /// After the adjoint of a step, applies the transposes. Returns the number of steps, starting with this one, for which grad_current() is
+  /// now complete.
   std::int64_t scatter(std::int64_t step) {
     if (!taps_.given()) return 0;
     taps_.after_step(step);
@@ -135,13 +136,13 @@ class BackwardOperators {
 
   const V* grad_current(std::int64_t step) const { return taps_.gathered(0, step); }
 
-  /// After step 0: the gradients of inputs and spikes before it.
+  /// After step 0, computes the gradients of inputs and spikes before it.
   void finish() {
     if (recurrence_.given()) recurrence_.gather();
     if (taps_.given()) taps_.finish();
   }
 
-  /// Adds the gradient that the spikes before step 0 have through the operators to a block.
+  /// Adds, for a block, the gradient of the spikes of step -1 through the operators.
   void add_to_last_spikes(const Block& block, V* grad_spikes) const {
     if (recurrence_.given()) recurrence_.add_to(block, grad_spikes);
     if (taps_.gives_spikes()) add_lanes(grad_spikes, taps_.grad_last_spikes() + block.lane, block.lanes);
@@ -149,7 +150,7 @@ class BackwardOperators {
 
  private:
   const Row& row_;
-  const std::int64_t last_;   ///< step
+  const std::int64_t last_;   ///< the last step
   const RecurrentRow<V> recurrence_;
   BackwardTaps<V> taps_;
 };

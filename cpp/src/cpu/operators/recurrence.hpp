@@ -1,11 +1,12 @@
 /// @file
-/// Recurrent weights on the CPU (docs/mathematics.md, Recurrence): an operator between a row and memory.
+/// Recurrent weights on the CPU (docs/mathematics.md, Recurrence), an operator between a row and its inputs and results.
 ///
 ///     a'[n] = a[n] + s[n-1] W        e'[n] = e[n] + W g[n+1]        dL/dW = sum over steps and entries of s[n-1]^T g[n]
 ///
-/// with g[n] = dL/da'[n]. Weights couple only the neurons of one batch entry, and a row has whole entries, so threads never wait for each
-/// other. Forward adds the rows of W whose features fired, in ascending order and without fused operations, as the contract of forward bits
-/// says. Backward is a matrix product for the entries of a row, while W stays in the second-level cache.
+/// with g[n] = dL/da'[n]. Weights couple only the neurons of one batch entry, and a row has whole entries, so threads need no
+/// synchronisation. The forward pass adds the rows of W whose features fired, in ascending order and without fused operations, as the
+/// contract of forward bits requires. The backward pass is a matrix product over the entries of a row, and W stays in the second-level
+/// cache.
 #pragma once
 
 #include "../rows.hpp"
@@ -13,7 +14,7 @@
 namespace exodus::cpu {
 namespace {
 
-/// Vectors of sums that the product with spikes, and the dense product backward, keep in registers.
+/// The vectors of sums that the product with spikes, and the dense product of the backward pass, keep in registers.
 constexpr int spike_vectors = 8;
 constexpr int dense_vectors = vector_bytes == 64 ? 4 : 2, dense_entries = 4;
 
@@ -31,7 +32,7 @@ EXODUS_SCALAR void store_sums(V* to, const Vector<V> (&sums)[Vectors], std::int6
   }
 }
 
-/// Lists the features of an entry that fired, ascending, and returns how many. NaN and negative counts are spikes like any other.
+/// Lists the features of an entry that fired, in ascending order, and returns their number. NaN and negative counts are spikes, too.
 template <class V>
 std::int64_t list_fired(const V* spikes, std::int64_t features, std::int64_t* fired) {
   std::int64_t count = 0, first = 0;
@@ -44,7 +45,7 @@ std::int64_t list_fired(const V* spikes, std::int64_t features, std::int64_t* fi
   return count;
 }
 
-/// `Vectors` vectors of columns of s W from column `first` on: the sum of the rows of W whose features fired.
+/// Computes `Vectors` vectors of columns of s W from column `first`: the sum of the rows of W whose features fired.
 template <int Vectors, class V>
 EXODUS_SCALAR void add_weight_rows(const WeightRows<V>& weights, const V* spikes, const std::int64_t* fired, std::int64_t count,
                                    std::int64_t first, std::int64_t features, V* out) {
@@ -69,7 +70,7 @@ void product_with_spikes(const WeightRows<V>& weights, const V* spikes, std::int
   for (; first < features; first += simd_lanes<V>) add_weight_rows<1>(weights, spikes, fired, count, first, features, out);
 }
 
-/// `Vectors` vectors of elements of W g from `first` on, for `Entries` entries. `weights` is the transpose of W.
+/// Computes `Vectors` vectors of elements of W g from element `first`, for `Entries` entries. `weights` is the transpose of W.
 template <int Entries, int Vectors, class V>
 EXODUS_SCALAR void multiply_columns(const WeightRows<V>& weights, const V* g, std::int64_t features, std::int64_t first, V* out) {
   Vector<V> sums[Entries][Vectors] = {};
@@ -155,7 +156,8 @@ class RecurrentRow {
   const RecurrentMemory<V> memory_;
 };
 
-/// The stride from a feature of an entry to the next one in an array over time; 0 where it is not constant, across outer indices.
+/// The stride between consecutive features of an entry in an array over time; 0 if it is not constant, because the features span outer
+/// indices.
 EXODUS_SCALAR std::int64_t feature_stride(const Layout& layout, const Rows& rows) {
   if (layout.inner % (rows.features * rows.repeat) == 0) return rows.repeat;
   return rows.repeat % layout.inner == 0 ? rows.repeat * layout.time : 0;
@@ -173,7 +175,7 @@ class EntryValues {
         first_(index_of(place_)),
         stride_(feature_stride(plan.layout, plan.rows)) {}
 
-  /// Whether the values are numbers that follow each other in memory.
+  /// Whether the values are contiguous and need no conversion.
   bool contiguous() const { return stride_ == 1 && plan_.format == Format::arithmetic; }
   const V* data() const { return static_cast<const V*>(array_) + first_; }
   V operator[](std::int64_t feature) const {
@@ -198,7 +200,7 @@ V spike_before(const WeightGradientPlan<V>& plan, std::int64_t step, std::int64_
   return EntryValues<V>(plan.spikes, plan, step - 1, entry)[feature];
 }
 
-/// Packs which features fired before a step.
+/// Packs the features that fired before a step into bits.
 template <class V>
 void pack_spikes(const WeightGradientPlan<V>& plan, std::int64_t step) {
   const std::int64_t entries = plan.rows.neurons / plan.rows.features, words = words_of(plan.rows);

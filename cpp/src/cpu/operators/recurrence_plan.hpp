@@ -23,8 +23,8 @@ std::size_t weights_size(const Recurrence<V>& recurrent) {
   return static_cast<std::size_t>(recurrent.features * weight_stride(recurrent)) * sizeof(V);
 }
 
-/// Rows that a task copies. Rows of the transpose are columns of W: a task reads whole cache lines, and the lines that it writes stay in
-/// the cache until they are full.
+/// The rows that a task copies. Rows of the transpose are columns of W: a task reads whole cache lines, and the lines that it writes stay
+/// in the cache until they are full.
 constexpr std::int64_t copied_rows = 64;
 
 /// Copies rows [first, first + count) of the weights, or of their transpose.
@@ -41,11 +41,11 @@ void copy_weight_rows(const Recurrence<V>& recurrent, bool transposed, std::int6
   }
 }
 
-/// Copies the weights, or their transpose, where the plan has room for them.
+/// Copies the weights or their transpose, if the plan has memory for them.
 template <class V>
 void copy_weights(const Recurrence<V>& recurrent, bool transposed, const cpu::WeightRows<V>& rows, int threads) {
   if (rows.first == nullptr) return;
-  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements; to wake a thread takes as long as copying some thousand
+  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements; waking a thread takes as long as copying some thousand
   const std::int64_t features = recurrent.features;
   auto task = [&](std::int64_t k, int /*thread*/) {
     const std::int64_t first = k * copied_rows, left = features - first;
@@ -54,7 +54,7 @@ void copy_weights(const Recurrence<V>& recurrent, bool transposed, const cpu::We
   cpu::parallel_for(ceil_div(features, copied_rows), features * features < worth_a_thread ? 1 : threads, task);
 }
 
-/// Words of the bits that tell which features fired before each step.
+/// The number of words for the bits of the features that fired before each step.
 template <class V>
 std::int64_t fired_size(const Layout& layout, const Recurrence<V>& recurrent) {
   return layout.time * (layout.outer * layout.inner / recurrent.features) * ceil_div(recurrent.features, 64);

@@ -1,11 +1,11 @@
 /// @file
-/// The taps of a neuron's own spikes (kernel.hpp), forward. A step takes the feedback sum_k nu[k] s[n-1-k].
+/// The FIR kernel of a neuron's own spikes (kernel.hpp) in the forward pass. The feedback of a step is sum_k nu[k] s[n-1-k].
 ///
 /// Each neuron has a ring buffer of pending contributions, one slot per future step. A spike adds the whole kernel to it: K / W vector
-/// additions for K taps and vectors of W lanes, nothing for silent neurons. Before each group of steps its slots are transposed to sums as
-/// lanes, and spikes within the group add to these. Either way a sum goes from the oldest spike to the newest. Tap 0 of the newest spikes
-/// is added to all lanes at once: a load of a vector that was just written in parts would stall. A spike takes the same additions at every
-/// step, so no branch depends on the step: additions beyond the taps add zeros, and those beyond the group go to unused sums.
+/// additions for K taps and vectors of W lanes, nothing for silent neurons. Before each group of steps, its slots are transposed to sums as
+/// lanes, and spikes within the group add to these. Either way, a sum is in order from the oldest spike to the newest. Tap 0 of the newest
+/// spikes is added to all lanes at once: loading a vector that was just written in parts would stall. A spike makes the same additions at
+/// every step, so no branch depends on the step: additions beyond the taps add zeros, and those beyond the group go to unused sums.
 #pragma once
 
 #include "../rows.hpp"
@@ -83,7 +83,7 @@ class SpikeTaps {
     }
   }
 
-  /// Stores spikes that the final state's array of earlier spikes has. Those of the last step are a field of their own.
+  /// Stores spikes that are part of the final history. Those of the last step are in the neuron's state instead.
   void keep(std::int64_t step, const V* spikes) const {
     const std::int64_t entry = time_ - 2 - step;
     if (role_.final == nullptr || entry < 0 || entry >= taps() - 1) return;
@@ -146,7 +146,7 @@ class SpikeTaps {
   const Row& row_;
   const std::int64_t stride_;
   const FirForwardMemory<V>& memory_;
-  std::int64_t tap_step_ = 0;   ///< from a neuron's taps to the next one's; 0: all share them
+  std::int64_t tap_step_ = 0;   ///< elements between the taps of consecutive neurons; 0 if all share them
 };
 
 }   // namespace

@@ -1,9 +1,9 @@
 /// @file
-/// Kernels with taps (kernel.hpp), which are operators outside the neuron. Forward, the current is convolved with its taps for a group of
-/// steps at once, and earlier spikes give a step its feedback (spike_taps.hpp). Backward are the transposes: correlations of lam, the
-/// gradient of a kernel's output, with the taps.
+/// FIR kernels (kernel.hpp), operators outside the neuron. In the forward pass, the current is convolved with its taps for a group of steps
+/// at once, and earlier spikes contribute the feedback of a step (spike_taps.hpp). The backward pass runs the transposes: correlations of
+/// lam, the gradient of a kernel's output, with the taps.
 ///
-/// Loops here go over whole vectors of lanes in the row's own memory, where lanes beyond the row are zero.
+/// Loops here process whole vectors of lanes in the row's own memory, where lanes beyond the row are zero.
 #pragma once
 
 #include "spike_taps.hpp"
@@ -40,7 +40,7 @@ TapLanes<V> first_taps(const TapLanes<V>& taps, std::int64_t count) {
   return {taps.at, taps.step, smaller(taps.count, count), taps.shared};
 }
 
-/// The taps from tap k on.
+/// The taps from tap k.
 template <class V>
 TapLanes<V> later_taps(const TapLanes<V>& taps, std::int64_t k) {
   return {taps.at + k * taps.step, taps.step, taps.count - k, taps.shared};
@@ -52,8 +52,8 @@ EXODUS_SCALAR Vector<V> tap(const V* at) {
   return load(at);
 }
 
-/// Output p < R is the sum of tap[k] x[p + k] over k < K, in order of k, for `fir_vectors` vectors of lanes. `next` is the stride from an x
-/// to the next. Without `Lead`, x begins at R - 1 and earlier values count as zero. K >= R.
+/// Output p < R is the sum of tap[k] x[p + k] over k < K, in order of k, for `fir_vectors` vectors of lanes. `next` is the stride between
+/// consecutive x. Without `Lead`, x begins at R - 1 and earlier values count as zero. K >= R.
 template <int R, bool Lead, bool Shared, bool Fused, class V>
 EXODUS_SCALAR void sum_vectors(const TapLanes<V>& taps, const V* x, std::int64_t next, V* out, std::int64_t next_out) {
   constexpr int own = Shared ? 1 : fir_vectors;          // vectors of taps
@@ -158,13 +158,13 @@ EXODUS_SCALAR void add_lanes(V* to, const V* from, int lanes) {
   for (int i = 0; i < lanes; ++i) to[i] += from[i];
 }
 
-/// Copies an input's present step as lanes.
+/// Copies the current step of an input to lanes.
 template <class V>
 void copy_step(V* to, const Input<V>& input, const Row& row) {
   for (int b = 0; b < row.block_count; ++b) copy_lanes(to + row.blocks[b].lane, input[row.blocks[b]], row.blocks[b].lanes);
 }
 
-/// The kernels with taps of a row, forward.
+/// The FIR kernels of a row in the forward pass.
 template <class V>
 class ForwardTaps {
  public:
@@ -181,7 +181,7 @@ class ForwardTaps {
   bool of_current() const { return taps_.count > 0; }
   bool of_spikes() const { return spikes_.given(); }
 
-  /// Makes room for the steps of a segment.
+  /// Moves the window of inputs to the segment that begins at a step.
   void enter(std::int64_t begin) {
     if (of_current() && begin > begin_) {
       const V* const last = memory_.inputs + (begin - begin_) * stride_;
@@ -190,15 +190,15 @@ class ForwardTaps {
     begin_ = begin;
   }
 
-  /// Filters the current of steps [first, end), at the first of which it stands. A group of steps at a time, so that loads of the next
-  /// group overlap with sums.
+  /// Filters the current of steps [first, end); `current` is at `first`. It filters a group of steps at a time, so that the loads of the
+  /// next group overlap with sums.
   void filter_steps(Input<V> current, std::int64_t first, std::int64_t end) {
     if (!of_current()) return;
     for (std::int64_t n = first; n < end; ++n, current.now += current.stride) copy_step(input(n), current, row_);
     filter(first, end);
   }
 
-  /// The same for one step, whose current depends on the spikes before it and is given as lanes.
+  /// The same for one step, whose current depends on the spikes of the previous step and is given as lanes.
   void filter_step(const V* current, std::int64_t step) {
     copy_lanes(input(step), current, row_.lanes);
     filter(step, step + 1);
@@ -210,7 +210,7 @@ class ForwardTaps {
   void add_spikes(std::int64_t step, const V* spikes) { spikes_.add(step, spikes); }
   const V* feedback() const { return spikes_.feedback(); }
 
-  /// Stores the earlier inputs that the current's kernel remembers.
+  /// Stores the final history of the current's kernel.
   void finish() const {
     for (std::int64_t k = 0; plan_.fir[0].final != nullptr && k < taps_.count - 1; ++k) {
       store_entry(plan_.fir[0].final, k, input(end_ - 1 - k), plan_.rows, row_);
@@ -221,7 +221,7 @@ class ForwardTaps {
   V* input(std::int64_t step) const { return memory_.inputs + (step - begin_ + taps_.count - 1) * stride_; }
 
   void filter(std::int64_t first, std::int64_t end) {
-    const std::int64_t used = plan_.fir[0].initial == nullptr ? end : taps_.count;   // before step 0 there may be nothing
+    const std::int64_t used = plan_.fir[0].initial == nullptr ? end : taps_.count;   // without a history, nothing precedes step 0
     const int outputs = static_cast<int>(end - first);
     sum_taps<true, false>(first_taps(taps_, used), input(end - 1), -stride_, filtered(end - 1), -stride_, outputs, row_.lanes);
     end_ = end;
@@ -239,7 +239,7 @@ class ForwardTaps {
   const TapLanes<V> taps_;
   SpikeTaps<V> spikes_;
   std::int64_t begin_ = 0;   ///< of the segment
-  std::int64_t end_ = 0;     ///< of the present group of steps
+  std::int64_t end_ = 0;     ///< of the current group of steps
 };
 
 /// sums[k] += sum over `fir_steps` steps r of lam[r + k] x[r], for k < K, for a row.
@@ -274,7 +274,8 @@ void add_spike_terms(const V* lam, const V* x, V* sums, std::int64_t taps, std::
   }
 }
 
-/// The kernels with taps of a row, backward. Steps come in groups of `fir_steps`, counted from step 0 whatever the layout, last step first.
+/// The FIR kernels of a row in the backward pass. Steps are processed in groups of `fir_steps`, counted from step 0 in any layout, last
+/// step first.
 ///
 /// EXODUS gathers an input's gradient from later steps, as a correlation of lam with the taps. BPTT scatters: the reverse of
 /// out[n] = sum_k tap[k] in[n-k] adds tap[k] lam[n] to the gradient of in[n-k].
@@ -306,11 +307,11 @@ class BackwardTaps {
   bool gives_spikes() const { return given(1) && plan_.method != Method::slayer; }
   bool with_terms(int role) const { return memory_.partial[role] != nullptr; }
 
-  /// Where lam of a step is stored, and the input of a kernel whose taps' gradient is wanted.
+  /// The location of lam of a step, and of the input of a kernel whose taps' gradient is wanted.
   V* lam(std::int64_t step) const { return memory_.lam + (step - base_) * stride_; }
   V* input(int role, std::int64_t step) const { return with_terms(role) ? memory_.inputs[role] + in_step_group(step) * stride_ : nullptr; }
 
-  /// The gradient that a step's current (role 0) or spikes (role 1) have through their kernel, once all later steps are done.
+  /// The gradient of a step's current (role 0) or spikes (role 1) through their kernel, once all later steps are done.
   V* gathered(int role, std::int64_t step) const {
     return bptt_ ? scattered(role, step) : memory_.gathered[role] + in_step_group(step) * stride_;
   }
@@ -359,7 +360,7 @@ class BackwardTaps {
     if (first % terms_steps == 0) move_terms();
   }
 
-  /// After step 0: the gradients of the inputs that the initial state remembers. Those of the spikes of step -1 are in grad_last_spikes().
+  /// After step 0, computes the gradients of the initial history. Those of the spikes of step -1 are in grad_last_spikes().
   void finish() {
     for (int role = 0; role < 2; ++role) {
       const std::int64_t earlier = given(role) ? taps_[role].count - 1 + role : 0;
@@ -380,7 +381,7 @@ class BackwardTaps {
   const V* grad_last_spikes() const { return memory_.grad_last_spikes; }
 
  private:
-  /// Terms of this many steps are summed in the arithmetic type before they go to the doubles.
+  /// Terms of this many steps are summed in V before they are added to the doubles.
   static constexpr std::int64_t terms_steps = 32;
 
   /// A step's place in its group of steps.
