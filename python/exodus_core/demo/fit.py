@@ -119,6 +119,7 @@ def fit(
     runs: int = 5,
     layer: Callable[[str], snn.Layer] = lif,
     scale: float = 1.0,
+    learning_rate: float = LEARNING_RATE,
 ) -> Fit:
     """Train with EXODUS and with SLAYER, from the same weights.
 
@@ -132,6 +133,8 @@ def fit(
         A function that makes the layer for a method.
     scale : float, optional
         Factor on all weights, for neurons whose threshold is not 1.
+    learning_rate : float, optional
+        Adam's.
 
     Returns
     -------
@@ -145,14 +148,14 @@ def fit(
     loss, raster = {}, {}
     for method in METHODS:
         network = Runs(weights, layer(method), scale)
-        loss[method], raster[method] = _train(network, spikes, target, epochs, method)
+        loss[method], raster[method] = _train(network, spikes, target, epochs, method, learning_rate)
     return Fit(loss, raster, target[0, :, 0].nonzero().flatten().numpy())
 
 
 def _train(
-    network: Runs, spikes: Tensor, target: Tensor, epochs: int, method: str
+    network: Runs, spikes: Tensor, target: Tensor, epochs: int, method: str, learning_rate: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     losses, rasters = [], []
     for _ in tqdm(range(epochs), desc=f"fit, {style.LABELS[method]}", unit="epoch"):
         output = network(spikes)
