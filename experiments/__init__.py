@@ -1,0 +1,1 @@
+"""The paper's tables and figures, computed with this library: ``python -m experiments --quick``."""

@@ -1,0 +1,159 @@
+"""``Settings``, the choices of a run, and ``Outcome``, the result of an experiment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices of a run, which all experiments share.
+
+    Attributes
+    ----------
+    out : Path
+        The folder for pictures, numbers and checkpoints.
+    quick : bool
+        A small version that takes minutes on two cores, in place of the paper's settings.
+    data : Path or None
+        The folder with recordings; None runs on synthetic stand-ins where an experiment has them.
+    device : str
+        The device for torch.
+    workers : int
+        The number of processes that train side by side.
+    """
+
+    out: Path
+    quick: bool = True
+    data: Path | None = None
+    device: str = "cpu"
+    workers: int = 2
+
+    def choose(self, quick: Any, full: Any) -> Any:
+        """Return the value for a quick run, or the one for a full run.
+
+        Parameters
+        ----------
+        quick, full : object
+            The two values.
+
+        Returns
+        -------
+        object
+            One of them.
+        """
+        return quick if self.quick else full
+
+    def folder(self, name: str) -> Path:
+        """Make a folder for the files of an experiment.
+
+        Quick and full runs have folders of their own, so that neither continues the other's checkpoints.
+
+        Parameters
+        ----------
+        name : str
+            The name of the experiment.
+
+        Returns
+        -------
+        Path
+            The folder, which exists.
+        """
+        path = self.out / ("quick" if self.quick else "full") / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report.
+
+    Attributes
+    ----------
+    title : str
+        The caption.
+    columns : sequence of str
+        The headings, with that of the rows' names first.
+    rows : sequence of sequence of str
+        The cells, as they are printed.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass
+class Outcome:
+    """The result of an experiment.
+
+    Attributes
+    ----------
+    title : str
+        The part of the paper that the experiment reproduces.
+    text : sequence of str
+        Paragraphs: the scale at which it was run, and the findings beside the paper's.
+    tables : list of Table
+        The tables.
+    figures : list of Path
+        The pictures.
+    numbers : dict
+        The numbers behind them, for JSON.
+    """
+
+    title: str
+    text: Sequence[str]
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Path] = field(default_factory=list)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Experiment(Protocol):
+    """A module of an experiment.
+
+    Its docstring's first line is its title on the command line.
+    """
+
+    __doc__: str | None
+
+    def run(self, settings: Settings) -> Outcome:
+        """Run the experiment, and return its result."""
+
+    def seconds(self, settings: Settings) -> float:
+        """Estimate how long `run` takes."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file of JSON, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    value : object
+        The content.
+    """
+    replace(path, lambda draft: draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"))
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Replace a file at once, so that an interrupted run leaves the earlier one.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    write : callable
+        A function that writes a file, whose path it gets.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    try:
+        write(draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
