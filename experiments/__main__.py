@@ -17,7 +17,7 @@ from typing import cast
 from .settings import Experiment, Settings, write_json
 
 # In the order of the report.
-NAMES = ("loop_example",)
+NAMES = ("loop_example", "figure_s2", "section_7")
 NEEDED = ("torch", "matplotlib", "scipy", "sklearn", "tqdm", "tonic")
 
 
