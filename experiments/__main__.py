@@ -17,7 +17,7 @@ from typing import cast
 from .settings import Experiment, Settings, write_json
 
 # In the order of the report.
-NAMES = ("loop_example", "figure_s2", "section_7")
+NAMES = ("loop_example", "recordings", "figure_s2", "section_7")
 NEEDED = ("torch", "matplotlib", "scipy", "sklearn", "tqdm", "tonic")
 
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"The experiments need {', '.join(missing)}: pip install 'exodus-snn[experiments]'")
     if given.data is not None and not given.data.is_dir():
         sys.exit(f"--data must be a folder, got {given.data}")
-    settings = Settings(given.out, given.quick, given.data, given.device, given.workers)
+    settings = Settings(given.out, given.quick, given.data, given.device, given.workers, given.epochs)
     chosen = {name: experiment(name) for name in NAMES if not given.only or name in given.only}
     if not settings.quick:
         _announce(chosen, settings)
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("experiments-output"), help="folder for results (%(default)s)"
     )
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help="some experiments only")
+    parser.add_argument("--epochs", type=_positive, help="epochs of classifiers, in place of the size's own")
     parser.add_argument("--device", default="cpu", help="device for torch (%(default)s)")
     parser.add_argument(
         "--workers", type=_positive, default=2, help="processes that train side by side (%(default)s)"

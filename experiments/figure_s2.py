@@ -209,9 +209,9 @@ def run(settings: Settings) -> Outcome:
     inputs = ", ".join(f"{_input_cosine(result):.2f}" for result in seeds)
     text = [
         f"{'Real speech' if settings.data else 'A synthetic stand-in for speech'}, 100 channels, 250 steps, "
-        f"{batch} samples, float64, one training step. The output layer has no spikes, as in table S1. Unless "
-        f"a panel says otherwise: IF, surrogate of width {WIDTH} and scale {SCALE}, torch's initial weights "
-        "times 2.",
+        f"{batch} samples, float64, one training step. The output layer has no spikes, as in table S1. "
+        f"Unless a panel says otherwise: IF, surrogate of width {WIDTH} and scale {SCALE}, torch's initial "
+        "weights times 2.",
         f"EXODUS has the gradients of BPTT: over all {len(results)} settings and all layers the cosine "
         f"differs from 1 by at most {worst:.0e}. SLAYER's is 1 at the output layer and falls towards the "
         f"input, where it is {inputs} for the seeds. Its norm grows by a factor from layer to layer.",

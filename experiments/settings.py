@@ -26,6 +26,8 @@ class Settings:
         The device for torch.
     workers : int
         The number of processes that train side by side.
+    epochs : int or None
+        The number of epochs of classifiers, in place of that of a quick or a full run.
     """
 
     out: Path
@@ -33,6 +35,7 @@ class Settings:
     data: Path | None = None
     device: str = "cpu"
     workers: int = 2
+    epochs: int | None = None
 
     def choose(self, quick: Any, full: Any) -> Any:
         """Return the value for a quick run, or the one for a full run.

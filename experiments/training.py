@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+import exodus_core.torch as snn
+
 from .networks import Readout
 from .samples import Samples, Splits
 from .settings import replace
@@ -35,6 +37,9 @@ class Plan:
         The seed of the initial weights and of the order of the samples.
     device : str
         The device for torch.
+    target_rate : float or None
+        The rate, in spikes per step, to which ``init_`` scales the initial weights with a batch of training
+        samples; None leaves them.
     """
 
     epochs: int
@@ -42,6 +47,7 @@ class Plan:
     learning_rate: float = 1e-3
     seed: int = 0
     device: str = "cpu"
+    target_rate: float | None = None
 
 
 @dataclass
@@ -110,6 +116,10 @@ class Run:
         torch.manual_seed(plan.seed)
         self.network = make().to(plan.device)
         self.readout, self.splits, self.plan, self.checkpoint = readout, splits, plan, checkpoint
+        if plan.target_rate is not None:
+            chosen = torch.arange(0, len(splits.train), max(1, len(splits.train) // plan.batch))
+            inputs, _ = splits.train.batch(chosen[: plan.batch], plan.device)
+            snn.init_(self.network, inputs, target_rate=plan.target_rate)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=plan.learning_rate)
         self.order = torch.Generator().manual_seed(plan.seed)
         self.history = History()
