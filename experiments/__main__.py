@@ -17,7 +17,7 @@ from typing import cast
 from .settings import Experiment, Settings, write_json
 
 # In the order of the report.
-NAMES = ("loop_example", "recordings", "figure_s2", "figure_s3", "gradient_scale", "section_7")
+NAMES = ("loop_example", "recordings", "figure_s2", "figure_s3", "oxford", "gradient_scale", "section_7")
 NEEDED = ("torch", "matplotlib", "scipy", "sklearn", "tqdm", "tonic")
 
 

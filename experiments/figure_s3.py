@@ -96,8 +96,8 @@ def run(settings: Settings) -> Outcome:
     text = [
         f"{RUNS} runs with their own input, target and weights for each of {len(grid)} settings, "
         f"{epochs} epochs. The loss is the squared error, which is the number of missed and extra spikes.",
-        "The paper's panel: the loss, averaged over the runs and summed over the epochs, is lower with EXODUS "
-        f"in {lower} of {len(grid)} settings.",
+        "The paper's panel: the loss, averaged over the runs and summed over the epochs, is lower with "
+        f"EXODUS in {lower} of {len(grid)} settings.",
         f"In the example (tau {EXAMPLE[0]:g} ms, learning rate {EXAMPLE[1]:g}) the first run is on target at "
         f"epoch {ends['exodus']} with EXODUS, and {ends['slayer']} with SLAYER.",
     ]
