@@ -14,10 +14,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
-from .settings import Experiment, Settings, write_json
+from .files import write_json
+from .settings import Experiment, Settings
 
 # In the order of the report.
-NAMES = ("loop_example", "recordings", "figure_s2", "figure_s3", "oxford", "gradient_scale", "section_7")
+NAMES = (
+    "loop_example",
+    "table_s1",
+    "recordings",
+    "figure_s2",
+    "figure_s3",
+    "oxford",
+    "gradient_scale",
+    "section_7",
+    "table_s2",
+)
 NEEDED = ("torch", "matplotlib", "scipy", "sklearn", "tqdm", "tonic")
 
 

@@ -15,7 +15,6 @@ A recording begins at step 0, and is cut after the last one.
 from __future__ import annotations
 
 import hashlib
-import pickle
 import wave
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,8 +27,9 @@ from tqdm import tqdm
 
 import exodus_core as ec
 
+from .files import load as load_file
+from .files import save
 from .samples import Samples, Splits
-from .settings import replace
 
 SOURCE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 RATE = 8000  # samples per second
@@ -207,10 +207,7 @@ def recordings(data: Path, cache: Path) -> Recordings:
     files = _files(data)
     key, path = _key(files), cache / "digits.pt"
     if path.exists():
-        try:
-            content = torch.load(path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} must be a cache of spikes, got: {error}. Delete it") from None
+        content = load_file(path)
         if content["key"] == key:
             return Recordings(**{name: value for name, value in content.items() if name != "key"})
     names = [file.stem.split("_") for file in files]
@@ -225,7 +222,7 @@ def recordings(data: Path, cache: Path) -> Recordings:
         "indices": torch.tensor([int(index) for _, _, index in names]),
         "speakers": tuple(speaker for _, speaker, _ in names),
     }
-    replace(path, lambda draft: torch.save(content, draft))
+    save(path, content)
     return Recordings(**{name: value for name, value in content.items() if name != "key"})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .settings import write_json
+from .files import write_json
 
 
 def _prepare() -> None:

@@ -8,7 +8,6 @@ Rossum distance.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,10 @@ import exodus_core.torch as snn
 from exodus_core.demo import style
 from exodus_core.surrogate import SingleExponential
 
+from .files import load as load_file
+from .files import save
 from .jobs import run_jobs
-from .settings import Outcome, Settings, Table, replace
+from .settings import Outcome, Settings, Table
 
 SOURCE = "https://github.com/bamsumit/slayerPytorch/tree/master/example/01_Oxford"
 NEURONS, HIDDEN, STEPS = 200, 256, 1900  # steps of 1 ms
@@ -166,7 +167,7 @@ def train(method: str, epochs: int, data: Path | None, folder: Path) -> dict[str
     rasters: dict[str, list[list[int]]] = {}
     path = folder / f"{method}-{epochs}.pt"
     if path.exists():
-        content = torch.load(path, weights_only=True)
+        content = load_file(path)
         net.load_state_dict(content["network"])
         optimizer.load_state_dict(content["optimizer"])
         losses, rasters = content["losses"], content["rasters"]
@@ -184,7 +185,7 @@ def train(method: str, epochs: int, data: Path | None, folder: Path) -> dict[str
         if len(losses) % SAVED == 0:
             states = {"network": net.state_dict(), "optimizer": optimizer.state_dict()}
             content = {**states, "losses": losses, "rasters": rasters}
-            replace(path, partial(torch.save, content))
+            save(path, content)
     return {"loss": losses, "rasters": rasters}
 
 
@@ -273,7 +274,7 @@ def plot(target: Tensor, results: Mapping[str, Any], folder: Path) -> Path:
         for method in METHODS:
             loss = results[method]["loss"]
             panels[0, 1].plot(range(1, len(loss) + 1), loss, color=style.COLOURS[method], lw=0.9)
-        panels[0, 1].set(xscale="log", xlabel="Epoch", ylabel="van Rossum distance")
+        panels[0, 1].set(xscale="log", xlabel="Epoch", ylabel="Distance")
         style.letter(panels[0, 1], "B")
         for column, method in enumerate(METHODS):
             for row, epoch in enumerate(epochs, 1):

@@ -12,7 +12,8 @@ import torch
 
 import exodus_core as ec
 
-from .settings import Outcome, Settings, Table, replace
+from .files import replace
+from .settings import Outcome, Settings, Table
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; padding: 1rem; color: #111 }

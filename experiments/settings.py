@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,34 +127,3 @@ class Experiment(Protocol):
 
     def seconds(self, settings: Settings) -> float:
         """Estimate how long `run` takes."""
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file of JSON, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    value : object
-        The content.
-    """
-    replace(path, lambda draft: draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"))
-
-
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Replace a file at once, so that an interrupted run leaves the earlier one.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    write : callable
-        A function that writes a file, whose path it gets.
-    """
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    try:
-        write(draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

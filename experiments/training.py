@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,9 +15,9 @@ from tqdm import tqdm
 
 import exodus_core.torch as snn
 
+from .files import load, save
 from .networks import Readout
 from .samples import Samples, Splits
-from .settings import replace
 
 EVALUATION_BATCH = 128
 
@@ -218,14 +217,11 @@ class Run:
             "history": self.history.numbers(),
             "best": self.best,
         }
-        replace(self.checkpoint, lambda draft: torch.save(content, draft))
+        save(self.checkpoint, content)
 
     def _load(self, path: Path) -> None:
-        try:
-            content = torch.load(path, map_location=self.plan.device, weights_only=True)
-            identity = content["identity"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} must be a checkpoint of a training run, got: {error}") from None
+        content = load(path, self.plan.device)
+        identity = content.get("identity") if isinstance(content, dict) else None
         if identity != self._identity():
             raise ValueError(
                 f"{path} must be a checkpoint of this run, got one of another: delete it, or choose another "
