@@ -119,6 +119,8 @@ class Run:
             chosen = torch.arange(0, len(splits.train), max(1, len(splits.train) // plan.batch))
             inputs, _ = splits.train.batch(chosen[: plan.batch], plan.device)
             snn.init_(self.network, inputs, target_rate=plan.target_rate)
+        # Everything that decides the course of the run. A layer's repr shows the learnt values of the moment.
+        self.identity = f"{plan}\n{splits.name} {dict(splits.sizes())}\n{self.network}"
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=plan.learning_rate)
         self.order = torch.Generator().manual_seed(plan.seed)
         self.history = History()
@@ -201,15 +203,11 @@ class Run:
             confusion.index_put_(tuple(pairs), torch.ones(len(labels), dtype=torch.int64), accumulate=True)
         return total / len(samples), confusion.trace().item() / len(samples), confusion.tolist()
 
-    def _identity(self) -> str:
-        """Describe everything that decides the course of the run."""
-        return f"{self.plan}\n{self.splits.name} {dict(self.splits.sizes())}\n{self.network}"
-
     def _save(self) -> None:
         if self.checkpoint is None:
             return
         content = {
-            "identity": self._identity(),
+            "identity": self.identity,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "order": self.order.get_state(),
@@ -222,10 +220,10 @@ class Run:
     def _load(self, path: Path) -> None:
         content = load(path, self.plan.device)
         identity = content.get("identity") if isinstance(content, dict) else None
-        if identity != self._identity():
+        if identity != self.identity:
             raise ValueError(
                 f"{path} must be a checkpoint of this run, got one of another: delete it, or choose another "
-                f"folder.\nThis run:\n{self._identity()}\nThe checkpoint's:\n{identity}"
+                f"folder.\nThis run:\n{self.identity}\nThe checkpoint's:\n{identity}"
             )
         self.network.load_state_dict(content["network"])
         self.optimizer.load_state_dict(content["optimizer"])
