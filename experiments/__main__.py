@@ -20,6 +20,7 @@ from .settings import Experiment, Settings
 # In the order of the report.
 NAMES = (
     "loop_example",
+    "table_s1",
     "recordings",
     "figure_s2",
     "figure_s3",
