@@ -162,18 +162,7 @@ def compare(case: Case, data: Path | None, cache: Path, batch: int) -> dict[str,
 
 
 def cases(settings: Settings) -> dict[str, Case]:
-    """Return the settings of all panels, by the name of the job.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    dict of str to Case
-        The cases.
-    """
+    """Return the settings of all panels, by the name of the job."""
     seeds = range(settings.choose(2, 5))
     quick = settings.quick
     found = {f"paper-{seed}": Case(seed=seed) for seed in seeds}
@@ -186,18 +175,7 @@ def cases(settings: Settings) -> dict[str, Case]:
 
 
 def run(settings: Settings) -> Outcome:
-    """Compare the gradients in all settings, and draw figure S2.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        Table and figures.
-    """
+    """Compare the gradients in all settings, and draw figure S2."""
     folder, batch = settings.folder("figure_s2"), settings.choose(32, 128)
     load(settings.data, folder)  # once, before the processes
     chosen = cases(settings)
@@ -237,18 +215,7 @@ def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     reading = 50.0 if settings.data else 5.0
     each = settings.choose(3.0, 10.0)
     return float(reading + len(cases(settings)) * each / settings.workers)

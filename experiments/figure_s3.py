@@ -56,36 +56,14 @@ def train(tau: float, learning_rate: float, epochs: int) -> dict[str, Any]:
 
 
 def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
-    """Return the settings of the sweep, by the name of the job.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    dict of str to tuple
-        The arguments of ``train``.
-    """
+    """Return the settings of the sweep, by the name of the job."""
     epochs = settings.choose(300, 3000)
     taus, rates = (TAUS[1:4], LEARNING_RATES[1:]) if settings.quick else (TAUS, LEARNING_RATES)
     return {f"tau-{tau}-rate-{rate}": (tau, rate, epochs) for tau in taus for rate in rates}
 
 
 def run(settings: Settings) -> Outcome:
-    """Train in all settings, and draw figure S3.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        Table and figure.
-    """
+    """Train in all settings, and draw figure S3."""
     folder, chosen = settings.folder("figure_s3"), jobs(settings)
     results = run_jobs(train, chosen, folder, settings.workers, "figure S3")
     grid = {arguments[:2]: results[name] for name, arguments in chosen.items()}
@@ -125,18 +103,7 @@ def _table(sums: Mapping[tuple[float, float], Mapping[str, float]]) -> Table:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     chosen = jobs(settings)
     return float(sum(4.0 + 0.006 * epochs for *_, epochs in chosen.values()) / settings.workers)
 

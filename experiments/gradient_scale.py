@@ -74,18 +74,7 @@ def _first_norm(run: Run) -> float:
 
 
 def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
-    """Return the runs, by the name of the job.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    dict of str to tuple
-        The arguments of ``measure``.
-    """
+    """Return the runs, by the name of the job."""
     epochs = settings.epochs or settings.choose(1, 30)
     scales, taus = (SCALES[::2], TAUS[::3]) if settings.quick else (SCALES, TAUS)
     common = epochs, settings.data, settings.folder("gradient_scale")
@@ -98,18 +87,7 @@ def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
 
 
 def run(settings: Settings) -> Outcome:
-    """Measure and train in all settings.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        Table and figure.
-    """
+    """Measure and train in all settings."""
     folder, chosen = settings.folder("gradient_scale"), jobs(settings)
     load(settings.data, folder)  # once, before the processes
     results = run_jobs(measure, chosen, folder, settings.workers, "gradient scale")
@@ -150,18 +128,7 @@ def _table(grid: Mapping[tuple[str, float, float], Any]) -> Table:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     chosen = jobs(settings)
     each = 6.0 + 2.5 * next(iter(chosen.values()))[3]
     return float(len(chosen) * each / settings.workers)

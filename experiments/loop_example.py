@@ -217,18 +217,7 @@ def _verdict(place: tuple[float, float]) -> str:
 
 
 def run(settings: Settings) -> Outcome:
-    """Check the product around the loop, and draw figure S1.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        The tables and the figure.
-    """
+    """Check the product around the loop, and draw figure S1."""
     rows: list[list[str]] = []
     numbers: dict[str, Any] = {}
     for loop in LOOPS:
@@ -266,18 +255,7 @@ def run(settings: Settings) -> Outcome:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     return 2.0
 
 

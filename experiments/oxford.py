@@ -199,18 +199,7 @@ def _epochs(settings: Settings) -> int:
 
 
 def run(settings: Settings) -> Outcome:
-    """Train by both methods, and draw the pictures.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        Table and figure.
-    """
+    """Train by both methods, and draw the pictures."""
     folder, epochs = settings.folder("oxford"), _epochs(settings)
     jobs = {method: (method, epochs, settings.data, folder) for method in METHODS}
     results = run_jobs(train, jobs, folder, settings.workers, "oxford")
@@ -233,18 +222,7 @@ def run(settings: Settings) -> Outcome:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     return float(_epochs(settings) * len(METHODS) * 0.05 / settings.workers)
 
 

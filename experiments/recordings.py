@@ -128,18 +128,7 @@ def train(
 
 
 def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
-    """Return the runs, by the name of the job.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    dict of str to tuple
-        The arguments of ``train``.
-    """
+    """Return the runs, by the name of the job."""
     seeds = range(settings.choose(1, 3))
     epochs = settings.epochs or settings.choose(4, 200)
     vision_epochs = settings.epochs or settings.choose(2, 100)
@@ -159,18 +148,7 @@ def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
 
 
 def run(settings: Settings) -> Outcome:
-    """Train all classifiers.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        Tables and figures.
-    """
+    """Train all classifiers."""
     folder, chosen = settings.folder("recordings"), jobs(settings)
     load("digits", settings.data, folder)  # once, before the processes
     results = run_jobs(train, chosen, folder, settings.workers, "recordings")
@@ -265,18 +243,7 @@ def _speakers_table(results: Mapping[str, Any]) -> Table:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     epochs = {True: 5.0, False: 2.5}  # seconds of an epoch on one thread, vision or not
     total = sum(arguments[4] * epochs[arguments[0] == "nmnist"] for arguments in jobs(settings).values())
     return float(total / settings.workers)

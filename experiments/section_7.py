@@ -134,18 +134,7 @@ def output_layer_error(tail: Callable[[Tensor], Tensor], seed: int) -> float:
 
 
 def run(settings: Settings) -> Outcome:
-    """Compare the gradients of each algorithm for both losses.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        The table.
-    """
+    """Compare the gradients of each algorithm for both losses."""
     steps, batch = settings.choose((100, 8), (250, 64))
     rows: list[list[str]] = []
     numbers: dict[str, Any] = {}
@@ -175,16 +164,5 @@ def run(settings: Settings) -> Outcome:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     return 3.0

@@ -117,13 +117,37 @@ class Outcome:
 class Experiment(Protocol):
     """A module of an experiment.
 
-    Its docstring's first line is its title on the command line.
+    Its docstring's first line is its title on the command line. It keeps its files in the folder that
+    `Settings.folder` gives for its name. ``jobs(settings)``, where it has one, returns the arguments of its
+    runs by the name of the job, for ``run_jobs``.
     """
 
     __doc__: str | None
 
     def run(self, settings: Settings) -> Outcome:
-        """Run the experiment, and return its result."""
+        """Run the experiment, or go on where it was interrupted.
+
+        Parameters
+        ----------
+        settings : Settings
+            The choices of the run.
+
+        Returns
+        -------
+        Outcome
+            What the report shows.
+        """
 
     def seconds(self, settings: Settings) -> float:
-        """Estimate how long `run` takes."""
+        """Estimate how long ``run`` takes.
+
+        Parameters
+        ----------
+        settings : Settings
+            The choices of the run.
+
+        Returns
+        -------
+        float
+            Seconds.
+        """

@@ -27,8 +27,11 @@ def _draw(rates: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor
     classes, steps, _ = rates.shape
     labels = torch.arange(count) % classes
     shifts = torch.randint(-(steps // 20), steps // 20 + 1, (count,), generator=generator)
-    moved = torch.stack([rates[k].roll(int(s), 0) for k, s in zip(labels, shifts, strict=True)])
-    return (torch.rand(moved.shape, generator=generator) < moved).to(torch.uint8), labels
+    events = torch.empty(count, *rates.shape[1:], dtype=torch.uint8)
+    for one, label, shift in zip(events, labels, shifts.tolist(), strict=True):
+        moved = rates[label].roll(shift, 0)
+        one.copy_(torch.rand(moved.shape, generator=generator) < moved)
+    return events, labels
 
 
 def _splits(

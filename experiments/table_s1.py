@@ -162,18 +162,7 @@ def train(name: str, seed: int, quick: bool, plan: Plan, data: Path | None, fold
 
 
 def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
-    """Return the runs, by the name of the job.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    dict of str to tuple
-        The arguments of ``train``.
-    """
+    """Return the runs, by the name of the job."""
     found = {}
     for name, task in TASKS.items():
         *_, batch, epochs = task.quick if settings.quick else (task.batch, task.epochs)
@@ -191,18 +180,7 @@ def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
 
 
 def run(settings: Settings) -> Outcome:
-    """Train the four networks.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        Table and figures.
-    """
+    """Train the four networks."""
     folder = settings.folder("table_s1")
     results = run_jobs(train, jobs(settings), folder, settings.workers, "table S1")
     groups: dict[str, list[Any]] = {name: [] for name in TASKS}
@@ -245,18 +223,7 @@ def _table(groups: Mapping[str, list[Any]]) -> Table:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     # Measured for a sample of each network, forward and backward on one thread.
     each = {"HSD": 0.001, "SSC": 0.001, "DVS Gesture": 0.17, "CIFAR10-DVS": 2.0}
     total = 0.0

@@ -240,18 +240,7 @@ class Stepper:
 
 
 def run(settings: Settings) -> Outcome:
-    """Measure the times.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    Outcome
-        The tables.
-    """
+    """Measure the times."""
     rounds, share = settings.choose((3, 8), (15, 1))
     numbers: dict[str, Any] = {}
     for name, task in TASKS.items():
@@ -306,16 +295,5 @@ def _table(numbers: Mapping[str, Any]) -> Table:
 
 
 def seconds(settings: Settings) -> float:
-    """Estimate how long `run` takes.
-
-    Parameters
-    ----------
-    settings : Settings
-        The choices of the run.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long `run` takes."""
     return float(settings.choose(40.0, 600.0))
