@@ -160,9 +160,9 @@ def run(settings: Settings) -> Outcome:
     seeds = len(groups["digits"]["exodus"])
     text = [
         ("Real recordings" if settings.data else "Synthetic stand-ins for the recordings")
-        + f": {epochs['digits']} epochs for digits, {epochs['nmnist']} for N-MNIST, {seeds} seeds, Adam with "
-        f"learning rate 0.001. Initial weights are scaled so that hidden layers fire at {TARGET_RATE} spikes "
-        f"per step. The surrogate has width {SURROGATE.width} and scale {SURROGATE.scale}. The validation "
+        + f": {epochs['digits']} epochs for digits, {epochs['nmnist']} for N-MNIST, seeds: {seeds}, Adam "
+        f"with learning rate 0.001. Initial weights are scaled so that hidden layers fire at {TARGET_RATE} "
+        f"spikes per step. The surrogate has width {SURROGATE.width} and scale {SURROGATE.scale}. The validation "
         "set chooses the epoch, and the test set is used once.",
         *(_finding(task, runs) for task, runs in groups.items()),
     ]

@@ -20,7 +20,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; p
 h1 { line-height: 1.2 } h2 { margin-top: 3rem; line-height: 1.25 }
 figure { margin: 1.5rem 0 } img { width: 100%; height: auto }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-caption { text-align: left; padding-bottom: .4rem; color: #444 }
+.caption { margin: 1.5rem 0 .4rem; color: #444 }
 th, td { padding: .25rem .8rem .25rem 0; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 1px solid #111 }
 nav li { margin: .2rem 0 } .facts { color: #444 }
@@ -33,7 +33,9 @@ def _table(table: Table) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
     )
     body = f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
-    return f'<div class="wide"><table><caption>{escape(table.title)}</caption>{body}</table></div>'
+    # The caption is outside of the part that scrolls on a narrow screen.
+    caption = f'<p class="caption">{escape(table.title)}</p>'
+    return f'{caption}\n<div class="wide"><table>{body}</table></div>'
 
 
 def _picture(path: Path, title: str) -> str:
