@@ -162,8 +162,8 @@ def run(settings: Settings) -> Outcome:
         ("Real recordings" if settings.data else "Synthetic stand-ins for the recordings")
         + f": {epochs['digits']} epochs for digits, {epochs['nmnist']} for N-MNIST, seeds: {seeds}, Adam "
         f"with learning rate 0.001. Initial weights are scaled so that hidden layers fire at {TARGET_RATE} "
-        f"spikes per step. The surrogate has width {SURROGATE.width} and scale {SURROGATE.scale}. The validation "
-        "set chooses the epoch, and the test set is used once.",
+        f"spikes per step. The surrogate has width {SURROGATE.width} and scale {SURROGATE.scale}. The "
+        "validation set chooses the epoch, and the test set is used once.",
         *(_finding(task, runs) for task, runs in groups.items()),
     ]
     tables = [_methods_table(task, runs) for task, runs in groups.items()] + [_layers_table(results)]
