@@ -209,7 +209,7 @@ def run(settings: Settings) -> Outcome:
         f"The paper reports a cosine of {PAPER} at the input layer. The nearest of these settings is "
         f"{closest!r} with {_input_cosine(results[closest]):.2f}: {chosen[closest]}.",
         "Exact gradients can grow from step to step where the peak of the surrogate, scale / width, is above "
-        f"(1 + alpha) / theta: {growing}. Where BPTT's norm has grown, a ratio to it says little about SLAYER.",
+        f"(1 + alpha) / theta: {growing}. Where BPTT's norm has grown, a ratio to it tells little of SLAYER.",
     ]
     figures = [plot(results, chosen, folder)]
     return Outcome("Figure S2: similarity to BPTT", text, [_table(results)], figures, results)
