@@ -48,6 +48,17 @@ def test_every_descriptor_is_in_every_list():
 
 
 @EACH
+def test_neurons_that_fire_say_how_their_gradient_grows(name):
+    kind = DESCRIPTORS[name]
+    says = any(
+        getattr(kind, part) is not getattr(neurons.Neuron, part) for part in ("_carry_factor", "_growing")
+    )
+    assert says or not kind._fires, (
+        f"{name} needs _carry_factor or _growing: docs/architecture.md, Add a model"
+    )
+
+
+@EACH
 def test_layers_are_made_from_descriptors(name):
     snn = pytest.importorskip("exodus_core.torch")
     layer = getattr(snn, name)

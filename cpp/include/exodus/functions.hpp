@@ -10,9 +10,8 @@
 
 namespace exodus {
 
-/// Runs the neurons over the layout's time. `N` is Lif, CubaLif, Alif, Srm, StateSpace, ExpLeak or KernelFilter, of float, double,
-/// float16 or bfloat16. The results have the same bits for every instruction set, thread count, layout and
-/// chunking of time. Outputs must not overlap inputs or each other.
+/// Runs the neurons over the layout's time. `N` is a model that exodus.hpp includes, of float, double, float16 or bfloat16. The results
+/// have the same bits for every instruction set, thread count, layout and chunking of time. Outputs must not overlap inputs or each other.
 template <class N>
 EXODUS_API Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays, Workspace workspace = {}) noexcept;
 
