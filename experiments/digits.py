@@ -14,9 +14,7 @@ A recording begins at step 0, and is cut after the last one.
 
 from __future__ import annotations
 
-import hashlib
 import wave
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +25,10 @@ from tqdm import tqdm
 
 import exodus_core as ec
 
+from . import synthetic
 from .files import load as load_file
 from .files import save
+from .mapped import fingerprint
 from .samples import Samples, Splits
 
 SOURCE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
@@ -177,13 +177,6 @@ def _files(data: Path) -> list[Path]:
     return files
 
 
-def _key(files: Iterable[Path]) -> str:
-    """Identify the recordings and the front end, by everything that its result depends on."""
-    facts = [(file.name, file.stat().st_size) for file in files]
-    front_end = (RATE, CHANNELS, STEPS, STEP, LOWEST, HIGHEST, EMPHASIS, FLOOR, GAIN, NERVE)
-    return hashlib.sha256(repr((facts, front_end)).encode()).hexdigest()
-
-
 def recordings(data: Path, cache: Path) -> Recordings:
     """Read all recordings, and turn them into spikes, which takes half a minute the first time.
 
@@ -205,7 +198,8 @@ def recordings(data: Path, cache: Path) -> Recordings:
         If recordings are missing or broken; the message names the file.
     """
     files = _files(data)
-    key, path = _key(files), cache / "digits.pt"
+    front_end = RATE, CHANNELS, STEPS, STEP, LOWEST, HIGHEST, EMPHASIS, FLOOR, GAIN, NERVE
+    key, path = fingerprint(files, *front_end), cache / "digits.pt"
     if path.exists():
         content = load_file(path)
         if content["key"] == key:
@@ -243,6 +237,26 @@ def load(data: Path, cache: Path) -> Splits:
     test = torch.isin(found.indices, torch.tensor(TEST))
     validation = torch.isin(found.indices, torch.tensor(VALIDATION))
     return _splits("spoken digits", found, validation, test)
+
+
+def load_or_stand_in(data: Path | None, cache: Path) -> Splits:
+    """Load the data set, or make a stand-in without a folder of recordings.
+
+    Parameters
+    ----------
+    data : Path or None
+        The folder with recordings.
+    cache : Path
+        See ``recordings``.
+
+    Returns
+    -------
+    Splits
+        The data set.
+    """
+    if data is None:
+        return synthetic.speech("spoken digits", len(CLASSES), (600, 100, 100))
+    return load(data, cache)
 
 
 def leave_out(speaker: str, data: Path, cache: Path) -> Splits:

@@ -21,10 +21,9 @@ import exodus_core.torch as snn
 from exodus_core.demo import style
 from exodus_core.surrogate import SingleExponential
 
-from . import digits, networks, synthetic
+from . import digits, networks
 from .comparison import METHODS, against_bptt, gradients_of
 from .jobs import run_jobs
-from .samples import Splits
 from .settings import Outcome, Settings, Table
 
 HIDDEN = 128
@@ -115,26 +114,6 @@ class Case:
         return network
 
 
-def load(data: Path | None, cache: Path) -> Splits:
-    """Return real speech, or a stand-in without a data folder.
-
-    Parameters
-    ----------
-    data : Path or None
-        The folder with recordings.
-    cache : Path
-        A folder for their spikes.
-
-    Returns
-    -------
-    Splits
-        Spikes of 100 channels and 250 steps.
-    """
-    if data is None:
-        return synthetic.speech("speech", 10, (512, 10, 10))
-    return digits.load(data, cache)
-
-
 def compare(case: Case, data: Path | None, cache: Path, batch: int) -> dict[str, Any]:
     """Compare the gradients of the first training step; a job of ``run_jobs``.
 
@@ -155,7 +134,7 @@ def compare(case: Case, data: Path | None, cache: Path, batch: int) -> dict[str,
         "cosine" and "norm_ratio", by method, a value for each weight matrix; "norm" of BPTT's gradients;
         "rates" of the hidden layers.
     """
-    train = load(data, cache).train
+    train = digits.load_or_stand_in(data, cache).train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(case.seed))
     inputs, labels = train.batch(order[:batch], "cpu")
     inputs = inputs.double()
@@ -189,7 +168,7 @@ def cases(settings: Settings) -> dict[str, Case]:
 def run(settings: Settings) -> Outcome:
     """Compare the gradients in all settings, and draw figure S2."""
     folder, batch = settings.folder("figure_s2"), settings.choose(32, 128)
-    load(settings.data, folder)  # once, before the processes
+    digits.load_or_stand_in(settings.data, folder)  # once, before the processes
     chosen = cases(settings)
     jobs = {name: (case, settings.data, folder, batch) for name, case in chosen.items()}
     results = run_jobs(compare, jobs, folder, settings.workers, "figure S2")
@@ -242,22 +221,7 @@ def seconds(settings: Settings) -> float:
 
 
 def plot(results: Mapping[str, Any], chosen: Mapping[str, Case], folder: Path) -> Path:
-    """Draw the comparison.
-
-    Parameters
-    ----------
-    results : mapping of str to mapping
-        The results of ``compare``, by the name of the case.
-    chosen : mapping of str to Case
-        The cases.
-    folder : Path
-        The folder for the picture.
-
-    Returns
-    -------
-    Path
-        The path of the picture.
-    """
+    """Draw the comparison; return the picture's path."""
     with style.paper():
         fig = style.figure(5.2)
         panels = fig.subplots(2, 3)

@@ -113,20 +113,7 @@ def plot(
     sums: Mapping[tuple[float, float], Mapping[str, float]],
     folder: Path,
 ) -> Path:
-    """Draw the example's rasters and losses, and the sums over all settings.
-
-    Parameters
-    ----------
-    grid, sums : mapping of (float, float) to mapping
-        The results, and the summed losses, by time constant and learning rate.
-    folder : Path
-        The folder for the picture.
-
-    Returns
-    -------
-    Path
-        The path of the picture.
-    """
+    """Draw the example's rasters and losses, and the sums over all settings; return the picture's path."""
     with style.paper():
         fig = style.figure(4.6)
         parts = fig.add_gridspec(2, 3, width_ratios=(1, 1, 1.1))

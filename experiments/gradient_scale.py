@@ -19,8 +19,7 @@ import exodus_core.torch as snn
 from exodus_core.demo import style
 from exodus_core.surrogate import SingleExponential
 
-from . import networks
-from .figure_s2 import load
+from . import digits, networks
 from .jobs import run_jobs
 from .settings import Outcome, Settings, Table
 from .training import Plan, Run
@@ -60,7 +59,7 @@ def measure(
         return networks.speech(10, lambda: snn.LIF(tau=tau, surrogate=surrogate, method=method))
 
     plan = Plan(epochs, 128, target_rate=TARGET_RATE)
-    splits = load(data, folder)
+    splits = digits.load_or_stand_in(data, folder)
     norm = _first_norm(Run(make, networks.max_over_time, splits, plan))
     run = Run(make, networks.max_over_time, splits, plan, folder / f"{method}-{scale}-{tau}.pt")
     return {"norm": norm, "loss": run.train().loss[-1]}
@@ -89,7 +88,7 @@ def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
 def run(settings: Settings) -> Outcome:
     """Measure and train in all settings."""
     folder, chosen = settings.folder("gradient_scale"), jobs(settings)
-    load(settings.data, folder)  # once, before the processes
+    digits.load_or_stand_in(settings.data, folder)  # once, before the processes
     results = run_jobs(measure, chosen, folder, settings.workers, "gradient scale")
     grid = {(job[0], job[1], job[2]): results[name] for name, job in chosen.items()}
     spans = {quantity: {m: _span(grid, m, quantity) for m in METHODS} for quantity in ("norm", "loss")}
@@ -135,20 +134,7 @@ def seconds(settings: Settings) -> float:
 
 
 def plot(grid: Mapping[tuple[str, float, float], Any], folder: Path) -> Path:
-    """Draw norms and losses over the scale of the surrogate, a line for each tau.
-
-    Parameters
-    ----------
-    grid : mapping of (str, float, float) to mapping
-        The results, by method, scale and tau.
-    folder : Path
-        The folder for the picture.
-
-    Returns
-    -------
-    Path
-        The path of the picture.
-    """
+    """Draw norms and losses over the scale of the surrogate, for each tau; return the picture's path."""
     with style.paper():
         fig = style.figure(2.6)
         left, right = fig.subplots(1, 2)

@@ -260,18 +260,7 @@ def seconds(settings: Settings) -> float:
 
 
 def plot(folder: Path) -> Path:
-    """Draw figure S1.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder for the picture.
-
-    Returns
-    -------
-    Path
-        The path of the picture.
-    """
+    """Draw figure S1; return the picture's path."""
     with style.paper():
         fig = style.figure(3.2)
         _draw(fig.add_subplot())

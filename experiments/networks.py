@@ -6,6 +6,7 @@ All take batches of shape (batch, time, channels...), and return the last weight
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ import exodus_core.torch as snn
 
 Spiking = Callable[[], nn.Module]  # makes a spiking layer
 Readout = Callable[[Tensor], Tensor]  # makes logits of a network's output
+sum_over_time: Readout = partial(snn.spike_count, time_dim=1)  # of the tasks with vision
+max_over_time: Readout = partial(snn.max_over_time, time_dim=1)  # of the tasks with sound
 
 
 def speech(outputs: int, spiking: Spiking, sizes: tuple[int, ...] = (100, 128, 128)) -> snn.Sequential:
@@ -97,35 +100,3 @@ def _half(channels: int, spiking: Spiking) -> tuple[nn.Module, ...]:
     """Half of the body of a residual block."""
     convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
     return convolution, nn.BatchNorm2d(channels), spiking()
-
-
-def sum_over_time(output: Tensor) -> Tensor:
-    """Return the logits of the tasks with vision: the sum over time.
-
-    Parameters
-    ----------
-    output : Tensor
-        The output of a network, of shape (batch, time, classes).
-
-    Returns
-    -------
-    Tensor
-        Of shape (batch, classes).
-    """
-    return snn.spike_count(output, time_dim=1)
-
-
-def max_over_time(output: Tensor) -> Tensor:
-    """Return the logits of the tasks with sound: the largest value over time.
-
-    Parameters
-    ----------
-    output : Tensor
-        The output of a network, of shape (batch, time, classes).
-
-    Returns
-    -------
-    Tensor
-        Of shape (batch, classes).
-    """
-    return snn.max_over_time(output, time_dim=1)

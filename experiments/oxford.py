@@ -227,22 +227,7 @@ def seconds(settings: Settings) -> float:
 
 
 def plot(target: Tensor, results: Mapping[str, Any], folder: Path) -> Path:
-    """Draw the target, the output rasters over the epochs, and the losses.
-
-    Parameters
-    ----------
-    target : Tensor
-        The target, of shape (time, neuron).
-    results : mapping of str to mapping
-        The results of ``train``, by method.
-    folder : Path
-        The folder for the picture.
-
-    Returns
-    -------
-    Path
-        The path of the picture.
-    """
+    """Draw the target, the output rasters over the epochs, and the losses; return the picture's path."""
     epochs = list(results["exodus"]["rasters"])
     with style.paper():
         fig = style.figure(1.3 * (len(epochs) + 1))

@@ -2,25 +2,31 @@
 
 The networks have integrate-and-fire layers between their weights. The tasks with vision have the cross
 entropy of the sum over time, those with sound that of the largest output over time. Adam has a learning rate
-of 0.001. A set that --data lacks has a synthetic stand-in of its shape.
+of 0.001. A set that --data lacks has a synthetic stand-in of its shape. A full run trains by EXODUS, SLAYER
+and BPTT.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from torch import nn
 
 import exodus_core.torch as snn
 from exodus_core.demo import style
 
 from . import networks, public_sets, synthetic
+from .comparison import METHODS
 from .jobs import run_jobs
 from .networks import Readout, Spiking
 from .samples import Splits
@@ -28,6 +34,16 @@ from .settings import Outcome, Settings, Table
 from .training import Plan, Run
 
 TARGET_RATE = 0.1
+MEASURED = 32  # samples, at most, for the initial weights
+# For a sample of each network on one thread: seconds of a training step, and of a forward pass.
+SECONDS = {
+    "HSD": (0.001, 0.0003),
+    "SSC": (0.001, 0.0003),
+    "DVS Gesture": (0.17, 0.1),
+    "CIFAR10-DVS": (2.0, 0.7),
+}
+INITIAL_PASSES = 28  # forward passes of ``init_``
+STARTING = 3.0  # seconds of a process
 
 
 @dataclass(frozen=True)
@@ -43,9 +59,11 @@ class Task:
     batch, epochs : int
         The number of samples in a batch, and of epochs.
     load : callable
-        A function that loads the data set from the folder with all sets.
-    folder : str
-        The set's folder in it.
+        A function that loads the data set from the folder with all sets, with another for what it converts.
+    folders : tuple of str
+        The names that the set's folder may have.
+    sizes : tuple of int
+        The numbers of samples for training and validation of the data set.
     stand_in : callable
         A function that makes a stand-in, of counts of samples for training, validation and test.
     quick : tuple of int
@@ -56,8 +74,9 @@ class Task:
     readout: Readout
     batch: int
     epochs: int
-    load: Callable[[Path], Splits]
-    folder: str
+    load: Callable[[Path, Path], Splits]
+    folders: tuple[str, ...]
+    sizes: tuple[int, int]
     stand_in: Callable[[tuple[int, int, int]], Splits]
     quick: tuple[int, int, int, int, int]
 
@@ -69,7 +88,8 @@ TASKS: Mapping[str, Task] = {
         128,
         200,
         public_sets.load_hsd,
-        "SHD",
+        ("SHD",),
+        (6500, 1656),
         lambda counts: synthetic.speech("HSD", 20, counts),
         (400, 80, 80, 32, 10),
     ),
@@ -79,7 +99,8 @@ TASKS: Mapping[str, Task] = {
         128,
         200,
         public_sets.load_ssc,
-        "SSC",
+        ("SSC",),
+        (75466, 9981),
         lambda counts: synthetic.speech("SSC", 35, counts),
         (420, 70, 70, 32, 10),
     ),
@@ -89,7 +110,8 @@ TASKS: Mapping[str, Task] = {
         32,
         100,
         public_sets.load_dvs_gesture,
-        "DvsGesture",
+        ("DvsGesture", "DVSGesture"),
+        (976, 200),
         lambda counts: synthetic.vision("DVS Gesture", 11, counts, 300, 64, rate=0.01),
         (22, 11, 11, 11, 2),
     ),
@@ -99,7 +121,8 @@ TASKS: Mapping[str, Task] = {
         16,
         100,
         public_sets.load_cifar10_dvs,
-        "CIFAR10DVS",
+        ("CIFAR10DVS",),
+        (8000, 1000),
         lambda counts: synthetic.vision("CIFAR10-DVS", 10, counts, 8, 128, rate=0.05),
         (4, 2, 2, 2, 1),
     ),
@@ -107,7 +130,25 @@ TASKS: Mapping[str, Task] = {
 STAND_IN = (1000, 200, 200)  # samples of a stand-in in a full run
 
 
-def splits_of(task: Task, quick: bool, data: Path | None) -> Splits:
+def is_at_hand(task: Task, data: Path | None) -> bool:
+    """Tell whether the folder of recordings has a task's data set.
+
+    Parameters
+    ----------
+    task : Task
+        The task.
+    data : Path or None
+        The folder with recordings.
+
+    Returns
+    -------
+    bool
+        Whether it has.
+    """
+    return data is not None and any((data / folder).is_dir() for folder in task.folders)
+
+
+def splits_of(task: Task, quick: bool, data: Path | None, cache: Path) -> Splits:
     """Load a task's data set, or make a stand-in where the folder of recordings lacks it.
 
     Parameters
@@ -118,26 +159,28 @@ def splits_of(task: Task, quick: bool, data: Path | None) -> Splits:
         Whether the stand-in is small.
     data : Path or None
         The folder with recordings.
+    cache : Path
+        A folder for converted recordings.
 
     Returns
     -------
     Splits
         The data.
     """
-    if data is not None and (data / task.folder).is_dir():
-        return task.load(data)
+    if data is not None and is_at_hand(task, data):
+        return task.load(data, cache)
     return task.stand_in(task.quick[:3] if quick else STAND_IN)
 
 
-def train(name: str, seed: int, quick: bool, plan: Plan, data: Path | None, folder: Path) -> dict[str, Any]:
+def train(name: str, method: str, quick: bool, plan: Plan, data: Path | None, folder: Path) -> dict[str, Any]:
     """Train a network; a job of ``run_jobs``.
 
     Parameters
     ----------
     name : str
         The name of the task.
-    seed : int
-        The seed of weights and order, the plan's.
+    method : str
+        "exodus", "slayer" or "bptt".
     quick : bool
         Whether a stand-in is small.
     plan : Plan
@@ -153,9 +196,9 @@ def train(name: str, seed: int, quick: bool, plan: Plan, data: Path | None, fold
         `History.numbers`, "synthetic", "sizes" and "weights", the number of parameters.
     """
     task = TASKS[name]
-    splits = splits_of(task, quick, data)
-    checkpoint = folder / f"{name.replace(' ', '-')}-{seed}.pt"
-    run = Run(lambda: task.build(snn.IF), task.readout, splits, plan, checkpoint)
+    splits = splits_of(task, quick, data, folder)
+    checkpoint = folder / f"{name.replace(' ', '-')}-{method}-{plan.seed}.pt"
+    run = Run(lambda: task.build(partial(snn.IF, method=method)), task.readout, splits, plan, checkpoint)
     numbers = run.train(name).numbers()
     weights = sum(parameter.numel() for parameter in run.network.parameters())
     return {**numbers, "synthetic": splits.synthetic, "sizes": dict(splits.sizes()), "weights": weights}
@@ -164,55 +207,62 @@ def train(name: str, seed: int, quick: bool, plan: Plan, data: Path | None, fold
 def jobs(settings: Settings) -> dict[str, tuple[Any, ...]]:
     """Return the runs, by the name of the job."""
     found = {}
+    methods, seeds = settings.choose((METHODS[:1], 1), (METHODS, 3))
     for name, task in TASKS.items():
         *_, batch, epochs = task.quick if settings.quick else (task.batch, task.epochs)
-        for seed in range(settings.choose(1, 3)):
+        for method, seed in product(methods, range(seeds)):
             plan = Plan(
                 settings.epochs or epochs,
                 batch,
                 seed=seed,
                 device=settings.device,
                 target_rate=TARGET_RATE,
+                measured=min(batch, MEASURED),
             )
-            arguments = name, seed, settings.quick, plan, settings.data, settings.folder("table_s1")
-            found[f"{name.replace(' ', '-')}-{seed}"] = arguments
+            arguments = name, method, settings.quick, plan, settings.data, settings.folder("table_s1")
+            found[f"{name.replace(' ', '-')}-{method}-{seed}"] = arguments
     return found
 
 
 def run(settings: Settings) -> Outcome:
     """Train the four networks."""
     folder = settings.folder("table_s1")
+    for task in TASKS.values():
+        if is_at_hand(task, settings.data):
+            splits_of(task, settings.quick, settings.data, folder)  # converted once, before the processes
     results = run_jobs(train, jobs(settings), folder, settings.workers, "table S1")
-    groups: dict[str, list[Any]] = {name: [] for name in TASKS}
-    for job, arguments in jobs(settings).items():
-        groups[arguments[0]].append(results[job])
-    stand_ins = [name for name, own in groups.items() if own[0]["synthetic"]]
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for job, (name, method, *_) in jobs(settings).items():
+        groups.setdefault((name, method), []).append(results[job])
+    stand_ins = list(dict.fromkeys(name for (name, _), own in groups.items() if own[0]["synthetic"]))
     text = [
-        "The networks of table S1 with IF layers, trained with EXODUS and Adam at a learning rate of 0.001. "
+        "The networks of table S1 with IF layers, trained with Adam at a learning rate of 0.001. "
         f"Initial weights are scaled so that layers fire at {TARGET_RATE} spikes per step. The validation "
         "set chooses the epoch, and the test set is used once. The appendix gives no accuracies.",
     ]
     if stand_ins:
         text.append(
-            f"SYNTHETIC STAND-INS, not recordings: {', '.join(stand_ins)}. Their accuracies say only that "
-            "the networks train."
+            f"SYNTHETIC STAND-INS, not recordings: {', '.join(stand_ins)}. Their accuracies say nothing "
+            "about the data sets."
         )
     figures = [plot(groups, folder)]
     return Outcome("Table S1: four networks", text, [_table(groups)], figures, results)
 
 
-def _table(groups: Mapping[str, list[Any]]) -> Table:
+def _table(groups: Mapping[tuple[str, str], list[Any]]) -> Table:
     rows = []
-    for name, own in groups.items():
+    for (name, method), own in groups.items():
         accuracies = [100 * result["test_accuracy"] for result in own]
         spread = f" +- {statistics.stdev(accuracies):.1f}" if len(own) > 1 else ""
         sizes = " / ".join(str(count) for count in own[0]["sizes"].values())
         kind = "synthetic" if own[0]["synthetic"] else "recordings"
         losses = f"{own[0]['loss'][0]:.2f} to {own[0]['loss'][-1]:.2f}"
         cells = str(own[0]["weights"]), f"{sizes}, {kind}", str(len(own[0]["loss"])), losses
-        rows.append([name, *cells, f"{statistics.mean(accuracies):.1f}{spread} %"])
+        rows.append(
+            [f"{name}, {style.LABELS[method]}", *cells, f"{statistics.mean(accuracies):.1f}{spread} %"]
+        )
     columns = (
-        "data set",
+        "data set, method",
         "parameters",
         "training / validation / test",
         "epochs",
@@ -224,51 +274,52 @@ def _table(groups: Mapping[str, list[Any]]) -> Table:
 
 def seconds(settings: Settings) -> float:
     """Estimate how long `run` takes."""
-    # Measured for a sample of each network, forward and backward on one thread.
-    each = {"HSD": 0.001, "SSC": 0.001, "DVS Gesture": 0.17, "CIFAR10-DVS": 2.0}
     total = 0.0
-    for name, _, quick, plan, *_ in jobs(settings).values():
-        count = TASKS[name].quick[0] if quick else STAND_IN[0]
-        total += 3.0 + plan.epochs * count * each[name]
+    for name, _, quick, plan, data, _ in jobs(settings).values():
+        task = TASKS[name]
+        stand_in = task.quick if quick else STAND_IN
+        training, validation = task.sizes if is_at_hand(task, data) else stand_in[:2]
+        steps, forward = SECONDS[name]
+        total += STARTING + plan.epochs * (training * steps + validation * forward)
+        total += INITIAL_PASSES * plan.measured * forward
     return total / settings.workers
 
 
-def plot(groups: Mapping[str, list[Any]], folder: Path) -> Path:
-    """Draw learning curves, and the confusion matrix of the first seed.
-
-    Parameters
-    ----------
-    groups : mapping of str to list
-        The results of each task's seeds.
-    folder : Path
-        The folder for the picture.
-
-    Returns
-    -------
-    Path
-        The path of the picture.
-    """
+def plot(groups: Mapping[tuple[str, str], list[Any]], folder: Path) -> Path:
+    """Draw learning curves, and the confusion matrix of EXODUS's first seed; return the picture's path."""
+    names = list(dict.fromkeys(name for name, _ in groups))
     with style.paper():
         fig = style.figure(6.2)
-        panels = fig.subplots(3, len(groups))
-        for column, (name, own) in zip(panels.T, groups.items(), strict=True):
-            for result in own:
-                epochs = range(1, len(result["loss"]) + 1)
-                column[0].plot(epochs, result["loss"], ".-", color=style.COLOURS["exodus"], lw=0.9)
-                column[0].plot(epochs, result["validation_loss"], ".--", color=style.GREY, lw=0.9)
-                column[1].plot(
-                    epochs, result["validation_accuracy"], ".-", color=style.COLOURS["exodus"], lw=0.9
-                )
+        panels = dict(zip(names, fig.subplots(3, len(names)).T, strict=True))
+        for (name, method), own in groups.items():
+            for k, result in enumerate(own):
+                _draw_course(panels[name], result, method, style.LABELS[method] if k == 0 else None)
+        for name, column in panels.items():
             column[0].set_title(name)
-            column[1].set(xlabel="Epoch", ylim=(0, 1))
-            _draw_confusion(column[2], own[0]["confusion"])
-        panels[0, 0].set_ylabel("Loss: training,\nvalidation (dashed)")
-        panels[1, 0].set_ylabel("Validation accuracy")
-        panels[2, 0].set_ylabel("True class")
+            column[1].set(ylim=(0, 1))
+            image = _draw_confusion(column[2], groups[name, METHODS[0]][0]["confusion"])
+        first, last = panels[names[0]], panels[names[-1]]
+        first[0].set_ylabel("Loss: training,\nvalidation (dashed)")
+        first[1].set_ylabel("Validation accuracy")
+        first[1].legend()
+        first[2].set_ylabel("True class")
+        fig.colorbar(image, ax=last[2], label="Share of the true class")
         return style.save(fig, folder / "table_s1.png")
 
 
-def _draw_confusion(axes: Axes, confusion: list[list[int]]) -> None:
+def _draw_course(column: Sequence[Axes], result: Mapping[str, Any], method: str, label: str | None) -> None:
+    epochs = range(1, len(result["loss"]) + 1)
+    colour = style.COLOURS[method]
+    column[0].plot(epochs, result["loss"], ".-", color=colour, lw=0.9)
+    column[0].plot(epochs, result["validation_loss"], ".--", color=colour, lw=0.9, alpha=0.5)
+    column[1].plot(epochs, result["validation_accuracy"], ".-", color=colour, lw=0.9, label=label)
+    for axes in column[:2]:
+        axes.set(xlabel="Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _draw_confusion(axes: Axes, confusion: list[list[int]]) -> AxesImage:
     counts = np.array(confusion)
-    axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="Predicted class", xticks=[], yticks=[])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

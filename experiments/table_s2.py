@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -23,10 +22,9 @@ import exodus_core.torch as snn
 from exodus_core.demo import style
 from exodus_core.surrogate import SingleExponential
 
-from . import networks, synthetic
-from .networks import Readout
-from .samples import Splits
+from . import table_s1
 from .settings import Outcome, Settings, Table
+from .table_s1 import Task
 from .training import cosine
 
 WIDTH, SCALE = 0.5, 0.5
@@ -82,48 +80,7 @@ class LoopedIF(nn.Module):
         return torch.stack(spikes, 1)
 
 
-@dataclass(frozen=True)
-class Task:
-    """A row of the table.
-
-    Attributes
-    ----------
-    build : callable
-        A function that builds the network from one that makes a spiking layer.
-    readout : callable
-        A function that makes logits of the network's output.
-    splits : callable
-        A function that makes samples, from their number.
-    batch : int
-        The number of samples of a step, table S1's.
-    """
-
-    build: Callable[[networks.Spiking], nn.Module]
-    readout: Readout
-    splits: Callable[[int], Splits]
-    batch: int
-
-
-TASKS: Mapping[str, Task] = {
-    "DVS Gesture": Task(
-        networks.dvs_gesture,
-        networks.sum_over_time,
-        lambda count: synthetic.vision("DVS Gesture", 11, (count, 1, 1), 300, 64, rate=0.01),
-        32,
-    ),
-    "HSD": Task(
-        lambda spiking: networks.speech(20, spiking),
-        networks.max_over_time,
-        lambda count: synthetic.speech("HSD", 20, (count, 1, 1)),
-        128,
-    ),
-    "SSC": Task(
-        lambda spiking: networks.speech(35, spiking),
-        networks.max_over_time,
-        lambda count: synthetic.speech("SSC", 35, (count, 1, 1)),
-        128,
-    ),
-}
+TASKS: Mapping[str, Task] = {name: table_s1.TASKS[name] for name in PAPER}
 
 
 def spiking(method: str) -> nn.Module:
@@ -159,7 +116,8 @@ class Stepper:
 
     def __init__(self, task: Task, batch: int, device: str) -> None:
         self.task, self.device = task, device
-        self.inputs, self.labels = task.splits(batch).train.batch(torch.arange(batch), device)
+        samples = task.stand_in((batch, 1, 1)).train
+        self.inputs, self.labels = samples.batch(torch.arange(batch), device)
         torch.manual_seed(0)
         first = task.build(lambda: spiking(METHODS[0])).to(device)
         snn.init_(first, self.inputs, target_rate=0.05)

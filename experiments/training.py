@@ -37,8 +37,9 @@ class Plan:
     device : str
         The device for torch.
     target_rate : float or None
-        The rate, in spikes per step, to which ``init_`` scales the initial weights with a batch of training
-        samples; None leaves them.
+        The rate, in spikes per step, to which ``init_`` scales the initial weights; None leaves them.
+    measured : int
+        The number of training samples for it.
     """
 
     epochs: int
@@ -47,6 +48,7 @@ class Plan:
     seed: int = 0
     device: str = "cpu"
     target_rate: float | None = None
+    measured: int = 128
 
 
 @dataclass
@@ -116,8 +118,8 @@ class Run:
         self.network = make().to(plan.device)
         self.readout, self.splits, self.plan, self.checkpoint = readout, splits, plan, checkpoint
         if plan.target_rate is not None:
-            chosen = torch.arange(0, len(splits.train), max(1, len(splits.train) // plan.batch))
-            inputs, _ = splits.train.batch(chosen[: plan.batch], plan.device)
+            chosen = torch.arange(0, len(splits.train), max(1, len(splits.train) // plan.measured))
+            inputs, _ = splits.train.batch(chosen[: plan.measured], plan.device)
             snn.init_(self.network, inputs, target_rate=plan.target_rate)
         # Everything that decides the course of the run. A layer's repr shows the learnt values of the moment.
         self.identity = f"{plan}\n{splits.name} {dict(splits.sizes())}\n{self.network}"

@@ -130,7 +130,7 @@ def test_a_full_run_says_how_long_it_takes(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("name", main.NAMES)
 def test_every_experiment_estimates_its_time(name, quick, tmp_path):
     module = main.experiment(name)
-    assert 0 < module.seconds(settings.Settings(tmp_path, quick=quick)) < 1e6
+    assert 0 < module.seconds(settings.Settings(tmp_path, quick=quick)) < 1e7
     assert module.__doc__ and callable(module.run)
 
 
