@@ -19,8 +19,8 @@ class Example:
     """A neuron with typical parameters. It fires now and then at inputs around 0.3."""
 
     keywords: Mapping[str, Any]
-    # step(where, p, options, state, a, fire, closed) returns the state after a step, as arrays or tensors.
-    # `p` has the parameters. `closed` says whether a potential equal to v_min counts as clipped.
+    # step(where, p, options, state, a, fire, equal_clips) returns the state after a step, of arrays or
+    # tensors. `p` has the parameters; `equal_clips` says whether a potential equal to v_min is clipped.
     step: Callable[..., tuple[Any, ...]]
     # Random parameters come from [low, high]. Those in `optional` are not always given.
     ranges: Mapping[str, tuple[float, float]]
@@ -55,40 +55,40 @@ def _membrane(p, options, u, s, x):
     return ((alpha * u) + x) - (amount * s)
 
 
-def _clamp(where, p, u, closed):
+def _clamp(where, p, u, equal_clips):
     # Written so that NaN passes. Backward, a step at the clamp counts as clipped.
     if "v_min" not in p:
         return u
-    return where(u <= p["v_min"] if closed else u < p["v_min"], p["v_min"], u)
+    return where(u <= p["v_min"] if equal_clips else u < p["v_min"], p["v_min"], u)
 
 
-def lif(where, p, options, state, a, fire, closed):
+def lif(where, p, options, state, a, fire, equal_clips):
     """LIF, and IF, where alpha is 1."""
     u, s = state
-    u = _clamp(where, p, _membrane(p, options, u, s, p["gain"] * a), closed)
+    u = _clamp(where, p, _membrane(p, options, u, s, p["gain"] * a), equal_clips)
     return u, fire(u)
 
 
-def exp_leak(where, p, options, state, a, fire, closed):
+def exp_leak(where, p, options, state, a, fire, equal_clips):
     """ExpLeak."""
     (v,) = state
     return ((p["alpha"] * v) + (p["gain"] * a),)
 
 
-def cuba(where, p, options, state, a, fire, closed):
+def cuba(where, p, options, state, a, fire, equal_clips):
     """CubaLIF."""
     u, s, i = state
     i = (p["alpha_syn"] * i) + (p["gain"] * a)
-    u = _clamp(where, p, _membrane(p, options, u, s, i), closed)
+    u = _clamp(where, p, _membrane(p, options, u, s, i), equal_clips)
     return u, fire(u), i
 
 
-def alif(where, p, options, state, a, fire, closed):
+def alif(where, p, options, state, a, fire, equal_clips):
     """ALIF."""
     u, s, b = state
     b = (p["alpha_adapt"] * b) + (p["adapt_scale"] * s)
     u = ((p["alpha"] * u) + (p["gain"] * a)) - (p["threshold"] * s)
-    u = _clamp(where, p, u, closed)
+    u = _clamp(where, p, u, equal_clips)
     return u, fire(u - b), b
 
 
@@ -121,7 +121,7 @@ def _stack(arrays):
     return torch.stack(arrays)
 
 
-def srm(where, p, options, state, a, fire, closed):
+def srm(where, p, options, state, a, fire, equal_clips):
     """SRM. The parameters of its kernels have the role in their names."""
     _, s, ex, ey, nx, ny = state
     ex, ey, z = _advance(options["epsilon"], p, "epsilon", ex, ey, a)
@@ -130,7 +130,7 @@ def srm(where, p, options, state, a, fire, closed):
     return u, fire(u), ex, ey, nx, ny
 
 
-def state_space(where, p, options, state, a, fire, closed):
+def state_space(where, p, options, state, a, fire, equal_clips):
     """StateSpace."""
     u, s, v = state
     (A00, A01), (A10, A11) = p["A"]
@@ -142,7 +142,7 @@ def state_space(where, p, options, state, a, fire, closed):
     return x0, fire(x0), x1
 
 
-def ad_lif(where, p, options, state, a, fire, closed):
+def ad_lif(where, p, options, state, a, fire, equal_clips):
     """AdLIF, as the papers print it.
 
     The adaptation comes first in Bittar and Garner 2022, (2) to (4), as sparch computes them. In SE-adLIF
@@ -160,7 +160,7 @@ def ad_lif(where, p, options, state, a, fire, closed):
     return u, fire(u), w
 
 
-def resonate_and_fire(where, p, options, state, a, fire, closed):
+def resonate_and_fire(where, p, options, state, a, fire, equal_clips):
     """ResonateAndFire (Izhikevich 2001) in discrete time: a damped rotation, the input, and the reset."""
     firing, s, other = state
     on_real = options.get("fires_on", "real") == "real"

@@ -31,15 +31,25 @@ def rows(heading):
     return re.findall(r"^\| `(\w+)\(", table, re.MULTILINE)
 
 
+def assert_same(found, needed, what):
+    """Every name has its entry, once, and no entry is of something else."""
+    assert sorted(found) == sorted(needed), (
+        f"{what} is missing for {sorted(set(needed) - set(found))}, is too much for "
+        f"{sorted(set(found) - set(needed))}, or is there twice"
+    )
+
+
 def test_models_and_descriptors_name_each_other():
     named = {kind._model for kind in (*DESCRIPTORS.values(), neurons.Filter)}
-    assert named == set(_core.models) == set(_core.parameters)
+    assert set(_core.models) == set(_core.parameters)
+    assert_same(named, _core.models, "a descriptor that exodus_core/neurons/__init__.py imports")
 
 
 def test_every_descriptor_is_in_every_list():
-    assert set(EXAMPLES) == set(DESCRIPTORS)
-    assert sorted(rows("neuron")) == sorted(DESCRIPTORS)
-    assert set(DESCRIPTORS) <= set(ec.__all__)
+    assert_same(EXAMPLES, DESCRIPTORS, "an entry of EXAMPLES in tests/neuron_examples.py")
+    assert_same(rows("neuron"), DESCRIPTORS, "a row in the README's table of neurons")
+    missing = set(DESCRIPTORS) - set(ec.__all__)
+    assert not missing, f"not in __all__ of exodus_core/neurons/__init__.py: {sorted(missing)}"
     for kind in DESCRIPTORS.values():
         assert getattr(ec, kind.__name__) is kind
         assert (kind._state.__name__ in ec.__all__) and len(kind._state._fields) == len(
@@ -109,6 +119,7 @@ def test_domains_hold_the_ranges_of_examples(name):
 
 def test_every_surrogate_has_a_class_a_formula_and_a_row():
     kinds = {kind.__name__: kind for kind in surrogate.Surrogate.__subclasses__()}
-    assert sorted(kind._kind for kind in kinds.values()) == sorted(_core.surrogates)
-    assert sorted(kinds) == sorted(reference.SURROGATE_NAMES) == sorted(rows("surrogate"))
+    assert_same([k._kind for k in kinds.values()], _core.surrogates, "a class in exodus_core/surrogate.py")
+    assert_same(reference.SURROGATE_NAMES, kinds, "a formula in tests/reference.py")
+    assert_same(rows("surrogate"), kinds, "a row in the README's table of surrogates")
     assert set(kinds) <= set(surrogate.__all__)

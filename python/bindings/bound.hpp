@@ -19,8 +19,8 @@ class BoundNeuron {
   virtual void forward(const py::tuple& learnt, Address current, Address spikes, Address potential, const py::object& execution) const = 0;
   /// Returns the gradients of the parameters of these indices.
   virtual py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential,
-                             Address current, Address grad_spikes, Address grad_potential, Address grad_current, const py::tuple& wanted,
-                             const py::object& execution) const = 0;
+                             Address current, Address grad_spikes, Address grad_potential, Address grad_current,
+                             const std::vector<int>& wanted, const py::object& execution) const = 0;
 };
 
 template <class N, class Engine>
@@ -50,7 +50,7 @@ class BoundModel final : public BoundNeuron {
   }
 
   py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential, Address current,
-                     Address grad_spikes, Address grad_potential, Address grad_current, const py::tuple& wanted,
+                     Address grad_spikes, Address grad_potential, Address grad_current, const std::vector<int>& wanted,
                      const py::object& execution) const override {
     const FloatingPointMode mode;
     const N neuron = with(learnt);
@@ -63,14 +63,14 @@ class BoundModel final : public BoundNeuron {
     arrays.grad_current = reinterpret_cast<S*>(grad_current);
     std::array<double, std::size(N::parameter_table)> sums{};
     for_each_field<std::size(N::parameter_table)>(arrays.grad, [&](double*& field, int k) {
-      if (wanted.contains(k)) field = &sums[static_cast<std::size_t>(k)];
+      if (std::find(wanted.begin(), wanted.end(), k) != wanted.end()) field = &sums[static_cast<std::size_t>(k)];
     });
     const Engine engine(execution);
     const auto algorithm = to_enumerator<Method>(method);
     const auto memory = engine.memory(engine.workspace(layout_, neuron, algorithm, native_surrogate, arrays));
     engine.check(without_lock([&] { return engine.backward(layout_, neuron, algorithm, native_surrogate, arrays, memory.workspace()); }));
     py::tuple gradients(wanted.size());
-    for (std::size_t k = 0; k < wanted.size(); ++k) gradients[k] = sums.at(wanted[k].template cast<std::size_t>());
+    for (std::size_t k = 0; k < wanted.size(); ++k) gradients[k] = sums.at(static_cast<std::size_t>(wanted[k]));
     return gradients;
   }
 
@@ -112,7 +112,8 @@ std::unique_ptr<BoundNeuron> bind_neuron(const std::string& model, const std::st
 template <class T>
 class LearntNumbers {
  public:
-  /// A number from `least` to `most`. It is a parameter of the model, or where `dt` is above 0 the time constant of a decay.
+  /// A number from `least` to `most`. It is a parameter of the model, or where `dt` is above 0 the time constant of a decay, whose `least`
+  /// is a fraction of dt, so that dt / tau stays finite.
   struct Range {
     double least, most, dt;
   };
@@ -147,7 +148,7 @@ class LearntNumbers {
       double grad = grads[k].template cast<double>();
       if (const double dt = ranges_[k].dt; dt > 0) {
         const double tau = own[k].template cast<double>(), alpha = model[k].template cast<double>();
-        grad *= alpha * std::min(dt / tau, largest_ratio) / tau;
+        grad *= alpha * (dt / tau) / tau;
       }
       result[k] = grad;
     }
@@ -155,8 +156,6 @@ class LearntNumbers {
   }
 
  private:
-  static constexpr double largest_ratio = 1e3;   // e^-1000 is 0; the bound on dt / tau avoids 0 times infinity
-
   std::size_t checked(const py::tuple& values) const {
     if (values.size() != ranges_.size()) throw py::value_error("expected " + std::to_string(ranges_.size()) + " learnt numbers");
     return values.size();

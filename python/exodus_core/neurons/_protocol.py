@@ -123,9 +123,8 @@ class Neuron(Value):
 
     def _native(self, names: Iterable[str]) -> list[tuple[str, float]] | None:
         """Return `Map.native` of each named number, or None if they are not all the extension's to turn."""
-        native = self._relations.native
-        found = [native.get(name) for name in names]
-        return None if None in found else [one for one in found if one is not None]
+        chosen, native = list(names), self._relations.native
+        return [native[name] for name in chosen] if native.keys() >= set(chosen) else None
 
     def _values(self, maps: Iterable[Map]) -> dict[str, Number]:
         """Return the descriptor's values that the maps take, by name."""

@@ -65,7 +65,7 @@ class Place:
         self._bound = _core.BoundNeuron(
             self.model, self.type_name, self.layout.sizes, arguments, binding.options, passed
         )
-        self._readers: dict[torch.dtype, _core.LearntFloats | None] = {}
+        self._readers = {} if self._native is None else self._make_readers(self._native)
         self._reads: dict[tuple[str, ...], Reads] = {}
 
     def has_all(self, *tensors: Tensor | None) -> bool:
@@ -87,7 +87,7 @@ class Place:
     def numbers(self, neuron: Neuron, learnt: tuple[Tensor, ...]) -> Numbers:
         """Read the learnt numbers. The kernels round them to the arithmetic's dtype."""
         dtype = learnt[0].dtype
-        reader = self._readers[dtype] if dtype in self._readers else self._reader(dtype)
+        reader = self._readers.get(dtype)
         if reader is not None and all([t.dtype is dtype and not t.is_neg() for t in learnt]):
             found = reader.read(tuple([tensor.data_ptr() for tensor in learnt]))
             if found is not None:
@@ -100,16 +100,13 @@ class Place:
     def _own(self, numbers: Sequence[float]) -> dict[str, Any]:
         return {**self._given, **dict(zip(self.learnt, numbers, strict=True))}
 
-    def _reader(self, dtype: torch.dtype) -> _core.LearntFloats | None:
-        """Return the extension's reader of learnt numbers of a dtype, if it has one."""
-        kind = _READERS.get(dtype)
-        reader = None
-        if kind is not None and self._native is not None:
-            facts = self._relations.facts
-            ranges = [range_of(facts[name], dtype) for name in self.learnt]
-            reader = kind([(*ends, dt) for ends, (_, dt) in zip(ranges, self._native, strict=True)])
-        self._readers[dtype] = reader
-        return reader
+    def _make_readers(self, native: list[tuple[str, float]]) -> dict[torch.dtype, _core.LearntFloats]:
+        """Make the extension's readers of learnt numbers, one for each dtype."""
+        facts = [self._relations.facts[name] for name in self.learnt]
+        return {
+            dtype: reader([(*range_of(own, dtype), dt) for own, (_, dt) in zip(facts, native, strict=True)])
+            for dtype, reader in _READERS.items()
+        }
 
     def reads(self, neuron: Neuron, wanted: tuple[str, ...]) -> Reads:
         """Return the needs of the gradients of the wanted numbers and of the current."""
@@ -169,7 +166,7 @@ class Place:
     ) -> Sequence[float | None]:
         if not sums:
             return [None] * len(self.learnt)
-        reader = self._readers[self.dtype] if self.dtype in self._readers else self._reader(self.dtype)
+        reader = self._readers.get(self.dtype)
         if reader is not None and reads.wanted == self.learnt:
             return reader.gradients(numbers.own, numbers.model, sums)
         summed = dict(zip(reads.sums, sums, strict=True))

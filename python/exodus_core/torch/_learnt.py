@@ -17,11 +17,11 @@ from ..neurons import Neuron
 NO_FACTS = Facts()
 
 
-def _in_range(facts: Facts, value: Tensor) -> Tensor:
-    """Put a learnt value into its domain: a decay into [0, 1], a threshold or time constant above 0."""
+def range_of(facts: Facts, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the ends of a learnt value's range: [0, 1] for a decay, above 0 for a threshold or tau."""
     if facts.domain is DECAY:
-        return value.clamp(0.0, 1.0)
-    return value.clamp_min(least_of(facts.least, value.dtype)) if facts.domain is POSITIVE else value
+        return 0.0, 1.0
+    return (least_of(facts.least, dtype) if facts.domain is POSITIVE else -math.inf), math.inf
 
 
 def least_of(least: float, dtype: torch.dtype) -> float:
@@ -38,14 +38,7 @@ def _tensor_value(name: str, parameter: Tensor, facts: Facts = NO_FACTS) -> Tens
     value = parameter.detach()
     if value.dtype not in (torch.float32, torch.float64):
         value = value.float()
-    return _in_range(facts, value).clone()
-
-
-def range_of(facts: Facts, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the least and the largest number that a learnt value may be."""
-    if facts.domain is DECAY:
-        return 0.0, 1.0
-    return (least_of(facts.least, dtype) if facts.domain is POSITIVE else -math.inf), math.inf
+    return value.clamp(*range_of(facts, value.dtype))
 
 
 def number_of(name: str, parameter: Tensor, facts: Facts) -> float:
