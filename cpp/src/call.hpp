@@ -49,7 +49,7 @@ struct Call {
   Layout layout;
   Model model{};
   int variant = 0;
-  V cap{};   ///< the most spikes in a step
+  V most_spikes{};   ///< the most spikes in a step
   Param<V> parameters[max_parameters];
   const Element* current = nullptr;   ///< backward: null unless a wanted gradient reads it
   const V* initial[max_states] = {};

@@ -71,7 +71,7 @@ Status set_parameters(const N& neuron, const FirRole<V>* roles, Param<V>* parame
     const bool ignored = kernel < Traits<N>::kernels && roles[kernel].taps.length > 0;
     if (parameters[k].count == 0 || ignored) {
       const int other = parameter_index<N>(facts.same_as);
-      parameters[k] = other < 0 ? Param<V>(static_cast<V>(facts.otherwise)) : parameters[other];
+      parameters[k] = other < 0 ? Param<V>(static_cast<V>(facts.default_value)) : parameters[other];
     }
     if (!valid(parameters[k])) return Status::bad_parameter;
   }
@@ -145,7 +145,7 @@ Status read_neuron(const Layout& layout, const N& neuron, const State& initial, 
   call.layout = layout;
   call.model = model_of(neuron);
   call.variant = variant_of(neuron);
-  call.cap = spike_cap(neuron);
+  call.most_spikes = spike_cap(neuron);
   to_list<Traits<N>::states>(initial, call.initial);
   take_histories<N>(call.fir, &FirRole<typename Traits<N>::V>::initial, call.initial);
   return Status::ok;

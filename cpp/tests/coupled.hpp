@@ -39,28 +39,27 @@ struct Coupled : NeuronModel<S, CoupledParameters, CoupledState> {
   template <class X>
   using Carry = CoupledCarry<X>;
 
-  static constexpr int variants = 1, adjoint_variants = 1, threshold_index = 6, gain_index = -1;
   static constexpr ParameterFacts parameter_table[] = {
-      {.name = "a00", .otherwise = 1, .reads_current = true},
+      {.name = "a00", .default_value = 1, .reads_current = true},
       {.name = "a01", .reads_current = true},
       {.name = "a10", .reads_current = true},
-      {.name = "a11", .otherwise = 1, .reads_current = true},
-      {.name = "gain", .otherwise = 1, .reads_current = true},
-      {.name = "spike_weight", .otherwise = -1, .reads_current = true},
-      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+      {.name = "a11", .default_value = 1, .reads_current = true},
+      {.name = "gain", .default_value = 1, .reads_current = true},
+      {.name = "spike_weight", .default_value = -1, .reads_current = true},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
   };
   static constexpr const char* state_names[] = {"potential", "spikes", "second"};
 };
 
 template <int Variant, class V>
-EXODUS_SCALAR CoupledState<V> restore_state(const CoupledParameters<V>& p, V cap, const CoupledState<V>& before, V u, V a) {
-  return {u, fire<false>(u, p.threshold, cap), ((p.a10 * before.potential) + (p.a11 * before.second)) + (p.gain * a)};
+EXODUS_SCALAR CoupledState<V> restore_state(const CoupledParameters<V>& p, V most_spikes, const CoupledState<V>& before, V u, V a) {
+  return {u, fire<false>(u, p.threshold, most_spikes), ((p.a10 * before.potential) + (p.a11 * before.second)) + (p.gain * a)};
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const CoupledParameters<V>& p, V cap, CoupledState<V>& state, const StepInputs<V>& in) {
+EXODUS_SCALAR void step(const CoupledParameters<V>& p, V most_spikes, CoupledState<V>& state, const StepInputs<V>& in) {
   const V u = (((p.a00 * state.potential) + (p.a01 * state.second)) + (p.gain * in.current)) + (p.spike_weight * state.spikes);
-  state = restore_state<Variant>(p, cap, state, u, in.current);
+  state = restore_state<Variant>(p, most_spikes, state, u, in.current);
 }
 
 /// The terms of the parameters' gradients, from X0[n], X1[n] and h[n] S[n].
@@ -71,7 +70,7 @@ EXODUS_SCALAR CoupledParameters<V> coupled_terms(const StepRecord<V, CoupledStat
           grad_u * before.second,
           grad_v * before.potential,
           grad_v * before.second,
-          (grad_u + grad_v) * at.a,
+          (grad_u + grad_v) * at.current,
           grad_u * before.spikes,
           -fired};
 }
@@ -79,10 +78,10 @@ EXODUS_SCALAR CoupledParameters<V> coupled_terms(const StepRecord<V, CoupledStat
 template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const StepRecord<V, CoupledState<V>>& at, CoupledCarry<V>& carry,
                                     CoupledParameters<V>& terms) {
-  const V S = M == Method::slayer ? at.e : at.e + p.spike_weight * carry.potential;
-  const V fired = at.h * S;
-  carry = {((at.q + fired) + p.a00 * carry.potential) + p.a10 * carry.second,
-           (at.direct.second + p.a01 * carry.potential) + p.a11 * carry.second};
+  const V grad_s = M == Method::slayer ? at.grad_spikes : at.grad_spikes + p.spike_weight * carry.potential;
+  const V fired = at.surrogate * grad_s;
+  carry = {((at.grad_potential + fired) + p.a00 * carry.potential) + p.a10 * carry.second,
+           (at.grad_state.second + p.a01 * carry.potential) + p.a11 * carry.second};
   terms = coupled_terms(at, carry.potential, carry.second, fired);
   return {p.gain * (carry.potential + carry.second)};
 }
@@ -97,8 +96,8 @@ EXODUS_SCALAR CoupledState<V> initial_gradient(const CoupledParameters<V>& p, co
 template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V> adjoint(const CoupledParameters<V>& p, const StepRecord<V, CoupledState<V>>& at, CoupledState<V>& carry,
                                     CoupledParameters<V>& terms) {
-  const V fired = at.h * (at.e + carry.spikes);
-  const V grad_u = (at.q + carry.potential) + fired, grad_v = at.direct.second + carry.second;
+  const V fired = at.surrogate * (at.grad_spikes + carry.spikes);
+  const V grad_u = (at.grad_potential + carry.potential) + fired, grad_v = at.grad_state.second + carry.second;
   terms = coupled_terms(at, grad_u, grad_v, fired);
   carry = {grad_u * p.a00 + grad_v * p.a10, grad_u * p.spike_weight, grad_u * p.a01 + grad_v * p.a11};
   return {p.gain * (grad_u + grad_v)};

@@ -17,8 +17,8 @@ inline std::pair<double, double> range_of(const ParameterFacts& facts) {
   if (facts.domain == Domain::below_threshold) return {-0.6, -0.1};
   if (facts.same_as != nullptr) return {0.5, 1.1};   // as a threshold
   if (facts.role == Role::gain) return {0.6, 1.4};
-  if (facts.otherwise > 0) return {0.5 * facts.otherwise, 0.95 * facts.otherwise};
-  if (facts.otherwise < 0) return {facts.otherwise, 0.3 * facts.otherwise};
+  if (facts.default_value > 0) return {0.5 * facts.default_value, 0.95 * facts.default_value};
+  if (facts.default_value < 0) return {facts.default_value, 0.3 * facts.default_value};
   return {-0.3, 0.3};
 }
 

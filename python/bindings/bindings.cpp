@@ -120,9 +120,9 @@ template <class N>
 py::dict parameter_facts() {
   py::dict result;
   for (const exodus::ParameterFacts& facts : N::parameter_table) {
-    const bool own_value = facts.same_as == nullptr && facts.otherwise == facts.otherwise;
-    const py::object otherwise = own_value ? py::object(py::float_(facts.otherwise)) : py::object(py::none());
-    result[facts.name] = py::make_tuple(name_of(facts.domain), name_of(facts.role), otherwise, facts.reads_current);
+    const bool own_value = facts.same_as == nullptr && facts.default_value == facts.default_value;
+    const py::object default_value = own_value ? py::object(py::float_(facts.default_value)) : py::object(py::none());
+    result[facts.name] = py::make_tuple(name_of(facts.domain), name_of(facts.role), default_value, facts.reads_current);
   }
   bool of_current = true;
   for (const std::string& name : taps_names<N>()) {

@@ -50,12 +50,12 @@ struct Alif : NeuronModel<S, AlifParameters, AlifState> {
   static constexpr bool surrogate_reads_hidden_state = true;   ///< the surrogate's argument is more than the potential
   static constexpr bool carries_gradient = true;
   static constexpr ParameterFacts parameter_table[] = {
-      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
-      {.name = "alpha_adapt", .domain = Domain::decay, .otherwise = 1},
+      {.name = "alpha", .domain = Domain::decay, .default_value = 1},
+      {.name = "alpha_adapt", .domain = Domain::decay, .default_value = 1},
       {.name = "adapt_scale"},
-      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
-      {.name = "gain", .otherwise = 1, .reads_current = true, .role = Role::gain},
-      {.name = "v_min", .domain = Domain::below_threshold, .otherwise = never_clips},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
+      {.name = "gain", .default_value = 1, .reads_current = true, .role = Role::gain},
+      {.name = "v_min", .domain = Domain::below_threshold, .default_value = never_clips},
   };
   static constexpr const char* state_names[] = {"potential", "spikes", "adaptation"};
 };
@@ -74,33 +74,34 @@ EXODUS_SCALAR V adaptation(const AlifParameters<V>& p, const AlifState<V>& befor
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR AlifState<V> restore_state(const AlifParameters<V>& p, V cap, const AlifState<V>& before, V u, V /*a*/) {
+EXODUS_SCALAR AlifState<V> restore_state(const AlifParameters<V>& p, V most_spikes, const AlifState<V>& before, V u, V /*a*/) {
   AlifState<V> state{u, V(0), adaptation(p, before)};
-  state.spikes = fire<false>(surrogate_argument(state), p.threshold, cap);
+  state.spikes = fire<false>(surrogate_argument(state), p.threshold, most_spikes);
   return state;
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const AlifParameters<V>& p, V cap, AlifState<V>& state, const StepInputs<V>& in) {
+EXODUS_SCALAR void step(const AlifParameters<V>& p, V most_spikes, AlifState<V>& state, const StepInputs<V>& in) {
   const V u = ((p.alpha * state.potential) + (p.gain * in.current)) - (p.threshold * state.spikes);
-  state = restore_state<Variant>(p, cap, state, u < p.v_min ? p.v_min : u, in.current);
+  state = restore_state<Variant>(p, most_spikes, state, u < p.v_min ? p.v_min : u, in.current);
 }
 
 template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const StepRecord<V, AlifState<V>>& at, AlifCarry<V>& carry,
                                     AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
-  const V S = M == Method::slayer ? at.e : multiply_add(p.adapt_scale, carry.g, multiply_add(-p.threshold, carry.d, at.e));
-  const V fired = at.h * S;
-  const V w = multiply_add(p.alpha, carry.d, at.q + fired);
-  const bool clipped = at.u == p.v_min;
+  const V grad_s =
+      M == Method::slayer ? at.grad_spikes : multiply_add(p.adapt_scale, carry.g, multiply_add(-p.threshold, carry.d, at.grad_spikes));
+  const V fired = at.surrogate * grad_s;
+  const V w = multiply_add(p.alpha, carry.d, at.grad_potential + fired);
+  const bool clipped = at.potential == p.v_min;
   const V d = clipped ? V(0) : w;
-  const V g = multiply_add(p.alpha_adapt, carry.g, at.direct.adaptation - fired);
+  const V g = multiply_add(p.alpha_adapt, carry.g, at.grad_state.adaptation - fired);
   terms.alpha = d * before.potential;
   terms.alpha_adapt = g * before.adaptation;
   terms.adapt_scale = g * before.spikes;
   terms.threshold = -(fired + d * before.spikes);
-  terms.gain = d * at.a;
+  terms.gain = d * at.current;
   terms.v_min = clipped ? w : V(0);
   carry = {d, g};
   return {p.gain * d};
@@ -119,17 +120,17 @@ EXODUS_SCALAR StepInputs<V> adjoint(const AlifParameters<V>& p, const StepRecord
                                     AlifParameters<V>& terms) {
   const AlifState<V>& before = at.before;
 
-  const V grad_fire = at.h * (at.e + carry.spikes);   // s = f(u - b - threshold)
-  const V grad_u = (at.q + carry.potential) + grad_fire;
-  const V grad_b = (at.direct.adaptation + carry.adaptation) - grad_fire;
+  const V grad_fire = at.surrogate * (at.grad_spikes + carry.spikes);   // s = f(u - b - threshold)
+  const V grad_u = (at.grad_potential + carry.potential) + grad_fire;
+  const V grad_b = (at.grad_state.adaptation + carry.adaptation) - grad_fire;
   terms.threshold = -grad_fire;
 
-  const bool clipped = at.u == p.v_min;   // u = max(v, v_min)
+  const bool clipped = at.potential == p.v_min;   // u = max(v, v_min)
   const V grad_v = clipped ? V(0) : grad_u;
   terms.v_min = clipped ? grad_u : V(0);
 
   terms.alpha = grad_v * before.potential;   // v = alpha u' + gain a - threshold s'
-  terms.gain = grad_v * at.a;
+  terms.gain = grad_v * at.current;
   terms.threshold = terms.threshold - grad_v * before.spikes;
 
   terms.alpha_adapt = grad_b * before.adaptation;   // b = alpha_adapt b' + adapt_scale s'

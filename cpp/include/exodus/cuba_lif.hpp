@@ -38,12 +38,12 @@ struct CubaLif : LifModel<S, CubaLifParameters, CubaLifState> {
   using Carry = CubaLifCarry<X>;
 
   static constexpr ParameterFacts parameter_table[] = {
-      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
-      {.name = "alpha_syn", .domain = Domain::decay, .otherwise = 1, .reads_current = true},
-      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
-      {.name = "gain", .otherwise = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
+      {.name = "alpha", .domain = Domain::decay, .default_value = 1},
+      {.name = "alpha_syn", .domain = Domain::decay, .default_value = 1, .reads_current = true},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
+      {.name = "gain", .default_value = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
       {.name = "reset_amount", .same_as = "threshold"},
-      {.name = "v_min", .domain = Domain::below_threshold, .otherwise = never_clips},
+      {.name = "v_min", .domain = Domain::below_threshold, .default_value = never_clips},
   };
   static constexpr const char* state_names[] = {"potential", "spikes", "current"};
 };
@@ -66,30 +66,30 @@ EXODUS_SCALAR V synaptic(const CubaLifParameters<V>& p, V before, V a) {
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const CubaLifParameters<V>& p, V cap, CubaLifState<V>& state, const StepInputs<V>& in) {
+EXODUS_SCALAR void step(const CubaLifParameters<V>& p, V most_spikes, CubaLifState<V>& state, const StepInputs<V>& in) {
   state.current = synaptic(p, state.current, in.current);
   LifState<V> lif = membrane(state);
-  step<Variant>(membrane(p), cap, lif, {state.current});
+  step<Variant>(membrane(p), most_spikes, lif, {state.current});
   state.potential = lif.potential;
   state.spikes = lif.spikes;
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR CubaLifState<V> restore_state(const CubaLifParameters<V>& p, V cap, const CubaLifState<V>& before, V u, V a) {
-  const LifState<V> lif = restore_state<Variant>(membrane(p), cap, membrane(before), u, a);
+EXODUS_SCALAR CubaLifState<V> restore_state(const CubaLifParameters<V>& p, V most_spikes, const CubaLifState<V>& before, V u, V a) {
+  const LifState<V> lif = restore_state<Variant>(membrane(p), most_spikes, membrane(before), u, a);
   return {lif.potential, lif.spikes, synaptic(p, before.current, a)};
 }
 
 /// Step n as the membrane's adjoint reads it.
 template <class V>
 EXODUS_SCALAR StepRecord<V, LifState<V>> membrane(const StepRecord<V, CubaLifState<V>>& at) {
-  return {at.u, membrane(at.before), {}, at.h, at.e, at.q, V(0)};
+  return {at.potential, membrane(at.before), {}, at.surrogate, at.grad_spikes, at.grad_potential, V(0)};
 }
 
 /// The membrane's terms, and those of the synapse from dL/di[n].
 template <class V>
 EXODUS_SCALAR CubaLifParameters<V> with_synapse(const LifParameters<V>& lif, const StepRecord<V, CubaLifState<V>>& at, V grad_current) {
-  return {lif.alpha, grad_current * at.before.current, lif.threshold, grad_current * at.a, lif.reset_amount, lif.v_min};
+  return {lif.alpha, grad_current * at.before.current, lif.threshold, grad_current * at.current, lif.reset_amount, lif.v_min};
 }
 
 template <Method M, int Variant, class V>
@@ -98,7 +98,7 @@ EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const StepRec
   LifCarry<V> lif{carry.d};
   LifParameters<V> lif_terms;
   carry.d = adjoint<M, Variant>(membrane(p), membrane(at), lif, lif_terms).current;
-  carry.p = multiply_add(p.alpha_syn, carry.p, carry.d + at.direct.current);
+  carry.p = multiply_add(p.alpha_syn, carry.p, carry.d + at.grad_state.current);
   terms = with_synapse(lif_terms, at, carry.p);
   return {p.gain * carry.p};
 }
@@ -117,7 +117,7 @@ EXODUS_SCALAR StepInputs<V> adjoint(const CubaLifParameters<V>& p, const StepRec
   LifState<V> lif{carry.potential, carry.spikes};
   LifParameters<V> lif_terms;
   const V through_membrane = adjoint<M, Variant>(membrane(p), membrane(at), lif, lif_terms).current;
-  const V grad_current = (at.direct.current + carry.current) + through_membrane;   // i = alpha_syn i' + gain a
+  const V grad_current = (at.grad_state.current + carry.current) + through_membrane;   // i = alpha_syn i' + gain a
   carry = {lif.potential, lif.spikes, p.alpha_syn * grad_current};
   terms = with_synapse(lif_terms, at, grad_current);
   return {p.gain * grad_current};

@@ -37,8 +37,8 @@ struct ExpLeak : NeuronModel<S, ExpLeakParameters, ExpLeakState> {
   static constexpr bool fires = false;
   static constexpr bool carries_gradient = true;
   static constexpr ParameterFacts parameter_table[] = {
-      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
-      {.name = "gain", .otherwise = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
+      {.name = "alpha", .domain = Domain::decay, .default_value = 1},
+      {.name = "gain", .default_value = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
   };
   static constexpr const char* state_names[] = {"potential"};
 };
@@ -49,20 +49,20 @@ static inline void for_each_option(ExpLeak<S>& neuron, F&& field) {
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const ExpLeakParameters<V>& p, V /*cap*/, ExpLeakState<V>& state, const StepInputs<V>& in) {
+EXODUS_SCALAR void step(const ExpLeakParameters<V>& p, V /*most_spikes*/, ExpLeakState<V>& state, const StepInputs<V>& in) {
   state.potential = (p.alpha * state.potential) + (p.gain * in.current);
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR ExpLeakState<V> restore_state(const ExpLeakParameters<V>&, V /*cap*/, const ExpLeakState<V>&, V u, V /*a*/) {
+EXODUS_SCALAR ExpLeakState<V> restore_state(const ExpLeakParameters<V>&, V /*most_spikes*/, const ExpLeakState<V>&, V u, V /*a*/) {
   return {u};
 }
 
 template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V> adjoint(const ExpLeakParameters<V>& p, const StepRecord<V, ExpLeakState<V>>& at, ExpLeakCarry<V>& carry,
                                     ExpLeakParameters<V>& terms) {
-  const V d = multiply_add(p.alpha, carry.d, at.q);
-  terms = {d * at.before.potential, d * at.a};
+  const V d = multiply_add(p.alpha, carry.d, at.grad_potential);
+  terms = {d * at.before.potential, d * at.current};
   carry.d = d;
   return {p.gain * d};
 }

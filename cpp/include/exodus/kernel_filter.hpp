@@ -42,7 +42,7 @@ struct KernelFilter : NeuronModel<S, KernelParameters, KernelFilterState, Filter
   static constexpr ParameterFacts parameter_table[] = {
       {.name = "a", .domain = Domain::decay, .reads_current = true},
       {.name = "b", .domain = Domain::decay, .reads_current = true},
-      {.name = "scale", .otherwise = 1, .reads_current = true},
+      {.name = "scale", .default_value = 1, .reads_current = true},
   };
   static constexpr const char* taps_names[] = {"taps"};
   static constexpr const char* state_names[] = {"potential", "x", "y"};
@@ -59,14 +59,15 @@ static inline int variant_of(const KernelFilter<S>& filter) {
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR KernelFilterState<V> restore_state(const KernelParameters<V>& p, V /*cap*/, const KernelFilterState<V>& before, V u, V a) {
+EXODUS_SCALAR KernelFilterState<V> restore_state(const KernelParameters<V>& p, V /*most_spikes*/, const KernelFilterState<V>& before, V u,
+                                                 V a) {
   const KernelState<V> state = advance<static_cast<KernelForm>(Variant)>(p, KernelState<V>{before.x, before.y}, a);
   return {u, state.x, state.y};
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const KernelParameters<V>& p, V cap, KernelFilterState<V>& state, const StepInputs<V>& in) {
-  state = restore_state<Variant>(p, cap, state, V(0), in.current);
+EXODUS_SCALAR void step(const KernelParameters<V>& p, V most_spikes, KernelFilterState<V>& state, const StepInputs<V>& in) {
+  state = restore_state<Variant>(p, most_spikes, state, V(0), in.current);
   state.potential = output<static_cast<KernelForm>(Variant)>(p, KernelState<V>{state.x, state.y}, in.current);
 }
 
@@ -74,9 +75,9 @@ template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V> adjoint(const KernelParameters<V>& p, const StepRecord<V, KernelFilterState<V>>& at, KernelState<V>& carry,
                                     KernelParameters<V>& terms) {
   constexpr KernelForm form = static_cast<KernelForm>(Variant);
-  carry = correlate<form>(p, carry, at.q, KernelState<V>{at.direct.x, at.direct.y});
-  terms = kernel_terms<form>(p, KernelState<V>{at.before.x, at.before.y}, at.a, at.q, carry);
-  return {input_gradient<form>(carry, at.q)};
+  carry = correlate<form>(p, carry, at.grad_potential, KernelState<V>{at.grad_state.x, at.grad_state.y});
+  terms = kernel_terms<form>(p, KernelState<V>{at.before.x, at.before.y}, at.current, at.grad_potential, carry);
+  return {input_gradient<form>(carry, at.grad_potential)};
 }
 
 template <Method M, int Variant, class V>

@@ -63,11 +63,11 @@ struct Lif : LifModel<S, LifParameters, LifState> {
   using Carry = LifCarry<X>;
 
   static constexpr ParameterFacts parameter_table[] = {
-      {.name = "alpha", .domain = Domain::decay, .otherwise = 1},
-      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
-      {.name = "gain", .otherwise = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
+      {.name = "alpha", .domain = Domain::decay, .default_value = 1},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
+      {.name = "gain", .default_value = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
       {.name = "reset_amount", .same_as = "threshold"},
-      {.name = "v_min", .domain = Domain::below_threshold, .otherwise = never_clips},
+      {.name = "v_min", .domain = Domain::below_threshold, .default_value = never_clips},
   };
   static constexpr const char* state_names[] = {"potential", "spikes"};
 };
@@ -102,9 +102,9 @@ static inline int variant_of(const N& neuron) {
   return static_cast<int>(reset) + (neuron.max_spikes == 1 ? 0 : 4);
 }
 
-/// One step, in the order of operations that the interface promises. `cap` bounds the spikes of a step.
+/// One step, in the order of operations that the interface promises. `most_spikes` bounds the spikes of a step.
 template <int Variant, class V>
-EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, const StepInputs<V>& in) {
+EXODUS_SCALAR void step(const LifParameters<V>& p, V most_spikes, LifState<V>& state, const StepInputs<V>& in) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
   const V x = p.gain * in.current;
   V u;
@@ -119,23 +119,23 @@ EXODUS_SCALAR void step(const LifParameters<V>& p, V cap, LifState<V>& state, co
   }
   u = u < p.v_min ? p.v_min : u;
   state.potential = u;
-  state.spikes = fire<LifVariant<Variant>::multi>(u, p.threshold, cap);
+  state.spikes = fire<LifVariant<Variant>::multi>(u, p.threshold, most_spikes);
 }
 
 /// The state after a step, from its potential. (Other models also need the state before the step and the current.)
 template <int Variant, class V>
-EXODUS_SCALAR LifState<V> restore_state(const LifParameters<V>& p, V cap, const LifState<V>& /*before*/, V u, V /*a*/) {
-  return {u, fire<LifVariant<Variant>::multi>(u, p.threshold, cap)};
+EXODUS_SCALAR LifState<V> restore_state(const LifParameters<V>& p, V most_spikes, const LifState<V>& /*before*/, V u, V /*a*/) {
+  return {u, fire<LifVariant<Variant>::multi>(u, p.threshold, most_spikes)};
 }
 
 /// The terms of step n in the parameters' gradients (docs/mathematics.md, Parameters).
 template <LifReset R, class V>
-EXODUS_SCALAR LifParameters<V> gradient_terms(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, V S, V w, V d) {
+EXODUS_SCALAR LifParameters<V> gradient_terms(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, V grad_s, V w, V d) {
   const LifState<V>& before = at.before;
   LifParameters<V> terms{};
-  terms.threshold = -(at.h * S);
-  terms.gain = d * at.a;
-  terms.v_min = at.u == p.v_min ? w : V(0);
+  terms.threshold = -(at.surrogate * grad_s);
+  terms.gain = d * at.current;
+  terms.v_min = at.potential == p.v_min ? w : V(0);
   if constexpr (R == LifReset::after_decay) {
     terms.alpha = d * before.potential;
     terms.reset_amount = -(d * before.spikes);
@@ -170,21 +170,21 @@ template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const StepRecord<V, LifState<V>>& at, LifCarry<V>& carry,
                                     LifParameters<V>& terms) {
   constexpr LifReset reset = LifVariant<Variant>::reset;
-  const V decay = leak<reset>(p, at.u >= p.threshold);
-  V S, w;
+  const V decay = leak<reset>(p, at.potential >= p.threshold);
+  V grad_s, w;
   if constexpr (M == Method::slayer) {
-    S = at.e;
-    w = multiply_add(decay, carry.d, multiply_add(at.h, at.e, at.q));
+    grad_s = at.grad_spikes;
+    w = multiply_add(decay, carry.d, multiply_add(at.surrogate, at.grad_spikes, at.grad_potential));
   } else if constexpr (reset == LifReset::zero) {
-    S = multiply_add(-p.alpha * at.u, carry.d, at.e);
-    w = multiply_add(decay, carry.d, multiply_add(at.h, S, at.q));
+    grad_s = multiply_add(-p.alpha * at.potential, carry.d, at.grad_spikes);
+    w = multiply_add(decay, carry.d, multiply_add(at.surrogate, grad_s, at.grad_potential));
   } else {
     const V rho = reset_weight<reset>(p);
-    S = multiply_add(-rho, carry.d, at.e);
-    w = multiply_add(multiply_add(-rho, at.h, decay), carry.d, multiply_add(at.h, at.e, at.q));
+    grad_s = multiply_add(-rho, carry.d, at.grad_spikes);
+    w = multiply_add(multiply_add(-rho, at.surrogate, decay), carry.d, multiply_add(at.surrogate, at.grad_spikes, at.grad_potential));
   }
-  const V d = at.u == p.v_min ? V(0) : w;
-  terms = gradient_terms<reset>(p, at, S, w, d);
+  const V d = at.potential == p.v_min ? V(0) : w;
+  terms = gradient_terms<reset>(p, at, grad_s, w, d);
   carry.d = d;
   return {p.gain * d};
 }
@@ -205,11 +205,11 @@ EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const StepRecord<
   const LifState<V>& before = at.before;
   terms = {};
 
-  const V grad_spikes = at.e + carry.spikes;   // s = f(u - threshold)
-  const V grad_u = (at.q + carry.potential) + at.h * grad_spikes;
-  terms.threshold = -(at.h * grad_spikes);
+  const V grad_spikes = at.grad_spikes + carry.spikes;   // s = f(u - threshold)
+  const V grad_u = (at.grad_potential + carry.potential) + at.surrogate * grad_spikes;
+  terms.threshold = -(at.surrogate * grad_spikes);
 
-  const bool clipped = at.u == p.v_min;   // u = max(v, v_min)
+  const bool clipped = at.potential == p.v_min;   // u = max(v, v_min)
   const V grad_v = clipped ? V(0) : grad_u;
   terms.v_min = clipped ? grad_u : V(0);
 
@@ -233,7 +233,7 @@ EXODUS_SCALAR StepInputs<V> adjoint(const LifParameters<V>& p, const StepRecord<
     carry = {grad_v * p.alpha, V(0)};
   }
 
-  terms.gain = grad_v * at.a;   // x = gain a
+  terms.gain = grad_v * at.current;   // x = gain a
   return {grad_v * p.gain};
 }
 

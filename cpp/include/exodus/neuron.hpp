@@ -12,14 +12,14 @@
 
 namespace exodus {
 
-/// s = f(u): one spike at u >= threshold, or with `Multi` min(floor(u / threshold), cap). NaN never fires.
+/// s = f(u): one spike at u >= threshold, or with `Multi` min(floor(u / threshold), most_spikes). NaN never fires.
 template <bool Multi, class V>
-EXODUS_SCALAR V fire(V u, V threshold, V cap) {
+EXODUS_SCALAR V fire(V u, V threshold, V most_spikes) {
   if constexpr (!Multi) {
     return u >= threshold ? V(1) : V(0);
   } else {
     const V count = round_down(u / threshold);
-    return u >= threshold ? (count < cap ? count : cap) : V(0);
+    return u >= threshold ? (count < most_spikes ? count : most_spikes) : V(0);
   }
 }
 
@@ -42,13 +42,13 @@ struct StepInputs<V, true> {
 /// Step n in a backward pass.
 template <class V, class State>
 struct StepRecord {
-  V u;            ///< u[n], before the reset
-  State before;   ///< the state after step n-1; only BPTT and parameters' gradients read it
-  State direct;   ///< direct dL/d(state after step n) of hidden states; zero except at the last step
-  V h;            ///< f'(u[n]), the surrogate
-  V e;            ///< dL/ds[n], direct
-  V q;            ///< dL/du[n], direct
-  V a;            ///< a[n]; only some parameters' gradients read it
+  V potential;        ///< u[n], before the reset
+  State before;       ///< the state after step n-1; only BPTT and parameters' gradients read it
+  State grad_state;   ///< dL/d(hidden states after step n), from the loss itself; zero except at the last step
+  V surrogate;        ///< h[n] = f'(u[n])
+  V grad_spikes;      ///< e[n] = dL/ds[n], from the loss itself
+  V grad_potential;   ///< q[n] = dL/du[n], from the loss itself
+  V current;          ///< a[n]; only some parameters' gradients read it
 };
 
 /// Which values a parameter may have.
@@ -74,7 +74,7 @@ inline constexpr const char* enumerators<Role>[] = {"none", "threshold", "gain"}
 struct ParameterFacts {
   const char* name;
   Domain domain = Domain::free;
-  double otherwise = 0;                  ///< its value where it is not given,
+  double default_value = 0;              ///< its value where it is not given,
   const char* same_as = nullptr;         ///< or that of this parameter, whose gradient then counts both
   const char* complement_of = nullptr;   ///< it is 1 - this parameter where the option gain_follows_alpha is set
   bool reads_current = false;            ///< its gradient needs the current

@@ -75,11 +75,11 @@ struct Srm : NeuronModel<S, SrmParameters, SrmState, SrmKernels> {
   static constexpr ParameterFacts parameter_table[] = {
       {.name = "epsilon_a", .domain = Domain::decay, .reads_current = true},
       {.name = "epsilon_b", .domain = Domain::decay, .reads_current = true},
-      {.name = "epsilon_scale", .otherwise = 1, .reads_current = true},
+      {.name = "epsilon_scale", .default_value = 1, .reads_current = true},
       {.name = "nu_a", .domain = Domain::decay},
       {.name = "nu_b", .domain = Domain::decay},
-      {.name = "nu_scale", .otherwise = -1},
-      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+      {.name = "nu_scale", .default_value = -1},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
   };
   static constexpr const char* taps_names[] = {"epsilon_taps", "nu_taps"};
   static constexpr const char* state_names[] = {"potential", "spikes", "epsilon_x", "epsilon_y", "nu_x", "nu_y"};
@@ -118,22 +118,23 @@ EXODUS_SCALAR KernelState<V> nu_of(const Struct<V>& s) {
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR SrmState<V> restore_state(const SrmParameters<V>& p, V cap, const SrmState<V>& before, V u, V a) {
+EXODUS_SCALAR SrmState<V> restore_state(const SrmParameters<V>& p, V most_spikes, const SrmState<V>& before, V u, V a) {
   using Form = SrmVariant<Variant>;
   const KernelState<V> epsilon = advance<Form::epsilon>(epsilon_of(p), epsilon_of(before), a);
   const KernelState<V> nu = advance<Form::nu>(nu_of(p), nu_of(before), before.spikes);
-  return {u, fire<Form::multi>(u, p.threshold, cap), epsilon.x, epsilon.y, nu.x, nu.y};
+  return {u, fire<Form::multi>(u, p.threshold, most_spikes), epsilon.x, epsilon.y, nu.x, nu.y};
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const SrmParameters<V>& p, V cap, SrmState<V>& state, const StepInputs<V, SrmVariant<Variant>::feedback>& in) {
+EXODUS_SCALAR void step(const SrmParameters<V>& p, V most_spikes, SrmState<V>& state,
+                        const StepInputs<V, SrmVariant<Variant>::feedback>& in) {
   using Form = SrmVariant<Variant>;
   V feedback = V(0);
   if constexpr (Form::feedback) feedback = in.feedback;
-  SrmState<V> after = restore_state<Variant>(p, cap, state, V(0), in.current);
+  SrmState<V> after = restore_state<Variant>(p, most_spikes, state, V(0), in.current);
   after.potential =
       output<Form::epsilon>(epsilon_of(p), epsilon_of(after), in.current) + output<Form::nu>(nu_of(p), nu_of(after), feedback);
-  after.spikes = fire<Form::multi>(after.potential, p.threshold, cap);
+  after.spikes = fire<Form::multi>(after.potential, p.threshold, most_spikes);
   state = after;
 }
 
@@ -156,13 +157,13 @@ template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const StepRecord<V, SrmState<V>>& at,
                                                                    SrmCarry<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
-  const V S = M == Method::slayer || Form::feedback ? at.e : at.e + carry.nu_x;
-  const V lam = multiply_add(at.h, S, at.q);
-  const KernelState<V> epsilon = correlate<Form::epsilon>(epsilon_of(p), epsilon_of(carry), lam, epsilon_of(at.direct));
-  const KernelState<V> nu = correlate<Form::nu>(nu_of(p), nu_of(carry), lam, nu_of(at.direct));
+  const V grad_s = M == Method::slayer || Form::feedback ? at.grad_spikes : at.grad_spikes + carry.nu_x;
+  const V lam = multiply_add(at.surrogate, grad_s, at.grad_potential);
+  const KernelState<V> epsilon = correlate<Form::epsilon>(epsilon_of(p), epsilon_of(carry), lam, epsilon_of(at.grad_state));
+  const KernelState<V> nu = correlate<Form::nu>(nu_of(p), nu_of(carry), lam, nu_of(at.grad_state));
   carry = {epsilon.x, epsilon.y, nu.x, nu.y};
-  terms = join(kernel_terms<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.a, lam, epsilon),
-               kernel_terms<Form::nu>(nu_of(p), nu_of(at.before), at.before.spikes, lam, nu), -(at.h * S));
+  terms = join(kernel_terms<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.current, lam, epsilon),
+               kernel_terms<Form::nu>(nu_of(p), nu_of(at.before), at.before.spikes, lam, nu), -(at.surrogate * grad_s));
   return input_gradients<Variant>(input_gradient<Form::epsilon>(epsilon, lam), lam);
 }
 
@@ -180,14 +181,14 @@ template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V, SrmVariant<Variant>::feedback> adjoint(const SrmParameters<V>& p, const StepRecord<V, SrmState<V>>& at,
                                                                    SrmState<V>& carry, SrmParameters<V>& terms) {
   using Form = SrmVariant<Variant>;
-  const V grad_spikes = at.e + carry.spikes;   // s = f(u)
-  const V grad_fire = at.h * grad_spikes;
-  const V grad_u = (at.q + carry.potential) + grad_fire;
+  const V grad_spikes = at.grad_spikes + carry.spikes;   // s = f(u)
+  const V grad_fire = at.surrogate * grad_spikes;
+  const V grad_u = (at.grad_potential + carry.potential) + grad_fire;
 
-  KernelState<V> epsilon{carry.epsilon_x + at.direct.epsilon_x, carry.epsilon_y + at.direct.epsilon_y};   // u = z + r
-  KernelState<V> nu{carry.nu_x + at.direct.nu_x, carry.nu_y + at.direct.nu_y};
+  KernelState<V> epsilon{carry.epsilon_x + at.grad_state.epsilon_x, carry.epsilon_y + at.grad_state.epsilon_y};   // u = z + r
+  KernelState<V> nu{carry.nu_x + at.grad_state.nu_x, carry.nu_y + at.grad_state.nu_y};
   KernelParameters<V> epsilon_terms, nu_terms;
-  const V grad_a = reverse<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.a, grad_u, epsilon, epsilon_terms);
+  const V grad_a = reverse<Form::epsilon>(epsilon_of(p), epsilon_of(at.before), at.current, grad_u, epsilon, epsilon_terms);
   const V grad_before = reverse<Form::nu>(nu_of(p), nu_of(at.before), at.before.spikes, grad_u, nu, nu_terms);
   carry = {V(0), Form::feedback ? V(0) : grad_before, epsilon.x, epsilon.y, nu.x, nu.y};   // with taps, the operator adds it
   terms = join(epsilon_terms, nu_terms, -grad_fire);

@@ -51,15 +51,15 @@ struct StateSpace : NeuronModel<S, StateSpaceParameters, StateSpaceState> {
   static constexpr int adjoint_variants = 2;
   static constexpr ParameterFacts parameter_table[] = {
       // Gradients of b need the current, and those of A01 and A11 the second state, which is rebuilt from it.
-      {.name = "A00", .otherwise = 1},
+      {.name = "A00", .default_value = 1},
       {.name = "A01", .reads_current = true},
       {.name = "A10"},
-      {.name = "A11", .otherwise = 1, .reads_current = true},
-      {.name = "b0", .otherwise = 1, .reads_current = true},
+      {.name = "A11", .default_value = 1, .reads_current = true},
+      {.name = "b0", .default_value = 1, .reads_current = true},
       {.name = "b1", .reads_current = true},
-      {.name = "r0", .otherwise = -1},
+      {.name = "r0", .default_value = -1},
       {.name = "r1"},
-      {.name = "threshold", .domain = Domain::positive, .otherwise = 1, .role = Role::threshold},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
   };
   static constexpr const char* state_names[] = {"potential", "spikes", "second"};
 };
@@ -89,21 +89,22 @@ EXODUS_SCALAR V second_state(const StateSpaceParameters<V>& p, const StateSpaceS
 
 /// The state after a step, from its potential.
 template <int Variant, class V>
-EXODUS_SCALAR StateSpaceState<V> restore_state(const StateSpaceParameters<V>& p, V cap, const StateSpaceState<V>& before, V u, V a) {
-  return {u, fire<false>(u, p.threshold, cap), second_state<Variant>(p, before, a)};
+EXODUS_SCALAR StateSpaceState<V> restore_state(const StateSpaceParameters<V>& p, V most_spikes, const StateSpaceState<V>& before, V u,
+                                               V a) {
+  return {u, fire<false>(u, p.threshold, most_spikes), second_state<Variant>(p, before, a)};
 }
 
 template <int Variant, class V>
-EXODUS_SCALAR void step(const StateSpaceParameters<V>& p, V cap, StateSpaceState<V>& state, const StepInputs<V>& in) {
+EXODUS_SCALAR void step(const StateSpaceParameters<V>& p, V most_spikes, StateSpaceState<V>& state, const StepInputs<V>& in) {
   const V u = (((p.A00 * kept<Variant>(state)) + (p.A01 * state.second)) + (p.b0 * in.current)) + (p.r0 * state.spikes);
-  state = restore_state<Variant>(p, cap, state, u, in.current);
+  state = restore_state<Variant>(p, most_spikes, state, u, in.current);
 }
 
 /// The terms of step n in the parameters' gradients, from dL/du[n], dL/dv[n] and h[n] S[n].
 template <int Variant, class V>
 EXODUS_SCALAR StateSpaceParameters<V> gradient_terms(const StepRecord<V, StateSpaceState<V>>& at, V grad_u, V grad_v, V fired) {
   const V u = kept<Variant>(at.before), v = at.before.second, s = at.before.spikes;
-  return {grad_u * u, grad_u * v, grad_v * u, grad_v * v, grad_u * at.a, grad_v * at.a, grad_u * s, grad_v * s, -fired};
+  return {grad_u * u, grad_u * v, grad_v * u, grad_v * v, grad_u * at.current, grad_v * at.current, grad_u * s, grad_v * s, -fired};
 }
 
 /// direct + r . X: the gradient of a spike through the states of the next step.
@@ -116,15 +117,15 @@ template <Method M, int Variant, class V>
 EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const StepRecord<V, StateSpaceState<V>>& at,
                                     StateSpaceCarry<V>& carry, StateSpaceParameters<V>& terms) {
   const V Y0 = multiply_add(p.A10, carry.second, p.A00 * carry.potential);
-  V S = at.e, kept_gradient = Y0;
-  if constexpr (M != Method::slayer) S = through_spike(p, carry.potential, carry.second, at.e);
+  V grad_s = at.grad_spikes, kept_gradient = Y0;
+  if constexpr (M != Method::slayer) grad_s = through_spike(p, carry.potential, carry.second, at.grad_spikes);
   if constexpr (Variant == 1) {
-    if constexpr (M != Method::slayer) S = multiply_add(-at.u, Y0, S);
-    kept_gradient = at.u >= p.threshold ? V(0) : Y0;
+    if constexpr (M != Method::slayer) grad_s = multiply_add(-at.potential, Y0, grad_s);
+    kept_gradient = at.potential >= p.threshold ? V(0) : Y0;
   }
-  const V fired = at.h * S;
-  const V grad_u = (at.q + fired) + kept_gradient;
-  const V grad_v = multiply_add(p.A11, carry.second, multiply_add(p.A01, carry.potential, at.direct.second));
+  const V fired = at.surrogate * grad_s;
+  const V grad_u = (at.grad_potential + fired) + kept_gradient;
+  const V grad_v = multiply_add(p.A11, carry.second, multiply_add(p.A01, carry.potential, at.grad_state.second));
   terms = gradient_terms<Variant>(at, grad_u, grad_v, fired);
   carry = {grad_u, grad_v};
   return {multiply_add(p.b1, grad_v, p.b0 * grad_u)};
@@ -150,9 +151,9 @@ EXODUS_SCALAR StepInputs<V> adjoint(const StateSpaceParameters<V>& p, const Step
                                     StateSpaceState<V>& carry, StateSpaceParameters<V>& terms) {
   const StateSpaceState<V>& before = at.before;
 
-  const V fired = at.h * (at.e + carry.spikes);   // s = f(u - threshold)
-  const V grad_u = (at.q + carry.potential) + fired;
-  const V grad_v = at.direct.second + carry.second;
+  const V fired = at.surrogate * (at.grad_spikes + carry.spikes);   // s = f(u - threshold)
+  const V grad_u = (at.grad_potential + carry.potential) + fired;
+  const V grad_v = at.grad_state.second + carry.second;
   terms = gradient_terms<Variant>(at, grad_u, grad_v, fired);
 
   const V grad_kept = grad_u * p.A00 + grad_v * p.A10;   // (u, v) = A (kept, v') + b a + r s'

@@ -28,7 +28,7 @@ class ForwardRow {
         operators_(plan, row_, memory_.fir, memory_.recurrent, memory_.state[1]) {
     set_parameters(work_.parameters, memory_.parameters, plan.parameters, model_.parameters, plan.rows, row_);
     step_of_model_ = model_.forward[plan.variant][work_.parameters.all_scalar ? 1 : 0];
-    work_.cap = plan.cap;
+    work_.most_spikes = plan.most_spikes;
     work_.feedback = operators_.feedback();
     for (int k = 0; k < model_.states; ++k) {
       work_.state[k] = memory_.state[k];
@@ -215,13 +215,13 @@ class BackwardRow {
 
   void set_work() {
     set_parameters(work_.parameters, memory_.parameters, plan_.parameters, model_.parameters, plan_.rows, row_);
-    work_.cap = plan_.cap;
+    work_.most_spikes = plan_.most_spikes;
     work_.grad_current = memory_.grad;
     work_.grad_current_follows = 0;
     work_.grad_feedback = nullptr;
     for (int k = 0; k < model_.states; ++k) {
       work_.before[k] = work_.initial[k] = memory_.before[k];
-      work_.direct[k] = memory_.zeros;
+      work_.grad_state[k] = memory_.zeros;
       work_.carry[k] = memory_.carry[k], work_.grad_initial[k] = memory_.grad_initial[k];
     }
     if (tape_ != nullptr) {
@@ -321,7 +321,7 @@ class BackwardRow {
     }
     if (with_operators_) store_filtered(n, operators_.scatter(n));
     if (step.last) {
-      for (int k = 0; k < model_.states; ++k) work_.direct[k] = memory_.zeros;
+      for (int k = 0; k < model_.states; ++k) work_.grad_state[k] = memory_.zeros;
     }
     if (with_terms_ && n % partial_steps == 0) {
       for (int k = 0; k < model_.parameters; ++k) {
@@ -340,8 +340,8 @@ class BackwardRow {
     if (step.last) {
       q = with_final(q, plan_.grad_final[0], plan_.rows, row_, block, memory_.q_sum);
       if (model_.fires) e = with_final(e, plan_.grad_final[1], plan_.rows, row_, block, memory_.e_sum);
-      load_state(memory_.direct, plan_.grad_final, model_.states, plan_.rows, row_, block);
-      for (int k = model_.hidden; k < model_.states; ++k) work_.direct[k] = memory_.direct[k];
+      load_state(memory_.grad_state, plan_.grad_final, model_.states, plan_.rows, row_, block);
+      for (int k = model_.hidden; k < model_.states; ++k) work_.grad_state[k] = memory_.grad_state[k];
     }
     if (with_operators_) e = operators_.grad_spikes(block, step.n, e);
     const V* h = memory_.h;

@@ -220,7 +220,7 @@ struct BackwardMemory {
   Tiles<V> tiles;
   FirBackwardMemory<V> fir;
   RecurrentMemory<V> recurrent;
-  LaneArrays<V> direct;
+  LaneArrays<V> grad_state;
   BlockMemory cut;
 
   BackwardMemory(Arena& arena, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
@@ -241,7 +241,7 @@ struct BackwardMemory {
         tiles(arena, 6, rows, lanes),
         fir(arena, roles, lanes, segment_steps, bptt),
         recurrent(arena, rows, lanes, true),
-        direct(take_lanes<V>(arena, model.states, block_lanes)),
+        grad_state(take_lanes<V>(arena, model.states, block_lanes)),
         cut(arena, lanes) {}
 };
 

@@ -22,7 +22,7 @@ template <class V>
 struct StepRow {
   ParameterLanes<V> parameters;
   V* state[max_states];
-  V cap;
+  V most_spikes;
   const V* feedback;   ///< the contribution of earlier spikes to the potential through an operator; null if there is none
 };
 
@@ -36,10 +36,10 @@ struct SurrogateRow {
 template <class V>
 struct AdjointRow {
   ParameterLanes<V> parameters;
-  V cap;
-  V* before[max_states];         ///< the state before a step, except its potential: of a block, or a tape for hidden states
-  const V* direct[max_states];   ///< of a block: direct gradients of hidden states
-  V* initial[max_states];        ///< of a block
+  V most_spikes;
+  V* before[max_states];             ///< the state before a step, except its potential: of a block, or a tape for hidden states
+  const V* grad_state[max_states];   ///< of a block: gradients of hidden states from the loss itself
+  V* initial[max_states];            ///< of a block
   V* carry[max_states];
   V* grad_current;   ///< of a block, with `grad_current_follows` 0, or of the row, with all ones
   int grad_current_follows;

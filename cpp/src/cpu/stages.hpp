@@ -84,12 +84,12 @@ void step_stage(const StepRow<V>& row, int lane, int lanes, const V* current) {
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const auto states = list<C::states>(row.state, lane);
   const auto shared = gather<typename C::Parameters>(parameters, 0);
-  const V cap = row.cap;
+  const V most_spikes = row.most_spikes;
   const V* const feedback = takes_feedback<N, Variant> ? row.feedback + lane : nullptr;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
     auto state = gather<typename C::State, Fields>(states, i);
-    step<Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), cap, state,
+    step<Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), most_spikes, state,
                   inputs_of<takes_feedback<N, Variant>>(current, feedback, i));
     scatter<Fields>(states, i, state);
   }
@@ -100,12 +100,13 @@ template <template <class> class N, int Variant, class V>
 void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potential, V* spikes) {
   using C = Traits<N<V>>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
-  const V cap = row.cap;
+  const V most_spikes = row.most_spikes;
   if constexpr (N<V>::fires && !surrogate_reads_hidden_state<N, V>) {
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
       spikes[i] =
-          restore_state<Variant>(gather<typename C::Parameters>(parameters, i), cap, typename C::State{}, potential[i], V(0)).spikes;
+          restore_state<Variant>(gather<typename C::Parameters>(parameters, i), most_spikes, typename C::State{}, potential[i], V(0))
+              .spikes;
     }
   }
 }
@@ -118,15 +119,15 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
   using C = Traits<N<V>>;
   using Fields = FieldsOf<N, Variant>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
-  const V cap = row.cap;
+  const V most_spikes = row.most_spikes;
   if constexpr (C::states > first_hidden<N<V>>) {
     LaneList<const V*, C::states> befores{};
     LaneList<V*, C::states> afters{};
     for (int k = 0; k < C::states; ++k) befores.at[k] = k == 0 ? before : row.before[k] + from, afters.at[k] = row.before[k] + to;
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
-      auto state = restore_state<Variant>(gather<typename C::Parameters>(parameters, i), cap, gather<typename C::State, Fields>(befores, i),
-                                          potential[i], current[i]);
+      auto state = restore_state<Variant>(gather<typename C::Parameters>(parameters, i), most_spikes,
+                                          gather<typename C::State, Fields>(befores, i), potential[i], current[i]);
       for_each_field<C::states>(state, [&](V value, int k) __attribute__((always_inline)) {
         if (k > 0 && has_field<Fields, C::states>(k)) afters.at[k][i] = value;
       });
@@ -182,13 +183,13 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   LaneList<const V*, C::states> befores{};
   befores.at[0] = before;
   for (int k = 1; k < C::states; ++k) befores.at[k] = row.before[k] + from;
-  const auto directs = list<C::states>(row.direct);
+  const auto grad_states = list<C::states>(row.grad_state);
   V* const grad_current = row.grad_current + (lane & row.grad_current_follows);
   V* const grad_feedback = feedback ? row.grad_feedback + lane : nullptr;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
     const StepRecord<V, typename C::State> at{
-        u[i], gather<typename C::State, Fields>(befores, i), gather<typename C::State, Fields>(directs, i), h[i], e[i], q[i], a[i]};
+        u[i], gather<typename C::State, Fields>(befores, i), gather<typename C::State, Fields>(grad_states, i), h[i], e[i], q[i], a[i]};
     auto carry = gather<Carry, Fields>(carry_lanes, i);
     typename C::Parameters terms;
     const auto gradient = adjoint<M, Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), at, carry, terms);

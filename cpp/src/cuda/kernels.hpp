@@ -90,7 +90,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
           V spikes_before = V(0);
           if constexpr (of_spikes) spikes_before = state.spikes;
           const auto in = fir.inputs(first, current[d], spikes_before);
-          if (d < steps) step<Variant>(parameters, call.cap, state, in);
+          if (d < steps) step<Variant>(parameters, call.most_spikes, state, in);
           potential[d] = state.potential;
           if constexpr (N<V>::fires) spikes[d] = state.spikes;
           if constexpr (of_spikes) fir.add_spikes(state.spikes);
@@ -130,12 +130,12 @@ struct Tape {
 /// The state after a step, from its potential. The variant (one spike per step, or several) is chosen at run time: separate kernels would
 /// double their number.
 template <template <class> class N, int Form, class V, class State, class Parameters>
-EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& parameters, V cap, const State& before, V u, V a) {
+EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& parameters, V most_spikes, const State& before, V u, V a) {
   constexpr int forms = Traits<N<V>>::adjoint_variants;
   if constexpr (N<V>::variants > forms) {
-    if (variant >= forms) return restore_state<Form + forms>(parameters, cap, before, u, a);
+    if (variant >= forms) return restore_state<Form + forms>(parameters, most_spikes, before, u, a);
   }
-  return restore_state<Form>(parameters, cap, before, u, a);
+  return restore_state<Form>(parameters, most_spikes, before, u, a);
 }
 
 /// Recomputes the hidden states of a neuron onto its tape. It loads the inputs of `Ahead` steps at a time.
@@ -242,7 +242,7 @@ class Rebuilt {
   }
 
   EXODUS_DEVICE State restored(const State& before, V u, V a) const {
-    return restored_state<N, Form>(call_.variant, parameters_, call_.cap, before, u, a);
+    return restored_state<N, Form>(call_.variant, parameters_, call_.most_spikes, before, u, a);
   }
 
   EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const {
@@ -377,7 +377,7 @@ EXODUS_DEVICE_SCALAR Sources<inputs_backward<Fires, Plain, Terms>> sources_of(co
   return arrays;
 }
 
-/// The inputs of the adjoint for the steps of a chunk, named as in StepRecord.
+/// u, e, q, h and a of a StepRecord, for the steps of a chunk.
 template <class V, int D>
 struct ChunkRecord {
   V u[D] = {}, e[D] = {}, q[D] = {}, h[D] = {}, a[D] = {};
@@ -502,7 +502,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
           if (d > 0 || first > 0) {
             const V u_before = d > 0 ? at.u[d > 0 ? d - 1 : 0] : next[0][chunk - 1];
             if constexpr (!hidden) {
-              before = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, u_before, V(0));
+              before = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, u_before, V(0));
             } else if (rebuilds) {
               before = states[d];
               before.potential = u_before;
@@ -518,7 +518,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
           if constexpr (with_taps) {
             V spikes = V(0);
             if constexpr (of_spikes) {
-              spikes = restored_state<N, Form>(call.variant, parameters, call.cap, State{}, at.u[d], V(0)).spikes;
+              spikes = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, at.u[d], V(0)).spikes;
             }
             fir.after_step(n, gradient, spikes);
           }

@@ -6,8 +6,9 @@ in it, one with -DEXODUS_SANITIZE=address,undefined: only that sees what is read
 for each change. It fails if one survives that mutations_explained.txt does not excuse, if a change that is
 excused is noticed, or if (where all files are tried) it is not made any more.
 
-All changes are compiled into one program, and the environment says which one is made (changes.hpp); but
-those of what the compiler has to know are compiled one by one.
+All changes are compiled into one program, and the environment says which ones are made (changes.hpp); but
+those of what the compiler has to know are compiled one by one. Excused changes take the longest, since all
+tests pass. So they are made together first, and one by one only if the tests notice something.
 """
 
 import json
@@ -59,7 +60,7 @@ class Change(NamedTuple):
     def switch(self, k):
         """What is put there if the change may be made or not, as change k."""
         if not self.replacement.strip(";"):
-            return f"if (::exodus::changes::made != {k}) __syncthreads();"
+            return f"if (!::exodus::changes::made[{k}]) __syncthreads();"
         is_now = OPERATORS[self.line[self.begin : self.end]]
         return f"< ::exodus::changes::choice<{k}, ::exodus::changes::{is_now}> >"
 
@@ -166,11 +167,14 @@ def models_for(change):
 
 
 def failure(program, models, made):
-    """Why the tests fail with a change, or None if they pass."""
+    """Why the tests fail with the changes of these numbers, or None if they pass."""
     types = ("float", "double", "float16", "bfloat16")
     suites = [f"*{model}_{name}.*" for model in models for name in types]
     filters = ":".join([*suites, "CudaTaps*", "CudaDelay*", "CudaDecay*", "CudaRotation*", "CudaState*"])
-    environment = os.environ | {"ASAN_OPTIONS": "detect_stack_use_after_return=0", "EXODUS_CHANGE": str(made)}
+    environment = os.environ | {
+        "ASAN_OPTIONS": "detect_stack_use_after_return=0",
+        "EXODUS_CHANGES": "".join(f"{k} " for k in made),
+    }
     run = [program, f"--gtest_filter={filters}", "--gtest_fail_fast"]
     try:
         done = subprocess.run(run, capture_output=True, text=True, timeout=600, env=environment)
@@ -187,10 +191,19 @@ def noticed_alone(change, build, words, pool):
     with tempfile.TemporaryDirectory() as scratch:
         models = models_for(change)
         program, _ = program_of([(change, change.replacement)], models, build, words, scratch, pool)
-        return "does not compile" if program is None else failure(program, models, -1)
+        return "does not compile" if program is None else failure(program, models, ())
 
 
-def results(tried, build):
+def pass_together(program, tried, numbers, pool):
+    """The numbers of the changes whose tests pass when all of those for the same models are made."""
+    groups = {}
+    for k in numbers:
+        groups.setdefault(models_for(tried[k]), []).append(k)
+    found = pool.map(lambda group: failure(program, *group), groups.items())
+    return {k for why, own in zip(found, groups.values(), strict=True) if not why for k in own}
+
+
+def results(tried, excused, build):
     """Yield for each change why the tests fail, or None."""
     words = compile_commands(build)
     with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory() as scratch:
@@ -199,16 +212,21 @@ def results(tried, build):
         if program is None:
             sys.exit(f"the program with all changes does not compile:\n{errors}")
         asked = sorted({models_for(change) for change in tried})
-        for why in pool.map(lambda models: failure(program, models, -1), asked):
+        for why in pool.map(lambda models: failure(program, models, ()), asked):
             if why:
                 sys.exit(f"the tests fail without any change: {why}")
+        switchable = {k for k, change in enumerate(tried) if not change.at_compile_time}
+        passed = pass_together(
+            program, tried, sorted(k for k in switchable if key(tried[k]) in excused), pool
+        )
         runs = {
-            k: pool.submit(failure, program, models_for(c), k)
-            for k, c in enumerate(tried)
-            if not c.at_compile_time
+            k: pool.submit(failure, program, models_for(tried[k]), (k,)) for k in sorted(switchable - passed)
         }
         for k, change in enumerate(tried):
-            yield runs[k].result() if k in runs else noticed_alone(change, build, words, pool)
+            if k in passed:
+                yield None
+            else:
+                yield runs[k].result() if k in runs else noticed_alone(change, build, words, pool)
 
 
 def main():
@@ -225,7 +243,9 @@ def main():
             for file, line in explained_changes
             if (file, line) not in made
         ]
-    for change, why in zip(tried, results(tried, Path(sys.argv[1]).resolve()), strict=True):
+    for change, why in zip(
+        tried, results(tried, explained_changes, Path(sys.argv[1]).resolve()), strict=True
+    ):
         explained = explained_changes.get(key(change))
         verdict = why or (f"makes no difference: {explained}" if explained else "SURVIVES")
         survivors += verdict == "SURVIVES"

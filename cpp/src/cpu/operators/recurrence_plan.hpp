@@ -69,7 +69,7 @@ void clear_weights_gradient(double* grad, const Recurrence<V>& recurrent) {   //
 template <class V>
 void sum_weights_gradient(const cpu::IsaFunctions<V>& isa, const cpu::BackwardPlan<V>& pass, const void* spikes, double* sums) {
   cpu::WeightGradientPlan<V> plan{pass, pass.layout};
-  plan.counts = pass.cap != V(1);
+  plan.counts = pass.most_spikes != V(1);
   plan.format = pass.format;
   plan.spikes = spikes;
   plan.initial_spikes = pass.initial[1];
