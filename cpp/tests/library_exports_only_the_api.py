@@ -10,6 +10,15 @@ from object_code import symbols
 
 API = {
     *("forward", "backward", "workspace", "evaluate", "decay", "rotation", "delay", "delay_adjoint"),
+    *(
+        "pack",
+        "pack_values",
+        "product",
+        "product_gradients",
+        "product_workspace",
+        "product_gradients_workspace",
+    ),
+    *("convolution", "convolution_gradients", "convolution_workspace", "convolution_gradients_workspace"),
     *("get_num_threads", "set_num_threads", "set_team", "isa", "version"),
 }
 # A template comes with result and arguments: exodus::Status exodus::forward<exodus::Lif<float> >(...)

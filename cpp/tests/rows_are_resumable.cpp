@@ -45,11 +45,15 @@ void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thre
 
 }   // namespace
 
+template <class V>
+constexpr IsaFunctions<V> resumed = {.forward = forward_resumed<V>,
+                                     .backward = backward_resumed<V>,
+                                     .pack_spikes = pack_spikes<V>,
+                                     .weight_gradient = weight_gradient<V>,
+                                     .evaluate = evaluate_range<V>};
+
 const IsaTable* isa_table() noexcept {
-  static constexpr IsaTable table = {{forward_resumed<float>, backward_resumed<float>, pack_spikes<float>, weight_gradient<float>,
-                                      evaluate_range<float>, nullptr, nullptr, nullptr, false},
-                                     {forward_resumed<double>, backward_resumed<double>, pack_spikes<double>, weight_gradient<double>,
-                                      evaluate_range<double>, nullptr, nullptr, nullptr, false}};
+  static constexpr IsaTable table = {resumed<float>, resumed<double>};
   return &table;
 }
 }   // namespace cpu

@@ -1,11 +1,11 @@
 /// @file
 /// The extension with the kernels of the CPU.
-#include <memory>
 #include <optional>
 #include <vector>
 
 #include "bound.hpp"
 #include "calls.hpp"
+#include "products.hpp"
 
 namespace {
 
@@ -17,19 +17,7 @@ class OnCpu {
  public:
   explicit OnCpu(const py::object& threads) : threads_(threads.cast<int>()) {}
 
-  class Memory {
-   public:
-    explicit Memory(exodus::Workspace needed)
-        : memory_(std::make_unique_for_overwrite<double[]>((needed.bytes + sizeof(double) - 1) / sizeof(double))), workspace_(needed) {
-      workspace_.data = memory_.get();
-    }
-    exodus::Workspace workspace() const { return workspace_; }
-
-   private:
-    std::unique_ptr<double[]> memory_;
-    exodus::Workspace workspace_;
-  };
-  Memory memory(exodus::Workspace needed) const { return Memory(needed); }
+  OwnWorkspace memory(exodus::Workspace needed) const { return OwnWorkspace(needed); }
 
   template <class... Arguments>
   exodus::Workspace workspace(const Arguments&... arguments) const {
@@ -215,6 +203,12 @@ PYBIND11_MODULE(_core, m) {
   add_learnt_numbers<double>(m, "LearntDoubles");
   m.def("delay", &exodus::python::delay<OnCpu>);
   m.def("delay_adjoint", &exodus::python::delay_adjoint<OnCpu>);
+  m.def("pack", &exodus::python::pack);
+  m.def("pack_values", &exodus::python::pack_values);
+  m.def("product", &exodus::python::product);
+  m.def("product_gradients", &exodus::python::product_gradients);
+  m.def("convolution", &exodus::python::convolution);
+  m.def("convolution_gradients", &exodus::python::convolution_gradients);
   m.def("evaluate", &evaluate);
   m.def("decay", &decay);
   m.def("decay_of", &decay_of);

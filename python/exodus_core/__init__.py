@@ -10,6 +10,7 @@ from ._delay import Delayed, DelayGradients, delay, delay_adjoint
 from ._filter import Filtered, kernel_filter, kernel_filter_adjoint
 from ._forward import forward
 from ._growth import growth
+from ._products import SpikeMatmulGradients, spike_matmul, spike_matmul_backward
 from ._tape import Trace
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__
@@ -20,6 +21,7 @@ __all__ = [
     "Delayed",
     "Filtered",
     "Gradients",
+    "SpikeMatmulGradients",
     "Trace",
     "__version__",
     "backward",
@@ -34,6 +36,8 @@ __all__ = [
     "kernel_filter",
     "kernel_filter_adjoint",
     "set_num_threads",
+    "spike_matmul",
+    "spike_matmul_backward",
     "surrogate",
 ]
 __all__ += neurons.__all__

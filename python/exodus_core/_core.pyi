@@ -86,6 +86,65 @@ class LearntFloats:
 
 class LearntDoubles(LearntFloats): ...
 
+def pack(
+    type_name: str, sizes: tuple[int, int, int], x: Array, bits: Array, threads: int
+) -> tuple[int, bool]: ...
+def pack_values(
+    type_name: str,
+    sizes: tuple[int, int, int],
+    spikes: int,
+    x: Array,
+    packed: tuple[Array, ...],
+    threads: int,
+) -> None: ...
+def product(
+    type_name: str,
+    sizes: tuple[int, int, int],
+    spikes: int,
+    packed: tuple[Array, ...],
+    weights: Array,
+    strides: tuple[int, int],
+    bias: Array,
+    y: Array,
+    threads: int,
+) -> None: ...
+def product_gradients(
+    type_name: str,
+    sizes: tuple[int, int, int],
+    spikes: int,
+    packed: tuple[Array, ...],
+    grad_y: Array,
+    grad_weights: Array,
+    strides: tuple[int, int],
+    grad_bias: Array,
+    threads: int,
+) -> None: ...
+def convolution(
+    type_name: str,
+    sizes: tuple[int, int, int, int],
+    y_axis: tuple[int, ...],
+    x_axis: tuple[int, ...],
+    spikes: int,
+    packed: tuple[Array, ...],
+    weights: Array,
+    bias: Array,
+    y: Array,
+    threads: int,
+) -> None: ...
+def convolution_gradients(
+    type_name: str,
+    sizes: tuple[int, int, int, int],
+    y_axis: tuple[int, ...],
+    x_axis: tuple[int, ...],
+    spikes: int,
+    packed: tuple[Array, ...],
+    grad_y: Array,
+    grad_weights: Array,
+    grad_bias: Array,
+    weights: Array,
+    grad_x: Array,
+    threads: int,
+) -> None: ...
 def delay(
     type_name: str,
     sizes: tuple[int, int, int],

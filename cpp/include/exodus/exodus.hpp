@@ -23,12 +23,14 @@
 #pragma once
 
 #include "alif.hpp"
+#include "convolution.hpp"
 #include "cuba_lif.hpp"
 #include "delay.hpp"
 #include "exp_leak.hpp"
 #include "functions.hpp"
 #include "kernel_filter.hpp"
 #include "lif.hpp"
+#include "product.hpp"
 #include "srm.hpp"
 #include "state_space.hpp"
 #include "surrogate.hpp"

@@ -300,5 +300,28 @@ struct DelayMemory {
   }
 };
 
+/// The slot of a thread that sums the gradient of a product's weights.
+template <class V>
+struct ProductMemory {
+  V* g;                   ///< rows of a chunk
+  std::int64_t* values;   ///< for each row of a chunk, the index of the next spike's value
+
+  ProductMemory(Arena& arena, std::int64_t strip_lanes)
+      : g(arena.take<V>(product_chunk * strip_lanes)), values(arena.take<std::int64_t>(product_chunk)) {}
+};
+
+/// The slot of a thread that convolves frames.
+template <class V>
+struct ConvolutionMemory {
+  V* buffer;   ///< the output of a frame, or its gradient
+  V* rows;     ///< a row of the output
+  V* planes;   ///< the gradient of a frame, as wide as the buffer; null if not wanted
+
+  ConvolutionMemory(Arena& arena, const ConvolutionPlan<V>& plan)
+      : buffer(arena.take<V>(plan.buffer_size)),
+        rows(arena.take<V>(plan.planes ? 0 : plan.shape.outputs * plan.output_width)),
+        planes(arena.take<V>(plan.grad_x == nullptr ? 0 : plan.shape.channels * plan.grad_plane)) {}
+};
+
 }   // namespace
 }   // namespace exodus::cpu

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../call.hpp"
+#include "exodus/convolution.hpp"
 #include "exodus/delay.hpp"
 
 namespace exodus::cpu {
@@ -135,17 +136,120 @@ static inline std::int64_t words_of(const Rows& rows) {
   return (rows.features + 63) / 64;
 }
 
+inline constexpr int product_vectors = 8;   // of sums, that a product of spikes keeps in registers
+inline constexpr int product_chunk = 512;   // rows whose spikes are transposed together
+
+/// The packing of a matrix of spikes, some rows after others.
+template <class V>
+struct PackPlan {
+  ProductShape shape;
+  std::int64_t task_rows = 0;
+  Format format = Format::arithmetic;   ///< of x
+  const void* x = nullptr;
+  std::uint64_t* bits = nullptr;
+  SpikeCount* counts = nullptr;   ///< of each task
+};
+
+/// A product of packed spikes with weights.
+template <class V>
+struct ProductPlan {
+  ProductShape shape;
+  std::int64_t task_rows = 0;
+  Format format = Format::arithmetic;   ///< of values and y
+  const std::uint64_t* bits = nullptr;
+  const std::int64_t* first = nullptr;
+  const void* values = nullptr;   ///< null if all are 1
+  WeightRows<const V> weights;    ///< rows of zeros beyond the outputs, up to the stride
+  const V* bias = nullptr;        ///< likewise
+  void* y = nullptr;
+  bool stream = false;
+};
+
+/// The gradient of the weights, by parts of the rows and strips of the columns.
+template <class V>
+struct ProductGradientPlan {
+  ProductShape shape;
+  std::int64_t part_rows = 0, strips = 0, strip_lanes = 0;
+  Format format = Format::arithmetic;   ///< of values and grad_y
+  const std::uint64_t* bits = nullptr;
+  const std::int64_t* first = nullptr;
+  const void* values = nullptr;
+  const void* grad_y = nullptr;
+  bool with_bias = false;
+  V* partials = nullptr;   ///< for each part, inputs + 1 rows of `stride`: the weights' sums, then the bias's
+  std::int64_t stride = 0;
+  char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (ProductMemory)
+  std::size_t slot_bytes = 0;
+};
+
+/// Where a pixel's spikes meet the buffer of a convolution, and which runs of taps they have.
+struct ConvolutionPlace {
+  std::int32_t offset, kind;
+};
+
+/// The runs of a kind of pixels, in the list of all runs.
+struct ConvolutionRuns {
+  std::int64_t first, count;
+};
+
+/// A convolution of packed spikes, or its gradients, by tasks of frames.
+template <class V>
+struct ConvolutionPlan {
+  ConvolutionShape shape;
+  std::int64_t pixels = 0, output_height = 0, output_width = 0, group_channels = 0;
+  Format format = Format::arithmetic;   ///< of values, y, grad_y and grad_x
+  std::int64_t task_frames = 0;
+  const std::uint64_t* bits = nullptr;
+  const std::int64_t* first = nullptr;
+  const void* values = nullptr;
+
+  bool planes = false;   ///< whether the buffer has a plane for each output channel, or all channels of a pixel together
+  std::int64_t margin_y = 0, margin_x = 0, buffer_width = 0, buffer_size = 0;
+  std::int64_t plane = 0;          ///< pixels of the buffer
+  std::int64_t group_offset = 0;   ///< between the outputs of two groups
+
+  std::int64_t all_runs = 0, run_lanes = 0;
+  const ConvolutionPlace* places = nullptr;
+  const ConvolutionRuns* runs = nullptr;
+  const std::int32_t* offsets = nullptr;   ///< of each run, from a spike's place
+  const std::int32_t* lengths = nullptr;   ///< of each run: the lanes that are taps, the first ones
+
+  const V* weights = nullptr;   ///< forward: for each channel, the taps of all runs
+  const V* bias = nullptr;      ///< forward
+  void* y = nullptr;            ///< forward
+
+  const void* grad_y = nullptr;
+  bool with_weights = false, with_bias = false;
+  V* partials = nullptr;   ///< for each task: sums as the weights lie, then `bias_size` of the bias
+  std::int64_t partial_size = 0, bias_size = 0;
+  void* grad_x = nullptr;
+  std::int64_t grad_plane = 0;                 ///< elements of a plane of the gradient of x
+  const V* tap_weights = nullptr;              ///< for grad_x: (outputs, channels / groups, taps)
+  const std::int64_t* tap_offsets = nullptr;   ///< in the buffer, from a pixel's place in it
+
+  char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (ConvolutionMemory)
+  std::size_t slot_bytes = 0;
+};
+
 template <class V>
 struct IsaFunctions {
-  void (*forward)(const ForwardPlan<V>&, std::int64_t row, int thread);
-  void (*backward)(const BackwardPlan<V>&, std::int64_t row, int thread);
-  void (*pack_spikes)(const WeightGradientPlan<V>&, std::int64_t step);
-  void (*weight_gradient)(const WeightGradientPlan<V>&, std::int64_t tile, int thread);
-  void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential, V* h);
-  void (*delay)(const DelayPlan<V>&, std::int64_t row, int thread);
-  void (*read)(const void* elements, Format, std::int64_t begin, std::int64_t end, V* numbers);
-  void (*write)(const V* numbers, Format, std::int64_t begin, std::int64_t end, void* elements);
-  bool delays_in_blocks;   ///< whether neurons with individual delays are processed in blocks of steps
+  void (*forward)(const ForwardPlan<V>&, std::int64_t row, int thread) = nullptr;
+  void (*backward)(const BackwardPlan<V>&, std::int64_t row, int thread) = nullptr;
+  void (*pack_spikes)(const WeightGradientPlan<V>&, std::int64_t step) = nullptr;
+  void (*weight_gradient)(const WeightGradientPlan<V>&, std::int64_t tile, int thread) = nullptr;
+  void (*evaluate)(const Surrogate<V>&, const Param<V>& threshold, std::int64_t begin, std::int64_t end, const V* potential,
+                   V* h) = nullptr;
+  void (*delay)(const DelayPlan<V>&, std::int64_t row, int thread) = nullptr;
+  void (*read)(const void* elements, Format, std::int64_t begin, std::int64_t end, V* numbers) = nullptr;
+  void (*write)(const V* numbers, Format, std::int64_t begin, std::int64_t end, void* elements) = nullptr;
+  void (*pack)(const PackPlan<V>&, std::int64_t task) = nullptr;
+  void (*product)(const ProductPlan<V>&, std::int64_t task) = nullptr;
+  void (*product_gradient)(const ProductGradientPlan<V>&, std::int64_t task, int thread) = nullptr;
+  void (*convolution)(const ConvolutionPlan<V>&, std::int64_t task, int thread) = nullptr;
+  void (*convolution_gradient)(const ConvolutionPlan<V>&, std::int64_t part, int thread) = nullptr;
+  int lanes = 0;                   ///< of a vector
+  int product_lanes = 0;           ///< the most columns of a product that registers hold
+  bool delays_in_blocks = false;   ///< whether neurons with individual delays are processed in blocks of steps
 };
 
 /// The exports of an object file compiled for one instruction set.

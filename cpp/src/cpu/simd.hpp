@@ -233,8 +233,7 @@ EXODUS_SCALAR bool any(const V* lanes) {
 
 /// One bit per lane of a vector, set if the lane is not zero. NaN is not zero.
 template <class V>
-EXODUS_SCALAR std::uint64_t nonzero(const V* lanes) {
-  const Vector<V> vector = load(lanes);
+EXODUS_SCALAR std::uint64_t nonzero_lanes(const Vector<V>& vector) {
 #if defined(__AVX512F__)
   // Inline assembly: at -O1 GCC 12 may store a mask of 16 or 8 bits to the stack and read 64 back.
   std::uint32_t bits;
@@ -255,6 +254,12 @@ EXODUS_SCALAR std::uint64_t nonzero(const V* lanes) {
   for (int i = 0; i < simd_lanes<V>; ++i) bits |= std::uint64_t{vector[i] != 0} << i;
   return bits;
 #endif
+}
+
+/// The same for a vector in memory.
+template <class V>
+EXODUS_SCALAR std::uint64_t nonzero(const V* lanes) {
+  return nonzero_lanes<V>(load(lanes));
 }
 
 }   // namespace

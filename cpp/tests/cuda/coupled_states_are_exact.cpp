@@ -14,11 +14,15 @@
 namespace exodus {
 
 namespace cpu {
+template <class V>
+constexpr IsaFunctions<V> own = {.forward = forward_row<V>,
+                                 .backward = backward_row<V>,
+                                 .pack_spikes = pack_spikes<V>,
+                                 .weight_gradient = weight_gradient<V>,
+                                 .evaluate = evaluate_range<V>};
+
 const IsaTable* isa_table() noexcept {
-  static constexpr IsaTable table = {{forward_row<float>, backward_row<float>, pack_spikes<float>, weight_gradient<float>,
-                                      evaluate_range<float>, nullptr, nullptr, nullptr, false},
-                                     {forward_row<double>, backward_row<double>, pack_spikes<double>, weight_gradient<double>,
-                                      evaluate_range<double>, nullptr, nullptr, nullptr, false}};
+  static constexpr IsaTable table = {own<float>, own<double>};
   return &table;
 }
 }   // namespace cpu

@@ -1,0 +1,178 @@
+"""Compares products with spikes with torch's, and training steps with those of the same networks with ReLU.
+
+For each shape and rate of spikes, both products take turns in one process. The tables have medians in
+milliseconds, and how many times faster the events are, packing included. Where "auto" takes the dense
+product, its share of torch's time is what looking at the input costs. The constants in
+exodus_core/_products.py and exodus_core/torch/_convolutions.py come from these tables.
+
+    python benchmarks/products.py [--rounds 7] [--threads 2] [--data DIR]
+
+With --data, a folder of recordings (docs/experiments.md), the steps read spoken digits and the events of a
+camera. Without, inputs are random at the same rates.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import exodus_core as ec
+import exodus_core.torch as snn
+from exodus_core.surrogate import SingleExponential
+
+ROOT = Path(__file__).resolve().parents[1]
+RATES = (0.01, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
+LINEAR = ((32000, 128, 128), (8000, 512, 512), (32000, 128, 20))  # rows, inputs, outputs
+# frames, channels, outputs, side; kernels of 3 x 3
+CONVOLUTIONS = ((300, 2, 2, 64), (300, 2, 4, 32), (300, 4, 8, 16), (300, 8, 16, 8), (64, 64, 64, 16))
+SURROGATE = SingleExponential(0.5, 0.5)
+
+
+def medians(functions, rounds):
+    """The medians of functions that take turns, in milliseconds."""
+    times = {name: [] for name in functions}
+    for round_ in range(rounds + 1):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            if round_ > 0:  # the first one warms up
+                times[name].append(1e3 * (time.perf_counter() - begin))
+    return {name: statistics.median(own) for name, own in times.items()}
+
+
+def passes(module, x, grad):
+    """Forward, weight gradient and input gradient of a module."""
+    y, inputs = module(x), x.detach().requires_grad_()
+    of_input = module(inputs)
+    return {
+        "forward": lambda: module(x),
+        "weight": lambda: torch.autograd.grad(y, module.weight, grad, retain_graph=True),
+        "input": lambda: torch.autograd.grad(of_input, inputs, grad, retain_graph=True),
+    }
+
+
+def compare(title, kind, arguments, x_shape, grad_shape, rounds):
+    """Print a row for each rate."""
+    theirs = getattr(nn, kind)(*arguments)
+    print(
+        f"\n{title}\n{'rate':>6}"
+        + "".join(f"{name + ', torch':>16}{'events':>9}{'':8}{'auto':>7}" for name in NAMES)
+    )
+    for rate in RATES:
+        x = (torch.rand(x_shape) < rate).float()
+        grad = torch.randn(grad_shape)
+        calls = {}
+        for name, module in (("torch", theirs), ("events", None), ("auto", None)):
+            own = module or getattr(snn, kind)(*arguments, engine=name)
+            own.load_state_dict(theirs.state_dict())
+            calls |= {(name, key): call for key, call in passes(own, x, grad).items()}
+        found = medians(calls, rounds)
+        cells = []
+        for key in NAMES:
+            torchs, events, auto = (found[engine, key] for engine in ("torch", "events", "auto"))
+            cells.append(f"{torchs:16.2f}{events:9.2f}{torchs / events:7.1f}x{auto / torchs:7.2f}")
+        print(f"{rate:6}" + "".join(cells), flush=True)
+
+
+NAMES = ("forward", "weight", "input")
+
+
+def speech(linear, activation):
+    """The network of the EXODUS paper for HSD."""
+    return snn.Sequential(
+        linear(100, 128), activation(), linear(128, 128), activation(), linear(128, 20), time_dim=1
+    )
+
+
+def vision(linear, convolution, activation):
+    """The network of the EXODUS paper for DVS Gesture."""
+    modules = []
+    for channels in ((2, 2), (2, 4), (4, 8), (8, 16)):
+        modules += [convolution(*channels, 3, padding=1), activation(), nn.AvgPool2d(2)]
+    return snn.Sequential(*modules[:-1], nn.Flatten(), linear(1024, 11), time_dim=1)
+
+
+def step(net, x, labels, readout):
+    """Run a training step without the optimizer's part."""
+    net.zero_grad()
+    cross_entropy(readout(net(x)), labels).backward()
+
+
+def steps(title, build, x, rate, readout, rounds):
+    """Compare a network's step with that of its ReLU twin."""
+    labels = torch.arange(len(x)) % 10
+    spiking = partial(snn.IF, surrogate=SURROGATE)
+    nets = {
+        "ReLU": build(False, nn.ReLU),
+        "torch's products": build(False, spiking),
+        "events": build(True, spiking),
+    }
+    snn.init_(nets["torch's products"], x, target_rate=rate)
+    nets["events"].load_state_dict(nets["torch's products"].state_dict())
+    found = medians({name: partial(step, net, x, labels, readout) for name, net in nets.items()}, rounds)
+    share = float((x != 0).float().mean())
+    print(f"\n{title}: batch {len(x)}, input {share:.3f}, layers {rate} spikes per step")
+    for name, one in found.items():
+        print(f"{name:20}{one:10.1f} ms{one / found['ReLU']:8.2f} of ReLU's")
+
+
+def spoken_digits(data):
+    """A batch of spoken digits."""
+    sys.path.insert(0, str(ROOT))
+    from experiments import digits
+
+    with tempfile.TemporaryDirectory() as folder:
+        return digits.load(data, Path(folder)).train.events[::16][:128].float()
+
+
+def camera(data):
+    """Four recordings of N-MNIST side by side and one after the other, with the frame of DVS Gesture."""
+    sys.path.insert(0, str(ROOT))
+    from experiments import nmnist
+
+    frames = nmnist.load(data).train.events[:80].float().clamp(max=1)  # (80, 62, 2, 32, 32)
+    rows = frames.reshape(4, 5, 2, 2, 62, 2, 32, 32)  # batch, parts of time, rows, columns, time, ...
+    whole = rows.permute(0, 1, 4, 5, 2, 6, 3, 7).reshape(4, 310, 2, 64, 64)
+    return whole[:, :300].contiguous()
+
+
+def main():
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--only", choices=("products", "steps"))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    print(f"{ec.isa()}, {given.threads} threads, torch {torch.__version__}; milliseconds")
+    if given.only != "steps":
+        for rows, inputs, outputs in LINEAR:
+            title = f"Linear {inputs} -> {outputs}, {rows} rows"
+            compare(title, "Linear", (inputs, outputs), (rows, inputs), (rows, outputs), given.rounds)
+        for frames, channels, outputs, side in CONVOLUTIONS:
+            title = f"Conv2d {channels} -> {outputs}, 3 x 3, {frames} frames of {side} x {side}"
+            shape = frames, channels, side, side
+            grad_shape = frames, outputs, side, side
+            arguments = channels, outputs, 3, 1, 1
+            compare(title, "Conv2d", arguments, shape, grad_shape, given.rounds)
+    if given.only != "products":
+        x = spoken_digits(given.data) if given.data else (torch.rand(128, 250, 100) < 0.03).float()
+        kinds = {False: (nn.Linear, nn.Conv2d), True: (snn.Linear, snn.Conv2d)}
+        build = lambda events, activation: speech(kinds[events][0], activation)  # noqa: E731
+        steps("HSD network", build, x, 0.035, lambda output: output.amax(1), given.rounds)
+        x = camera(given.data) if given.data else (torch.rand(4, 300, 2, 64, 64) < 0.008).float()
+        build = lambda events, activation: vision(*kinds[events], activation)  # noqa: E731
+        steps("DVS Gesture network", build, x, 0.008, lambda output: output.sum(1), given.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+/// @file
+/// The exported functions of products with spikes: checks, tasks, the sum of the parts of a gradient.
+#include "exodus/product.hpp"
+
+#include "../checks.hpp"
+#include "../floating_point.hpp"
+#include "store.hpp"
+#include "threads.hpp"
+#include "work.hpp"
+
+namespace exodus {
+namespace {
+
+// Elements of x in a task of packing, rows in a task of a product, and the least number in a part of a gradient.
+constexpr std::int64_t pack_elements = 65536, product_rows = 256, least_part = 2048;
+constexpr std::int64_t most_parts = 16;
+
+Status check(const ProductShape& shape) {
+  if (shape.rows < 0 || shape.inputs < 0 || shape.outputs < 0) return Status::bad_layout;
+  std::int64_t of_x, of_y, of_weights, bytes;
+  constexpr std::int64_t most = 8 * sizeof(double);   // bytes per element, of arrays and workspace together
+  constexpr std::int64_t padding = 256;
+  const bool ok = shape.inputs < INT64_MAX - 64 && multiply(shape.rows, shape.inputs + 64, of_x) && multiply(of_x, most, bytes) &&
+                  shape.outputs < INT64_MAX - padding && multiply(shape.rows, shape.outputs + padding, of_y) &&
+                  multiply(of_y, most, bytes) && multiply(shape.inputs + 1, shape.outputs + padding, of_weights) &&
+                  multiply(of_weights, most * most_parts, bytes);
+  return ok ? Status::ok : Status::bad_layout;
+}
+
+template <class X>
+bool valid(const WeightMatrix<X>& weights, const ProductShape& shape) {
+  return weights.data != nullptr || shape.inputs == 0 || shape.outputs == 0;
+}
+
+template <class S>
+bool valid(const PackedSpikes<S>& x, const ProductShape& shape) {
+  const bool empty = shape.rows == 0 || shape.inputs == 0;
+  return empty || (x.bits != nullptr && (x.values == nullptr || x.first != nullptr));
+}
+
+/// The threads for a product with this many elements of x and y.
+int threads_for(const ProductShape& shape, int threads) {
+  return threads_for(Layout{1, shape.rows, shape.inputs + shape.outputs}, threads);
+}
+
+/// Rows of weights of this stride begin on cache lines, and vectors do not exceed them.
+template <class V>
+std::int64_t padded(std::int64_t outputs) {
+  constexpr std::int64_t line = 64 / sizeof(V);
+  return ceil_div(outputs, line) * line;
+}
+
+/// The weights and the bias in the arithmetic type, without gaps.
+template <class V>
+struct Weights {
+  V *weights, *bias;
+  Weights(cpu::Arena& arena, const ProductShape& shape)
+      : weights(arena.take<V>(shape.inputs * padded<V>(shape.outputs))), bias(arena.take<V>(padded<V>(shape.outputs))) {}
+};
+
+/// The division of a gradient into parts of the rows and strips of the columns. The parts depend on the shape only, as the bits do.
+template <class V>
+struct Division {
+  std::int64_t parts, part_rows, strips, strip_lanes, stride;
+
+  explicit Division(const ProductShape& shape) {
+    stride = padded<V>(shape.outputs);
+    const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+    strip_lanes = isa == nullptr ? stride : isa->product_lanes;
+    strips = ceil_div(stride, strip_lanes);
+    // The parts' sums should take no more memory than the arrays of the product.
+    const std::int64_t of_sums = (shape.inputs + 1) * stride, of_arrays = shape.rows * (shape.inputs + shape.outputs);
+    const std::int64_t affordable = of_sums == 0 ? 1 : of_arrays / of_sums, worthwhile = shape.rows / least_part;
+    parts = affordable < worthwhile ? affordable : worthwhile;
+    parts = parts < 1 ? 1 : (parts < most_parts ? parts : most_parts);
+    part_rows = ceil_div(ceil_div(shape.rows, parts), cpu::product_chunk) * cpu::product_chunk;
+  }
+
+  std::int64_t partials(const ProductShape& shape) const { return parts * (shape.inputs + 1) * stride; }
+  std::size_t partial_bytes(const ProductShape& shape) const {
+    return bytes_of([&](cpu::Arena& arena) { arena.take<V>(partials(shape)); });
+  }
+  std::size_t slot_bytes() const {
+    return bytes_of([&](cpu::Arena& arena) { cpu::ProductMemory<V>(arena, strip_lanes); });
+  }
+};
+
+template <class S>
+Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, SpikeCount& count, int threads) {
+  using V = arithmetic_t<S>;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  if (isa == nullptr) return Status::unsupported;
+  if (const Status status = check(shape); status != Status::ok) return status;
+  count = {};
+  if (shape.rows == 0 || shape.inputs == 0) return Status::ok;
+  if (x == nullptr || bits == nullptr) return Status::null_pointer;
+  const FloatingPointMode mode;
+  constexpr std::int64_t most_tasks = 256;
+  std::int64_t task_rows = ceil_div(pack_elements, shape.inputs);
+  if (ceil_div(shape.rows, task_rows) > most_tasks) task_rows = ceil_div(shape.rows, most_tasks);
+  SpikeCount counts[most_tasks];
+  const cpu::PackPlan<V> plan{shape, task_rows, format_of<S>, x, bits, counts};
+  const std::int64_t tasks = ceil_div(shape.rows, task_rows);
+  auto task = [&](std::int64_t k, int /*thread*/) { isa->pack(plan, k); };
+  cpu::parallel_for(tasks, threads_for(shape, threads), task);
+  for (std::int64_t k = 0; k < tasks; ++k) {
+    count.spikes += counts[k].spikes;
+    count.binary = count.binary && counts[k].binary;
+  }
+  return Status::ok;
+}
+
+/// Sums the parts of a gradient in order, and stores them as elements with strides.
+template <class S, class V>
+void store_parts(const ProductShape& shape, const Division<V>& division, const V* partials, std::int64_t input, S* to,
+                 std::int64_t stride) {
+  const std::int64_t part_size = (shape.inputs + 1) * division.stride;
+  for (std::int64_t j = 0; j < shape.outputs; ++j) {
+    V sum = V(0);
+    for (std::int64_t part = 0; part < division.parts; ++part) sum += partials[part * part_size + input * division.stride + j];
+    cpu::set_element<V>(to[j * stride], sum);
+  }
+}
+
+}   // namespace
+
+template <class S>
+Status pack(const ProductShape& shape, const S* x, std::uint64_t* bits, SpikeCount* count, int threads) noexcept {
+  if (count == nullptr) return Status::null_pointer;
+  return pack_numbers(shape, x, bits, *count, threads);
+}
+
+template <class S>
+Status pack_values(const ProductShape& shape, const S* x, const std::uint64_t* bits, std::int64_t* first, S* values, int threads) noexcept {
+  if (const Status status = check(shape); status != Status::ok) return status;
+  if (shape.rows == 0 || shape.inputs == 0) return Status::ok;
+  if (x == nullptr || bits == nullptr || first == nullptr) return Status::null_pointer;
+  const std::int64_t words = packed_words(shape.inputs);
+  std::int64_t spikes = 0;
+  for (std::int64_t row = 0; row < shape.rows; ++row) {
+    first[row] = spikes;
+    for (std::int64_t w = 0; w < words; ++w) spikes += __builtin_popcountll(bits[row * words + w]);
+  }
+  if (spikes == 0) return Status::ok;
+  if (values == nullptr) return Status::null_pointer;
+  auto task = [&](std::int64_t k, int /*thread*/) {
+    for (std::int64_t row = k * product_rows; row < shape.rows && row < (k + 1) * product_rows; ++row) {
+      std::int64_t next = first[row];
+      for (std::int64_t w = 0; w < words; ++w) {
+        for (std::uint64_t word = bits[row * words + w]; word != 0; word &= word - 1) {
+          values[next++] = x[row * shape.inputs + w * 64 + __builtin_ctzll(word)];
+        }
+      }
+    }
+  };
+  cpu::parallel_for(ceil_div(shape.rows, product_rows), threads_for(shape, threads), task);
+  return Status::ok;
+}
+
+template <class S>
+Status product(const ProductShape& shape, const PackedSpikes<S>& x, const WeightMatrix<const S>& weights, const S* bias, S* y,
+               Workspace workspace) noexcept {
+  using V = arithmetic_t<S>;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  if (isa == nullptr) return Status::unsupported;
+  if (const Status status = check(shape); status != Status::ok) return status;
+  if (shape.rows == 0 || shape.outputs == 0) return Status::ok;
+  if (!valid(x, shape) || !valid(weights, shape) || y == nullptr) return Status::null_pointer;
+  if (workspace.bytes < product_workspace<S>(shape, 1).bytes) return Status::workspace_too_small;
+  if (workspace.data == nullptr) return Status::null_pointer;
+  const FloatingPointMode mode;
+  cpu::Arena arena(workspace.data);
+  const Weights<V> own(arena, shape);
+  const std::int64_t stride = padded<V>(shape.outputs);
+  for (std::int64_t k = 0; k < shape.inputs; ++k) {
+    for (std::int64_t j = 0; j < shape.outputs; ++j) {
+      own.weights[k * stride + j] = cpu::number_of<V>(weights.data[k * weights.input_stride + j * weights.output_stride]);
+    }
+    for (std::int64_t j = shape.outputs; j < stride; ++j) own.weights[k * stride + j] = V(0);
+  }
+  for (std::int64_t j = 0; j < stride; ++j) own.bias[j] = bias != nullptr && j < shape.outputs ? cpu::number_of<V>(bias[j]) : V(0);
+  cpu::ProductPlan<V> plan{shape, product_rows, format_of<S>, x.bits, x.first, x.values, {own.weights, stride}, own.bias, y};
+  const bool lines = shape.outputs % (64 / static_cast<std::int64_t>(sizeof(V))) == 0 && reinterpret_cast<std::uintptr_t>(y) % 64 == 0;
+  plan.stream = lines && std::is_same_v<S, V> && beyond_caches(Layout{1, shape.rows, shape.outputs}, 2 * sizeof(V));
+  auto task = [&](std::int64_t k, int /*thread*/) { isa->product(plan, k); };
+  cpu::parallel_for(ceil_div(shape.rows, product_rows), threads_for(shape, workspace.threads), task);
+  return Status::ok;
+}
+
+template <class S>
+Status product_gradients(const ProductShape& shape, const PackedSpikes<S>& x, const S* grad_y, const WeightMatrix<S>& grad_weights,
+                         S* grad_bias, Workspace workspace) noexcept {
+  using V = arithmetic_t<S>;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  if (isa == nullptr) return Status::unsupported;
+  if (const Status status = check(shape); status != Status::ok) return status;
+  if (shape.outputs == 0) return Status::ok;
+  if (shape.rows > 0 && (!valid(x, shape) || grad_y == nullptr)) return Status::null_pointer;
+  const Division<V> division(shape);
+  const std::size_t partials = division.partial_bytes(shape), slot = division.slot_bytes();
+  if (workspace.bytes < product_gradients_workspace<S>(shape, 1).bytes) return Status::workspace_too_small;
+  if (workspace.data == nullptr) return Status::null_pointer;
+  const FloatingPointMode mode;
+  cpu::ProductGradientPlan<V> plan;
+  plan.shape = shape;
+  plan.part_rows = division.part_rows, plan.strips = division.strips, plan.strip_lanes = division.strip_lanes;
+  plan.format = format_of<S>;
+  plan.bits = x.bits, plan.first = x.first, plan.values = x.values, plan.grad_y = grad_y;
+  plan.with_bias = grad_bias != nullptr;
+  plan.stride = division.stride;
+  cpu::Arena arena(workspace.data);
+  plan.partials = arena.take<V>(division.partials(shape));
+  plan.slots = static_cast<char*>(workspace.data) + partials;
+  plan.slot_bytes = slot;
+  const int threads = threads_with_slots(threads_for(shape, workspace.threads), slot, workspace.bytes - partials);
+  auto task = [&](std::int64_t k, int thread) { isa->product_gradient(plan, k, thread); };
+  cpu::parallel_for(division.parts * division.strips, threads, task);
+  for (std::int64_t k = 0; grad_weights.data != nullptr && k < shape.inputs; ++k) {
+    store_parts(shape, division, plan.partials, k, grad_weights.data + k * grad_weights.input_stride, grad_weights.output_stride);
+  }
+  if (grad_bias != nullptr) store_parts(shape, division, plan.partials, shape.inputs, grad_bias, 1);
+  return Status::ok;
+}
+
+template <class S>
+Workspace product_workspace(const ProductShape& shape, int threads) noexcept {
+  if (check(shape) != Status::ok || shape.rows == 0 || shape.outputs == 0) return {nullptr, 0, threads};
+  return {nullptr, bytes_of([&](cpu::Arena& arena) { Weights<arithmetic_t<S>>(arena, shape); }), threads};
+}
+
+template <class S>
+Workspace product_gradients_workspace(const ProductShape& shape, int threads) noexcept {
+  using V = arithmetic_t<S>;
+  if (check(shape) != Status::ok || shape.outputs == 0) return {nullptr, 0, threads};
+  const Division<V> division(shape);
+  const std::int64_t tasks = division.parts * division.strips, most = threads_for(shape, threads);
+  const std::size_t slots = static_cast<std::size_t>(tasks < most ? tasks : most) * division.slot_bytes();
+  return {nullptr, division.partial_bytes(shape) + slots, threads};
+}
+
+#define EXODUS_INSTANTIATE(S)                                                                                                        \
+  template EXODUS_API Status pack<S>(const ProductShape&, const S*, std::uint64_t*, SpikeCount*, int) noexcept;                      \
+  template EXODUS_API Status pack_values<S>(const ProductShape&, const S*, const std::uint64_t*, std::int64_t*, S*, int) noexcept;   \
+  template EXODUS_API Status product<S>(const ProductShape&, const PackedSpikes<S>&, const WeightMatrix<const S>&, const S*, S*,     \
+                                        Workspace) noexcept;                                                                         \
+  template EXODUS_API Status product_gradients<S>(const ProductShape&, const PackedSpikes<S>&, const S*, const WeightMatrix<S>&, S*, \
+                                                  Workspace) noexcept;                                                               \
+  template EXODUS_API Workspace product_workspace<S>(const ProductShape&, int) noexcept;                                             \
+  template EXODUS_API Workspace product_gradients_workspace<S>(const ProductShape&, int) noexcept;
+EXODUS_INSTANTIATE(float)
+EXODUS_INSTANTIATE(double)
+EXODUS_INSTANTIATE(float16)
+EXODUS_INSTANTIATE(bfloat16)
+
+}   // namespace exodus

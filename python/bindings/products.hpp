@@ -1,0 +1,166 @@
+/// @file
+/// Products with spikes, on the CPU.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "calls.hpp"
+
+namespace exodus::python {
+
+/// The sizes of a product, and of its arrays.
+struct ProductSizes {
+  ProductShape shape;
+  std::int64_t x, y, weights, bits;
+
+  explicit ProductSizes(const Sizes& sizes) : shape{sizes[0], sizes[1], sizes[2]} {
+    const auto& [rows, inputs, outputs] = shape;
+    if (rows < 0 || inputs < 0 || outputs < 0 || !multiply(rows, inputs, x) || !multiply(rows, outputs, y) ||
+        !multiply(inputs, outputs, weights) || !multiply(rows, packed_words(inputs), bits)) {
+      throw py::value_error("expected sizes of arrays that memory can have");
+    }
+  }
+};
+
+/// Memory for a workspace.
+class OwnWorkspace {
+ public:
+  explicit OwnWorkspace(Workspace needed)
+      : memory_(std::make_unique_for_overwrite<double[]>((needed.bytes + sizeof(double) - 1) / sizeof(double))), workspace_(needed) {
+    workspace_.data = memory_.get();
+  }
+  Workspace workspace() const { return workspace_; }
+
+ private:
+  std::unique_ptr<double[]> memory_;
+  Workspace workspace_;
+};
+
+/// Packed spikes in Python: (bits, first, values), the last two of which are None where all spikes are 1.
+using Packed = std::tuple<py::object, py::object, py::object>;
+using Strides = std::pair<std::int64_t, std::int64_t>;   // of inputs and outputs
+
+template <class S>
+PackedSpikes<S> to_packed(const Packed& packed, const ProductSizes& sizes, std::int64_t spikes) {
+  const auto& [bits, first, values] = packed;
+  return {pointer<const std::uint64_t>(bits, sizes.bits), pointer<const std::int64_t>(first, sizes.shape.rows),
+          pointer<const S>(values, spikes)};
+}
+
+inline py::tuple pack(const std::string& type_name, const Sizes& sizes, const py::object& x, const py::object& bits, int threads) {
+  const ProductSizes own(sizes);
+  SpikeCount count;
+  with_type(type_name, [&]<class S>(S) {
+    const S* const from = pointer<const S>(x, own.x);
+    auto* const to = pointer<std::uint64_t>(bits, own.bits);
+    check(without_lock([&] { return exodus::pack(own.shape, from, to, &count, threads); }));
+  });
+  return py::make_tuple(count.spikes, count.binary);
+}
+
+inline void pack_values(const std::string& type_name, const Sizes& sizes, std::int64_t spikes, const py::object& x, const Packed& packed,
+                        int threads) {
+  const ProductSizes own(sizes);
+  with_type(type_name, [&]<class S>(S) {
+    const auto& [bits, first, values] = packed;
+    const S* const from = pointer<const S>(x, own.x);
+    const auto* const words = pointer<const std::uint64_t>(bits, own.bits);
+    auto* const begins = pointer<std::int64_t>(first, own.shape.rows);
+    S* const to = pointer<S>(values, spikes);
+    check(without_lock([&] { return exodus::pack_values(own.shape, from, words, begins, to, threads); }));
+  });
+}
+
+inline void product(const std::string& type_name, const Sizes& sizes, std::int64_t spikes, const Packed& packed, const py::object& weights,
+                    const Strides& strides, const py::object& bias, const py::object& y, int threads) {
+  const ProductSizes own(sizes);
+  with_type(type_name, [&]<class S>(S) {
+    const PackedSpikes<S> x = to_packed<S>(packed, own, spikes);
+    const WeightMatrix<const S> w{pointer<const S>(weights, own.weights), strides.first, strides.second};
+    const S* const b = pointer<const S>(bias, own.shape.outputs);
+    S* const to = pointer<S>(y, own.y);
+    const OwnWorkspace memory(product_workspace<S>(own.shape, threads));
+    check(without_lock([&] { return exodus::product(own.shape, x, w, b, to, memory.workspace()); }));
+  });
+}
+
+inline void product_gradients(const std::string& type_name, const Sizes& sizes, std::int64_t spikes, const Packed& packed,
+                              const py::object& grad_y, const py::object& grad_weights, const Strides& strides, const py::object& grad_bias,
+                              int threads) {
+  const ProductSizes own(sizes);
+  with_type(type_name, [&]<class S>(S) {
+    const PackedSpikes<S> x = to_packed<S>(packed, own, spikes);
+    const WeightMatrix<S> w{pointer<S>(grad_weights, own.weights), strides.first, strides.second};
+    const S* const g = pointer<const S>(grad_y, own.y);
+    S* const b = pointer<S>(grad_bias, own.shape.outputs);
+    const OwnWorkspace memory(product_gradients_workspace<S>(own.shape, threads));
+    check(without_lock([&] { return exodus::product_gradients(own.shape, x, g, w, b, memory.workspace()); }));
+  });
+}
+
+using Axis = std::array<std::int64_t, 5>;   // size, kernel, stride, padding, dilation
+
+/// The sizes of a convolution, and of its arrays.
+struct ConvolutionSizes {
+  ConvolutionShape shape;
+  std::int64_t frame, x, y, weights, bits;
+
+  ConvolutionSizes(const std::array<std::int64_t, 4>& sizes, const Axis& of_y, const Axis& of_x)
+      : shape{sizes[0], sizes[1], sizes[2], sizes[3], axis(of_y), axis(of_x)} {
+    const auto& [frames, channels, outputs, groups, y_axis, x_axis] = shape;
+    if (frames < 0 || channels < 1 || outputs < 1 || groups < 1 || !multiply(channels, y_axis.size, frame) ||
+        !multiply(frame, x_axis.size, frame) || !multiply(frames, frame, x) || !multiply(frames, outputs, y) ||
+        !multiply(y, y_axis.output(), y) || !multiply(y, x_axis.output(), y) || !multiply(outputs, channels / groups, weights) ||
+        !multiply(weights, y_axis.kernel, weights) || !multiply(weights, x_axis.kernel, weights) ||
+        !multiply(frames, packed_words(frame), bits)) {
+      throw py::value_error("expected sizes of arrays that memory can have");
+    }
+  }
+
+  static ConvolutionAxis axis(const Axis& numbers) {
+    for (const std::int64_t number : numbers) {
+      if (number < 0 || number > 1 << 28) throw py::value_error("expected an axis of sizes that memory can have");
+    }
+    if (numbers[1] < 1 || numbers[2] < 1 || numbers[4] < 1) throw py::value_error("expected kernel, stride and dilation of 1 or more");
+    return {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
+  }
+};
+
+using FrameSizes = std::array<std::int64_t, 4>;   // frames, channels, outputs, groups
+
+template <class S>
+PackedSpikes<S> to_packed(const Packed& packed, const ConvolutionSizes& sizes, std::int64_t spikes) {
+  const auto& [bits, first, values] = packed;
+  return {pointer<const std::uint64_t>(bits, sizes.bits), pointer<const std::int64_t>(first, sizes.shape.frames),
+          pointer<const S>(values, spikes)};
+}
+
+inline void convolution(const std::string& type_name, const FrameSizes& sizes, const Axis& of_y, const Axis& of_x, std::int64_t spikes,
+                        const Packed& packed, const py::object& weights, const py::object& bias, const py::object& y, int threads) {
+  const ConvolutionSizes own(sizes, of_y, of_x);
+  with_type(type_name, [&]<class S>(S) {
+    const PackedSpikes<S> x = to_packed<S>(packed, own, spikes);
+    const S* const w = pointer<const S>(weights, own.weights);
+    const S* const b = pointer<const S>(bias, own.shape.outputs);
+    S* const to = pointer<S>(y, own.y);
+    const OwnWorkspace memory(convolution_workspace<S>(own.shape, spikes, threads));
+    check(without_lock([&] { return exodus::convolution(own.shape, x, spikes, w, b, to, memory.workspace()); }));
+  });
+}
+
+inline void convolution_gradients(const std::string& type_name, const FrameSizes& sizes, const Axis& of_y, const Axis& of_x,
+                                  std::int64_t spikes, const Packed& packed, const py::object& grad_y, const py::object& grad_weights,
+                                  const py::object& grad_bias, const py::object& weights, const py::object& grad_x, int threads) {
+  const ConvolutionSizes own(sizes, of_y, of_x);
+  with_type(type_name, [&]<class S>(S) {
+    const PackedSpikes<S> x = to_packed<S>(packed, own, spikes);
+    const ConvolutionGradients<S> arrays{pointer<const S>(grad_y, own.y), pointer<S>(grad_weights, own.weights),
+                                         pointer<S>(grad_bias, own.shape.outputs), pointer<const S>(weights, own.weights),
+                                         pointer<S>(grad_x, own.x)};
+    const OwnWorkspace memory(convolution_gradients_workspace<S>(own.shape, spikes, arrays, threads));
+    check(without_lock([&] { return exodus::convolution_gradients(own.shape, x, spikes, arrays, memory.workspace()); }));
+  });
+}
+
+}   // namespace exodus::python

@@ -1,0 +1,269 @@
+"""Products with spikes: ``spike_matmul`` and its gradients, and what torch's modules share with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from . import _core
+from ._arguments import check_not_torch
+from ._backends import NUMPY, Array
+from ._ieee import ieee
+from ._values import choice
+
+Engine = Literal["auto", "events", "dense"]
+ENGINES = ("auto", "events", "dense")
+
+# Estimates for the choice of an engine, in nanoseconds (benchmarks/products.py). They only have to be in
+# proportion: of an element that is packed, of a vector of weights that a spike adds, and of a multiplication
+# in a dense product, by the instruction set that the kernels use. torch and NumPy use the processor's best.
+_PACKED = 0.15
+_ADDED = {"avx512": 1.2, "avx2": 1.2, "x86-64-v2": 1.2, "generic": 2.4}
+_LANES = {"avx512": 16, "avx2": 8, "x86-64-v2": 4, "generic": 4}  # of float32
+_MULTIPLIED = 0.025
+_SAMPLE = 16  # the first rows, one of so many, are packed first, so that dense inputs cost little
+
+
+class Sizes(NamedTuple):
+    """The sizes of a product: x is (rows, inputs), y is (rows, outputs)."""
+
+    rows: int
+    inputs: int
+    outputs: int
+
+
+class Packed(NamedTuple):
+    """A matrix of spikes, packed.
+
+    Attributes
+    ----------
+    spikes : int
+        The number of elements that are not 0.
+    bits : array
+        A bit for each element, in words of 64 bits, each row in whole words.
+    first, values : array or None
+        If not all spikes are 1, the index of each row's first value, and the values.
+    """
+
+    spikes: int
+    bits: Any
+    first: Any
+    values: Any
+
+
+def check_engine(engine: Any) -> None:
+    """Check a user's choice of an engine."""
+    choice("engine", engine, ENGINES)
+
+
+def vectors(numbers: int, type_name: str) -> int:
+    """Return the number of vectors that hold so many numbers on this instruction set."""
+    lanes = _LANES[str(_core.isa())] // (2 if type_name == "float64" else 1)
+    return -(-numbers // lanes)
+
+
+def events_cost(elements: int, spikes: int, vectors_per_spike: int) -> float:
+    """Estimate the time of a product that visits the spikes of a matrix with so many elements."""
+    return _PACKED * elements + _ADDED[str(_core.isa())] * spikes * vectors_per_spike
+
+
+def dense_cost(multiplications: float, type_name: str) -> float:
+    """Estimate the time of a dense product."""
+    return multiplications * _MULTIPLIED * (2 if type_name == "float64" else 1)
+
+
+def product_by_events(sizes: Sizes, type_name: str) -> Callable[[int, int], bool]:
+    """Return a function that tells for a number of rows and of spikes in them whether events are faster."""
+    per_spike = vectors(sizes.outputs, type_name)
+
+    def by_events(rows: int, spikes: int) -> bool:
+        events = events_cost(rows * sizes.inputs, spikes, per_spike)
+        return events <= dense_cost(rows * sizes.inputs * max(sizes.outputs, 16), type_name)
+
+    return by_events
+
+
+class Packing(NamedTuple):
+    """How arrays of a library are packed.
+
+    Attributes
+    ----------
+    type_name : str
+        The dtype.
+    handle : callable
+        A function that returns what the extension takes for an array.
+    empty : callable
+        A function that allocates a number of elements of a kind: "bits", "first" or "values".
+    threads : int
+        The number of threads; 0 is all.
+    """
+
+    type_name: str
+    handle: Callable[[Any], Any]
+    empty: Callable[[int, str], Any]
+    threads: int
+
+    def pack(self, x: Any, engine: Engine, by_events: Callable[[int, int], bool]) -> Packed | None:
+        """Pack a matrix, or return None if the dense product is to be used.
+
+        Parameters
+        ----------
+        x : array
+            The matrix, in C order.
+        engine : str
+            "auto" asks `by_events`, "events" packs always, "dense" never.
+        by_events : callable
+            A function that tells for a number of rows and of spikes in them whether events are faster.
+
+        Returns
+        -------
+        Packed or None
+            The spikes.
+        """
+        rows, inputs = x.shape
+        if engine == "dense":
+            return None
+        words = -(-inputs // 64)
+        if engine == "auto" and rows >= _SAMPLE:
+            some = x[: rows // _SAMPLE]
+            spikes, _ = self._find(some, self.empty(len(some) * words, "bits"))
+            if not by_events(len(some), spikes):
+                return None
+        bits = self.empty(rows * words, "bits")
+        spikes, binary = self._find(x, bits)
+        if engine == "auto" and not by_events(rows, spikes):
+            return None
+        if binary:
+            return Packed(spikes, bits, None, None)
+        first, values = self.empty(rows, "first"), self.empty(spikes, "values")
+        handles = self.handle(bits), self.handle(first), self.handle(values)
+        _core.pack_values(self.type_name, (rows, inputs, 0), spikes, self.handle(x), handles, self.threads)
+        return Packed(spikes, bits, first, values)
+
+    def _find(self, x: Any, bits: Any) -> tuple[int, bool]:
+        rows, inputs = x.shape
+        return _core.pack(self.type_name, (rows, inputs, 0), self.handle(x), self.handle(bits), self.threads)
+
+
+class SpikeMatmulGradients(NamedTuple):
+    """The gradients of a loss that reads a product with spikes.
+
+    Attributes
+    ----------
+    x, w : array
+        In the shape and dtype of the factors.
+    """
+
+    x: Array
+    w: Array
+
+
+def _check_factors(x: Any, w: Any, engine: Any) -> tuple[np.ndarray, np.ndarray, Sizes]:
+    check_engine(engine)
+    check_not_torch("x", x, "Linear")
+    matrix, weights = NUMPY.array("x", x), NUMPY.typed("w", w, NUMPY.type_name(NUMPY.array("x", x)))
+    if weights.ndim != 2 or matrix.ndim < 1 or matrix.shape[-1] != weights.shape[0]:
+        raise ValueError(
+            "w must have shape (inputs, outputs), and x shape (..., inputs), "
+            f"got {weights.shape} and {matrix.shape}"
+        )
+    sizes = Sizes(math.prod(matrix.shape[:-1]), *weights.shape)
+    return np.ascontiguousarray(matrix), np.ascontiguousarray(weights), sizes
+
+
+def _dense(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a @ b, summed in float32 at least."""
+    wide = np.result_type(a, np.float32)
+    with ieee():
+        product: np.ndarray = (a.astype(wide, copy=False) @ b.astype(wide, copy=False)).astype(a.dtype)
+    return product
+
+
+def _packed(x: np.ndarray, sizes: Sizes, engine: Engine) -> Packed | None:
+    name = NUMPY.type_name(x)
+    kinds = {"bits": "uint64", "first": "int64", "values": name}
+    packing = Packing(name, NUMPY.handle, lambda count, kind: np.empty(count, kinds[kind]), 0)
+    return packing.pack(x.reshape(sizes.rows, sizes.inputs), engine, product_by_events(sizes, name))
+
+
+def spike_matmul(x: Array, w: Array, *, engine: Engine = "auto") -> Array:
+    """Multiply spikes with weights: y = x w (docs/mathematics.md, Products with spikes).
+
+    Most elements of x should be 0: only the others are visited, and add their rows of w in ascending order.
+    Where x is 0, weights that are infinite or NaN have no effect. Results have the same bits for every number
+    of threads and every instruction set, unless the dense product was used.
+
+    Parameters
+    ----------
+    x : array
+        Spikes of shape (..., inputs), float16, float32 or float64. Spikes need not be 1.
+    w : array
+        Weights of shape (inputs, outputs), in the dtype of x.
+    engine : {"auto", "events", "dense"}, optional
+        "events" visits the spikes, "dense" multiplies with NumPy. "auto" chooses by the shape, the number of
+        spikes and the instruction set.
+
+    Returns
+    -------
+    array
+        Of shape (..., outputs), in the dtype of x. Sums of float16 are float32 until the end.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it.
+    """
+    matrix, weights, sizes = _check_factors(x, w, engine)
+    packed = _packed(matrix, sizes, engine)
+    if packed is None:
+        return _dense(matrix, weights)
+    name = NUMPY.type_name(matrix)
+    y = NUMPY.empty_on_line((sizes.rows, sizes.outputs), (0, 1), name)
+    strides = sizes.outputs, 1
+    _core.product(name, sizes, packed.spikes, packed[1:], weights, strides, None, y, 0)
+    return y.reshape(*matrix.shape[:-1], sizes.outputs)
+
+
+def spike_matmul_backward(
+    x: Array, w: Array, grad: Array, *, engine: Engine = "auto"
+) -> SpikeMatmulGradients:
+    """Compute the gradients of a loss through ``spike_matmul``.
+
+    With g = dL/dy they are dL/dx = g w^T, a dense product, and dL/dw = x^T g, which visits the spikes only.
+
+    Parameters
+    ----------
+    x, w, engine
+        As given to ``spike_matmul``.
+    grad : array
+        dL/dy, in the shape and dtype of the product.
+
+    Returns
+    -------
+    SpikeMatmulGradients
+        The gradients of both factors.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message names it.
+    """
+    matrix, weights, sizes = _check_factors(x, w, engine)
+    name = NUMPY.type_name(matrix)
+    given = NUMPY.typed("grad", grad, name)
+    if given.shape != (*matrix.shape[:-1], sizes.outputs):
+        raise ValueError(
+            f"grad must have the product's shape {(*matrix.shape[:-1], sizes.outputs)}, got {given.shape}"
+        )
+    g = np.ascontiguousarray(given).reshape(sizes.rows, sizes.outputs)
+    grad_x = _dense(g, weights.T).reshape(matrix.shape)
+    packed = _packed(matrix, sizes, engine)
+    if packed is None:
+        return SpikeMatmulGradients(grad_x, _dense(matrix.reshape(sizes.rows, sizes.inputs).T, g))
+    grad_w = np.empty((sizes.inputs, sizes.outputs), matrix.dtype)
+    strides = sizes.outputs, 1
+    _core.product_gradients(name, sizes, packed.spikes, packed[1:], g, grad_w, strides, None, 0)
+    return SpikeMatmulGradients(grad_x, grad_w)

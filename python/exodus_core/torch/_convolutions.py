@@ -1,0 +1,265 @@
+"""Convolutions of spikes for torch: `Conv1d` and `Conv2d`, which visit the spikes only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import _core
+from .._backends.tensors import TENSORS, type_name_of
+from .._products import Engine, Packed, dense_cost, events_cost, vectors
+from ._function import _thread_count, differentiable_once
+from ._products import Call, EngineModule, handles, in_autocast, packing, takes_events
+
+_FEW = 8  # channels, below which torch's own convolutions are slow (benchmarks/products.py)
+# How many times longer a multiplication takes in torch's convolutions than in its matrix products.
+_SLOWER = {1: 40.0, 2: 25.0, 3: 25.0, 4: 2.5, 5: 2.5, 6: 2.5, 7: 2.5}
+_WRITTEN = 0.5  # nanoseconds of an element of the result
+
+
+class Axis(NamedTuple):
+    """Height or width of a convolution."""
+
+    size: int
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+    @property
+    def output(self) -> int:
+        """The size of the result."""
+        return (self.size + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+
+
+class Geometry(NamedTuple):
+    """The sizes of a convolution."""
+
+    frames: int
+    channels: int
+    outputs: int
+    groups: int
+    y: Axis
+    x: Axis
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
+        return self.frames, self.outputs, self.y.output, self.x.output
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """What the extension takes beside the axes."""
+        return self[:4]
+
+    @property
+    def fewest_channels(self) -> int:
+        """The smaller number of channels of a group, of input and result."""
+        return min(self.channels, self.outputs) // self.groups
+
+    def by_events(self, type_name: str) -> Any:
+        """Return a function that tells for a number of frames and of spikes whether events are faster."""
+        outputs, joined = self.outputs // self.groups, self.x.kernel * self.outputs // self.groups
+        per_spike = self.y.kernel * min(outputs * -(-self.x.kernel // 4), vectors(joined, type_name))
+        elements = self.outputs * self.y.output * self.x.output  # of the result of a frame
+        taps = self.channels // self.groups * self.y.kernel * self.x.kernel
+        slower = _SLOWER.get(self.fewest_channels, 1.0)
+
+        def faster(frames: int, spikes: int) -> bool:
+            inputs = frames * self.channels * self.y.size * self.x.size
+            events = events_cost(inputs, spikes, per_spike) + _WRITTEN * frames * elements
+            return events <= slower * dense_cost(frames * elements * taps, type_name)
+
+        return faster
+
+    @property
+    def has_direct_gradient(self) -> bool:
+        """Whether the input's gradient is computed by a kernel of this library, for few channels."""
+        return self.y.stride == self.x.stride == 1 and self.fewest_channels < _FEW
+
+
+class _Convolution(torch.autograd.Function):
+    """The convolution of frames (frames, channels, height, width) as a function of its tensors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: Call, geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        frames = x.resolve_neg().contiguous()
+        name = type_name_of(x.dtype)
+        rows = frames.flatten(1)
+        packed = packing(x).pack(rows, call.engine, geometry.by_events(name))
+        call.used = "dense" if packed is None else "events"
+        ctx.geometry, ctx.spikes = geometry, None if packed is None else packed.spikes
+        if packed is None:
+            ctx.save_for_backward(x, weight)
+            return torch.conv2d(x, weight, bias, *_arguments(geometry), geometry.groups)
+        ctx.save_for_backward(weight, *packed[1:])
+        y = torch.empty(geometry.shape, dtype=x.dtype)
+        own, own_bias = (None if t is None else t.resolve_neg().contiguous() for t in (weight, bias))
+        arguments = name, geometry.sizes, geometry.y, geometry.x, packed.spikes, handles(packed)
+        tensors = TENSORS.handle(own), TENSORS.handle(own_bias), y.data_ptr()
+        _core.convolution(*arguments, *tensors, _thread_count())
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return differentiable_once(_Convolution._gradients, ctx, grads)
+
+    @staticmethod
+    def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        _, _, with_x, with_weight, with_bias = ctx.needs_input_grad
+        (grad,) = grads
+        if grad is None:
+            return (None,) * 5
+        geometry: Geometry = ctx.geometry
+        dense = ctx.spikes is None
+        x, weight = ctx.saved_tensors if dense else (None, ctx.saved_tensors[0])
+        direct = with_x and geometry.has_direct_gradient
+        # The kernels compute what they are faster at, and torch the rest.
+        grad_x = torch.empty(_input_shape(geometry), dtype=weight.dtype) if direct else None
+        grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight and not dense else None
+        grad_bias = torch.empty(geometry.outputs, dtype=weight.dtype) if with_bias and not dense else None
+        if any(t is not None for t in (grad_x, grad_weight, grad_bias)):
+            packed = Packed(0, None, None, None) if dense else Packed(ctx.spikes, *ctx.saved_tensors[1:])
+            g, own = grad.resolve_neg().contiguous(), weight.resolve_neg().contiguous()
+            name = type_name_of(weight.dtype)
+            arguments = name, geometry.sizes, geometry.y, geometry.x, packed.spikes, handles(packed)
+            results = TENSORS.handle(grad_weight), TENSORS.handle(grad_bias)
+            last = own.data_ptr(), TENSORS.handle(grad_x), _thread_count()
+            _core.convolution_gradients(*arguments, g.data_ptr(), *results, *last)
+        left = with_x and not direct, with_weight and dense, with_bias and dense
+        if any(left):
+            found = _torchs_gradients(geometry, grad, x, weight, left)
+            grad_x, grad_weight, grad_bias = (
+                a if b is None else b for a, b in zip((grad_x, grad_weight, grad_bias), found, strict=True)
+            )
+        return None, None, grad_x, grad_weight, grad_bias
+
+
+def _arguments(geometry: Geometry) -> tuple[list[int], list[int], list[int]]:
+    """Return strides, paddings and dilations, as torch takes them."""
+    axes = geometry.y, geometry.x
+    return [a.stride for a in axes], [a.padding for a in axes], [a.dilation for a in axes]
+
+
+def _input_shape(geometry: Geometry) -> tuple[int, ...]:
+    return geometry.frames, geometry.channels, geometry.y.size, geometry.x.size
+
+
+def _torchs_gradients(
+    geometry: Geometry, grad: Tensor, x: Tensor | None, weight: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """Compute gradients of input, weight and bias by torch. The input's own needs no values of the input."""
+    if x is None:
+        x = weight.new_zeros(()).expand(_input_shape(geometry))
+    found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
+        grad, x, weight, [geometry.outputs], *_arguments(geometry), False, [0, 0], geometry.groups, wanted
+    )
+    return found
+
+
+class _ConvolutionModule(EngineModule):
+    """What `Conv1d` and `Conv2d` share. The base is torch's module."""
+
+    def _padding(self) -> tuple[int, ...] | None:
+        """Return the padding of each axis; None if it is not of zeros, and as wide before as behind."""
+        both: list[int] = self._reversed_padding_repeated_twice  # type: ignore[assignment]
+        before, behind = both[::2][::-1], both[1::2][::-1]
+        return tuple(before) if self.padding_mode == "zeros" and before == behind else None
+
+    def _geometry(self, x: Tensor) -> Geometry | None:
+        """Return the sizes of a convolution of frames; None if torch is to compute it, or to refuse it."""
+        padding, axes = self._padding(), len(self.kernel_size)  # type: ignore[arg-type]
+        if padding is None or x.dim() != axes + 2 or x.shape[1] != self.in_channels:
+            return None
+        own: Any = zip(x.shape[2:], self.kernel_size, self.stride, padding, self.dilation, strict=True)  # type: ignore[arg-type]
+        found = [Axis(*axis) for axis in own]
+        if any(axis.size < 1 or axis.output < 1 for axis in found):
+            return None
+        y, width = (Axis(1, 1, 1, 0, 1), *found)[-2:]
+        return Geometry(len(x), self.in_channels, self.out_channels, self.groups, y, width)  # type: ignore[arg-type]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve the input with the kernels, and add the bias.
+
+        Parameters
+        ----------
+        input : Tensor
+            Spikes, of shape (frames, channels, ...) or (channels, ...), as torch's module takes them.
+
+        Returns
+        -------
+        Tensor
+            The result, with the shape that torch's has.
+        """
+        call = Call(self.engine)
+        batched = input.dim() == len(self.kernel_size) + 2  # type: ignore[arg-type]
+        x, weight, bias = in_autocast(input if batched else input.unsqueeze(0), self.weight, self.bias)
+        geometry = self._geometry(x)
+        if geometry is None or not takes_events(call, x, weight, bias):
+            if call.engine == "events" and geometry is None:
+                raise RuntimeError(
+                    'engine="events" needs an input of the module\'s channels and a padding of zeros that is '
+                    f"equal on both sides, got shape {tuple(input.shape)} and {self}"
+                )
+            y: Tensor = super().forward(input)
+        else:
+            planes = x if x.dim() == 4 else x.unsqueeze(2)
+            kernels = weight if weight.dim() == 4 else weight.unsqueeze(2)
+            y = _Convolution.apply(call, geometry, planes, kernels, bias)
+            y = y if x.dim() == 4 else y.squeeze(2)
+            y = y if batched else y.squeeze(0)
+        self._note(call)
+        return y
+
+
+class Conv1d(_ConvolutionModule, nn.Conv1d):
+    """``torch.nn.Conv1d`` for spikes: see ``Conv2d``.
+
+    Parameters
+    ----------
+    *args, **keywords
+        As for ``torch.nn.Conv1d``.
+    engine : {"auto", "events", "dense"}, optional
+        See ``Conv2d``.
+    """
+
+    def __init__(self, *args: Any, engine: Engine = "auto", **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.engine = engine
+
+
+class Conv2d(_ConvolutionModule, nn.Conv2d):
+    """``torch.nn.Conv2d`` for spikes: the forward pass and the weight's gradient visit the spikes only.
+
+    Weights, ``state_dict`` and gradients are those of ``torch.nn.Conv2d``; sums have another order, so they
+    are equal to rounding. For backward the spikes are kept as bits. The gradient of an input with few
+    channels is computed by a kernel of this library.
+
+    Parameters
+    ----------
+    *args, **keywords
+        As for ``torch.nn.Conv2d``.
+    engine : {"auto", "events", "dense"}, optional
+        "events" visits the spikes, "dense" uses torch's convolution. "auto" chooses by the shape, the number
+        of spikes and the instruction set. Inputs that are not on the CPU, padding that is not of zeros, and
+        programs that are compiled or transformed, take the dense convolution.
+
+    Attributes
+    ----------
+    engine_used : str or None
+        The engine of the last call, "events" or "dense".
+
+    Raises
+    ------
+    ValueError
+        If `engine` is none of these.
+    """
+
+    def __init__(self, *args: Any, engine: Engine = "auto", **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.engine = engine

@@ -1,0 +1,199 @@
+"""Products with spikes for torch: `Linear`, whose forward pass and weight gradient visit the spikes only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from .. import _core
+from .._backends.tensors import TENSORS, type_name_of
+from .._products import Engine, Packed, Packing, Sizes, check_engine, product_by_events
+from ._function import _TYPES, _thread_count, differentiable_once
+from ._run import is_traced
+
+
+@dataclass
+class Call:
+    """A call's choice of an engine, and the one that it used."""
+
+    engine: Engine
+    used: str = "dense"
+
+
+def takes_events(call: Call, x: Tensor, *others: Tensor | None) -> bool:
+    """Tell whether the kernels can compute a product; raise if they cannot and are asked for."""
+    reason = ""
+    if is_traced(x):
+        reason = "a program that is compiled or transformed takes dense products"
+    elif not all(t is None or (t.is_cpu and t.layout == torch.strided) for t in (x, *others)):
+        reason = f"the kernels take dense tensors on the CPU, got {x.layout} on {x.device}"
+    elif x.dtype not in _TYPES or any(t is not None and t.dtype is not x.dtype for t in others):
+        reason = f"input and weights must have one of the kernels' dtypes, got {x.dtype}"
+    if reason and call.engine == "events":
+        raise RuntimeError(f'engine="events" cannot be used here: {reason}')
+    return not reason and call.engine != "dense"
+
+
+def in_autocast(*tensors: Any) -> tuple[Any, ...]:
+    """Convert tensors to autocast's dtype where it is on, as torch's own products do."""
+    if not torch.is_autocast_enabled("cpu"):
+        return tensors
+    dtype = torch.get_autocast_dtype("cpu")
+    return tuple(t.to(dtype) if t is not None and t.is_cpu and t.is_floating_point() else t for t in tensors)
+
+
+def packing(like: Tensor) -> Packing:
+    """Return how matrices of a tensor's dtype are packed."""
+    kinds = {"bits": torch.int64, "first": torch.int64, "values": like.dtype}
+    return Packing(
+        type_name_of(like.dtype),
+        TENSORS.handle,
+        lambda count, kind: torch.empty(count, dtype=kinds[kind]),
+        _thread_count(),
+    )
+
+
+def handles(packed: Packed) -> tuple[Any, ...]:
+    """Return the addresses of packed spikes, for the extension."""
+    return tuple(None if part is None else part.data_ptr() for part in packed[1:])
+
+
+class _Linear(torch.autograd.Function):
+    """x w^T + b as a function of its tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        outputs, inputs = weight.shape
+        rows = x.resolve_neg().reshape(-1, inputs).contiguous()
+        sizes = Sizes(len(rows), inputs, outputs)
+        name = type_name_of(x.dtype)
+        packed = packing(x).pack(rows, call.engine, product_by_events(sizes, name))
+        ctx.sizes, ctx.shape = sizes, x.shape
+        call.used = "dense" if packed is None else "events"
+        if packed is None:
+            ctx.spikes = None
+            ctx.save_for_backward(x, weight)
+            return linear(x, weight, bias)
+        ctx.spikes = packed.spikes
+        ctx.save_for_backward(weight, *packed[1:])
+        y = torch.empty(*x.shape[:-1], outputs, dtype=x.dtype)
+        own = weight.resolve_neg().contiguous()
+        own_bias = None if bias is None else bias.resolve_neg().contiguous()
+        arguments = name, sizes, packed.spikes, handles(packed), own.data_ptr(), (1, inputs)
+        _core.product(*arguments, TENSORS.handle(own_bias), y.data_ptr(), _thread_count())
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return differentiable_once(_Linear._gradients, ctx, grads)
+
+    @staticmethod
+    def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        _, with_x, with_weight, with_bias = ctx.needs_input_grad
+        (grad,) = grads
+        if grad is None:
+            return (None,) * 4
+        g = grad.resolve_neg().reshape(-1, ctx.sizes.outputs).contiguous()
+        weight = ctx.saved_tensors[1 if ctx.spikes is None else 0]
+        grad_x = (g @ weight).view(ctx.shape) if with_x else None
+        if not (with_weight or with_bias):
+            return None, grad_x, None, None
+        if ctx.spikes is None:
+            x = ctx.saved_tensors[0].reshape(-1, ctx.sizes.inputs)
+            return None, grad_x, g.T @ x if with_weight else None, g.sum(0) if with_bias else None
+        packed = Packed(ctx.spikes, *ctx.saved_tensors[1:])
+        grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight else None
+        grad_bias = torch.empty(ctx.sizes.outputs, dtype=weight.dtype) if with_bias else None
+        arguments = type_name_of(weight.dtype), ctx.sizes, packed.spikes, handles(packed), g.data_ptr()
+        results = TENSORS.handle(grad_weight), (1, ctx.sizes.inputs), TENSORS.handle(grad_bias)
+        _core.product_gradients(*arguments, *results, _thread_count())
+        return None, grad_x, grad_weight, grad_bias
+
+
+class EngineModule(nn.Module):
+    """Mixin of modules that choose an engine for each call."""
+
+    engine: Engine
+    engine_used: str | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. An engine is checked."""
+        if name == "engine":
+            check_engine(value)
+        super().__setattr__(name, value)
+
+    def _note(self, call: Call) -> None:
+        if not torch.compiler.is_compiling():
+            self.engine_used = call.used
+
+    def extra_repr(self) -> str:
+        """Show the module's own arguments, and the engine if it is forced."""
+        return super().extra_repr() + ("" if self.engine == "auto" else f", engine={self.engine!r}")
+
+
+class Linear(EngineModule, nn.Linear):
+    """``torch.nn.Linear`` for spikes: the forward pass and the weight's gradient visit the spikes only.
+
+    Weights, ``state_dict`` and gradients are those of ``torch.nn.Linear``; sums have another order, so they
+    are equal to rounding. For backward the spikes are kept as bits. Where the input is 0, weights that are
+    infinite or NaN have no effect.
+
+    Parameters
+    ----------
+    in_features, out_features, bias, device, dtype
+        As for ``torch.nn.Linear``.
+    engine : {"auto", "events", "dense"}, optional
+        "events" visits the spikes, "dense" uses torch's product. "auto" chooses by the shape, the number of
+        spikes and the instruction set. Inputs that are not on the CPU, and programs that are compiled or
+        transformed, take the dense product.
+
+    Attributes
+    ----------
+    engine_used : str or None
+        The engine of the last call, "events" or "dense".
+
+    Raises
+    ------
+    ValueError
+        If `engine` is none of these.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        engine: Engine = "auto",
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
+        self.engine = engine
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply the input with the weights, and add the bias.
+
+        Parameters
+        ----------
+        input : Tensor
+            Spikes, of shape (..., in_features).
+
+        Returns
+        -------
+        Tensor
+            Of shape (..., out_features).
+        """
+        call = Call(self.engine)
+        x, weight, bias = in_autocast(input, self.weight, self.bias)
+        fits = x.dim() > 0 and x.shape[-1] == self.in_features
+        if fits and takes_events(call, x, weight, bias):
+            y: Tensor = _Linear.apply(call, x, weight, bias)
+        else:
+            y = linear(x, weight, bias)
+        self._note(call)
+        return y
