@@ -1,6 +1,7 @@
 """The networks of table S1, with spiking layers between the weights, and their logits.
 
 All take batches of shape (batch, time, channels...), and return the last weight layer's output over time.
+Their weights are modules of torch that visit the spikes of their input only.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def speech(outputs: int, spiking: Spiking, sizes: tuple[int, ...] = (100, 128, 1
     Sequential
         The network.
     """
-    hidden = [module for pair in pairwise(sizes) for module in (nn.Linear(*pair), spiking())]
-    return snn.Sequential(*hidden, nn.Linear(sizes[-1], outputs), time_dim=1)
+    hidden = [module for pair in pairwise(sizes) for module in (snn.Linear(*pair), spiking())]
+    return snn.Sequential(*hidden, snn.Linear(sizes[-1], outputs), time_dim=1)
 
 
 def dvs_gesture(spiking: Spiking, outputs: int = 11, side: int = 64) -> snn.Sequential:
@@ -60,9 +61,9 @@ def dvs_gesture(spiking: Spiking, outputs: int = 11, side: int = 64) -> snn.Sequ
     channels = (2, 2, 4, 8, 16)
     modules: list[nn.Module] = []
     for pair in pairwise(channels):
-        modules += [nn.Conv2d(*pair, 3, padding=1), spiking(), nn.AvgPool2d(2)]
+        modules += [snn.Conv2d(*pair, 3, padding=1), spiking(), nn.AvgPool2d(2)]
     flat = channels[-1] * (side // 8) ** 2
-    return snn.Sequential(*modules[:-1], nn.Flatten(), nn.Linear(flat, outputs), time_dim=1)
+    return snn.Sequential(*modules[:-1], nn.Flatten(), snn.Linear(flat, outputs), time_dim=1)
 
 
 def wide_7b_net(spiking: Spiking, outputs: int = 10, side: int = 128) -> snn.Sequential:
@@ -90,13 +91,13 @@ def wide_7b_net(spiking: Spiking, outputs: int = 10, side: int = 128) -> snn.Seq
     modules: list[nn.Module] = []
     for before, channels in pairwise((2, *stages)):
         if before != channels:
-            modules += [nn.Conv2d(before, channels, 1, bias=False), nn.BatchNorm2d(channels), spiking()]
+            modules += [snn.Conv2d(before, channels, 1, bias=False), nn.BatchNorm2d(channels), spiking()]
         modules += [snn.Residual(*_half(channels, spiking), *_half(channels, spiking)), nn.MaxPool2d(2)]
     flat = stages[-1] * (side // 2 ** len(stages)) ** 2
-    return snn.Sequential(*modules, nn.Flatten(), nn.Linear(flat, outputs), time_dim=1)
+    return snn.Sequential(*modules, nn.Flatten(), snn.Linear(flat, outputs), time_dim=1)
 
 
 def _half(channels: int, spiking: Spiking) -> tuple[nn.Module, ...]:
     """Half of the body of a residual block."""
-    convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    convolution = snn.Conv2d(channels, channels, 3, padding=1, bias=False)
     return convolution, nn.BatchNorm2d(channels), spiking()

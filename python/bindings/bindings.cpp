@@ -1,5 +1,8 @@
 /// @file
 /// The extension with the kernels of the CPU.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <optional>
 #include <vector>
 
@@ -169,6 +172,16 @@ void add_learnt_numbers(py::module_& module, const char* name) {
       .def("gradients", &LearntNumbers<T>::gradients);
 }
 
+/// Asks the system for huge pages for memory that nobody has touched. Otherwise the first write to every 4 KB is a fault, and the faults of
+/// a new array take longer than a pass over it. It is advice only: where the system has none to give, nothing changes.
+void use_huge_pages(std::uintptr_t address, std::size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE)), begin = (address + page - 1) / page * page;
+  const std::uintptr_t end = (address + bytes) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 /// Functions of the OpenMP runtime whose threads the calls use.
 struct OpenMp {
   void (*parallel)(void (*part)(void*), void* context, unsigned threads, unsigned flags);   // GOMP_parallel
@@ -217,6 +230,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("get_num_threads", &exodus::get_num_threads);
   m.def("set_num_threads", &exodus::set_num_threads);
   m.def("use_openmp", &use_openmp);
+  m.def("use_huge_pages", &use_huge_pages);
   m.def("isa", &exodus::isa);
   m.attr("models") = models();
   m.attr("parameters") = parameters();

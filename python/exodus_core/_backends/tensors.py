@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _core
 from ._protocol import ARITHMETIC, Array, Shape, require_type
 from .numpy import NumpyBackend
 
@@ -29,6 +30,20 @@ def arithmetic_of(dtype: torch.dtype) -> torch.dtype:
 def type_name_of(dtype: torch.dtype) -> str:
     """Return the kernels' name of a dtype."""
     return _NAMES[dtype]
+
+
+LARGE = 1 << 22  # bytes of a tensor, from which huge pages pay (benchmarks/fresh.py); NumPy has the same
+
+
+def new(shape: Shape, dtype: torch.dtype, strides: Shape | None = None) -> Tensor:
+    """Allocate a tensor for results. A large one gets huge pages, as NumPy's arrays do."""
+    if strides is None:
+        tensor = torch.empty(shape, dtype=dtype)
+    else:
+        tensor = torch.empty_strided(shape, strides, dtype=dtype)
+    if tensor.nbytes >= LARGE:
+        _core.use_huge_pages(tensor.data_ptr(), tensor.nbytes)
+    return tensor
 
 
 @lru_cache(maxsize=1024)
@@ -97,7 +112,7 @@ class TensorBackend(NumpyBackend):
 
     def empty(self, shape: Shape, order: Shape, type_name: str) -> Tensor:
         """Allocate a tensor whose axes lie in this order."""
-        return torch.empty_strided(shape, _strides(shape, order), dtype=_TYPES[type_name])
+        return new(shape, _TYPES[type_name], _strides(shape, order))
 
     empty_on_line = empty  # torch aligns at least that well
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _core
-from .._backends.tensors import TENSORS, type_name_of
+from .._backends.tensors import TENSORS, new, type_name_of
 from .._products import Engine, Packed, dense_cost, events_cost, vectors
 from ._function import _thread_count, differentiable_once
 from ._products import Call, EngineModule, handles, in_autocast, packing, takes_events
@@ -98,7 +98,7 @@ class _Convolution(torch.autograd.Function):
             ctx.save_for_backward(x, weight)
             return torch.conv2d(x, weight, bias, *_arguments(geometry), geometry.groups)
         ctx.save_for_backward(weight, *packed[1:])
-        y = torch.empty(geometry.shape, dtype=x.dtype)
+        y = new(geometry.shape, x.dtype)
         own, own_bias = (None if t is None else t.resolve_neg().contiguous() for t in (weight, bias))
         arguments = name, geometry.sizes, geometry.y, geometry.x, packed.spikes, handles(packed)
         tensors = TENSORS.handle(own), TENSORS.handle(own_bias), y.data_ptr()
@@ -120,7 +120,7 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors if dense else (None, ctx.saved_tensors[0])
         direct = with_x and geometry.has_direct_gradient
         # The kernels compute what they are faster at, and torch the rest.
-        grad_x = torch.empty(_input_shape(geometry), dtype=weight.dtype) if direct else None
+        grad_x = new(_input_shape(geometry), weight.dtype) if direct else None
         grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight and not dense else None
         grad_bias = torch.empty(geometry.outputs, dtype=weight.dtype) if with_bias and not dense else None
         if any(t is not None for t in (grad_x, grad_weight, grad_bias)):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from .._backends.tensors import TENSORS
+from .._backends.tensors import LARGE, TENSORS, new
 from .._binding import Binding, bind
 from .._cache import IdentityCache
 from .._ieee import ieee
@@ -55,7 +55,7 @@ class Place:
         neuron, self.layout, self.type_name = binding.neuron, binding.layout, binding.type_name
         self.learnt, self.model, self._fires = learnt, neuron._model, neuron._fires
         self.shape, self.strides, self.dtype = current.shape, current.stride(), current.dtype
-        self.itemsize = current.element_size()
+        self.itemsize, self._large = current.element_size(), current.nbytes >= LARGE
         self._relations, self._given = neuron._relations, neuron._values(neuron._relations.maps)
         arguments, self._names = binding.arguments(), _core.models[self.model][0]
         self._native = neuron._native(learnt) if learnt else []
@@ -120,6 +120,8 @@ class Place:
         return found
 
     def _empty(self) -> Tensor:
+        if self._large:
+            return new(self.shape, self.dtype, self.strides)
         return torch.empty_strided(self.shape, self.strides, dtype=self.dtype)
 
     def forward(

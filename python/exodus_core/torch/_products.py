@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from .. import _core
-from .._backends.tensors import TENSORS, type_name_of
+from .._backends.tensors import TENSORS, new, type_name_of
 from .._products import Engine, Packed, Packing, Sizes, check_engine, product_by_events
 from ._function import _TYPES, _thread_count, differentiable_once
 from ._run import is_traced
@@ -80,7 +80,7 @@ class _Linear(torch.autograd.Function):
             return linear(x, weight, bias)
         ctx.spikes = packed.spikes
         ctx.save_for_backward(weight, *packed[1:])
-        y = torch.empty(*x.shape[:-1], outputs, dtype=x.dtype)
+        y = new((*x.shape[:-1], outputs), x.dtype)
         own = weight.resolve_neg().contiguous()
         own_bias = None if bias is None else bias.resolve_neg().contiguous()
         arguments = name, sizes, packed.spikes, handles(packed), own.data_ptr(), (1, inputs)
@@ -99,7 +99,9 @@ class _Linear(torch.autograd.Function):
             return (None,) * 4
         g = grad.resolve_neg().reshape(-1, ctx.sizes.outputs).contiguous()
         weight = ctx.saved_tensors[1 if ctx.spikes is None else 0]
-        grad_x = (g @ weight).view(ctx.shape) if with_x else None
+        grad_x = None
+        if with_x:
+            grad_x = torch.mm(g, weight, out=new((len(g), ctx.sizes.inputs), g.dtype)).view(ctx.shape)
         if not (with_weight or with_bias):
             return None, grad_x, None, None
         if ctx.spikes is None:

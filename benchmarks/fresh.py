@@ -1,0 +1,65 @@
+"""Measures what new arrays for results cost: a pass into its own arrays, and into those of an earlier call.
+
+The first write to each page of new memory is a fault of the system's. Results from LARGE bytes on
+(exodus_core/_backends/tensors.py) ask for huge pages, of which there are 512 times fewer. NumPy's arrays and
+torch's tensors take turns in one process, after a call into the arrays of an earlier one (`out=`).
+
+    python benchmarks/fresh.py [--rounds 15] [--threads 2]
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+
+import exodus_core as ec
+import exodus_core.torch as snn
+
+SHAPES = ((250, 32, 128), (250, 128, 128), (500, 256, 256), (1000, 512, 256))  # time, batch, neurons
+
+
+def medians(functions, rounds):
+    """The medians of functions that take turns, in milliseconds."""
+    times = {name: [] for name in functions}
+    for round_ in range(rounds + 1):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            if round_ > 0:  # the first one warms up
+                times[name].append(1e3 * (time.perf_counter() - begin))
+    return {name: statistics.median(own) for name, own in times.items()}
+
+
+def main():
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    ec.set_num_threads(given.threads)
+    neuron, layer = ec.LIF(alpha=0.95), snn.LIF(alpha=0.95)
+    print(f"forward passes of an LIF, {ec.isa()}, {given.threads} threads, float32, ms")
+    print(f"{'shape':>20}{'MB':>6}{'reused':>9}{'numpy':>9}{'ratio':>7}{'torch':>9}{'ratio':>7}")
+    for shape in SHAPES:
+        current = np.random.default_rng(0).normal(0.1, 0.3, shape).astype(np.float32)
+        tensor = torch.from_numpy(current).requires_grad_()  # so that the potential is kept, as in numpy
+        trace = ec.forward(neuron, current)
+
+        def into_earlier(current=current, trace=trace):
+            ec.forward(neuron, current, out=trace)
+
+        calls = {
+            "reused": into_earlier,
+            "numpy": lambda current=current: ec.forward(neuron, current),
+            "torch": lambda tensor=tensor: layer(tensor),
+        }
+        found = medians(calls, given.rounds)
+        cells = "".join(f"{found[k]:9.2f}{found[k] / found['reused']:7.2f}" for k in ("numpy", "torch"))
+        print(f"{shape!s:>20}{current.nbytes / 1e6:6.0f}{found['reused']:9.2f}{cells}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
