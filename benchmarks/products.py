@@ -12,6 +12,7 @@ camera. Without, inputs are random at the same rates.
 """
 
 import argparse
+import copy
 import statistics
 import sys
 import tempfile
@@ -49,8 +50,8 @@ def medians(functions, rounds):
 
 def passes(module, x, grad):
     """Forward, weight gradient and input gradient of a module."""
-    y, inputs = module(x), x.detach().requires_grad_()
-    of_input = module(inputs)
+    y, inputs, frozen = module(x), x.detach().requires_grad_(), copy.deepcopy(module).requires_grad_(False)
+    of_input = frozen(inputs)
     return {
         "forward": lambda: module(x),
         "weight": lambda: torch.autograd.grad(y, module.weight, grad, retain_graph=True),

@@ -171,7 +171,7 @@ def test_changing_the_weights_before_backward_raises():
 @pytest.mark.parametrize("name", ["Linear", "Conv2d", "Conv1d"])
 def test_auto_chooses_by_the_number_of_spikes(name):
     ours, _, shape = pair(name, "auto")
-    ours(spikes((400, *shape[1:]), 0.01))
+    ours(spikes((8000, *shape[1:]), 0.01))
     assert ours.engine_used == "events"
     layer = snn.Linear(512, 512)
     layer(torch.rand(300, 512))

@@ -17,13 +17,16 @@ from ._values import choice
 Engine = Literal["auto", "events", "dense"]
 ENGINES = ("auto", "events", "dense")
 
-# Estimates for the choice of an engine, in nanoseconds (benchmarks/products.py). They only have to be in
-# proportion: of an element that is packed, of a vector of weights that a spike adds, and of a multiplication
-# in a dense product, by the instruction set that the kernels use. torch and NumPy use the processor's best.
+# Estimates for the choice of an engine, in nanoseconds on one thread (benchmarks/products.py): of a call that
+# visits spikes, of an element that is packed, of a vector of weights that a spike adds, and of a
+# multiplication in a dense product. They only have to be in proportion. torch and NumPy use the processor's
+# best instructions, whatever the kernels use.
+_CALLED = 150_000
 _PACKED = 0.15
 _ADDED = {"avx512": 1.2, "avx2": 1.2, "x86-64-v2": 1.2, "generic": 2.4}
 _LANES = {"avx512": 16, "avx2": 8, "x86-64-v2": 4, "generic": 4}  # of float32
 _MULTIPLIED = 0.025
+_NARROW = 45  # outputs; a dense product of fewer takes as long
 _SAMPLE = 16  # the first rows, one of so many, are packed first, so that dense inputs cost little
 
 
@@ -65,9 +68,9 @@ def vectors(numbers: int, type_name: str) -> int:
     return -(-numbers // lanes)
 
 
-def events_cost(elements: int, spikes: int, vectors_per_spike: int) -> float:
+def events_cost(elements: float, spikes: float, vectors_per_spike: int) -> float:
     """Estimate the time of a product that visits the spikes of a matrix with so many elements."""
-    return _PACKED * elements + _ADDED[str(_core.isa())] * spikes * vectors_per_spike
+    return _CALLED + _PACKED * elements + _ADDED[str(_core.isa())] * spikes * vectors_per_spike
 
 
 def dense_cost(multiplications: float, type_name: str) -> float:
@@ -75,15 +78,11 @@ def dense_cost(multiplications: float, type_name: str) -> float:
     return multiplications * _MULTIPLIED * (2 if type_name == "float64" else 1)
 
 
-def product_by_events(sizes: Sizes, type_name: str) -> Callable[[int, int], bool]:
-    """Return a function that tells for a number of rows and of spikes in them whether events are faster."""
-    per_spike = vectors(sizes.outputs, type_name)
-
-    def by_events(rows: int, spikes: int) -> bool:
-        events = events_cost(rows * sizes.inputs, spikes, per_spike)
-        return events <= dense_cost(rows * sizes.inputs * max(sizes.outputs, 16), type_name)
-
-    return by_events
+def product_by_events(sizes: Sizes, type_name: str) -> Callable[[float], bool]:
+    """Return a function that tells for a share of elements that are spikes whether events are faster."""
+    elements, per_spike = sizes.rows * sizes.inputs, vectors(sizes.outputs, type_name)
+    dense = dense_cost(elements * max(sizes.outputs, _NARROW), type_name)
+    return lambda share: events_cost(elements, share * elements, per_spike) <= dense
 
 
 class Packing(NamedTuple):
@@ -106,7 +105,7 @@ class Packing(NamedTuple):
     empty: Callable[[int, str], Any]
     threads: int
 
-    def pack(self, x: Any, engine: Engine, by_events: Callable[[int, int], bool]) -> Packed | None:
+    def pack(self, x: Any, engine: Engine, by_events: Callable[[float], bool]) -> Packed | None:
         """Pack a matrix, or return None if the dense product is to be used.
 
         Parameters
@@ -116,7 +115,7 @@ class Packing(NamedTuple):
         engine : str
             "auto" asks `by_events`, "events" packs always, "dense" never.
         by_events : callable
-            A function that tells for a number of rows and of spikes in them whether events are faster.
+            A function that tells for a share of elements that are spikes whether events are faster.
 
         Returns
         -------
@@ -124,17 +123,17 @@ class Packing(NamedTuple):
             The spikes.
         """
         rows, inputs = x.shape
-        if engine == "dense":
+        if engine == "dense" or (engine == "auto" and not by_events(0.0)):
             return None
         words = -(-inputs // 64)
         if engine == "auto" and rows >= _SAMPLE:
             some = x[: rows // _SAMPLE]
             spikes, _ = self._find(some, self.empty(len(some) * words, "bits"))
-            if not by_events(len(some), spikes):
+            if not by_events(spikes / max(len(some) * inputs, 1)):
                 return None
         bits = self.empty(rows * words, "bits")
         spikes, binary = self._find(x, bits)
-        if engine == "auto" and not by_events(rows, spikes):
+        if engine == "auto" and not by_events(spikes / max(rows * inputs, 1)):
             return None
         if binary:
             return Packed(spikes, bits, None, None)

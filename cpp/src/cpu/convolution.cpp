@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::int64_t most_parts = 16, most_tasks = 256;
 constexpr std::int64_t slack = 512;          // elements beyond the buffer, that whole vectors may read or add zeros to
+constexpr std::int64_t overlapping = 8;      // runs; a spike with fewer waits for those of its neighbour, which they overlap
 constexpr double transposed_element = 0.7;   // the time to transpose an element, in that of a run (benchmarks/products.py)
 
 bool valid(const ConvolutionAxis& axis) {
@@ -240,7 +241,8 @@ class Convolution {
     const std::int64_t by_planes = runs_of(true, plane_lanes).count(), together = runs_of(false, lanes).count();
     const double kinds = static_cast<double>(plan.shape.y.stride * plan.shape.x.stride);
     const double elements = static_cast<double>(plan.shape.frames * plan.shape.outputs) * static_cast<double>(plan.plane);
-    const double more_runs = static_cast<double>(spikes) * static_cast<double>(by_planes - together) / kinds;
+    const double of_planes = static_cast<double>(by_planes) / kinds, of_pixels = static_cast<double>(together) / kinds;
+    const double more_runs = static_cast<double>(spikes) * (of_planes - (of_pixels < overlapping ? overlapping : of_pixels));
     plan.planes = with_x || more_runs <= transposed_element * elements;
     plan.run_lanes = plan.planes ? plane_lanes : lanes;
     plan.all_runs = plan.planes ? by_planes : together;

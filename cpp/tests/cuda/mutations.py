@@ -47,6 +47,7 @@ class Change(NamedTuple):
     begin: int
     end: int
     replacement: str
+    following: str  # the next line
 
     @property
     def changed(self):
@@ -78,16 +79,23 @@ def excuses():
     return found
 
 
-def key(change):
-    """A change, as it is excused: spaces do not count."""
-    return change.path.name, " ".join(change.changed.split())
+def keys(change):
+    """A change, as it may be excused: by its line, or with the next one where another line is equal."""
+    alone = " ".join(change.changed.split())
+    return [(change.path.name, text) for text in (alone, f"{alone} {' '.join(change.following.split())}")]
+
+
+def excuse_of(change, excused):
+    """The reason why a change makes no difference, or None."""
+    return next((excused[key] for key in keys(change) if key in excused), None)
 
 
 def changes():
     """Yield every change."""
     for path in sorted([*SOURCES.glob("*.hpp"), *SOURCES.glob("*.cu")]):
         host_only = False
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        lines = path.read_text().splitlines()
+        for number, (line, following) in enumerate(zip(lines, [*lines[1:], ""], strict=True), 1):
             # What a GPU alone compiles, in launch.hpp, is not here.
             if path.name == "launch.hpp":
                 host_only = host_only or line.startswith("#else")
@@ -96,9 +104,9 @@ def changes():
             if line.strip().startswith(NOT_COMPARISONS):
                 continue
             for found in BARRIER.finditer(line):
-                yield Change(path, number, line, *found.span(), ";")
+                yield Change(path, number, line, *found.span(), ";", following)
             for found in COMPARISON.finditer(line):
-                yield Change(path, number, line, *found.span(1), SHIFTED[found[1]])
+                yield Change(path, number, line, *found.span(1), SHIFTED[found[1]], following)
 
 
 def compile_commands(build):
@@ -247,7 +255,7 @@ def results(tried, excused, build):
                 sys.exit(f"the tests fail without any change: {why}")
         switchable = {k for k, change in enumerate(tried) if not change.at_compile_time}
         passed = pass_together(
-            program, tried, sorted(k for k in switchable if key(tried[k]) in excused), pool
+            program, tried, sorted(k for k in switchable if excuse_of(tried[k], excused)), pool
         )
         runs = {
             k: pool.submit(program.failure, tests_for(tried[k]), (k,)) for k in sorted(switchable - passed)
@@ -267,7 +275,7 @@ def main():
     explained_changes = excuses()
     survivors, stale = 0, []
     if len(sys.argv) == 2:
-        made = {key(change) for change in tried}
+        made = {key for change in tried for key in keys(change)}
         stale = [
             f"{file}: {line}\n    is excused, but no such change is made"
             for file, line in explained_changes
@@ -276,7 +284,7 @@ def main():
     for change, why in zip(
         tried, results(tried, explained_changes, Path(sys.argv[1]).resolve()), strict=True
     ):
-        explained = explained_changes.get(key(change))
+        explained = excuse_of(change, explained_changes)
         verdict = why or (f"makes no difference: {explained}" if explained else "SURVIVES")
         survivors += verdict == "SURVIVES"
         where = f"{change.path.name}:{change.number}: {change.changed.strip()}"

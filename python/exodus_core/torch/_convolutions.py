@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +16,10 @@ from ._function import _thread_count, differentiable_once
 from ._products import Call, EngineModule, handles, in_autocast, packing, takes_events
 
 _FEW = 8  # channels, below which torch's own convolutions are slow (benchmarks/products.py)
-# How many times longer a multiplication takes in torch's convolutions than in its matrix products.
-_SLOWER = {1: 40.0, 2: 25.0, 3: 25.0, 4: 2.5, 5: 2.5, 6: 2.5, 7: 2.5}
+# How much longer a multiplication takes in torch's convolutions than in its matrix products, by the number of
+# channels.
+_SLOWER = ((1, 30.0), (2, 8.0), (4, 2.2), (8, 0.65), (16, 0.75))
+_OVERLAPPING = 8  # vectors; a spike that adds fewer waits for those of its neighbour, which they overlap
 _WRITTEN = 0.5  # nanoseconds of an element of the result
 
 
@@ -60,20 +63,20 @@ class Geometry(NamedTuple):
         """The smaller number of channels of a group, of input and result."""
         return min(self.channels, self.outputs) // self.groups
 
-    def by_events(self, type_name: str) -> Any:
-        """Return a function that tells for a number of frames and of spikes whether events are faster."""
+    @lru_cache(maxsize=256)  # noqa: B019 (a tuple, which keeps nothing alive)
+    def by_events(self, type_name: str) -> Callable[[float], bool]:
+        """Return a function that tells for a share of elements that are spikes whether events are faster."""
         outputs, joined = self.outputs // self.groups, self.x.kernel * self.outputs // self.groups
-        per_spike = self.y.kernel * min(outputs * -(-self.x.kernel // 4), vectors(joined, type_name))
-        elements = self.outputs * self.y.output * self.x.output  # of the result of a frame
+        planes, together = (
+            self.y.kernel * n for n in (outputs * -(-self.x.kernel // 4), vectors(joined, type_name))
+        )
+        per_spike = min(planes, max(together, _OVERLAPPING))
+        inputs = self.frames * self.channels * self.y.size * self.x.size
+        results = self.frames * self.outputs * self.y.output * self.x.output
         taps = self.channels // self.groups * self.y.kernel * self.x.kernel
-        slower = _SLOWER.get(self.fewest_channels, 1.0)
-
-        def faster(frames: int, spikes: int) -> bool:
-            inputs = frames * self.channels * self.y.size * self.x.size
-            events = events_cost(inputs, spikes, per_spike) + _WRITTEN * frames * elements
-            return events <= slower * dense_cost(frames * elements * taps, type_name)
-
-        return faster
+        slower = [factor for channels, factor in _SLOWER if channels <= self.fewest_channels][-1]
+        dense = slower * dense_cost(results * taps, type_name)
+        return lambda share: events_cost(inputs, share * inputs, per_spike) + _WRITTEN * results <= dense
 
     @property
     def has_direct_gradient(self) -> bool:
@@ -86,13 +89,8 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, call: Call, geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any, geometry: Geometry, packed: Packed | None, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        frames = x.resolve_neg().contiguous()
-        name = type_name_of(x.dtype)
-        rows = frames.flatten(1)
-        packed = packing(x).pack(rows, call.engine, geometry.by_events(name))
-        call.used = "dense" if packed is None else "events"
         ctx.geometry, ctx.spikes = geometry, None if packed is None else packed.spikes
         if packed is None:
             ctx.save_for_backward(x, weight)
@@ -100,9 +98,10 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(weight, *packed[1:])
         y = new(geometry.shape, x.dtype)
         own, own_bias = (None if t is None else t.resolve_neg().contiguous() for t in (weight, bias))
-        arguments = name, geometry.sizes, geometry.y, geometry.x, packed.spikes, handles(packed)
+        sizes = geometry.sizes, geometry.y, geometry.x
         tensors = TENSORS.handle(own), TENSORS.handle(own_bias), y.data_ptr()
-        _core.convolution(*arguments, *tensors, _thread_count())
+        name = type_name_of(x.dtype)
+        _core.convolution(name, *sizes, packed.spikes, handles(packed), *tensors, _thread_count())
         return y
 
     @staticmethod
@@ -162,6 +161,20 @@ def _torchs_gradients(
     return found
 
 
+def spike_convolution(
+    call: Call, geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor | None:
+    """Convolve frames of spikes, or return None where all is faster by torch's convolution."""
+    rows = x.detach().resolve_neg().contiguous().flatten(1)
+    packed = packing(x).pack(rows, call.engine, geometry.by_events(type_name_of(x.dtype)))
+    if packed is not None:
+        call.used = "events"
+    elif not (geometry.has_direct_gradient and x.requires_grad and torch.is_grad_enabled()):
+        return None
+    y: Tensor = _Convolution.apply(geometry, packed, x, weight, bias)
+    return y
+
+
 class _ConvolutionModule(EngineModule):
     """What `Conv1d` and `Conv2d` share. The base is torch's module."""
 
@@ -206,15 +219,17 @@ class _ConvolutionModule(EngineModule):
                     'engine="events" needs an input of the module\'s channels and a padding of zeros that is '
                     f"equal on both sides, got shape {tuple(input.shape)} and {self}"
                 )
-            y: Tensor = super().forward(input)
+            y: Tensor | None = None
         else:
             planes = x if x.dim() == 4 else x.unsqueeze(2)
             kernels = weight if weight.dim() == 4 else weight.unsqueeze(2)
-            y = _Convolution.apply(call, geometry, planes, kernels, bias)
+            y = spike_convolution(call, geometry, planes, kernels, bias)
+        if y is not None:
             y = y if x.dim() == 4 else y.squeeze(2)
             y = y if batched else y.squeeze(0)
         self._note(call)
-        return y
+        result: Tensor = super().forward(input) if y is None else y
+        return result
 
 
 class Conv1d(_ConvolutionModule, nn.Conv1d):

@@ -63,27 +63,25 @@ def handles(packed: Packed) -> tuple[Any, ...]:
 
 
 class _Linear(torch.autograd.Function):
-    """x w^T + b as a function of its tensors."""
+    """x w^T + b as a function of its tensors. The spikes of x are packed already."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        outputs, inputs = weight.shape
-        rows = x.resolve_neg().reshape(-1, inputs).contiguous()
-        sizes = Sizes(len(rows), inputs, outputs)
-        name = type_name_of(x.dtype)
-        packed = packing(x).pack(rows, call.engine, product_by_events(sizes, name))
-        ctx.sizes, ctx.shape = sizes, x.shape
-        call.used = "dense" if packed is None else "events"
-        if packed is None:
-            ctx.spikes = None
-            ctx.save_for_backward(x, weight)
-            return linear(x, weight, bias)
-        ctx.spikes = packed.spikes
+    def forward(
+        ctx: Any, sizes: Sizes, packed: Packed, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.sizes, ctx.spikes, ctx.shape = sizes, packed.spikes, x.shape
         ctx.save_for_backward(weight, *packed[1:])
-        y = new((*x.shape[:-1], outputs), x.dtype)
+        y = new((*x.shape[:-1], sizes.outputs), x.dtype)
         own = weight.resolve_neg().contiguous()
         own_bias = None if bias is None else bias.resolve_neg().contiguous()
-        arguments = name, sizes, packed.spikes, handles(packed), own.data_ptr(), (1, inputs)
+        arguments = (
+            type_name_of(x.dtype),
+            sizes,
+            packed.spikes,
+            handles(packed),
+            own.data_ptr(),
+            (1, sizes.inputs),
+        )
         _core.product(*arguments, TENSORS.handle(own_bias), y.data_ptr(), _thread_count())
         return y
 
@@ -93,27 +91,36 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        _, with_x, with_weight, with_bias = ctx.needs_input_grad
+        _, _, with_x, with_weight, with_bias = ctx.needs_input_grad
         (grad,) = grads
         if grad is None:
-            return (None,) * 4
+            return (None,) * 5
+        weight, *parts = ctx.saved_tensors
         g = grad.resolve_neg().reshape(-1, ctx.sizes.outputs).contiguous()
-        weight = ctx.saved_tensors[1 if ctx.spikes is None else 0]
-        grad_x = None
+        grad_x = grad_weight = grad_bias = None
         if with_x:
             grad_x = torch.mm(g, weight, out=new((len(g), ctx.sizes.inputs), g.dtype)).view(ctx.shape)
-        if not (with_weight or with_bias):
-            return None, grad_x, None, None
-        if ctx.spikes is None:
-            x = ctx.saved_tensors[0].reshape(-1, ctx.sizes.inputs)
-            return None, grad_x, g.T @ x if with_weight else None, g.sum(0) if with_bias else None
-        packed = Packed(ctx.spikes, *ctx.saved_tensors[1:])
-        grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight else None
-        grad_bias = torch.empty(ctx.sizes.outputs, dtype=weight.dtype) if with_bias else None
-        arguments = type_name_of(weight.dtype), ctx.sizes, packed.spikes, handles(packed), g.data_ptr()
-        results = TENSORS.handle(grad_weight), (1, ctx.sizes.inputs), TENSORS.handle(grad_bias)
-        _core.product_gradients(*arguments, *results, _thread_count())
-        return None, grad_x, grad_weight, grad_bias
+        if with_weight or with_bias:
+            packed = Packed(ctx.spikes, *parts)
+            grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight else None
+            grad_bias = torch.empty(ctx.sizes.outputs, dtype=weight.dtype) if with_bias else None
+            arguments = type_name_of(weight.dtype), ctx.sizes, packed.spikes, handles(packed), g.data_ptr()
+            results = TENSORS.handle(grad_weight), (1, ctx.sizes.inputs), TENSORS.handle(grad_bias)
+            _core.product_gradients(*arguments, *results, _thread_count())
+        return None, None, grad_x, grad_weight, grad_bias
+
+
+def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply spikes with weights by events, or with torch's product where that is faster."""
+    outputs, inputs = weight.shape
+    rows = x.detach().resolve_neg().reshape(-1, inputs).contiguous()
+    sizes = Sizes(len(rows), inputs, outputs)
+    packed = packing(x).pack(rows, call.engine, product_by_events(sizes, type_name_of(x.dtype)))
+    if packed is None:
+        return linear(x, weight, bias)
+    call.used = "events"
+    y: Tensor = _Linear.apply(sizes, packed, x, weight, bias)
+    return y
 
 
 class EngineModule(nn.Module):
@@ -193,9 +200,7 @@ class Linear(EngineModule, nn.Linear):
         call = Call(self.engine)
         x, weight, bias = in_autocast(input, self.weight, self.bias)
         fits = x.dim() > 0 and x.shape[-1] == self.in_features
-        if fits and takes_events(call, x, weight, bias):
-            y: Tensor = _Linear.apply(call, x, weight, bias)
-        else:
-            y = linear(x, weight, bias)
+        events = fits and takes_events(call, x, weight, bias)
+        y = spike_linear(call, x, weight, bias) if events else linear(x, weight, bias)
         self._note(call)
         return y
