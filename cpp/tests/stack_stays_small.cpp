@@ -139,5 +139,59 @@ TEST(Stack, OfASurrogateOnArrays) {
   EXPECT_LT(used - stack_used([] {}), most);
 }
 
+TEST(Stack, OfAProduct) {
+  const std::size_t idle = stack_used([] {});
+  const ProductShape shape{2000, 130, 70};
+  Random random(0);
+  for (const bool binary : {true, false}) {
+    Input<double> x(shape.rows * shape.inputs), weights(shape.inputs * shape.outputs), g(shape.rows * shape.outputs);
+    for (std::int64_t k = 0; k < shape.rows * shape.inputs; ++k) x[k] = random.below(9) == 0 ? (binary ? 1 : 0.5) : 0;
+    Output<double> y(shape.rows * shape.outputs), grad(shape.inputs * shape.outputs), values(shape.rows * shape.inputs);
+    Output<std::uint64_t> bits(shape.rows * packed_words(shape.inputs));
+    Output<std::int64_t> first(shape.rows);
+    SpikeCount count;
+    Status status{};
+    const auto expect_small = [&](auto call, const char* name) {
+      EXPECT_LT(stack_used(call) - idle, most) << name;
+      EXPECT_EQ(status, Status::ok) << name;
+    };
+    expect_small([&] { status = pack(shape, x.data(), bits.data(), &count, 1); }, "pack");
+    expect_small([&] { status = pack_values(shape, x.data(), bits.data(), first.data(), values.data(), 1); }, "pack_values");
+    const PackedSpikes<double> packed{bits.data(), binary ? nullptr : first.data(), binary ? nullptr : values.data()};
+    const CallMemory memory(product_workspace<double>(shape, 1)), more(product_gradients_workspace<double>(shape, 1));
+    expect_small([&] { status = product<double>(shape, packed, {weights.data(), 70, 1}, nullptr, y.data(), memory.workspace()); },
+                 "product");
+    expect_small([&] { status = product_gradients<double>(shape, packed, g.data(), {grad.data(), 70, 1}, nullptr, more.workspace()); },
+                 "product_gradients");
+  }
+}
+
+TEST(Stack, OfAConvolution) {
+  const std::size_t idle = stack_used([] {});
+  for (const std::int64_t outputs : {2, 40}) {
+    const ConvolutionShape shape{20, 4, outputs, 1, {30, 3, 1, 1, 1}, {30, 3, 1, 1, 1}};
+    const std::int64_t of_x = 20 * 4 * 900, of_y = 20 * outputs * 900;
+    Input<double> x(of_x), weights(outputs * 4 * 9), g(of_y);
+    for (std::int64_t k = 0; k < of_x; k += 7) x[k] = 1;
+    Output<double> y(of_y), grad(outputs * 4 * 9), grad_x(of_x);
+    Output<std::uint64_t> bits(20 * packed_words(4 * 900));
+    SpikeCount count;
+    ASSERT_EQ(pack(shape.packed(), x.data(), bits.data(), &count, 1), Status::ok);
+    const PackedSpikes<double> packed{bits.data()};
+    const ConvolutionGradients<double> arrays{g.data(), grad.data(), nullptr, weights.data(), grad_x.data()};
+    const CallMemory memory(convolution_workspace<double>(shape, count.spikes, 1));
+    const CallMemory more(convolution_gradients_workspace<double>(shape, count.spikes, arrays, 1));
+    Status status{}, of_gradients{};
+    const std::size_t forward_pass = stack_used(
+        [&] { status = convolution<double>(shape, packed, count.spikes, weights.data(), nullptr, y.data(), memory.workspace()); });
+    const std::size_t backward_pass =
+        stack_used([&] { of_gradients = convolution_gradients(shape, packed, count.spikes, arrays, more.workspace()); });
+    EXPECT_EQ(status, Status::ok);
+    EXPECT_EQ(of_gradients, Status::ok);
+    EXPECT_LT(forward_pass - idle, most);
+    EXPECT_LT(backward_pass - idle, most);
+  }
+}
+
 }   // namespace
 }   // namespace exodus::test
