@@ -149,6 +149,26 @@ def test_bits_are_kept_for_backward(name):
     assert kept <= x.numel() / 8 * 2 + 64  # a bit for each element, in whole words for each row
 
 
+@pytest.mark.parametrize(("name", "rate"), [("Linear", 0.1), ("Conv2d", 0.1), ("Conv2d", 1.0)])
+@pytest.mark.parametrize("change", [torch.Tensor.half, lambda t: t[:1], torch.Tensor.float])
+def test_hooks_that_change_what_is_saved_are_noticed(name, change, rate):
+    ours, _, shape = pair(name, "events" if rate < 1 else "auto", torch.float64)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: change(t)):
+        y = ours(spikes(shape, rate, torch.float64, binary=False).requires_grad_())
+        with pytest.raises(RuntimeError, match="saved tensors must come back with the dtypes and shapes"):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("name", ["Linear", "Conv2d"])
+def test_hooks_that_move_what_is_saved_change_nothing(name):
+    ours, theirs, shape = pair(name, dtype=torch.float64)
+    x = spikes(shape, dtype=torch.float64)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: pickle.dumps(t), pickle.loads):
+        ours(x).square().sum().backward()
+    theirs(x).square().sum().backward()
+    assert close(ours.weight.grad, theirs.weight.grad, torch.float64)
+
+
 def test_changing_the_input_afterwards_changes_no_gradient():
     ours, theirs, shape = pair("Linear", dtype=torch.float64)
     x = spikes(shape, dtype=torch.float64)
@@ -205,6 +225,9 @@ def test_autocast_is_torchs(name):
     assert torch.allclose(y.float(), expected.float(), atol=0.05)
     y.float().sum().backward()
     assert ours.weight.grad.dtype == torch.float32
+    wide = copy.deepcopy(theirs).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours.double()(x.double()).dtype == wide(x.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", ["Linear", "Conv2d"])

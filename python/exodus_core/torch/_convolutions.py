@@ -13,7 +13,7 @@ from .. import _core
 from .._backends.tensors import TENSORS, new, type_name_of
 from .._products import Engine, Packed, dense_cost, events_cost, vectors
 from ._function import _thread_count, differentiable_once
-from ._products import Call, EngineModule, handles, in_autocast, packing, takes_events
+from ._products import Call, EngineModule, Saved, handles, in_autocast, packing, takes_events
 
 _FEW = 8  # channels, below which torch's own convolutions are slow (benchmarks/products.py)
 # How much longer a multiplication takes in torch's convolutions than in its matrix products, by the number of
@@ -91,11 +91,9 @@ class _Convolution(torch.autograd.Function):
     def forward(
         ctx: Any, geometry: Geometry, packed: Packed | None, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        ctx.geometry, ctx.spikes = geometry, None if packed is None else packed.spikes
+        ctx.geometry, ctx.saved = geometry, Saved.keep(ctx, weight, packed, x if packed is None else None)
         if packed is None:
-            ctx.save_for_backward(x, weight)
             return torch.conv2d(x, weight, bias, *_arguments(geometry), geometry.groups)
-        ctx.save_for_backward(weight, *packed[1:])
         y = new(geometry.shape, x.dtype)
         own, own_bias = (None if t is None else t.resolve_neg().contiguous() for t in (weight, bias))
         sizes = geometry.sizes, geometry.y, geometry.x
@@ -115,15 +113,14 @@ class _Convolution(torch.autograd.Function):
         if grad is None:
             return (None,) * 5
         geometry: Geometry = ctx.geometry
-        dense = ctx.spikes is None
-        x, weight = ctx.saved_tensors if dense else (None, ctx.saved_tensors[0])
+        weight, x, packed = ctx.saved.restore(ctx.saved_tensors)
+        dense = x is not None
         direct = with_x and geometry.has_direct_gradient
         # The kernels compute what they are faster at, and torch the rest.
         grad_x = new(_input_shape(geometry), weight.dtype) if direct else None
         grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight and not dense else None
         grad_bias = torch.empty(geometry.outputs, dtype=weight.dtype) if with_bias and not dense else None
         if any(t is not None for t in (grad_x, grad_weight, grad_bias)):
-            packed = Packed(0, None, None, None) if dense else Packed(ctx.spikes, *ctx.saved_tensors[1:])
             g, own = grad.resolve_neg().contiguous(), weight.resolve_neg().contiguous()
             name = type_name_of(weight.dtype)
             arguments = name, geometry.sizes, geometry.y, geometry.x, packed.spikes, handles(packed)

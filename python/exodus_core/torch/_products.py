@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,8 @@ def in_autocast(*tensors: Any) -> tuple[Any, ...]:
     """Convert tensors to autocast's dtype where it is on, as torch's own products do."""
     if not torch.is_autocast_enabled("cpu"):
         return tensors
-    dtype = torch.get_autocast_dtype("cpu")
-    return tuple(t.to(dtype) if t is not None and t.is_cpu and t.is_floating_point() else t for t in tensors)
+    dtype, casts = torch.get_autocast_dtype("cpu"), (torch.float32, torch.float16, torch.bfloat16)
+    return tuple(t.to(dtype) if t is not None and t.is_cpu and t.dtype in casts else t for t in tensors)
 
 
 def packing(like: Tensor) -> Packing:
@@ -62,6 +63,37 @@ def handles(packed: Packed) -> tuple[Any, ...]:
     return tuple(None if part is None else part.data_ptr() for part in packed[1:])
 
 
+NO_SPIKES = Packed(0, None, None, None)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is kept for backward: weights, packed spikes, or the input. Hooks may have moved them and back."""
+
+    spikes: int
+    kinds: tuple[tuple[torch.dtype, torch.Size] | None, ...]
+
+    @staticmethod
+    def keep(ctx: Any, weight: Tensor, packed: Packed | None, x: Tensor | None = None) -> Saved:
+        """Save the tensors for backward."""
+        spikes, *parts = packed or NO_SPIKES
+        tensors = weight, x, *parts
+        ctx.save_for_backward(*tensors)
+        return Saved(spikes, tuple(None if t is None else (t.dtype, t.shape) for t in tensors))
+
+    def restore(self, tensors: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None, Packed]:
+        """Check the saved tensors, whose addresses the kernels get, and return weights, input and spikes."""
+        found = tuple(None if t is None else (t.dtype, t.shape) for t in tensors)
+        if found != self.kinds:
+            raise RuntimeError(
+                f"saved tensors must come back with the dtypes and shapes {self.kinds}, got {found}: a hook "
+                "on saved tensors has changed them"
+            )
+        weight, x, *parts = tensors
+        assert weight is not None
+        return weight, x, Packed(self.spikes, *(None if t is None else t.contiguous() for t in parts))
+
+
 class _Linear(torch.autograd.Function):
     """x w^T + b as a function of its tensors. The spikes of x are packed already."""
 
@@ -69,8 +101,7 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, sizes: Sizes, packed: Packed, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        ctx.sizes, ctx.spikes, ctx.shape = sizes, packed.spikes, x.shape
-        ctx.save_for_backward(weight, *packed[1:])
+        ctx.sizes, ctx.shape, ctx.saved = sizes, x.shape, Saved.keep(ctx, weight, packed)
         y = new((*x.shape[:-1], sizes.outputs), x.dtype)
         own = weight.resolve_neg().contiguous()
         own_bias = None if bias is None else bias.resolve_neg().contiguous()
@@ -95,13 +126,12 @@ class _Linear(torch.autograd.Function):
         (grad,) = grads
         if grad is None:
             return (None,) * 5
-        weight, *parts = ctx.saved_tensors
+        weight, _, packed = ctx.saved.restore(ctx.saved_tensors)
         g = grad.resolve_neg().reshape(-1, ctx.sizes.outputs).contiguous()
         grad_x = grad_weight = grad_bias = None
         if with_x:
             grad_x = torch.mm(g, weight, out=new((len(g), ctx.sizes.inputs), g.dtype)).view(ctx.shape)
         if with_weight or with_bias:
-            packed = Packed(ctx.spikes, *parts)
             grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight else None
             grad_bias = torch.empty(ctx.sizes.outputs, dtype=weight.dtype) if with_bias else None
             arguments = type_name_of(weight.dtype), ctx.sizes, packed.spikes, handles(packed), g.data_ptr()
