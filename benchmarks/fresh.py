@@ -8,28 +8,15 @@ torch's tensors take turns in one process, after a call into the arrays of an ea
 """
 
 import argparse
-import statistics
-import time
 
 import numpy as np
 import torch
+from turns import medians
 
 import exodus_core as ec
 import exodus_core.torch as snn
 
 SHAPES = ((250, 32, 128), (250, 128, 128), (500, 256, 256), (1000, 512, 256))  # time, batch, neurons
-
-
-def medians(functions, rounds):
-    """The medians of functions that take turns, in milliseconds."""
-    times = {name: [] for name in functions}
-    for round_ in range(rounds + 1):
-        for name, function in functions.items():
-            begin = time.perf_counter()
-            function()
-            if round_ > 0:  # the first one warms up
-                times[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: statistics.median(own) for name, own in times.items()}
 
 
 def main():

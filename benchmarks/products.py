@@ -13,16 +13,15 @@ camera. Without, inputs are random at the same rates.
 
 import argparse
 import copy
-import statistics
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from turns import medians
 
 import exodus_core as ec
 import exodus_core.torch as snn
@@ -34,18 +33,6 @@ LINEAR = ((32000, 128, 128), (8000, 512, 512), (32000, 128, 20))  # rows, inputs
 # frames, channels, outputs, side; kernels of 3 x 3
 CONVOLUTIONS = ((300, 2, 2, 64), (300, 2, 4, 32), (300, 4, 8, 16), (300, 8, 16, 8), (64, 64, 64, 16))
 SURROGATE = SingleExponential(0.5, 0.5)
-
-
-def medians(functions, rounds):
-    """The medians of functions that take turns, in milliseconds."""
-    times = {name: [] for name in functions}
-    for round_ in range(rounds + 1):
-        for name, function in functions.items():
-            begin = time.perf_counter()
-            function()
-            if round_ > 0:  # the first one warms up
-                times[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: statistics.median(own) for name, own in times.items()}
 
 
 def passes(module, x, grad):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -15,8 +17,17 @@ from tqdm import tqdm
 from .files import write_json
 
 
+def _end_with_parent() -> None:
+    """End this process when its parent ends, even if that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _prepare() -> None:
     torch.set_num_threads(1)  # results of torch's products depend on the number
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _compute(function: Callable[..., Any], arguments: tuple[Any, ...], file: Path) -> Any:

@@ -7,6 +7,11 @@ uninterrupted run.
 """
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +152,44 @@ def test_an_error_in_a_job_comes_out(tmp_path):
         run_jobs(divide, {"one": (1,), "zero": (0,)}, tmp_path, 1, "quotients")
     assert json.loads((tmp_path / "one.json").read_text())["result"] == 1.0
     assert not (tmp_path / "zero.json").exists()
+
+
+ORPHAN = """
+import os, sys, time
+from pathlib import Path
+from experiments.jobs import run_jobs
+
+def wait(file):
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    run_jobs(wait, {"one": (sys.argv[1],)}, Path(sys.argv[2]), 1, "waiting")
+"""
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path):
+    script, file = tmp_path / "orphan.py", tmp_path / "pid"
+    script.write_text(ORPHAN)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, str(script), str(file), str(tmp_path)]
+    with subprocess.Popen(command, env=environment) as parent:
+        deadline = time.monotonic() + 120
+        while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        worker = int(file.read_text())
+        assert is_alive(worker)
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while is_alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(worker)
