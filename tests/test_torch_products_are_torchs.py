@@ -6,6 +6,7 @@ autocast, compilation, transforms, copies and hooks. Witness: torch's modules in
 """
 
 import copy
+import inspect
 import pickle
 
 import numpy as np
@@ -272,6 +273,13 @@ def test_modules_are_copied_and_pickled(name):
     for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert other.engine == "events" and torch.equal(other(x), ours(x))
         assert repr(other) == repr(ours) and "engine='events'" in repr(ours)
+
+
+@pytest.mark.parametrize("kind", ["Linear", "Conv1d", "Conv2d"])
+def test_signatures_are_torchs_with_an_engine(kind):
+    ours, theirs = (inspect.signature(getattr(module, kind)).parameters for module in (snn, nn))
+    assert list(ours) == [*theirs, "engine"]
+    assert all(ours[name].default == one.default for name, one in theirs.items())
 
 
 @pytest.mark.parametrize("kind", ["Linear", "Conv1d", "Conv2d"])

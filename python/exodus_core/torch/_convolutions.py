@@ -234,14 +234,32 @@ class Conv1d(_ConvolutionModule, nn.Conv1d):
 
     Parameters
     ----------
-    *args, **keywords
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        As for ``torch.nn.Conv1d``.
+    device, dtype
         As for ``torch.nn.Conv1d``.
     engine : {"auto", "events", "dense"}, optional
         See ``Conv2d``.
     """
 
-    def __init__(self, *args: Any, engine: Engine = "auto", **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: str | int | tuple[int] = 0,
+        dilation: int | tuple[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Any = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        engine: Engine = "auto",
+    ) -> None:
+        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation
+        super().__init__(*sizes, groups, bias, padding_mode, device, dtype)
         self.engine = engine
 
 
@@ -254,7 +272,9 @@ class Conv2d(_ConvolutionModule, nn.Conv2d):
 
     Parameters
     ----------
-    *args, **keywords
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        As for ``torch.nn.Conv2d``.
+    device, dtype
         As for ``torch.nn.Conv2d``.
     engine : {"auto", "events", "dense"}, optional
         "events" visits the spikes, "dense" uses torch's convolution. "auto" chooses by the shape, the number
@@ -272,6 +292,22 @@ class Conv2d(_ConvolutionModule, nn.Conv2d):
         If `engine` is none of these.
     """
 
-    def __init__(self, *args: Any, engine: Engine = "auto", **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: str | int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Any = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        engine: Engine = "auto",
+    ) -> None:
+        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation
+        super().__init__(*sizes, groups, bias, padding_mode, device, dtype)
         self.engine = engine
