@@ -6,9 +6,10 @@ loss of the raw spikes makes e[n] = dL/ds[n] itself. Below the output layer noth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import exodus_core as ec
 import exodus_core.torch as snn
 from exodus_core import kernel
+from exodus_core.demo import style
 
 from .comparison import METHODS, against_bptt, gradients_of
 from .settings import Outcome, Settings, Table
@@ -160,9 +162,29 @@ def run(settings: Settings) -> Outcome:
         f"sigma_m[k] of (S9) written out. The largest differences, relative to "
         f"the largest gradient: {errors}.",
     ]
-    return Outcome("Section 7: output with and without a filter", text, [table], [], numbers)
+    figures = [plot(numbers, settings.folder("section_7"))]
+    return Outcome("Section 7: output with and without a filter", text, [table], figures, numbers)
 
 
 def seconds(settings: Settings) -> float:
     """Estimate how long `run` takes."""
     return 3.0
+
+
+def plot(numbers: Mapping[str, Any], folder: Path) -> Path:
+    """Draw the comparison of each weight's gradient with BPTT's; return the picture's path."""
+    with style.paper():
+        fig = style.figure(2.6)
+        left, right = fig.subplots(1, 2)
+        shown = (left, "cosine", "Cosine to BPTT"), (right, "norm_ratio", "Norm over BPTT's")
+        for axes, quantity, label in shown:
+            for (loss, own), line in zip(numbers.items(), (".-", "x--"), strict=True):
+                for method, values in own[quantity].items():
+                    colour, text = style.COLOURS[method], f"{style.LABELS[method]}, {loss}"
+                    axes.plot(range(1, len(values) + 1), values, line, color=colour, label=text)
+            axes.set(xlabel="Weights, from the input", ylabel=label, xticks=range(1, len(SIZES)))
+        right.set_yscale("log")
+        left.legend()
+        style.letter(left, "A")
+        style.letter(right, "B")
+        return style.save(fig, folder / "section_7.png")
