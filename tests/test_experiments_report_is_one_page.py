@@ -72,10 +72,11 @@ def test_a_report_holds_everything(tmp_path):
     page = Page(path.read_text(encoding="utf-8"))
     assert page.viewport
     assert page.links == ["#loop_example", "#section_7"] == [f"#{name}" for name in page.ids]
-    (picture,) = page.images
-    kind, content = picture.split(",", 1)
-    assert kind == "data:image/png;base64"
-    assert base64.b64decode(content) == (tmp_path / "quick" / "loop_example" / "figure_s1.png").read_bytes()
+    files = ("loop_example/figure_s1.png", "section_7/section_7.png")
+    for picture, file in zip(page.images, files, strict=True):
+        kind, content = picture.split(",", 1)
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(content) == (tmp_path / "quick" / file).read_bytes()
     assert "-1.000000000000" in "".join(page.text)
     assert "synthetic stand-ins" in "".join(page.text)
     for name in ("loop_example", "section_7"):
