@@ -1,4 +1,4 @@
-"""Measures what new arrays for results cost: a pass into its own arrays, and into those of an earlier call.
+"""Measures the cost of new arrays: a pass into its own arrays, and one into those of an earlier call.
 
 The first write to each page of new memory is a fault of the system's. Results from LARGE bytes on
 (exodus_core/_backends/tensors.py) ask for huge pages, of which there are 512 times fewer. NumPy's arrays and

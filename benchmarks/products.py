@@ -2,7 +2,7 @@
 
 For each shape and rate of spikes, both products take turns in one process. The tables have medians in
 milliseconds, and how many times faster the events are, packing included. Where "auto" takes the dense
-product, its share of torch's time is what looking at the input costs. The constants in
+product, its share of torch's time shows the cost of looking at the input. The constants in
 exodus_core/_products.py and exodus_core/torch/_convolutions.py come from these tables.
 
     python benchmarks/products.py [--rounds 7] [--threads 2] [--data DIR]

@@ -1,4 +1,4 @@
-"""Timing of functions that take turns, so that what else the machine does meets all of them alike."""
+"""Timing of functions that take turns, so that other load on the machine meets all of them alike."""
 
 import statistics
 import time

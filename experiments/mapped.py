@@ -19,14 +19,14 @@ Recordings = Iterator[tuple[np.ndarray, int]]  # one after the other: spikes per
 
 
 def fingerprint(files: Iterable[Path], *settings: Any) -> str:
-    """Identify what files become.
+    """Identify the result of a conversion of files.
 
     Parameters
     ----------
     files : iterable of Path
         The files, which exist.
     *settings : object
-        What else the result depends on, as values with a ``repr``.
+        The other values on which the result depends, with a ``repr``.
 
     Returns
     -------

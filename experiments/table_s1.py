@@ -59,7 +59,8 @@ class Task:
     batch, epochs : int
         The number of samples in a batch, and of epochs.
     load : callable
-        A function that loads the data set from the folder with all sets, with another for what it converts.
+        A function that loads the data set. Its arguments are the folder with all sets, and one for the
+        converted set.
     folders : tuple of str
         The names that the set's folder may have.
     sizes : tuple of int

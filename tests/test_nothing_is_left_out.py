@@ -31,10 +31,10 @@ def rows(heading):
     return re.findall(r"^\| `(\w+)\(", table, re.MULTILINE)
 
 
-def assert_same(found, needed, what):
+def assert_same(found, needed, entry):
     """Every name has its entry, once, and no entry is of something else."""
     assert sorted(found) == sorted(needed), (
-        f"{what} is missing for {sorted(set(needed) - set(found))}, is too much for "
+        f"{entry} is missing for {sorted(set(needed) - set(found))}, is too much for "
         f"{sorted(set(found) - set(needed))}, or is there twice"
     )
 

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "exodus/delay.hpp"
+#include "exodus/product.hpp"
 #include "gradient_plan.hpp"
 
 namespace exodus {
@@ -197,6 +198,12 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   take_histories<N>(call.fir, &Role::grad_final, call.grad_final);
   take_histories<N>(call.fir, &Role::grad_initial, call.grad_initial);
   return Status::ok;
+}
+
+/// Whether packed spikes have the arrays that they need.
+template <class S>
+bool valid(const PackedSpikes<S>& x) {
+  return x.bits != nullptr && (x.values == nullptr || x.first != nullptr);
 }
 
 /// Checks the arguments that all calls of a delay have.

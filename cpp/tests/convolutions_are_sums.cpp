@@ -13,12 +13,13 @@ constexpr Spikes kinds[] = {{0.0}, {0.03}, {0.4}, {1.0}, {0.1, false}, {0.2, fal
 
 /// frames, channels, outputs, groups, then size, kernel, stride, padding, dilation of y and of x.
 const ConvolutionShape shapes[] = {
-    {1, 1, 1, 1, {1, 1, 1, 0, 1}, {1, 1, 1, 0, 1}},   {5, 2, 3, 1, {9, 3, 1, 1, 1}, {11, 3, 1, 1, 1}},
-    {4, 4, 6, 2, {9, 3, 1, 1, 1}, {70, 3, 1, 1, 1}},  {3, 4, 40, 2, {7, 3, 1, 1, 1}, {7, 3, 1, 1, 1}},
-    {4, 3, 5, 1, {11, 5, 2, 2, 1}, {12, 4, 3, 1, 1}}, {3, 3, 40, 1, {11, 3, 3, 0, 2}, {17, 3, 2, 1, 2}},
-    {3, 3, 5, 1, {5, 2, 1, 4, 1}, {6, 3, 1, 5, 2}},   {5, 8, 64, 1, {6, 1, 1, 0, 1}, {6, 1, 1, 0, 1}},
-    {3, 6, 33, 1, {6, 3, 1, 2, 2}, {6, 3, 1, 2, 2}},  {40, 2, 3, 1, {1, 1, 1, 0, 1}, {50, 4, 2, 3, 1}},
-    {2, 6, 6, 6, {8, 3, 1, 1, 1}, {8, 5, 1, 2, 1}},   {2, 5, 7, 1, {0, 2, 1, 2, 1}, {3, 1, 1, 0, 1}},
+    {1, 1, 1, 1, {1, 1, 1, 0, 1}, {1, 1, 1, 0, 1}},          {5, 2, 3, 1, {9, 3, 1, 1, 1}, {11, 3, 1, 1, 1}},
+    {4, 4, 6, 2, {9, 3, 1, 1, 1}, {70, 3, 1, 1, 1}},         {3, 4, 40, 2, {7, 3, 1, 1, 1}, {7, 3, 1, 1, 1}},
+    {4, 3, 5, 1, {11, 5, 2, 2, 1}, {12, 4, 3, 1, 1}},        {3, 3, 40, 1, {11, 3, 3, 0, 2}, {17, 3, 2, 1, 2}},
+    {3, 3, 5, 1, {5, 2, 1, 4, 1}, {6, 3, 1, 5, 2}},          {5, 8, 64, 1, {6, 1, 1, 0, 1}, {6, 1, 1, 0, 1}},
+    {3, 6, 33, 1, {6, 3, 1, 2, 2}, {6, 3, 1, 2, 2}},         {40, 2, 3, 1, {1, 1, 1, 0, 1}, {50, 4, 2, 3, 1}},
+    {3, 2, 3, 1, {5, 3, 100000, 1, 1}, {4, 2, 60000, 1, 1}}, {3, 2, 3, 1, {1, 5, 90000, 2, 1}, {4, 2, 1, 0, 1}},
+    {2, 6, 6, 6, {8, 3, 1, 1, 1}, {8, 5, 1, 2, 1}},          {2, 5, 7, 1, {0, 2, 1, 2, 1}, {3, 1, 1, 0, 1}},
 };
 
 std::string describe(const ConvolutionShape& s, const Spikes& kind) {
@@ -108,7 +109,7 @@ class Convolutions : public testing::Test {
 
   static bool has_grad_x(const ConvolutionShape& shape) { return shape.y.stride == 1 && shape.x.stride == 1; }
 
-  /// `spikes` is what the call is told, which decides how its buffer lies.
+  /// The call is told of so many `spikes`, which decides how its buffer lies.
   static void expect_convolution(const Frames<S>& f, bool with_bias, std::int64_t spikes, int threads) {
     Output<S> y(f.of_y);
     const CallMemory memory(convolution_workspace<S>(f.shape, spikes, threads));
@@ -162,10 +163,10 @@ class Convolutions : public testing::Test {
     if (with_x) expect_near(grads.x, of_x, sizes_of_x, "x");
   }
 
-  static void expect_near(const Output<S>& found, const std::vector<double>& sums, const std::vector<double>& sizes, const char* what) {
+  static void expect_near(const Output<S>& found, const std::vector<double>& sums, const std::vector<double>& sizes, const char* name) {
     for (std::size_t k = 0; k < sums.size(); ++k) {
       const double one = number(found[static_cast<std::int64_t>(k)]);
-      ASSERT_TRUE(near<S>(one, sums[k], sizes[k])) << what << " " << k << ": " << one << ", not " << sums[k];
+      ASSERT_TRUE(near<S>(one, sums[k], sizes[k])) << name << " " << k << ": " << one << ", not " << sums[k];
     }
   }
 };
@@ -261,6 +262,7 @@ TYPED_TEST(Convolutions, RefuseWhatTheyCannotCompute) {
   wrong([](auto& s) { s.frames = INT64_MAX; });
   wrong([](auto& s) { s.y.size = s.x.size = 1 << 27; });
   wrong([](auto& s) { s.y.padding = 1LL << 40; });
+  wrong([](auto& s) { s.y.padding = s.x.padding = s.y.stride = s.x.stride = 1 << 20; });
   ConvolutionShape strided = good;
   strided.y.stride = 2;
   EXPECT_EQ(convolution_gradients<S>(strided, f.packed(), 5, {f.g.data(), nullptr, nullptr, f.weights.data(), grads.x.data()},

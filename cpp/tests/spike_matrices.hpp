@@ -1,5 +1,5 @@
 /// @file
-/// What the tests of products with spikes share: elements of every type, matrices of spikes, comparisons.
+/// Shared by the tests of products with spikes: elements of every type, matrices of spikes, comparisons.
 #pragma once
 
 #include <exodus/half.hpp>

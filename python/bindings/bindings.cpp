@@ -173,7 +173,8 @@ void add_learnt_numbers(py::module_& module, const char* name) {
 }
 
 /// Asks the system for huge pages for memory that nobody has touched. Otherwise the first write to every 4 KB is a fault, and the faults of
-/// a new array take longer than a pass over it. It is advice only: where the system has none to give, nothing changes.
+/// a new array take longer than a pass over it (benchmarks/fresh.py). It is advice only: where the system has none to give, nothing
+/// changes.
 void use_huge_pages(std::uintptr_t address, std::size_t bytes) {
 #if defined(MADV_HUGEPAGE)
   const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE)), begin = (address + page - 1) / page * page;

@@ -1,4 +1,4 @@
-"""Products with spikes: ``spike_matmul`` and its gradients, and what torch's modules share with them."""
+"""Products with spikes: ``spike_matmul`` and its gradients, and the parts that torch's modules share."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Packing(NamedTuple):
     type_name : str
         The dtype.
     handle : callable
-        A function that returns what the extension takes for an array.
+        A function that returns an array in the form that the extension takes.
     empty : callable
         A function that allocates a number of elements of a kind: "bits", "first" or "values".
     threads : int
@@ -163,7 +163,8 @@ class SpikeMatmulGradients(NamedTuple):
 def _check_factors(x: Any, w: Any, engine: Any) -> tuple[np.ndarray, np.ndarray, Sizes]:
     check_engine(engine)
     check_not_torch("x", x, "Linear")
-    matrix, weights = NUMPY.array("x", x), NUMPY.typed("w", w, NUMPY.type_name(NUMPY.array("x", x)))
+    matrix = NUMPY.array("x", x)
+    weights = NUMPY.typed("w", w, NUMPY.type_name(matrix))
     if weights.ndim != 2 or matrix.ndim < 1 or matrix.shape[-1] != weights.shape[0]:
         raise ValueError(
             "w must have shape (inputs, outputs), and x shape (..., inputs), "

@@ -1,8 +1,8 @@
 /// @file
 /// Convolutions of spikes (docs/mathematics.md, Products with spikes). Each spike adds the kernel's taps where it meets an output:
 ///
-///     y[o, i, j] = b[o] + sum over spikes x[c, p, q] with p + padding = i stride + k dilation, q likewise with l, of x[c, p, q] w[o, c, k,
-///     l]
+///     y[o, i, j] = b[o] + sum over spikes of x[c, p, q] w[o, c, k, l]     with p + padding = i stride + k dilation,
+///                                                                         and likewise for q, j and l
 ///
 /// and the gradient of a tap is the sum of x[c, p, q] g[o, i, j] over the spikes, with g = dL/dy. The gradient of x, for few channels, is a
 /// dense sum over the taps, along rows of g.
@@ -16,7 +16,7 @@ namespace exodus {
 struct ConvolutionAxis {
   std::int64_t size = 1, kernel = 1, stride = 1, padding = 0, dilation = 1;
 
-  /// The size of the output; below 1 if there is none.
+  /// The size of the output; 0 if there is none.
   constexpr std::int64_t output() const {
     const std::int64_t span = size + 2 * padding - dilation * (kernel - 1) - 1;
     return span < 0 ? 0 : span / stride + 1;
@@ -35,7 +35,7 @@ struct ConvolutionShape {
 
 /// y = x * w + b, from packed spikes. `bias` may be null. `spikes` is the number of all spikes. The terms of an output are added in
 /// ascending order of the spikes, to the bias, without fused operations, so results have the same bits for every instruction set and thread
-/// count.
+/// count, apart from the sign of a zero.
 template <class S>
 EXODUS_API Status convolution(const ConvolutionShape& shape, const PackedSpikes<S>& x, std::int64_t spikes, const S* weights, const S* bias,
                               S* y, Workspace workspace = {}) noexcept;

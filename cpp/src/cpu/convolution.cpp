@@ -24,6 +24,12 @@ bool valid(const ConvolutionAxis& axis) {
          multiply(axis.kernel, axis.dilation, span) && in(span, 1) && axis.output() >= 1;
 }
 
+/// The number of remainders by the stride that index + padding can have, and so the taps' offsets, which end within the padding.
+std::int64_t remainders(const ConvolutionAxis& axis) {
+  const std::int64_t places = axis.size + 2 * axis.padding;
+  return axis.stride < places ? axis.stride : places;
+}
+
 /// An axis of the buffer: the output with margins.
 struct BufferAxis {
   std::int64_t before, size;
@@ -50,8 +56,14 @@ Status check(const ConvolutionShape& shape) {
   const bool ok = fits(INT64_MAX, shape.frames, shape.channels + 64, shape.y.size + 1, shape.x.size + 1) &&
                   fits(INT64_MAX, shape.frames, shape.outputs, height, width) && fits(INT32_MAX / 2, shape.outputs, y.size, x.size) &&
                   fits(INT32_MAX / 2, shape.y.size + 1, shape.x.size + 1) &&
+                  fits(INT32_MAX / 64, remainders(shape.y), remainders(shape.x)) &&
                   fits(INT32_MAX / 64, shape.outputs, shape.channels, shape.y.kernel, shape.x.kernel);
   return ok ? Status::ok : Status::bad_layout;
+}
+
+/// The number of kinds of pixels, which meet different taps.
+std::int64_t kinds(const ConvolutionShape& shape) {
+  return remainders(shape.y) * remainders(shape.x);
 }
 
 /// The runs of taps, in the order of kinds of pixels. A kind is a remainder of y + padding and x + padding by the strides.
@@ -68,8 +80,8 @@ class Runs {
     const ConvolutionAxis &y = shape_.y, &x = shape_.x;
     const std::int64_t outputs = shape_.outputs / shape_.groups;
     const bool joined = x.stride == 1 && x.dilation == 1 && (planes_ || shape_.groups == 1);
-    for (std::int64_t kind = 0; kind < y.stride * x.stride; ++kind) {
-      const std::int64_t remainder_y = kind / x.stride, remainder_x = kind % x.stride;
+    for (std::int64_t kind = 0; kind < kinds(shape_); ++kind) {
+      const std::int64_t remainder_y = kind / remainders(x), remainder_x = kind % remainders(x);
       for (std::int64_t ky = 0; ky < y.kernel; ++ky) {
         if ((remainder_y - ky * y.dilation) % y.stride != 0) continue;
         const std::int64_t row = (remainder_y - ky * y.dilation) / y.stride * width_;
@@ -139,7 +151,7 @@ class Convolution {
   void take(cpu::Arena& arena) {
     const ConvolutionShape& shape = plan.shape;
     places_ = arena.take<cpu::ConvolutionPlace>(plan.pixels);
-    runs_ = arena.take<cpu::ConvolutionRuns>(shape.y.stride * shape.x.stride);
+    runs_ = arena.take<cpu::ConvolutionRuns>(kinds(shape));
     offsets_ = arena.take<std::int32_t>(plan.all_runs);
     lengths_ = arena.take<std::int32_t>(plan.all_runs);
     taps_ = arena.take<std::int32_t>(plan.all_runs * plan.run_lanes);
@@ -167,10 +179,10 @@ class Convolution {
         const std::int64_t at_y = p + y.padding, at_x = q + x.padding;
         const std::int64_t pixel = (at_y / y.stride + plan.margin_y) * plan.buffer_width + at_x / x.stride + plan.margin_x;
         places_[p * x.size + q] = {static_cast<std::int32_t>(plan.planes ? pixel : pixel * plan.shape.outputs),
-                                   static_cast<std::int32_t>(at_y % y.stride * x.stride + at_x % x.stride)};
+                                   static_cast<std::int32_t>(at_y % y.stride * remainders(x) + at_x % x.stride)};
       }
     }
-    for (std::int64_t kind = 0; kind < y.stride * x.stride; ++kind) runs_[kind] = {0, 0};
+    for (std::int64_t kind = 0; kind < kinds(plan.shape); ++kind) runs_[kind] = {0, 0};
     std::int64_t r = 0;
     all().for_each([&](std::int64_t kind, std::int64_t offset, auto&& tap_of) {
       if (runs_[kind].count++ == 0) runs_[kind].first = r;
@@ -239,9 +251,9 @@ class Convolution {
     const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
     const std::int64_t lanes = isa == nullptr ? plane_lanes : isa->lanes;
     const std::int64_t by_planes = runs_of(true, plane_lanes).count(), together = runs_of(false, lanes).count();
-    const double kinds = static_cast<double>(plan.shape.y.stride * plan.shape.x.stride);
+    const auto kinds_of_pixels = static_cast<double>(kinds(plan.shape));
     const double elements = static_cast<double>(plan.shape.frames * plan.shape.outputs) * static_cast<double>(plan.plane);
-    const double of_planes = static_cast<double>(by_planes) / kinds, of_pixels = static_cast<double>(together) / kinds;
+    const double of_planes = static_cast<double>(by_planes) / kinds_of_pixels, of_pixels = static_cast<double>(together) / kinds_of_pixels;
     const double more_runs = static_cast<double>(spikes) * (of_planes - (of_pixels < overlapping ? overlapping : of_pixels));
     plan.planes = with_x || more_runs <= transposed_element * elements;
     plan.run_lanes = plan.planes ? plane_lanes : lanes;
@@ -277,9 +289,8 @@ int threads_for(const ConvolutionShape& shape, int threads) {
 }
 
 template <class S>
-Status check_spikes(const ConvolutionShape& shape, const PackedSpikes<S>& x) {
-  const bool empty = shape.frames == 0 || shape.y.size == 0 || shape.x.size == 0;
-  return empty || (x.bits != nullptr && (x.values == nullptr || x.first != nullptr)) ? Status::ok : Status::null_pointer;
+bool valid(const PackedSpikes<S>& x, const ConvolutionShape& shape) {
+  return shape.frames == 0 || shape.y.size == 0 || shape.x.size == 0 || valid(x);
 }
 
 template <class V>
@@ -316,8 +327,7 @@ Status convolution(const ConvolutionShape& shape, const PackedSpikes<S>& x, std:
   if (isa == nullptr) return Status::unsupported;
   if (const Status status = check(shape); status != Status::ok) return status;
   if (shape.frames == 0) return Status::ok;
-  if (weights == nullptr || y == nullptr) return Status::null_pointer;
-  if (const Status status = check_spikes(shape, x); status != Status::ok) return status;
+  if (weights == nullptr || y == nullptr || !valid(x, shape)) return Status::null_pointer;
   if (workspace.bytes < convolution_workspace<S>(shape, spikes, 1).bytes) return Status::workspace_too_small;
   if (workspace.data == nullptr) return Status::null_pointer;
   const FloatingPointMode mode;
@@ -342,7 +352,7 @@ Status convolution_gradients(const ConvolutionShape& shape, const PackedSpikes<S
   if (arrays.grad_x != nullptr && (shape.y.stride != 1 || shape.x.stride != 1)) return Status::unsupported;
   if (shape.frames > 0) {
     if (arrays.grad_y == nullptr || (arrays.grad_x != nullptr && arrays.weights == nullptr)) return Status::null_pointer;
-    if (const Status status = check_spikes(shape, x); status != Status::ok && arrays.grad_weights != nullptr) return status;
+    if (arrays.grad_weights != nullptr && !valid(x, shape)) return Status::null_pointer;
   }
   if (workspace.bytes < convolution_gradients_workspace<S>(shape, spikes, arrays, 1).bytes) return Status::workspace_too_small;
   if (workspace.data == nullptr) return Status::null_pointer;

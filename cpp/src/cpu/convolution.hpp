@@ -4,9 +4,7 @@
 /// has the taps of a kernel's row; or pixels have their channels together, and a run has those of all these taps.
 #pragma once
 
-#include "plan.hpp"
-#include "rows.hpp"
-#include "store.hpp"
+#include "product.hpp"
 
 namespace exodus::cpu {
 namespace {
@@ -47,7 +45,7 @@ void scatter_by_element(V* at, const std::int32_t* offsets, const std::int32_t* 
   }
 }
 
-/// Adds what a spike reads of the buffer to the sums of its channel.
+/// Adds the numbers of the buffer that a spike meets to the sums of its channel.
 template <class X, bool Binary, class V>
 EXODUS_SCALAR void gather_taps(const V* at, const std::int32_t* offsets, std::int64_t runs, V* sums, V spike) {
   constexpr auto lanes = static_cast<std::int64_t>(sizeof(X) / sizeof(V));
@@ -99,13 +97,7 @@ class Frame {
   }
 
  private:
-  V spike(std::int64_t index) const {
-    V number = V(1);
-    if (plan_.values != nullptr) {
-      with_elements<V>(plan_.values, plan_.format, [&](const auto* values) { number = number_of<V>(values[first_ + index]); });
-    }
-    return number;
-  }
+  V spike(std::int64_t index) const { return plan_.values == nullptr ? V(1) : SpikeValues<V>{plan_.values, plan_.format}[first_ + index]; }
 
   const ConvolutionPlan<V>& plan_;
   const std::uint64_t* const bits_;
@@ -258,23 +250,27 @@ EXODUS_SCALAR void direct_gradient(const ConvolutionPlan<V>& plan, const V* g, s
   }
 }
 
+/// Computes all planes, `Channels` at a time.
+template <int Channels, class V>
+void direct_gradients(const ConvolutionPlan<V>& plan, const V* buffer, V* planes) {
+  const std::int64_t pixels = (plan.shape.y.size - 1) * plan.buffer_width + plan.shape.x.size;
+  for (std::int64_t c = 0; c < plan.shape.channels; c += Channels) {
+    for (std::int64_t pixel = 0; pixel < pixels; pixel += direct_vectors * simd_lanes<V>) {
+      direct_gradient<Channels>(plan, buffer, c, pixel, planes + c * plan.grad_plane);
+    }
+  }
+}
+
 /// The gradient of x of a frame, by planes as wide as the buffer, and its rows copied out.
 template <class V>
 void input_gradient(const ConvolutionPlan<V>& plan, const V* buffer, V* planes, std::int64_t frame) {
   const ConvolutionShape& shape = plan.shape;
-  const std::int64_t pixels = (shape.y.size - 1) * plan.buffer_width + shape.x.size;
-  for (std::int64_t c = 0; c < shape.channels;) {
-    const bool together = plan.group_channels % direct_channels == 0;
-    for (std::int64_t pixel = 0; pixel < pixels; pixel += direct_vectors * simd_lanes<V>) {
-      if (together) {
-        direct_gradient<direct_channels>(plan, buffer, c, pixel, planes + c * plan.grad_plane);
-      } else if (plan.group_channels % 2 == 0) {
-        direct_gradient<2>(plan, buffer, c, pixel, planes + c * plan.grad_plane);
-      } else {
-        direct_gradient<1>(plan, buffer, c, pixel, planes + c * plan.grad_plane);
-      }
-    }
-    c += together ? direct_channels : (plan.group_channels % 2 == 0 ? 2 : 1);
+  if (plan.group_channels % direct_channels == 0) {
+    direct_gradients<direct_channels>(plan, buffer, planes);
+  } else if (plan.group_channels % 2 == 0) {
+    direct_gradients<2>(plan, buffer, planes);
+  } else {
+    direct_gradients<1>(plan, buffer, planes);
   }
   with_elements<V>(plan.grad_x, plan.format, [&](auto* grad_x) {
     auto* const to = grad_x + frame * shape.channels * plan.pixels;

@@ -34,8 +34,7 @@ bool valid(const WeightMatrix<X>& weights, const ProductShape& shape) {
 
 template <class S>
 bool valid(const PackedSpikes<S>& x, const ProductShape& shape) {
-  const bool empty = shape.rows == 0 || shape.inputs == 0;
-  return empty || (x.bits != nullptr && (x.values == nullptr || x.first != nullptr));
+  return shape.rows == 0 || shape.inputs == 0 || valid(x);
 }
 
 /// The threads for a product with this many elements of x and y.

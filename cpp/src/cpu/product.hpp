@@ -10,7 +10,7 @@
 namespace exodus::cpu {
 namespace {
 
-/// Sets the bits of one word of a row: those of x that are not 0, and those that are neither 0 nor 1.
+/// The bits of one word of a row: the elements that are not 0, and those that are neither 0 nor 1.
 struct WordBits {
   std::uint64_t spikes = 0, others = 0;
 };
@@ -60,9 +60,9 @@ void pack_rows(const PackPlan<V>& plan, std::int64_t task) {
   plan.counts[task] = count;
 }
 
-/// The numbers of a row's spikes, read as V. Without `nothrow` GCC makes an exception table at -O0, with a symbol that objects could share.
+/// The numbers of spikes, read as V. Without `nothrow` GCC makes an exception table at -O0, with a symbol that objects could share.
 template <class V>
-struct RowValues {
+struct SpikeValues {
   const void* values;
   Format format;
   [[gnu::nothrow]] V operator[](std::int64_t k) const {
@@ -77,7 +77,7 @@ template <int Vectors, bool Binary, class V>
 EXODUS_SCALAR void add_weights(const ProductPlan<V>& plan, const std::uint64_t* bits, std::int64_t value, std::int64_t first,
                                Vector<V> (&sums)[Vectors]) {
   const std::int64_t words = packed_words(plan.shape.inputs);
-  const RowValues<V> values{plan.values, plan.format};
+  const SpikeValues<V> values{plan.values, plan.format};
   for (std::int64_t w = 0; w < words; ++w) {
     const V* const weights = plan.weights.first + w * 64 * plan.weights.stride + first;
     for (std::uint64_t word = bits[w]; word != 0; word &= word - 1) {
@@ -251,7 +251,7 @@ class ProductGradientTile {
   template <int Vectors, bool Binary>
   [[gnu::always_inline]] void add_column(const std::uint64_t (&column)[groups], const V* g, const std::uint64_t* of_rows, int k,
                                          Vector<V> (&sums)[Vectors]) const {
-    const RowValues<V> values{plan_.values, plan_.format};
+    const SpikeValues<V> values{plan_.values, plan_.format};
     for (int group = 0; group < groups; ++group) {
       for (std::uint64_t word = column[group]; word != 0; word &= word - 1) {
         const int r = group * 64 + __builtin_ctzll(word);

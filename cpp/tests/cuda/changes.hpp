@@ -1,7 +1,7 @@
 /// @file
-/// What mutations.py puts into a copy of the kernels: comparisons and barriers of which the environment (EXODUS_CHANGES) changes some, by
-/// their numbers. `a < choice<7, less> > b` is a < b, or where change 7 is made a <= b; its operators are those of a < b, so that nothing
-/// needs parentheses.
+/// The code that mutations.py puts into a copy of the kernels: comparisons and barriers of which the environment (EXODUS_CHANGES) changes
+/// some, by their numbers. `a < choice<7, less> > b` is a < b, or where change 7 is made a <= b; its operators are those of a < b, so that
+/// nothing needs parentheses.
 #pragma once
 
 #include <array>

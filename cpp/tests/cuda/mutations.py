@@ -7,7 +7,7 @@ for each change. It fails if one survives that mutations_explained.txt does not 
 excused is noticed, or if (where all files are tried) it is not made any more.
 
 All changes are compiled into one program, and the environment says which ones are made (changes.hpp); but
-those of what the compiler has to know are compiled one by one. Excused changes take the longest, since all
+those that the compiler has to know are compiled one by one. Excused changes take the longest, since all
 tests pass. So they are made together first, and one by one only if the tests notice something.
 """
 

@@ -55,7 +55,7 @@ class Geometry(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """What the extension takes beside the axes."""
+        """The sizes that the extension takes beside the axes."""
         return self[:4]
 
     @property
@@ -116,7 +116,7 @@ class _Convolution(torch.autograd.Function):
         weight, x, packed = ctx.saved.restore(ctx.saved_tensors)
         dense = x is not None
         direct = with_x and geometry.has_direct_gradient
-        # The kernels compute what they are faster at, and torch the rest.
+        # The kernels compute the gradients at which they are faster, and torch the others.
         grad_x = new(_input_shape(geometry), weight.dtype) if direct else None
         grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight and not dense else None
         grad_bias = torch.empty(geometry.outputs, dtype=weight.dtype) if with_bias and not dense else None
@@ -173,7 +173,27 @@ def spike_convolution(
 
 
 class _ConvolutionModule(EngineModule):
-    """What `Conv1d` and `Conv2d` share. The base is torch's module."""
+    """The base of `Conv1d` and `Conv2d`, in front of torch's own."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Any = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        engine: Engine = "auto",
+    ) -> None:
+        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation
+        super().__init__(*sizes, groups, bias, padding_mode, device, dtype)
+        self.engine = engine
 
     def _padding(self) -> tuple[int, ...] | None:
         """Return the padding of each axis; None if it is not of zeros, and as wide before as behind."""
@@ -207,26 +227,31 @@ class _ConvolutionModule(EngineModule):
             The result, with the shape that torch's has.
         """
         call = Call(self.engine)
+        y = self._by_kernels(call, input)
+        self._note(call)
+        result: Tensor = super().forward(input) if y is None else y
+        return result
+
+    def _by_kernels(self, call: Call, input: Tensor) -> Tensor | None:
+        """Convolve by this library's kernels, or return None where torch is to do so."""
         batched = input.dim() == len(self.kernel_size) + 2  # type: ignore[arg-type]
         x, weight, bias = in_autocast(input if batched else input.unsqueeze(0), self.weight, self.bias)
         geometry = self._geometry(x)
-        if geometry is None or not takes_events(call, x, weight, bias):
-            if call.engine == "events" and geometry is None:
+        if geometry is None:
+            if call.engine == "events":
                 raise RuntimeError(
                     'engine="events" needs an input of the module\'s channels and a padding of zeros that is '
                     f"equal on both sides, got shape {tuple(input.shape)} and {self}"
                 )
-            y: Tensor | None = None
-        else:
-            planes = x if x.dim() == 4 else x.unsqueeze(2)
-            kernels = weight if weight.dim() == 4 else weight.unsqueeze(2)
-            y = spike_convolution(call, geometry, planes, kernels, bias)
-        if y is not None:
-            y = y if x.dim() == 4 else y.squeeze(2)
-            y = y if batched else y.squeeze(0)
-        self._note(call)
-        result: Tensor = super().forward(input) if y is None else y
-        return result
+            return None
+        if not takes_events(call, x, weight, bias):
+            return None
+        planes, kernels = (t if t.dim() == 4 else t.unsqueeze(2) for t in (x, weight))
+        y = spike_convolution(call, geometry, planes, kernels, bias)
+        if y is None:
+            return None
+        y = y if x.dim() == 4 else y.squeeze(2)
+        return y if batched else y.squeeze(0)
 
 
 class Conv1d(_ConvolutionModule, nn.Conv1d):
@@ -241,26 +266,6 @@ class Conv1d(_ConvolutionModule, nn.Conv1d):
     engine : {"auto", "events", "dense"}, optional
         See ``Conv2d``.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int],
-        stride: int | tuple[int] = 1,
-        padding: str | int | tuple[int] = 0,
-        dilation: int | tuple[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Any = "zeros",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        engine: Engine = "auto",
-    ) -> None:
-        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation
-        super().__init__(*sizes, groups, bias, padding_mode, device, dtype)
-        self.engine = engine
 
 
 class Conv2d(_ConvolutionModule, nn.Conv2d):
@@ -291,23 +296,3 @@ class Conv2d(_ConvolutionModule, nn.Conv2d):
     ValueError
         If `engine` is none of these.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: str | int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Any = "zeros",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        engine: Engine = "auto",
-    ) -> None:
-        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation
-        super().__init__(*sizes, groups, bias, padding_mode, device, dtype)
-        self.engine = engine

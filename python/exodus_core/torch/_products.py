@@ -68,7 +68,7 @@ NO_SPIKES = Packed(0, None, None, None)
 
 @dataclass(frozen=True)
 class Saved:
-    """What is kept for backward: weights, packed spikes, or the input. Hooks may have moved them and back."""
+    """The tensors kept for backward: weights, packed spikes or input. Hooks may have moved them and back."""
 
     spikes: int
     kinds: tuple[tuple[torch.dtype, torch.Size] | None, ...]
