@@ -29,7 +29,7 @@ NAMES = (
     "section_7",
     "table_s2",
 )
-NEEDED = ("torch", "matplotlib", "scipy", "sklearn", "tqdm", "tonic")
+NEEDED = ("torch", "matplotlib", "scipy", "sklearn", "tqdm", "tonic", "aedat")
 
 
 def experiment(name: str) -> Experiment:

@@ -1,4 +1,4 @@
-"""Files of event cameras in the formats AEDAT 2.0 (CIFAR10-DVS) and AEDAT 3.1 (DVS Gesture)."""
+"""Files of event cameras: AEDAT 2.0 and 4.0 (CIFAR10-DVS) and AEDAT 3.1 (DVS Gesture)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from tonic.io import get_aer_events_from_file, make_structured_array, read_aedat_header_from_file
+from tonic.io import (
+    get_aer_events_from_file,
+    make_structured_array,
+    read_aedat4,
+    read_aedat_header_from_file,
+)
 
 HEADER = struct.Struct("<hhiiiiii")  # of a packet of AEDAT 3.1: type, source, sizes, capacity, number, valid
 POLARITY_EVENTS = 1  # a packet's type
@@ -51,6 +56,32 @@ def read_dvs128(path: Path) -> np.ndarray:
     address = events["address"].astype(np.int64)
     x, y, polarity = (address >> 8) & 127, (address >> 1) & 127, address & 1
     found: np.ndarray = make_structured_array(x, y, events["timeStamp"], polarity)
+    return found
+
+
+def read_streams(path: Path) -> np.ndarray:
+    """Read a recording in the format AEDAT 4.0: its first stream of events.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    ndarray
+        A structured array with "x", "y", "t" (microseconds) and "p" (polarity).
+
+    Raises
+    ------
+    ValueError
+        If the file is no such recording; the message names it.
+    """
+    try:
+        events = read_aedat4(str(path))
+    except Exception as error:  # the decoder raises plain Exceptions
+        raise ValueError(f"{path} must be AEDAT 4.0 with events, got: {error}") from None
+    found: np.ndarray = make_structured_array(events["x"], events["y"], events["t"], events["on"])
     return found
 
 

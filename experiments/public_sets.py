@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from tonic.io import make_structured_array
 
-from .aedat import read_dvs128, read_packets
+from .aedat import read_dvs128, read_packets, read_streams
 from .frames import count_events
 from .mapped import Recordings, convert, fingerprint
 from .samples import Splits
@@ -320,14 +320,14 @@ def read_cifar10(path: Path) -> np.ndarray:
     Parameters
     ----------
     path : Path
-        A file in the format AEDAT 2.0.
+        A file in the format AEDAT 2.0, or AEDAT 4.0 if its name ends with .aedat4.
 
     Returns
     -------
     ndarray
         8 frames of equal durations, of 2 x 128 x 128 bins, as uint8.
     """
-    events = read_dvs128(path)
+    events = (read_streams if path.suffix == ".aedat4" else read_dvs128)(path)
     if len(events) == 0:
         raise ValueError(f"{path} must have events, got none. Get it from {CIFAR10}")
     duration = int(events["t"].max() - events["t"].min()) + 1
@@ -343,7 +343,7 @@ def load_cifar10_dvs(data: Path, cache: Path) -> Splits:
     Parameters
     ----------
     data : Path
-        A folder with CIFAR10DVS/<class>/*.aedat.
+        A folder with CIFAR10DVS/<class>/*.aedat, or *.aedat4, as tonic gets them.
     cache : Path
         A folder for the frames, which later calls map.
 
@@ -355,10 +355,10 @@ def load_cifar10_dvs(data: Path, cache: Path) -> Splits:
     found: dict[str, list[tuple[Path, int]]] = {"train": [], "validation": [], "test": []}
     for label, name in enumerate(CIFAR10_NAMES):
         folder = _require(data / "CIFAR10DVS" / name, CIFAR10)
-        files = sorted(folder.glob("*.aedat"))
+        files = sorted(folder.glob("*.aedat")) or sorted(folder.glob("*.aedat4"))
         if len(files) < 10:
             raise FileNotFoundError(
-                f"{folder} must have 1000 recordings *.aedat, got {len(files)}: {CIFAR10}"
+                f"{folder} must have 1000 recordings *.aedat or *.aedat4, got {len(files)}: {CIFAR10}"
             )
         for k, path in enumerate(files):
             found[{8: "validation", 9: "test"}.get(k % 10, "train")].append((path, label))

@@ -123,7 +123,7 @@ def test_exodus_is_bptt_at_every_layer_and_slayer_is_not(tmp_path, monkeypatch):
         assert one["cosine"]["exodus"] == pytest.approx([1.0] * len(one["norm"]), abs=1e-5), name
         assert one["norm_ratio"]["exodus"] == pytest.approx([1.0] * len(one["norm"]), rel=1e-5), name
         assert one["cosine"]["slayer"][-1] == pytest.approx(1.0, abs=1e-9)
-    for name in ("paper-0", "depth-4"):
+    for name in ("paper, seed 0", "depth 4, seed 0"):
         one = outcome.numbers[name]
         assert one["cosine"]["slayer"][0] < 0.9
         assert one["norm_ratio"]["slayer"][0] > one["norm_ratio"]["slayer"][1] > 1

@@ -1,9 +1,10 @@
 """The loaders of the public data sets read files in the real formats.
 
-Property: spikes of HDF5 files and events of AEDAT 2.0 and 3.1 files fall into the table's steps and
+Property: spikes of HDF5 files and events of AEDAT 2.0, 3.1 and 4.0 files fall into the table's steps and
 channels, splits follow speakers, users and names, and broken or missing files raise errors that name them.
 Wide-7B-Net has the layers of its description. Each network of table S1 trains on a stand-in. Witness: files
-that the tests write byte by byte, and loops over their events.
+that the tests write byte by byte, or for AEDAT 4.0 by the camera maker's library, and loops over their
+events.
 """
 
 import dataclasses
@@ -265,7 +266,21 @@ def test_gestures_that_tonic_saves_are_binned(tmp_path):
         public_sets.load_dvs_gesture(tmp_path, tmp_path)
 
 
-def test_cifar10_dvs_is_binned(tmp_path):
+def write_aedat2(path, events):
+    path.write_bytes(aedat2(events))
+
+
+def write_aedat4(path, events):
+    dv = pytest.importorskip("dv_processing", reason="needs dv-processing")
+    store = dv.EventStore()
+    for x, y, t, p in events:
+        store.push_back(int(t), int(x), int(y), bool(p))
+    config = dv.io.MonoCameraWriter.EventOnlyConfig("DVS128", (128, 128))
+    dv.io.MonoCameraWriter(str(path), config).writeEvents(store)
+
+
+@pytest.mark.parametrize(("suffix", "write"), [(".aedat", write_aedat2), (".aedat4", write_aedat4)])
+def test_cifar10_dvs_is_binned(tmp_path, suffix, write):
     rng = np.random.default_rng(5)
     kept = {}
     for name in public_sets.CIFAR10_NAMES:
@@ -273,7 +288,7 @@ def test_cifar10_dvs_is_binned(tmp_path):
         folder.mkdir(parents=True)
         for k in range(10):
             kept[name, k] = events_of(rng, 30, 100, 1_000_000)
-            (folder / f"cifar10_{name}_{k}.aedat").write_bytes(aedat2(kept[name, k]))
+            write(folder / f"cifar10_{name}_{k}{suffix}", kept[name, k])
     splits = public_sets.load_cifar10_dvs(tmp_path, tmp_path)
     assert splits.sizes() == {"train": 80, "validation": 10, "test": 10}
     assert splits.test.labels.tolist() == list(range(10))
@@ -284,7 +299,11 @@ def test_cifar10_dvs_is_binned(tmp_path):
         expected[(t - own[0][2]) // window, p, y, x] += 1
     assert np.array_equal(splits.test.events[6].numpy(), expected)
     assert expected.sum() == 30
-    (tmp_path / "CIFAR10DVS" / "frog" / "cifar10_frog_3.aedat").unlink()
+    broken = tmp_path / "CIFAR10DVS" / "frog" / f"cifar10_frog_3{suffix}"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(ValueError, match="cifar10_frog_3"):
+        public_sets.read_cifar10(broken)
+    broken.unlink()
     with pytest.raises(FileNotFoundError, match=r"frog must have 1000 recordings.*got 9.*figshare"):
         public_sets.load_cifar10_dvs(tmp_path, tmp_path)
 
