@@ -5,6 +5,7 @@ spikes, and returns the `Gradients` that EXODUS, SLAYER or BPTT computes. ``exod
 """
 
 from . import _core, cuda, kernel, neurons, surrogate
+from ._backends import empty_cache, get_cache_limit, set_cache_limit
 from ._backward import Gradients, backward
 from ._delay import Delayed, DelayGradients, delay, delay_adjoint
 from ._filter import Filtered, kernel_filter, kernel_filter_adjoint
@@ -28,13 +29,16 @@ __all__ = [
     "cuda",
     "delay",
     "delay_adjoint",
+    "empty_cache",
     "forward",
+    "get_cache_limit",
     "get_num_threads",
     "growth",
     "isa",
     "kernel",
     "kernel_filter",
     "kernel_filter_adjoint",
+    "set_cache_limit",
     "set_num_threads",
     "spike_matmul",
     "spike_matmul_backward",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core, cuda
+from ._memory import empty_cache, get_cache_limit, set_cache_limit
 from ._protocol import ARITHMETIC, Array, Backend, Shape, is_torch
 from .numpy import FLOATS, NUMPY, register_plain, require_plain
 
@@ -24,12 +25,15 @@ __all__ = [
     "Shape",
     "backend_of",
     "decay",
+    "empty_cache",
+    "get_cache_limit",
     "in_double",
     "is_torch",
     "on_device",
     "register_plain",
     "require_plain",
     "rotation",
+    "set_cache_limit",
 ]
 
 _CUDA_DEVICES = (2, 13)  # DLPack's codes of CUDA memory and of CUDA managed memory

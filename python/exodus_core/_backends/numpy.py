@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
 
 from .. import _core
+from ._memory import COUNT_OF_UNUSED, LARGE, MEMORY
 from ._protocol import Array, Shape, is_torch, placement, require_type
 
 _LINE = 64  # bytes
@@ -35,6 +37,25 @@ def require_plain(name: str, value: Any) -> None:
             f"{name} must be a plain numpy array, got {type(value).__name__}: "
             "if only its values matter, pass numpy.asarray of it"
         )
+
+
+class _Bytes:
+    """Arrays of bytes, as a kind of memory."""
+
+    def allocate(self, size: int) -> np.ndarray:
+        """Allocate an array."""
+        return np.empty(size, np.uint8)
+
+    def is_unused(self, blocks: list[np.ndarray], k: int) -> bool:
+        """Tell whether no view of an array is left."""
+        return sys.getrefcount(blocks[k]) == COUNT_OF_UNUSED
+
+    def is_whole(self, block: np.ndarray, size: int) -> bool:
+        """Tell whether an array still has its size, unless someone has resized it by force."""
+        return block.nbytes == size
+
+
+_BYTES = _Bytes()
 
 
 class NumpyBackend:
@@ -122,9 +143,14 @@ class NumpyBackend:
         if size <= _FITS_A_CACHE:
             return self.empty(shape, order, type_name)
         lengths, axes = placement(shape, order)
-        memory = np.empty(size + _LINE, np.uint8)
-        start = -memory.ctypes.data % _LINE
-        return memory[start : start + size].view(dtype).reshape(lengths).transpose(axes)
+
+        def as_array(memory: np.ndarray) -> Array:
+            start = -memory.ctypes.data % _LINE
+            return memory[start : start + size].view(dtype).reshape(lengths).transpose(axes)
+
+        if size < LARGE:
+            return as_array(_BYTES.allocate(size + _LINE))
+        return MEMORY.take(_BYTES, size + _LINE, as_array)
 
     def copy(self, array: np.ndarray, order: Shape) -> Array:
         """Copy an array into this order of axes."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from ._memory import COUNT_OF_UNUSED, LARGE, MEMORY
 from ._protocol import ARITHMETIC, Array, Shape, require_type
 from .numpy import NumpyBackend
 
@@ -32,18 +35,41 @@ def type_name_of(dtype: torch.dtype) -> str:
     return _NAMES[dtype]
 
 
-LARGE = 1 << 22  # bytes of a tensor, from which huge pages pay (benchmarks/fresh.py); NumPy has the same
+_FOR_HUGE_PAGES = 1 << 22  # bytes, from which huge pages pay; NumPy has the same
+
+
+class _Storages:
+    """Storages of torch, as a kind of memory."""
+
+    def allocate(self, size: int) -> torch.UntypedStorage:
+        """Allocate a storage. A large one gets huge pages, as NumPy's arrays do."""
+        storage = torch.empty(size, dtype=torch.uint8, device="cpu").untyped_storage()
+        if size >= _FOR_HUGE_PAGES:
+            _core.use_huge_pages(storage.data_ptr(), size)
+        return storage
+
+    def is_unused(self, blocks: list[torch.UntypedStorage], k: int) -> bool:
+        """Tell whether neither a tensor nor Python code but the list refers to a storage."""
+        alone: bool = torch._C._storage_Use_Count(blocks[k]._cdata) == 1
+        return alone and sys.getrefcount(blocks[k]) == COUNT_OF_UNUSED
+
+    def is_whole(self, block: torch.UntypedStorage, size: int) -> bool:
+        """Tell whether a storage was neither resized nor given to other processes."""
+        return block.nbytes() == size and not block.is_shared()
+
+
+_STORAGES = _Storages()
 
 
 def new(shape: Shape, dtype: torch.dtype, strides: Shape | None = None) -> Tensor:
-    """Allocate a tensor for results. A large one gets huge pages, as NumPy's arrays do."""
+    """Allocate a tensor for results. A large one may have the memory of an earlier result."""
     if strides is None:
-        tensor = torch.empty(shape, dtype=dtype)
-    else:
-        tensor = torch.empty_strided(shape, strides, dtype=dtype)
-    if tensor.nbytes >= LARGE:
-        _core.use_huge_pages(tensor.data_ptr(), tensor.nbytes)
-    return tensor
+        strides = _strides(tuple(shape), tuple(range(len(shape))))
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return torch.empty_strided(shape, strides, dtype=dtype)
+    empty = torch.empty(0, dtype=dtype, device="cpu")
+    return MEMORY.take(_STORAGES, size, lambda storage: empty.set_(storage, 0, shape, strides))
 
 
 @lru_cache(maxsize=1024)

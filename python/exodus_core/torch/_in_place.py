@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from .._backends.tensors import LARGE, TENSORS, new
+from .._backends._memory import LARGE
+from .._backends.tensors import TENSORS, new
 from .._binding import Binding, bind
 from .._cache import IdentityCache
 from .._ieee import ieee
