@@ -79,11 +79,11 @@ def speech(linear, activation):
     )
 
 
-def vision(linear, convolution, activation):
+def vision(linear, convolution, pooling, activation):
     """The network of the EXODUS paper for DVS Gesture."""
     modules = []
     for channels in ((2, 2), (2, 4), (4, 8), (8, 16)):
-        modules += [convolution(*channels, 3, padding=1), activation(), nn.AvgPool2d(2)]
+        modules += [convolution(*channels, 3, padding=1), activation(), pooling(2)]
     return snn.Sequential(*modules[:-1], nn.Flatten(), linear(1024, 11), time_dim=1)
 
 
@@ -154,7 +154,7 @@ def main():
             compare(title, "Conv2d", arguments, shape, grad_shape, given.rounds)
     if given.only != "products":
         x = spoken_digits(given.data) if given.data else (torch.rand(128, 250, 100) < 0.03).float()
-        kinds = {False: (nn.Linear, nn.Conv2d), True: (snn.Linear, snn.Conv2d)}
+        kinds = {False: (nn.Linear, nn.Conv2d, nn.AvgPool2d), True: (snn.Linear, snn.Conv2d, snn.AvgPool2d)}
         build = lambda events, activation: speech(kinds[events][0], activation)  # noqa: E731
         steps("HSD network", build, x, 0.035, lambda output: output.amax(1), given.rounds)
         x = camera(given.data) if given.data else (torch.rand(4, 300, 2, 64, 64) < 0.008).float()

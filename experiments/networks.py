@@ -61,7 +61,7 @@ def dvs_gesture(spiking: Spiking, outputs: int = 11, side: int = 64) -> snn.Sequ
     channels = (2, 2, 4, 8, 16)
     modules: list[nn.Module] = []
     for pair in pairwise(channels):
-        modules += [snn.Conv2d(*pair, 3, padding=1), spiking(), nn.AvgPool2d(2)]
+        modules += [snn.Conv2d(*pair, 3, padding=1), spiking(), snn.AvgPool2d(2)]
     flat = channels[-1] * (side // 8) ** 2
     return snn.Sequential(*modules[:-1], nn.Flatten(), snn.Linear(flat, outputs), time_dim=1)
 

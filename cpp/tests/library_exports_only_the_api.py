@@ -19,6 +19,7 @@ API = {
         "product_gradients_workspace",
     ),
     *("convolution", "convolution_gradients", "convolution_workspace", "convolution_gradients_workspace"),
+    *("average_pool", "average_pool_gradient"),
     *("get_num_threads", "set_num_threads", "set_team", "isa", "version"),
 }
 # A template comes with result and arguments: exodus::Status exodus::forward<exodus::Lif<float> >(...)

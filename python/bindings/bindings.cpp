@@ -223,6 +223,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("product_gradients", &exodus::python::product_gradients);
   m.def("convolution", &exodus::python::convolution);
   m.def("convolution_gradients", &exodus::python::convolution_gradients);
+  m.def("average_pool", &exodus::python::average_pool);
+  m.def("average_pool_gradient", &exodus::python::average_pool_gradient);
   m.def("evaluate", &evaluate);
   m.def("decay", &decay);
   m.def("decay_of", &decay_of);

@@ -1,5 +1,5 @@
 /// @file
-/// Products with spikes, on the CPU.
+/// Products with spikes, and pooling, on the CPU.
 #pragma once
 
 #include <memory>
@@ -160,6 +160,41 @@ inline void convolution_gradients(const std::string& type_name, const FrameSizes
                                          pointer<S>(grad_x, own.x)};
     const OwnWorkspace memory(convolution_gradients_workspace<S>(own.shape, spikes, arrays, threads));
     check(without_lock([&] { return exodus::convolution_gradients(own.shape, x, spikes, arrays, memory.workspace()); }));
+  });
+}
+
+/// The sizes of a pooling, and of its arrays.
+struct PoolingSizes {
+  PoolingShape shape;
+  std::int64_t x, y;
+
+  explicit PoolingSizes(const std::array<std::int64_t, 5>& sizes) : shape{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]} {
+    const auto& [planes, height, width, window_height, window_width] = shape;
+    if (planes < 0 || height < 0 || width < 0 || window_height < 1 || window_width < 1 || !multiply(planes, height, x) ||
+        !multiply(x, width, x)) {
+      throw py::value_error("expected sizes of arrays that memory can have");
+    }
+    y = planes * (height / window_height) * (width / window_width);
+  }
+};
+
+inline void average_pool(const std::string& type_name, const std::array<std::int64_t, 5>& sizes, const py::object& x, const py::object& y,
+                         int threads) {
+  const PoolingSizes own(sizes);
+  with_type(type_name, [&]<class S>(S) {
+    const S* const from = pointer<const S>(x, own.x);
+    S* const to = pointer<S>(y, own.y);
+    check(without_lock([&] { return exodus::average_pool(own.shape, from, to, threads); }));
+  });
+}
+
+inline void average_pool_gradient(const std::string& type_name, const std::array<std::int64_t, 5>& sizes, const py::object& grad_y,
+                                  const py::object& grad_x, int threads) {
+  const PoolingSizes own(sizes);
+  with_type(type_name, [&]<class S>(S) {
+    const S* const from = pointer<const S>(grad_y, own.y);
+    S* const to = pointer<S>(grad_x, own.x);
+    check(without_lock([&] { return exodus::average_pool_gradient(own.shape, from, to, threads); }));
   });
 }
 

@@ -145,6 +145,12 @@ def convolution_gradients(
     grad_x: Array,
     threads: int,
 ) -> None: ...
+def average_pool(
+    type_name: str, sizes: tuple[int, int, int, int, int], x: Array, y: Array, threads: int
+) -> None: ...
+def average_pool_gradient(
+    type_name: str, sizes: tuple[int, int, int, int, int], grad_y: Array, grad_x: Array, threads: int
+) -> None: ...
 def delay(
     type_name: str,
     sizes: tuple[int, int, int],

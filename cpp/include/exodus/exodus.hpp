@@ -30,6 +30,7 @@
 #include "functions.hpp"
 #include "kernel_filter.hpp"
 #include "lif.hpp"
+#include "pooling.hpp"
 #include "product.hpp"
 #include "srm.hpp"
 #include "state_space.hpp"

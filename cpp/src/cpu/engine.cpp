@@ -4,6 +4,7 @@
 #include "engine.hpp"
 #include "convolution.hpp"
 #include "delay.hpp"
+#include "pooling.hpp"
 #include "product.hpp"
 
 namespace exodus::cpu::EXODUS_ISA {
@@ -24,6 +25,8 @@ constexpr IsaFunctions<V> all = {
     .product_gradient = product_gradient_tile<V>,
     .convolution = convolution_frames<V>,
     .convolution_gradient = convolution_gradient_part<V>,
+    .pool = pool_planes<V>,
+    .spread = spread_planes<V>,
     .lanes = simd_lanes<V>,
     .product_lanes = product_vectors * simd_lanes<V>,
     .delays_in_blocks = DelaySteps<V>::in_blocks,

@@ -7,6 +7,7 @@
 #include "../call.hpp"
 #include "exodus/convolution.hpp"
 #include "exodus/delay.hpp"
+#include "exodus/pooling.hpp"
 
 namespace exodus::cpu {
 
@@ -231,6 +232,16 @@ struct ConvolutionPlan {
   std::size_t slot_bytes = 0;
 };
 
+/// Average pooling, or its gradient, by tasks of planes.
+template <class V>
+struct PoolingPlan {
+  PoolingShape shape;
+  std::int64_t task_planes = 0;
+  Format format = Format::arithmetic;   ///< of both arrays
+  const void* from = nullptr;
+  void* to = nullptr;
+};
+
 template <class V>
 struct IsaFunctions {
   void (*forward)(const ForwardPlan<V>&, std::int64_t row, int thread) = nullptr;
@@ -247,6 +258,8 @@ struct IsaFunctions {
   void (*product_gradient)(const ProductGradientPlan<V>&, std::int64_t task, int thread) = nullptr;
   void (*convolution)(const ConvolutionPlan<V>&, std::int64_t task, int thread) = nullptr;
   void (*convolution_gradient)(const ConvolutionPlan<V>&, std::int64_t part, int thread) = nullptr;
+  void (*pool)(const PoolingPlan<V>&, std::int64_t task) = nullptr;
+  void (*spread)(const PoolingPlan<V>&, std::int64_t task) = nullptr;
   int lanes = 0;                   ///< of a vector
   int product_lanes = 0;           ///< the most columns of a product that registers hold
   bool delays_in_blocks = false;   ///< whether neurons with individual delays are processed in blocks of steps

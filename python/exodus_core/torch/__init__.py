@@ -2,10 +2,10 @@
 
 Each descriptor of ``exodus_core`` has a layer of the same name, such as ``LIF``. ``spike`` is the functional
 form. ``Recurrent`` adds recurrent weights to a layer, and ``Delay`` delays its input. ``Linear``, ``Conv1d``
-and ``Conv2d`` visit the spikes of their input only. ``Sequential``, ``Residual`` and ``TimeDistributed`` make
-networks of layers and torch's modules. ``init_`` makes all layers of a network fire, ``Monitor`` shows their
-activity, and there are readouts and losses. ``kernel_filter``, ``delay`` and ``growth`` are the functions of
-``exodus_core`` for tensors.
+and ``Conv2d`` visit the spikes of their input only, and ``AvgPool2d`` keeps nothing for backward.
+``Sequential``, ``Residual`` and ``TimeDistributed`` make networks of layers and torch's modules. ``init_``
+makes all layers of a network fire, ``Monitor`` shows their activity, and there are readouts and losses.
+``kernel_filter``, ``delay`` and ``growth`` are the functions of ``exodus_core`` for tensors.
 
 The kernels get the addresses of tensors and do not link to torch, so no build is tied to a torch version.
 """
@@ -42,6 +42,7 @@ from ._modules import LAYERS as _LAYERS
 from ._modules import Layer, from_neuron
 from ._monitor import Monitor
 from ._parametrize import parametrize
+from ._pooling import AvgPool2d
 from ._products import Linear
 from ._readouts import max_over_time, spike_count, spike_rate
 from ._recurrent import Recurrent
@@ -50,6 +51,7 @@ from ._team import join_torchs_threads as _join_torchs_threads
 
 __all__ = [
     *_LAYERS,
+    "AvgPool2d",
     "Conv1d",
     "Conv2d",
     "Delay",
