@@ -80,6 +80,8 @@ def measure(library, layout, shape, time_axis, threads, rounds):
         ("forward", "fresh", run()),
         ("backward", "exodus, reused", back("exodus")),
         ("backward", "exodus, fresh", back("exodus", out=None)),
+        ("backward", "exodus, alpha", back("exodus", parameters=("alpha",))),
+        ("backward", "exodus, alpha, threshold", back("exodus", parameters=("alpha", "threshold"))),
         ("backward", "exodus, all parameters", back("exodus", parameters=None)),
         ("backward", "slayer, reused", back("slayer")),
         ("backward", "bptt, reused", back("bptt")),

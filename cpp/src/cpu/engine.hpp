@@ -233,9 +233,16 @@ class BackwardRow {
     }
     // A recurrence reads the gradient of the current as lanes, which the shared stage may not store.
     const bool shared = work_.parameters.all_scalar && !operators_.recurrent();
-    adjoint_ = with_terms_ ? stages_.adjoint_with_terms : shared ? stages_.adjoint_shared : stages_.adjoint;
-    from_carry_ = stages_.carries_gradient && adjoint_ == stages_.adjoint_shared;
+    adjoint_ = stages_.adjoint[static_cast<int>(terms())][shared ? 1 : 0];
+    from_carry_ = stages_.carries_gradient && shared;
     if (model_.gain >= 0) gain_ = work_.parameters.lanes[model_.gain][0];
+  }
+
+  /// The terms to sum, of which some may not be wanted.
+  Terms terms() const {
+    bool decays = true;
+    for (int k = 0; k < model_.parameters; ++k) decays = decays && (plan_.sums[k] == nullptr || (model_.decays >> k & 1) != 0);
+    return !with_terms_ ? Terms::none : decays ? Terms::decays : Terms::all;
   }
 
   void set_surrogate() {

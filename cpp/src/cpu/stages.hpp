@@ -3,6 +3,7 @@
 /// vectorises them. A stage is instantiated once for each model and variant; the engine calls stages through function pointers.
 #pragma once
 
+#include <iterator>
 #include <utility>
 
 #include "../model.hpp"
@@ -158,6 +159,16 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
   for (int i = 0; i < lanes; ++i) h[i] = surrogate_at<Kind>(potential[i], OneThreshold ? one_threshold : threshold[i], scale, a, b, c);
 }
 
+/// The parameters that are decays, one bit each.
+template <class N>
+constexpr unsigned decays_of = [] {
+  unsigned bits = 0;
+  for (unsigned k = 0; k < std::size(N::parameter_table); ++k) {
+    if (N::parameter_table[k].domain == Domain::decay) bits |= 1u << k;
+  }
+  return bits;
+}();
+
 /// Whether dL/d(current) is the gain times the first carry.
 template <template <class> class N, Method M, int Variant, class V>
 constexpr bool carries_gradient = N<V>::carries_gradient && !(M == Method::bptt && N<V>::fires) && !has_taps<N, Variant>(0);
@@ -165,7 +176,7 @@ constexpr bool carries_gradient = N<V>::carries_gradient && !(M == Method::bptt 
 /// u, h, e, q and a are blocks at step n; `before` is the potential of step n-1, and the rest of that state is in the row at `from`. The
 /// gradient of the current is not stored in two cases. If `Shared` and it is the gain times the first carry, the engine computes it from
 /// the carry, because stores bound this loop. If both kernels have taps, it equals the gradient of the feedback.
-template <template <class> class N, Method M, int Variant, bool Terms, bool Shared, class V>
+template <template <class> class N, Method M, int Variant, Terms Summed, bool Shared, class V>
 void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h, const V* e,
                    const V* q, const V* a) {
   using C = Traits<N<V>>;
@@ -196,9 +207,9 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
     if constexpr (stores_current) grad_current[i] = gradient.current;
     if constexpr (feedback) grad_feedback[i] = gradient.feedback;
     scatter<Fields>(carry_lanes, i, carry);
-    if constexpr (Terms) {
-      for_each_field<C::parameters>(terms, [&](V term, int k) __attribute__((always_inline)) { sums.at[k][i] += term; });
-    }
+    for_each_field<C::parameters>(terms, [&](V term, int k) __attribute__((always_inline)) {
+      if (Summed == Terms::all || (Summed == Terms::decays && (decays_of<N<V>> >> k & 1) != 0)) sums.at[k][i] += term;
+    });
   }
 }
 
@@ -226,9 +237,9 @@ constexpr BackwardStages<V> backward_stages() {
   return {record_stage<N, Variant, V>,
           rebuild_stage<N, Variant, V>,
           surrogate_argument_stage<N, V>,
-          adjoint_stage<N, M, adjoint_variant, false, false, V>,
-          adjoint_stage<N, M, adjoint_variant, false, true, V>,
-          adjoint_stage<N, M, adjoint_variant, true, false, V>,
+          {{adjoint_stage<N, M, adjoint_variant, Terms::none, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::none, true, V>},
+           {adjoint_stage<N, M, adjoint_variant, Terms::all, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::decays, true, V>},
+           {adjoint_stage<N, M, adjoint_variant, Terms::all, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::all, true, V>}},
           initial_stage<N, M, adjoint_variant, V>,
           carries_gradient<N, M, adjoint_variant, V>};
 }
@@ -242,6 +253,7 @@ constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
           surrogate_reads_hidden_state<N, V>,
           parameter_of<N<V>>(Role::threshold),
           parameter_of<N<V>>(Role::gain),
+          decays_of<N<V>>,
           {{step_stage<N, Variant, false, V>, step_stage<N, Variant, true, V>}...},
           {{backward_stages<N, Method::exodus, Variant, V>()...},
            {backward_stages<N, Method::slayer, Variant, V>()...},
