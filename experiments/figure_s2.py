@@ -284,7 +284,7 @@ def _draw_over(axes: Axes, results: Mapping[str, Any], chosen: Mapping[str, Case
     axes.annotate("paper", at, (0, 2), textcoords="offset points", ha="right", color=style.GREY)
     texts = {"scale": "Scale of the surrogate", "rate": "Initial rate of hidden layers"}
     axes.set(xscale="log", xlabel=texts[field], ylabel="SLAYER's cosine, input layer")
-    ticks = values[:: math.ceil(len(values) / 5)]
+    ticks = values[:: math.ceil(len(values) / 4)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
 

@@ -60,8 +60,19 @@ class ForwardRow {
     current_.seek(layout_, plan_.rows, row_, begin, end, begin, nullptr);
     for (Output<V>& output : history_) output.begin = row_.tiled ? begin : 0;
     operators_.enter(begin, end);
-    for (std::int64_t step = begin; step < end; ++step, current_.now += current_.stride) run_step(step);
+    for (std::int64_t step = begin; step < end; ++step, current_.now += current_.stride) {
+      if (row_.tiled) prefetch_next(begin, end, step);
+      run_step(step);
+    }
     for (const Output<V>& output : history_) output.flush(layout_, plan_.rows, row_, begin, end);
+  }
+
+  /// Prefetches a share of the tiles after those of the steps [begin, end), at one of these steps. Always inlined, as prefetch() is.
+  [[gnu::always_inline]] void prefetch_next(std::int64_t begin, std::int64_t end, std::int64_t step) const {
+    if (row_.interleaved) return;
+    const TileShare share{end, smaller(end + segment_steps_, layout_.time), step - begin, end - begin};
+    prefetch_tile<V>(current_.array, current_.format, layout_, row_, share);
+    for (const Output<V>& output : history_) prefetch_tile<V>(output.array, output.format, layout_, row_, share);
   }
 
   void run_step(std::int64_t step) {
@@ -233,16 +244,20 @@ class BackwardRow {
     }
     // A recurrence reads the gradient of the current as lanes, which the shared stage may not store.
     const bool shared = work_.parameters.all_scalar && !operators_.recurrent();
-    adjoint_ = stages_.adjoint[static_cast<int>(terms())][shared ? 1 : 0];
-    from_carry_ = stages_.carries_gradient && shared;
+    const int terms = fewest_terms();
+    const bool by_shared = shared && terms < static_cast<int>(Terms::all);
+    adjoint_ = by_shared ? stages_.adjoint_shared[terms] : stages_.adjoint[with_terms_ ? 1 : 0];
+    from_carry_ = stages_.carries_gradient && by_shared;
     if (model_.gain >= 0) gain_ = work_.parameters.lanes[model_.gain][0];
   }
 
-  /// The terms to sum, of which some may not be wanted.
-  Terms terms() const {
-    bool decays = true;
-    for (int k = 0; k < model_.parameters; ++k) decays = decays && (plan_.sums[k] == nullptr || (model_.decays >> k & 1) != 0);
-    return !with_terms_ ? Terms::none : decays ? Terms::decays : Terms::all;
+  /// The fewest terms that have all wanted ones.
+  int fewest_terms() const {
+    unsigned wanted = 0;
+    for (int k = 0; k < model_.parameters; ++k) wanted |= plan_.sums[k] == nullptr ? 0 : 1u << k;
+    int terms = 0;
+    while (terms < static_cast<int>(Terms::all) && (wanted & ~model_.summed[terms]) != 0) ++terms;
+    return terms;
   }
 
   void set_surrogate() {
@@ -282,9 +297,20 @@ class BackwardRow {
     seek(begin, end);
     if (tape_ != nullptr) rebuild_segment(segment, end);
     operators_.enter(begin);
-    for (std::int64_t step = end - 1; step > begin; --step, step_back()) run_step(step);
-    run_step(begin);
+    for (std::int64_t step = end - 1; step >= begin; --step) {
+      if (row_.tiled) prefetch_next(begin, end, step);
+      run_step(step);
+      if (step > begin) step_back();
+    }
     grad_current_.flush(layout_, plan_.rows, row_, begin, end);
+  }
+
+  /// Prefetches a share of the tiles before those of the steps [begin, end), at one of these steps. Always inlined, as prefetch() is.
+  [[gnu::always_inline]] void prefetch_next(std::int64_t begin, std::int64_t end, std::int64_t step) const {
+    if (row_.interleaved || begin == 0) return;
+    const TileShare share{begin - plan_.segment_steps, begin, end - 1 - step, end - begin};
+    for (const Input<V>* input : inputs_) prefetch_tile<V>(input->array, input->format, layout_, row_, share);
+    prefetch_tile<V>(grad_current_.array, grad_current_.format, layout_, row_, share);
   }
 
   /// Rebuilds the hidden states after a step, at `to` in the tape, from those before it, at `from`. The inputs stand `back` steps later.

@@ -20,9 +20,10 @@ struct WorkspaceParts {
   std::size_t taps[2] = {}, fired = 0, tapes = 0, weights = 0, transposed_weights = 0, slots = 0;
 };
 
-/// Steps of a tile, for arrays whose inner axis is narrow.
+/// Steps of a tile, for arrays whose inner axis is narrow: a neuron's should fill two cache lines.
 std::int64_t steps_of_tile(const Layout& layout) {
-  std::int64_t steps = ceil_div(narrow_lanes, layout.inner * max_fir_steps) * max_fir_steps;
+  constexpr std::int64_t least = 32;   // elements; with 64 fewer lanes fit, and a step has fewer vectors (benchmarks/bandwidth.py)
+  std::int64_t steps = ceil_div(least, layout.inner * max_fir_steps) * max_fir_steps;
   steps = steps < 16 ? 16 : steps;
   return steps < layout.time ? steps : layout.time;
 }

@@ -159,6 +159,27 @@ void store_tile(E* array, const V* tile, const Layout& layout, const Rows& rows,
              [](E* step, const V* line, std::int64_t count) { write_lanes(step, line, count); });
 }
 
+/// A share of a tile's steps [begin, end): part `part` of `parts` of the row's outer indices.
+struct TileShare {
+  std::int64_t begin, end, part, parts;
+};
+
+/// Prefetches a share of a tile into the second-level cache. Each outer index is contiguous for these steps, but all lie in different
+/// pages, where the hardware prefetches nothing. So the next tile is fetched, and its results' memory, while one is processed.
+template <class V>
+EXODUS_SCALAR void prefetch_tile(const void* array, Format format, const Layout& layout, const Row& row, const TileShare& share) {
+  constexpr int second_level = 2;
+  if (array == nullptr) return;
+  const std::int64_t bytes = format == Format::arithmetic ? static_cast<std::int64_t>(sizeof(V)) : 2;
+  const std::int64_t outers = row.lanes / layout.inner, run = (share.end - share.begin) * layout.inner * bytes;
+  for (std::int64_t o = share.part * outers / share.parts; o < (share.part + 1) * outers / share.parts; ++o) {
+    const std::int64_t first = ((row.begin / layout.inner + o) * layout.time + share.begin) * layout.inner;
+    const char* const from = static_cast<const char*>(array) + first * bytes;
+    const auto past_line = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(from) % 64);
+    for (std::int64_t at = 0; at < past_line + run; at += 64) __builtin_prefetch(from + at, 0, second_level);
+  }
+}
+
 /// An input over time, in place or through a tile, which also converts two-byte numbers. A missing input reads as the same block of zeros
 /// at every step.
 template <class V>

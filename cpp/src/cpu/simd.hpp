@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "exodus/half.hpp"
 #include "exodus/macros.hpp"
@@ -132,6 +133,40 @@ EXODUS_SCALAR void transpose_quad(const V* from, std::int64_t from_stride, V* to
   const Quad<V> column[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
                              __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
   for (int c = 0; c < 4; ++c) __builtin_memcpy(to + c * to_stride, &column[c], sizeof column[c]);
+}
+
+/// The lanes of two vectors whose number has, or has not, the bit `Bit`, in turn: a stage of a transpose.
+template <bool With, int Bit, class X, int... Lane>
+EXODUS_SCALAR X lanes_by_bit(X a, X b, std::integer_sequence<int, Lane...>) {
+  constexpr int lanes = sizeof...(Lane);
+  return __builtin_shufflevector(
+      a, b, (With ? ((Lane & Bit) != 0 ? lanes + Lane : Lane + Bit) : ((Lane & Bit) != 0 ? lanes + Lane - Bit : Lane))...);
+}
+
+/// Swaps the blocks of `Bit` x `Bit` elements beside the diagonal of each block of twice the size, down to single elements.
+template <class V, int Bit, class X>
+EXODUS_SCALAR void transpose_blocks(X* row) {
+  if constexpr (Bit > 0) {
+    constexpr std::make_integer_sequence<int, simd_lanes<V>> lanes{};
+#pragma GCC unroll 16
+    for (int r = 0; r < simd_lanes<V>; ++r) {
+      if ((r & Bit) != 0) continue;
+      const X upper = row[r], lower = row[r + Bit];
+      row[r] = lanes_by_bit<false, Bit>(upper, lower, lanes), row[r + Bit] = lanes_by_bit<true, Bit>(upper, lower, lanes);
+    }
+    transpose_blocks<V, Bit / 2>(row);
+  }
+}
+
+/// Transposes as many rows as a vector has lanes: to[c * to_stride + r] = from[r * from_stride + c].
+template <class V>
+EXODUS_SCALAR void transpose_square(const V* from, std::int64_t from_stride, V* to, std::int64_t to_stride) {
+  Vector<V> row[simd_lanes<V>];
+#pragma GCC unroll 16
+  for (int r = 0; r < simd_lanes<V>; ++r) row[r] = load(from + r * from_stride);
+  transpose_blocks<V, simd_lanes<V> / 2>(row);
+#pragma GCC unroll 16
+  for (int c = 0; c < simd_lanes<V>; ++c) store(to + c * to_stride, row[c]);
 }
 
 /// Adds a vector to the same number of doubles, which fill one vector or two.

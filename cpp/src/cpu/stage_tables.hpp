@@ -49,9 +49,9 @@ struct AdjointRow {
   V* grad_initial[max_states];   ///< of a block
 };
 
-/// The terms of the parameters' gradients that an adjoint stage sums: those of decays alone, which are learnt most often, cost a third of
-/// all (benchmarks/bandwidth.py).
-enum class Terms { none, decays, all };
+/// The terms of the parameters' gradients that an adjoint stage sums: none, those of decays, also those of the threshold and of what is the
+/// same unless it is given, or all. A term costs a load and a store, and the first two are learnt most often (benchmarks/bandwidth.py).
+enum class Terms { none, decays, usual, all };
 
 template <class V>
 using StepStage = void (*)(const StepRow<V>&, int lane, int lanes, const V* current);
@@ -76,9 +76,10 @@ struct BackwardStages {
   RecordStage<V> record;
   RebuildStage<V> rebuild;
   SurrogateArgumentStage<V> surrogate_argument;
-  AdjointStage<V> adjoint[3][2];   ///< by Terms, and by whether all parameters are scalars
+  AdjointStage<V> adjoint_shared[3];   ///< by Terms up to `usual`, where all parameters are scalars
+  AdjointStage<V> adjoint[2];          ///< without terms, and with all
   InitialStage<V> initial;
-  bool carries_gradient;   ///< for scalars adjoint does not store dL/d(current), which is the gain times the first carry
+  bool carries_gradient;   ///< adjoint_shared does not store dL/d(current), which is the gain times the first carry
 };
 
 template <class V>
@@ -90,7 +91,7 @@ struct ModelStages {
   bool surrogate_reads_hidden_state;             ///< the surrogate takes the surrogate_argument stage's result
   int threshold;                                 ///< the parameter that is the threshold
   int gain;                                      ///< the parameter that multiplies the current, or -1
-  unsigned decays;                               ///< the parameters that are decays, one bit each
+  unsigned summed[3];                            ///< the parameters whose terms are summed, one bit each, by Terms up to `usual`
   StepStage<V> forward[max_variants][2];         ///< by whether all parameters are scalars
   BackwardStages<V> backward[3][max_variants];   ///< by method
 };

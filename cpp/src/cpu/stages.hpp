@@ -159,15 +159,17 @@ void surrogate_stage(const SurrogateRow<V>& row, int lane, int lanes, const V* p
   for (int i = 0; i < lanes; ++i) h[i] = surrogate_at<Kind>(potential[i], OneThreshold ? one_threshold : threshold[i], scale, a, b, c);
 }
 
-/// The parameters that are decays, one bit each.
+/// The parameters whose terms are summed, one bit each.
 template <class N>
-constexpr unsigned decays_of = [] {
+constexpr unsigned summed(Terms terms) {
   unsigned bits = 0;
   for (unsigned k = 0; k < std::size(N::parameter_table); ++k) {
-    if (N::parameter_table[k].domain == Domain::decay) bits |= 1u << k;
+    const ParameterFacts& facts = N::parameter_table[k];
+    const bool decay = facts.domain == Domain::decay, of_threshold = facts.role == Role::threshold || facts.same_as != nullptr;
+    if (terms == Terms::all || (terms >= Terms::decays && decay) || (terms == Terms::usual && of_threshold)) bits |= 1u << k;
   }
   return bits;
-}();
+}
 
 /// Whether dL/d(current) is the gain times the first carry.
 template <template <class> class N, Method M, int Variant, class V>
@@ -208,7 +210,8 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
     if constexpr (feedback) grad_feedback[i] = gradient.feedback;
     scatter<Fields>(carry_lanes, i, carry);
     for_each_field<C::parameters>(terms, [&](V term, int k) __attribute__((always_inline)) {
-      if (Summed == Terms::all || (Summed == Terms::decays && (decays_of<N<V>> >> k & 1) != 0)) sums.at[k][i] += term;
+      constexpr unsigned bits = summed<N<V>>(Summed);   // a constant, since control flow would keep the loop from being vectorised
+      if ((bits >> k & 1) != 0) sums.at[k][i] += term;
     });
   }
 }
@@ -237,9 +240,9 @@ constexpr BackwardStages<V> backward_stages() {
   return {record_stage<N, Variant, V>,
           rebuild_stage<N, Variant, V>,
           surrogate_argument_stage<N, V>,
-          {{adjoint_stage<N, M, adjoint_variant, Terms::none, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::none, true, V>},
-           {adjoint_stage<N, M, adjoint_variant, Terms::all, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::decays, true, V>},
-           {adjoint_stage<N, M, adjoint_variant, Terms::all, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::all, true, V>}},
+          {adjoint_stage<N, M, adjoint_variant, Terms::none, true, V>, adjoint_stage<N, M, adjoint_variant, Terms::decays, true, V>,
+           adjoint_stage<N, M, adjoint_variant, Terms::usual, true, V>},
+          {adjoint_stage<N, M, adjoint_variant, Terms::none, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::all, false, V>},
           initial_stage<N, M, adjoint_variant, V>,
           carries_gradient<N, M, adjoint_variant, V>};
 }
@@ -253,7 +256,7 @@ constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
           surrogate_reads_hidden_state<N, V>,
           parameter_of<N<V>>(Role::threshold),
           parameter_of<N<V>>(Role::gain),
-          decays_of<N<V>>,
+          {summed<N<V>>(Terms::none), summed<N<V>>(Terms::decays), summed<N<V>>(Terms::usual)},
           {{step_stage<N, Variant, false, V>, step_stage<N, Variant, true, V>}...},
           {{backward_stages<N, Method::exodus, Variant, V>()...},
            {backward_stages<N, Method::slayer, Variant, V>()...},

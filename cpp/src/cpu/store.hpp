@@ -81,14 +81,24 @@ EXODUS_SCALAR void with_elements(Array* array, Format format, F f) {
 /// Transposes rows x columns elements: to[c * to_stride + r] = from[r * from_stride + c].
 template <class V>
 void transpose(const V* from, std::int64_t from_stride, V* to, std::int64_t to_stride, std::int64_t rows, std::int64_t columns) {
-  const std::int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
-  for (std::int64_t r = 0; r < whole_rows; r += 4) {
-    for (std::int64_t c = 0; c < whole_columns; c += 4) {
+  constexpr std::int64_t square = simd_lanes<V>, quad = 4;
+  const std::int64_t squares = columns / square * square, quads = columns / quad * quad;
+  std::int64_t r = 0;
+  for (; r + square <= rows; r += square) {
+    for (std::int64_t c = 0; c < squares; c += square) {
+      transpose_square(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
+    }
+  }
+  // What the squares have left over: columns beside them, and rows below them.
+  const std::int64_t beside = r;
+  for (r = 0; r + quad <= rows; r += quad) {
+    for (std::int64_t c = r < beside ? squares : 0; c < quads; c += quad) {
       transpose_quad(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
     }
   }
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c) to[c * to_stride + r] = from[r * from_stride + c];
+  const std::int64_t in_quads = r;
+  for (r = 0; r < rows; ++r) {
+    for (std::int64_t c = r < in_quads ? quads : 0; c < columns; ++c) to[c * to_stride + r] = from[r * from_stride + c];
   }
 }
 
