@@ -25,7 +25,7 @@ from turns import medians
 
 import exodus_core as ec
 import exodus_core.torch as snn
-from exodus_core.surrogate import SingleExponential
+from exodus_core.surrogate import Boxcar, SingleExponential
 
 ROOT = Path(__file__).resolve().parents[1]
 RATES = (0.01, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -101,9 +101,11 @@ def steps(title, build, x, rate, readout, rounds):
         "ReLU": build(False, nn.ReLU),
         "torch's products": build(False, spiking),
         "events": build(True, spiking),
+        "events, boxcar": build(True, partial(snn.IF, surrogate=Boxcar())),
     }
     snn.init_(nets["torch's products"], x, target_rate=rate)
-    nets["events"].load_state_dict(nets["torch's products"].state_dict())
+    for name in ("events", "events, boxcar"):
+        nets[name].load_state_dict(nets["torch's products"].state_dict())
     found = medians({name: partial(step, net, x, labels, readout) for name, net in nets.items()}, rounds)
     share = float((x != 0).float().mean())
     print(f"\n{title}: batch {len(x)}, input {share:.3f}, layers {rate} spikes per step")
