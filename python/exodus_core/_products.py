@@ -26,6 +26,7 @@ _PACKED = 0.15
 _ADDED = {"avx512": 1.2, "avx2": 1.2, "x86-64-v2": 1.2, "generic": 2.4}
 _LANES = {"avx512": 16, "avx2": 8, "x86-64-v2": 4, "generic": 4}  # of float32
 _MULTIPLIED = 0.025
+_ISA = str(_core.isa())
 _NARROW = 45  # outputs; a dense product of fewer takes as long
 _SAMPLE = 16  # the first rows, one of so many, are packed first, so that dense inputs cost little
 
@@ -64,13 +65,13 @@ def check_engine(engine: Any) -> None:
 
 def vectors(numbers: int, type_name: str) -> int:
     """Return the number of vectors that hold so many numbers on this instruction set."""
-    lanes = _LANES[str(_core.isa())] // (2 if type_name == "float64" else 1)
+    lanes = _LANES[_ISA] // (2 if type_name == "float64" else 1)
     return -(-numbers // lanes)
 
 
 def events_cost(elements: float, spikes: float, vectors_per_spike: int) -> float:
     """Estimate the time of a product that visits the spikes of a matrix with so many elements."""
-    return _CALLED + _PACKED * elements + _ADDED[str(_core.isa())] * spikes * vectors_per_spike
+    return _CALLED + _PACKED * elements + _ADDED[_ISA] * spikes * vectors_per_spike
 
 
 def dense_cost(multiplications: float, type_name: str) -> float:

@@ -84,6 +84,29 @@ class Geometry(NamedTuple):
         return self.y.stride == self.x.stride == 1 and self.fewest_channels < _FEW
 
 
+@lru_cache(maxsize=256)
+def geometry_of(
+    shape: tuple[int, ...],
+    outputs: int,
+    groups: int,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> Geometry | None:
+    """Return the sizes of a convolution; None without a result, or if the padding differs between two sides.
+
+    `padding` has the last axis first, before and behind it.
+    """
+    before, behind = padding[::2][::-1], padding[1::2][::-1]
+    own = zip(shape[2:], kernel, stride, before, dilation, strict=True)
+    axes = [Axis(*axis) for axis in own]
+    if before != behind or any(axis.size < 1 or axis.output < 1 for axis in axes):
+        return None
+    y, width = (Axis(1, 1, 1, 0, 1), *axes)[-2:]
+    return Geometry(shape[0], shape[1], outputs, groups, y, width)
+
+
 class _Convolution(torch.autograd.Function):
     """The convolution of frames (frames, channels, height, width) as a function of its tensors."""
 
@@ -195,23 +218,14 @@ class _ConvolutionModule(EngineModule):
         super().__init__(*sizes, groups, bias, padding_mode, device, dtype)
         self.engine = engine
 
-    def _padding(self) -> tuple[int, ...] | None:
-        """Return the padding of each axis; None if it is not of zeros, and as wide before as behind."""
-        both: list[int] = self._reversed_padding_repeated_twice  # type: ignore[assignment]
-        before, behind = both[::2][::-1], both[1::2][::-1]
-        return tuple(before) if self.padding_mode == "zeros" and before == behind else None
-
     def _geometry(self, x: Tensor) -> Geometry | None:
         """Return the sizes of a convolution of frames; None if torch is to compute it, or to refuse it."""
-        padding, axes = self._padding(), len(self.kernel_size)  # type: ignore[arg-type]
-        if padding is None or x.dim() != axes + 2 or x.shape[1] != self.in_channels:
+        kernel: Any = self.kernel_size
+        if self.padding_mode != "zeros" or x.dim() != len(kernel) + 2 or x.shape[1] != self.in_channels:
             return None
-        own: Any = zip(x.shape[2:], self.kernel_size, self.stride, padding, self.dilation, strict=True)  # type: ignore[arg-type]
-        found = [Axis(*axis) for axis in own]
-        if any(axis.size < 1 or axis.output < 1 for axis in found):
-            return None
-        y, width = (Axis(1, 1, 1, 0, 1), *found)[-2:]
-        return Geometry(len(x), self.in_channels, self.out_channels, self.groups, y, width)  # type: ignore[arg-type]
+        axes: Any = kernel, self.stride, self.dilation
+        padding: Any = self._reversed_padding_repeated_twice
+        return geometry_of(tuple(x.shape), self.out_channels, self.groups, *axes, tuple(padding))
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve the input with the kernels, and add the bias.
@@ -234,6 +248,8 @@ class _ConvolutionModule(EngineModule):
 
     def _by_kernels(self, call: Call, input: Tensor) -> Tensor | None:
         """Convolve by this library's kernels, or return None where torch is to do so."""
+        if call.engine == "dense":
+            return None
         batched = input.dim() == len(self.kernel_size) + 2  # type: ignore[arg-type]
         x, weight, bias = in_autocast(input if batched else input.unsqueeze(0), self.weight, self.bias)
         geometry = self._geometry(x)
