@@ -67,7 +67,7 @@ def new(shape: Shape, dtype: torch.dtype, strides: Shape | None = None) -> Tenso
         strides = _strides(tuple(shape), tuple(range(len(shape))))
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE:
-        return torch.empty_strided(shape, strides, dtype=dtype)
+        return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
     empty = torch.empty(0, dtype=dtype, device="cpu")
     return MEMORY.take(_STORAGES, size, lambda storage: empty.set_(storage, 0, shape, strides))
 

@@ -141,8 +141,8 @@ class _Convolution(torch.autograd.Function):
         direct = with_x and geometry.has_direct_gradient
         # The kernels compute the gradients at which they are faster, and torch the others.
         grad_x = new(_input_shape(geometry), weight.dtype) if direct else None
-        grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight and not dense else None
-        grad_bias = torch.empty(geometry.outputs, dtype=weight.dtype) if with_bias and not dense else None
+        grad_weight = weight.new_empty(weight.shape) if with_weight and not dense else None
+        grad_bias = weight.new_empty(geometry.outputs) if with_bias and not dense else None
         if any(t is not None for t in (grad_x, grad_weight, grad_bias)):
             g, own = grad.resolve_neg().contiguous(), weight.resolve_neg().contiguous()
             name = type_name_of(weight.dtype)

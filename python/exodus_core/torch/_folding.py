@@ -88,7 +88,7 @@ def fold(x: Tensor, time_dim: int, lengths: Any = None) -> Fold:
 
 def check_lengths(x: Tensor, lengths: Any, time: int, batch: int) -> Tensor:
     """Check the lengths of the sequences in a batch, and return them as a tensor on the CPU."""
-    ends = torch.as_tensor(lengths).detach().cpu()
+    ends = torch.as_tensor(lengths, device="cpu").detach()
     if ends.is_floating_point() or ends.is_complex() or ends.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {ends.dtype}")
     if tuple(ends.shape) != (x.shape[batch],):
@@ -106,7 +106,7 @@ def check_lengths(x: Tensor, lengths: Any, time: int, batch: int) -> Tensor:
 
 def _past_the_end(x: Tensor, lengths: Any, time: int, batch: int) -> Tensor:
     """Return, of shape (time, batch) and on the CPU, which steps are past the ends of their sequences."""
-    return torch.arange(x.shape[time])[:, None] >= check_lengths(x, lengths, time, batch)
+    return torch.arange(x.shape[time], device="cpu")[:, None] >= check_lengths(x, lengths, time, batch)
 
 
 def mask_padding(x: Tensor, lengths: Any, *, time_dim: int = 0, value: float = 0.0) -> Tensor:

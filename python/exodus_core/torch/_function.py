@@ -159,7 +159,7 @@ def differentiable_once(
     with torch.no_grad():
         results = gradients(ctx, grads)
     # With create_graph=True. torch's once_differentiable would silently omit the dependence on the inputs.
-    anchor = torch.zeros((), requires_grad=True)
+    anchor = torch.zeros((), device="cpu", requires_grad=True)
     return tuple(None if r is None else _DifferentiatedOnce.apply(anchor, r) for r in results)
 
 
@@ -335,7 +335,9 @@ class _SpikeInPlace(torch.autograd.Function):
         if not call.learnt:
             return None, None, current
         dtype = place.dtype
-        learnt = [None if grad is None else torch.scalar_tensor(grad, dtype=dtype) for grad in own]
+        learnt = [
+            None if grad is None else torch.scalar_tensor(grad, dtype=dtype, device="cpu") for grad in own
+        ]
         return (None, None, current, *learnt)
 
     @staticmethod

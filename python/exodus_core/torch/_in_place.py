@@ -123,7 +123,7 @@ class Place:
     def _empty(self) -> Tensor:
         if self._large:
             return new(self.shape, self.dtype, self.strides)
-        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype)
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="cpu")
 
     def forward(
         self, numbers: Numbers, current: Tensor, with_potential: bool, threads: int

@@ -53,7 +53,7 @@ def packing(like: Tensor) -> Packing:
     return Packing(
         type_name_of(like.dtype),
         TENSORS.handle,
-        lambda count, kind: torch.empty(count, dtype=kinds[kind]),
+        lambda count, kind: torch.empty(count, dtype=kinds[kind], device="cpu"),
         _thread_count(),
     )
 
@@ -132,8 +132,8 @@ class _Linear(torch.autograd.Function):
         if with_x:
             grad_x = torch.mm(g, weight, out=new((len(g), ctx.sizes.inputs), g.dtype)).view(ctx.shape)
         if with_weight or with_bias:
-            grad_weight = torch.empty(weight.shape, dtype=weight.dtype) if with_weight else None
-            grad_bias = torch.empty(ctx.sizes.outputs, dtype=weight.dtype) if with_bias else None
+            grad_weight = weight.new_empty(weight.shape) if with_weight else None
+            grad_bias = weight.new_empty(ctx.sizes.outputs) if with_bias else None
             arguments = type_name_of(weight.dtype), ctx.sizes, packed.spikes, handles(packed), g.data_ptr()
             results = TENSORS.handle(grad_weight), (1, ctx.sizes.inputs), TENSORS.handle(grad_bias)
             _core.product_gradients(*arguments, *results, _thread_count())
