@@ -112,12 +112,19 @@ def test_signature_repr_and_copies_are_torchs():
     assert torch.equal(copy.deepcopy(ours)(x), theirs(x))
 
 
-@pytest.mark.parametrize("shape", [(4,), (2, 3, 1, 8), (2, 2, 2, 2, 2)], ids=str)
-def test_errors_are_torchs(shape):
-    ours, theirs = both((2,))
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [
+        *((2, shape) for shape in ((4,), (2, 3, 1, 8), (2, 2, 2, 2, 2))),
+        *((kernel, (2, 3, 8, 8)) for kernel in (2.0, (2, 2, 2), (), 0, -1, None, "2")),
+    ],
+    ids=str,
+)
+def test_errors_are_torchs(kernel, shape):
+    ours, theirs = both((kernel,))
     messages = []
     for module in (ours, theirs):
-        with pytest.raises((RuntimeError, IndexError)) as error:
+        with pytest.raises((RuntimeError, IndexError, TypeError)) as error:
             module(torch.zeros(shape))
         messages.append(str(error.value))
     assert messages[0] == messages[1]

@@ -12,18 +12,17 @@ from .._backends.tensors import new, type_name_of
 from ._function import _TYPES, _thread_count, differentiable_once
 from ._run import is_traced
 
-Sizes = tuple[int, int, int, int, int]  # planes, height, width, and those of a window
-
 
 class _AveragePool(torch.autograd.Function):
     """The means of windows that lie side by side."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, window: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, window: tuple[int, ...]) -> Tensor:
         *planes, height, width = x.shape
-        sizes = x.numel() // (height * width), height, width, *window
+        rows, columns = window
+        sizes = x.numel() // (height * width), height, width, rows, columns
         ctx.sizes, ctx.shape = sizes, x.shape
-        y = new((*planes, height // window[0], width // window[1]), x.dtype)
+        y = new((*planes, height // rows, width // columns), x.dtype)
         _core.average_pool(type_name_of(x.dtype), sizes, x.data_ptr(), y.data_ptr(), _thread_count())
         return y
 
@@ -44,11 +43,11 @@ class _AveragePool(torch.autograd.Function):
         return grad_x, None
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    sizes = tuple(size)
-    return sizes if len(sizes) == 2 else sizes * 2
+def _pair(size: Any) -> tuple[int, ...]:
+    """Return height and width as torch takes them; an empty tuple for what it does not take."""
+    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size,)
+    pair = sizes * 2 if len(sizes) == 1 else sizes
+    return pair if len(pair) == 2 and all(isinstance(n, int) for n in pair) else ()
 
 
 class AvgPool2d(nn.AvgPool2d):
@@ -83,7 +82,7 @@ class AvgPool2d(nn.AvgPool2d):
         y: Tensor = _AveragePool.apply(input, window)
         return y
 
-    def _window(self, x: Tensor) -> tuple[int, int] | None:
+    def _window(self, x: Tensor) -> tuple[int, ...] | None:
         """Return the size of the windows, or None if torch is to pool, or to refuse, the input."""
         window, padding = _pair(self.kernel_size), _pair(self.padding)
         plain = (
@@ -96,7 +95,7 @@ class AvgPool2d(nn.AvgPool2d):
             and not x.is_neg()
         )
         side_by_side = _pair(self.stride) == window and padding == (0, 0) and not self.ceil_mode
-        if not (plain and side_by_side and self.divisor_override is None):
+        if not (plain and window and side_by_side and self.divisor_override is None):
             return None
         *_, height, width = x.shape
         return window if x.numel() > 0 and 1 <= window[0] <= height and 1 <= window[1] <= width else None
