@@ -59,6 +59,15 @@ def close(found, expected, dtype):
     )
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_inputs_the_result_is_the_bias(engine):
+    module = snn.Linear(0, 3, engine=engine)
+    for shape in ((5, 0), (2, 4, 0), (0, 0)):
+        y = module(torch.zeros(shape))
+        assert torch.equal(y, module.bias.expand(*shape[:-1], 3))
+
+
 @EACH
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ _LANES = {"avx512": 16, "avx2": 8, "x86-64-v2": 4, "generic": 4}  # of float32
 _MULTIPLIED = 0.025
 _ISA = str(_core.isa())
 _NARROW = 45  # outputs; a dense product of fewer takes as long
+_WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
 _SAMPLE = 16  # the first rows, one of so many, are packed first, so that dense inputs cost little
 
 
@@ -69,21 +71,50 @@ def vectors(numbers: int, type_name: str) -> int:
     return -(-numbers // lanes)
 
 
-def events_cost(elements: float, spikes: float, vectors_per_spike: int) -> float:
-    """Estimate the time of a product that visits the spikes of a matrix with so many elements."""
-    return _CALLED + _PACKED * elements + _ADDED[_ISA] * spikes * vectors_per_spike
+class Estimate(NamedTuple):
+    """The estimated times of a product.
+
+    Attributes
+    ----------
+    dense : float
+        Of the dense product.
+    empty : float
+        Of one that visits spikes, if there are none.
+    full : float
+        What is added to that if all elements are spikes.
+    """
+
+    dense: float
+    empty: float
+    full: float
+
+    def prefers_events(self, share: float) -> bool:
+        """Tell whether events are faster for a share of elements that are spikes."""
+        return self.empty + share * self.full <= self.dense
+
+    def admits_events(self, engine: Engine) -> bool:
+        """Tell whether the spikes are to be packed: "auto" does so if events can save what that costs."""
+        return engine == "events" or (engine == "auto" and self.empty <= _WORTHWHILE * self.dense)
 
 
-def dense_cost(multiplications: float, type_name: str) -> float:
-    """Estimate the time of a dense product."""
-    return multiplications * _MULTIPLIED * (2 if type_name == "float64" else 1)
+def estimated(
+    elements: int, vectors_per_spike: int, multiplications: float, type_name: str, written: float = 0.0
+) -> Estimate:
+    """Estimate the times of a product of a matrix with so many elements.
+
+    `written` is the time that events take for their results, beyond that of the spikes.
+    """
+    dense = multiplications * _MULTIPLIED * (2 if type_name == "float64" else 1)
+    empty = _CALLED + _PACKED * elements + written
+    return Estimate(dense, empty, _ADDED[_ISA] * elements * vectors_per_spike)
 
 
-def product_by_events(sizes: Sizes, type_name: str) -> Callable[[float], bool]:
-    """Return a function that tells for a share of elements that are spikes whether events are faster."""
-    elements, per_spike = sizes.rows * sizes.inputs, vectors(sizes.outputs, type_name)
-    dense = dense_cost(elements * max(sizes.outputs, _NARROW), type_name)
-    return lambda share: events_cost(elements, share * elements, per_spike) <= dense
+@lru_cache(maxsize=256)
+def estimate_of(sizes: Sizes, type_name: str) -> Estimate:
+    """Estimate the times of a matrix product."""
+    elements = sizes.rows * sizes.inputs
+    multiplications = elements * max(sizes.outputs, _NARROW)
+    return estimated(elements, vectors(sizes.outputs, type_name), multiplications, type_name)
 
 
 class Packing(NamedTuple):
@@ -106,7 +137,7 @@ class Packing(NamedTuple):
     empty: Callable[[int, str], Any]
     threads: int
 
-    def pack(self, x: Any, engine: Engine, by_events: Callable[[float], bool]) -> Packed | None:
+    def pack(self, x: Any, engine: Engine, estimate: Estimate) -> Packed | None:
         """Pack a matrix, or return None if the dense product is to be used.
 
         Parameters
@@ -114,9 +145,9 @@ class Packing(NamedTuple):
         x : array
             The matrix, in C order.
         engine : str
-            "auto" asks `by_events`, "events" packs always, "dense" never.
-        by_events : callable
-            A function that tells for a share of elements that are spikes whether events are faster.
+            "auto" asks the estimate, "events" packs always.
+        estimate : Estimate
+            The times of both ways.
 
         Returns
         -------
@@ -124,17 +155,15 @@ class Packing(NamedTuple):
             The spikes.
         """
         rows, inputs = x.shape
-        if engine == "dense" or (engine == "auto" and not by_events(0.0)):
-            return None
         words = -(-inputs // 64)
         if engine == "auto" and rows >= _SAMPLE:
             some = x[: rows // _SAMPLE]
             spikes, _ = self._find(some, self.empty(len(some) * words, "bits"))
-            if not by_events(spikes / max(len(some) * inputs, 1)):
+            if not estimate.prefers_events(spikes / max(len(some) * inputs, 1)):
                 return None
         bits = self.empty(rows * words, "bits")
         spikes, binary = self._find(x, bits)
-        if engine == "auto" and not by_events(spikes / max(rows * inputs, 1)):
+        if engine == "auto" and not estimate.prefers_events(spikes / max(rows * inputs, 1)):
             return None
         if binary:
             return Packed(spikes, bits, None, None)
@@ -185,9 +214,12 @@ def _dense(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _packed(x: np.ndarray, sizes: Sizes, engine: Engine) -> Packed | None:
     name = NUMPY.type_name(x)
+    estimate = estimate_of(sizes, name)
+    if not estimate.admits_events(engine):
+        return None
     kinds = {"bits": "uint64", "first": "int64", "values": name}
     packing = Packing(name, NUMPY.handle, lambda count, kind: np.empty(count, kinds[kind]), 0)
-    return packing.pack(x.reshape(sizes.rows, sizes.inputs), engine, product_by_events(sizes, name))
+    return packing.pack(x.reshape(sizes.rows, sizes.inputs), engine, estimate)
 
 
 def spike_matmul(x: Array, w: Array, *, engine: Engine = "auto") -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import _core
 from .._backends.tensors import TENSORS, new, type_name_of
-from .._products import Engine, Packed, dense_cost, events_cost, vectors
+from .._products import Engine, Estimate, Packed, estimated, vectors
 from ._function import _thread_count, differentiable_once
 from ._products import Call, EngineModule, Saved, handles, in_autocast, packing, takes_events
 
@@ -64,8 +64,8 @@ class Geometry(NamedTuple):
         return min(self.channels, self.outputs) // self.groups
 
     @lru_cache(maxsize=256)  # noqa: B019 (a tuple, which keeps nothing alive)
-    def by_events(self, type_name: str) -> Callable[[float], bool]:
-        """Return a function that tells for a share of elements that are spikes whether events are faster."""
+    def estimate(self, type_name: str) -> Estimate:
+        """Estimate the times of the convolution."""
         outputs, joined = self.outputs // self.groups, self.x.kernel * self.outputs // self.groups
         planes, together = (
             self.y.kernel * n for n in (outputs * -(-self.x.kernel // 4), vectors(joined, type_name))
@@ -75,8 +75,7 @@ class Geometry(NamedTuple):
         results = self.frames * self.outputs * self.y.output * self.x.output
         taps = self.channels // self.groups * self.y.kernel * self.x.kernel
         slower = [factor for channels, factor in _SLOWER if channels <= self.fewest_channels][-1]
-        dense = slower * dense_cost(results * taps, type_name)
-        return lambda share: events_cost(inputs, share * inputs, per_spike) + _WRITTEN * results <= dense
+        return estimated(inputs, per_spike, slower * results * taps, type_name, _WRITTEN * results)
 
     @property
     def has_direct_gradient(self) -> bool:
@@ -185,8 +184,9 @@ def spike_convolution(
     call: Call, geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor | None:
     """Convolve frames of spikes, or return None where all is faster by torch's convolution."""
-    rows = x.detach().resolve_neg().contiguous().flatten(1)
-    packed = packing(x).pack(rows, call.engine, geometry.by_events(type_name_of(x.dtype)))
+    estimate, packed = geometry.estimate(type_name_of(x.dtype)), None
+    if estimate.admits_events(call.engine):
+        packed = packing(x).pack(x.detach().resolve_neg().contiguous().flatten(1), call.engine, estimate)
     if packed is not None:
         call.used = "events"
     elif not (geometry.has_direct_gradient and x.requires_grad and torch.is_grad_enabled()):
@@ -252,6 +252,8 @@ class _ConvolutionModule(EngineModule):
             return None
         batched = input.dim() == len(self.kernel_size) + 2  # type: ignore[arg-type]
         x, weight, bias = in_autocast(input if batched else input.unsqueeze(0), self.weight, self.bias)
+        if not takes_events(call, x, weight, bias):
+            return None
         geometry = self._geometry(x)
         if geometry is None:
             if call.engine == "events":
@@ -259,8 +261,6 @@ class _ConvolutionModule(EngineModule):
                     'engine="events" needs an input of the module\'s channels and a padding of zeros that is '
                     f"equal on both sides, got shape {tuple(input.shape)} and {self}"
                 )
-            return None
-        if not takes_events(call, x, weight, bias):
             return None
         planes, kernels = (t if t.dim() == 4 else t.unsqueeze(2) for t in (x, weight))
         y = spike_convolution(call, geometry, planes, kernels, bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch.nn.functional import linear
 
 from .. import _core
 from .._backends.tensors import TENSORS, new, type_name_of
-from .._products import Engine, Packed, Packing, Sizes, check_engine, product_by_events
+from .._products import Engine, Packed, Packing, Sizes, check_engine, estimate_of
 from ._function import _TYPES, _thread_count, differentiable_once
 from ._run import is_traced
 
@@ -143,9 +144,11 @@ class _Linear(torch.autograd.Function):
 def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Multiply spikes with weights by events, or with torch's product where that is faster."""
     outputs, inputs = weight.shape
-    rows = x.detach().resolve_neg().reshape(-1, inputs).contiguous()
-    sizes = Sizes(len(rows), inputs, outputs)
-    packed = packing(x).pack(rows, call.engine, product_by_events(sizes, type_name_of(x.dtype)))
+    sizes = Sizes(math.prod(x.shape[:-1]), inputs, outputs)
+    estimate, packed = estimate_of(sizes, type_name_of(x.dtype)), None
+    if estimate.admits_events(call.engine):
+        rows = x.detach().resolve_neg().reshape(sizes.rows, inputs).contiguous()
+        packed = packing(x).pack(rows, call.engine, estimate)
     if packed is None:
         return linear(x, weight, bias)
     call.used = "events"
