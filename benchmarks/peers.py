@@ -10,8 +10,8 @@ process; the times are medians, with quartiles in the JSON. Memory is the peak a
     pip install --no-deps spikingjelly==2.0.0 sinabs==3.1.3 snntorch==1.0.0 norse==1.1.0 jaxpike==0.1.4
     python benchmarks/peers.py [--out benchmarks-output] [--threads 2] [--rounds 5] [--only NAME ...]
 
-The second line has no dependencies, since torchvision and torchaudio, which nothing here needs, would bring
-another torch. A peer that is not installed is left out, and named.
+The second command installs no dependencies, since torchvision and torchaudio, which nothing here needs, would
+bring another torch. A peer that is not installed is left out, and named.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Compares products with spikes with torch's, and training steps with those of the same networks with ReLU.
+"""Compares products with spikes, and pooling, with torch's, and training steps with those of ReLU networks.
 
 For each shape and rate of spikes, both products take turns in one process. The tables have medians in
 milliseconds, and how many times faster the events are, packing included. Where "auto" takes the dense
@@ -67,6 +67,26 @@ def compare(title, kind, arguments, x_shape, grad_shape, rounds):
             torchs, events, auto = (found[engine, key] for engine in ("torch", "events", "auto"))
             cells.append(f"{torchs:16.2f}{events:9.2f}{torchs / events:7.1f}x{auto / torchs:7.2f}")
         print(f"{rate:6}" + "".join(cells), flush=True)
+
+
+def compare_pooling(rounds):
+    """Print a row for each shape of average pooling: torch's time, and this library's."""
+    heads = "".join(f"{kind + ', torch':>16}{'ours':>9}{'':8}" for kind in ("forward", "backward"))
+    print(f"\nAvgPool2d 2 x 2\n{'shape':>20}{heads}")
+    for frames, channels, _, side in CONVOLUTIONS:
+        x, calls = torch.rand((frames, channels, side, side)).requires_grad_(), {}
+        for name, module in (("torch", nn.AvgPool2d(2)), ("ours", snn.AvgPool2d(2))):
+            y = module(x)
+            calls[name, "forward"] = partial(module, x)
+            calls[name, "backward"] = partial(
+                torch.autograd.grad, y, x, torch.rand_like(y), retain_graph=True
+            )
+        found = medians(calls, rounds)
+        cells = []
+        for key in ("forward", "backward"):
+            torchs, ours = found["torch", key], found["ours", key]
+            cells.append(f"{torchs:16.2f}{ours:9.2f}{torchs / ours:7.1f}x")
+        print(f"{tuple(x.shape)!s:>20}" + "".join(cells), flush=True)
 
 
 NAMES = ("forward", "weight", "input")
@@ -154,6 +174,7 @@ def main():
             grad_shape = frames, outputs, side, side
             arguments = channels, outputs, 3, 1, 1
             compare(title, "Conv2d", arguments, shape, grad_shape, given.rounds)
+        compare_pooling(given.rounds)
     if given.only != "products":
         x = spoken_digits(given.data) if given.data else (torch.rand(128, 250, 100) < 0.03).float()
         kinds = {False: (nn.Linear, nn.Conv2d, nn.AvgPool2d), True: (snn.Linear, snn.Conv2d, snn.AvgPool2d)}

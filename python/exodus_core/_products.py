@@ -72,16 +72,16 @@ def vectors(numbers: int, type_name: str) -> int:
 
 
 class Estimate(NamedTuple):
-    """The estimated times of a product.
+    """The estimated times of a product, dense and by events.
 
     Attributes
     ----------
     dense : float
-        Of the dense product.
+        The time of the dense product.
     empty : float
-        Of one that visits spikes, if there are none.
+        The time by events of a matrix without spikes.
     full : float
-        What is added to that if all elements are spikes.
+        The time that events take beyond that if all elements are spikes.
     """
 
     dense: float
@@ -93,7 +93,7 @@ class Estimate(NamedTuple):
         return self.empty + share * self.full <= self.dense
 
     def admits_events(self, engine: Engine) -> bool:
-        """Tell whether the spikes are to be packed: "auto" does so if events can save what that costs."""
+        """Tell whether to pack the spikes: "auto" does so where events can save more than packing costs."""
         return engine == "events" or (engine == "auto" and self.empty <= _WORTHWHILE * self.dense)
 
 
@@ -145,7 +145,7 @@ class Packing(NamedTuple):
         x : array
             The matrix, in C order.
         engine : str
-            "auto" asks the estimate, "events" packs always.
+            "events" packs always. "auto" packs if the estimate prefers events for the share of spikes.
         estimate : Estimate
             The times of both ways.
 

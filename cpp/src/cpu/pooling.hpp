@@ -19,7 +19,7 @@ EXODUS_SCALAR V mean_of_window(const PoolingShape& shape, const E* x) {
   return sum / static_cast<V>(height * width);
 }
 
-/// A row of means.
+/// A row of means. The compiler vectorises the loop if the window's size is a constant.
 template <int Size, class V, class E>
 EXODUS_SCALAR void pool_row(const PoolingShape& shape, const E* x, E* y) {
   const std::int64_t count = shape.width / shape.window_width;

@@ -49,8 +49,8 @@ struct AdjointRow {
   V* grad_initial[max_states];   ///< of a block
 };
 
-/// The terms of the parameters' gradients that an adjoint stage sums: none, those of decays, also those of the threshold and of what is the
-/// same unless it is given, or all. A term costs a load and a store, and the first two are learnt most often (benchmarks/bandwidth.py).
+/// The terms of the parameters' gradients that an adjoint stage sums: none; those of decays; with them those of the threshold and of
+/// parameters that equal it unless they are given; or all. Each term costs a load and a store (benchmarks/bandwidth.py).
 enum class Terms { none, decays, usual, all };
 
 template <class V>

@@ -85,14 +85,19 @@ class Memory:
         with self._lock:
             self._forget_unused(0)
 
-    def forget(self) -> None:
-        """Forget all blocks, also those that results have."""
-        self._lock = threading.RLock()  # in a forked process, a thread that held it is gone
-        self._blocks = {}
+    def reset(self, limit: int) -> None:
+        """Set the limit, and forget all blocks, also those that results have."""
+        with self._lock:
+            self.limit, self._blocks = limit, {}
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked process, where a thread that held the lock is gone."""
+        self._lock = threading.RLock()
+        self.reset(self.limit)
 
 
 MEMORY = Memory(_LIMIT)
-os.register_at_fork(after_in_child=MEMORY.forget)
+os.register_at_fork(after_in_child=MEMORY.after_fork)
 
 
 def empty_cache() -> None:
@@ -131,5 +136,4 @@ def set_cache_limit(limit: int) -> None:
         raise TypeError(f"limit must be an integer, got {limit!r}")
     if limit < 0:
         raise ValueError(f"limit must be at least 0, got {limit}")
-    MEMORY.limit = int(limit)
-    MEMORY.forget()
+    MEMORY.reset(int(limit))

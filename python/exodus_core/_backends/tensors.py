@@ -35,7 +35,7 @@ def type_name_of(dtype: torch.dtype) -> str:
     return _NAMES[dtype]
 
 
-_FOR_HUGE_PAGES = 1 << 22  # bytes, from which huge pages pay; NumPy has the same
+_FOR_HUGE_PAGES = 1 << 22  # bytes, from which huge pages pay (benchmarks/fresh.py); NumPy has the same
 
 
 class _Storages:

@@ -51,11 +51,11 @@ def _pair(size: Any) -> tuple[int, ...]:
 
 
 class AvgPool2d(nn.AvgPool2d):
-    """``torch.nn.AvgPool2d``, faster on the CPU, and without a copy of its input for backward.
+    """``torch.nn.AvgPool2d`` that keeps nothing for backward, faster on the CPU (benchmarks/products.py).
 
     Where windows lie side by side (the stride is the size of the kernel, and there is no padding), a kernel
-    of this library computes the same bits for float32 and float64. torch's computes all else, also on other
-    devices and in programs that are compiled or transformed.
+    of this library computes the same bits. torch's kernels compute all else, also on other devices and in
+    programs that are compiled or transformed.
 
     Parameters
     ----------
