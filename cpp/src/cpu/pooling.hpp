@@ -8,26 +8,25 @@
 namespace exodus::cpu {
 namespace {
 
-/// The mean of a window. `Size` is its height and width, a constant, or 0 for those of the shape.
-template <int Size, class V, class E>
-EXODUS_SCALAR V mean_of_window(const PoolingShape& shape, const E* x) {
-  const std::int64_t height = Size > 0 ? Size : shape.window_height, width = Size > 0 ? Size : shape.window_width;
+/// The mean of a window of x, whose rows are `pitch` apart.
+template <class V, class E>
+EXODUS_SCALAR V mean_of_window(std::int64_t height, std::int64_t width, std::int64_t pitch, const E* x) {
   V sum = V(0);
   for (std::int64_t k = 0; k < height; ++k) {
-    for (std::int64_t l = 0; l < width; ++l) sum += number_of<V>(x[k * shape.width + l]);
+    for (std::int64_t l = 0; l < width; ++l) sum += number_of<V>(x[k * pitch + l]);
   }
   return sum / static_cast<V>(height * width);
 }
 
-/// A row of means. The compiler vectorises the loop if the window's size is a constant.
-template <int Size, class V, class E>
+/// A row of means. With a constant window the compiler unrolls the loops over it, and vectorises the one along the row.
+template <class V, class E>
 EXODUS_SCALAR void pool_row(const PoolingShape& shape, const E* x, E* y) {
-  const std::int64_t count = shape.width / shape.window_width;
-  if constexpr (Size > 0) {
+  const std::int64_t height = shape.window_height, width = shape.window_width, pitch = shape.width, count = pitch / width;
+  if (height == 2 && width == 2) {
     EXODUS_LANES
-    for (std::int64_t j = 0; j < count; ++j) set_element<V>(y[j], mean_of_window<Size, V>(shape, x + j * Size));
+    for (std::int64_t j = 0; j < count; ++j) set_element<V>(y[j], mean_of_window<V>(2, 2, pitch, x + j * 2));
   } else {
-    for (std::int64_t j = 0; j < count; ++j) set_element<V>(y[j], mean_of_window<Size, V>(shape, x + j * shape.window_width));
+    for (std::int64_t j = 0; j < count; ++j) set_element<V>(y[j], mean_of_window<V>(height, width, pitch, x + j * width));
   }
 }
 
@@ -59,14 +58,13 @@ void pool_planes(const PoolingPlan<V>& plan, std::int64_t task) {
   const PoolingShape& shape = plan.shape;
   const std::int64_t height = shape.height / shape.window_height, width = shape.width / shape.window_width;
   const std::int64_t end = smaller(shape.planes, (task + 1) * plan.task_planes);
-  const bool square = shape.window_height == 2 && shape.window_width == 2;
   with_elements<V>(plan.from, plan.format, [&](const auto* from) {
     auto* const to = static_cast<std::remove_const_t<std::remove_pointer_t<decltype(from)>>*>(plan.to);
     for (std::int64_t p = task * plan.task_planes; p < end; ++p) {
       for (std::int64_t i = 0; i < height; ++i) {
         const auto* const x = from + (p * shape.height + i * shape.window_height) * shape.width;
         auto* const y = to + (p * height + i) * width;
-        square ? pool_row<2, V>(shape, x, y) : pool_row<0, V>(shape, x, y);
+        pool_row<V>(shape, x, y);
       }
     }
   });
