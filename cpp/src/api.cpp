@@ -28,11 +28,13 @@ cpu::Pass<V> forward_pass(const Layout& layout, const FirRole<V>* fir, const Rec
 
 template <class N, class V = typename Traits<N>::V>
 cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, const Recurrence<V>& recurrent, Format format,
-                                   Method method, bool surrogate_given, const RequestedGradients<N>& requested) {
+                                   Method method, bool surrogate_given, const RequestedGradients<N>& requested,
+                                   const typename N::Backward& arrays) {
+  const bool recomputes = recomputes_potential(requested, arrays);
   cpu::BackwardPass<V> pass{forward_pass<N>(layout, fir, recurrent, format), method, requested.summed};
-  pass.reads_current = requested.reads_current();
+  pass.reads_current = recomputes || requested.reads_current();
   pass.weights_gradient = requested.recurrent;
-  pass.with_tapes = rebuilds<N>(method, requested, surrogate_given, fir);
+  pass.taped = recomputes ? cpu::Taped::all : rebuilds<N>(method, requested, surrogate_given, fir) ? cpu::Taped::hidden : cpu::Taped::none;
   return pass;
 }
 
@@ -90,7 +92,7 @@ Workspace backward_workspace(const Layout& layout, const N& neuron, Method metho
   if (!valid(method) || !has_workspace(layout, neuron, arrays.recurrent, roles)) return {};
   const RequestedGradients<N> requested(neuron, arrays);
   for (int k = 0; k < 2; ++k) roles[k].summed = requested.taps[k] != nullptr;
-  const auto pass = backward_pass(layout, roles, arrays.recurrent, format, method, surrogate.values != nullptr, requested);
+  const auto pass = backward_pass(layout, roles, arrays.recurrent, format, method, surrogate.values != nullptr, requested, arrays);
   return {nullptr, workspace_bytes(pass, threads), threads};
 }
 
@@ -106,7 +108,7 @@ Status run_backward(const Layout& layout, const N& neuron, Method method, const 
   const RequestedGradients<N> requested(neuron, arrays);
   if (const Status status = read(layout, neuron, method, surrogate, arrays, requested, plan); status != Status::ok) return status;
   if (!empty(layout)) {
-    const auto pass = backward_pass(layout, plan.fir, plan.recurrent, format, method, surrogate.values != nullptr, requested);
+    const auto pass = backward_pass(layout, plan.fir, plan.recurrent, format, method, surrogate.values != nullptr, requested, arrays);
     if (const Status status = make_plan(pass, workspace, plan); status != Status::ok) return status;
     copy_weights(plan.recurrent, false, plan.weights, plan.threads);
     copy_weights(plan.recurrent, true, plan.transposed_weights, plan.threads);

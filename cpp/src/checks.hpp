@@ -178,8 +178,9 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   if (const Status status = read_neuron(layout, neuron, arrays.initial, arrays.recurrent, call); status != Status::ok) return status;
   if (!requested.possible(call.fir)) return Status::unsupported;
   const bool needed = !empty(layout);
-  if (needed && arrays.potential == nullptr && (N::fires || requested.sums > 0)) return Status::null_pointer;
-  if (needed && arrays.current == nullptr && requested.reads_current()) return Status::null_pointer;
+  const bool recomputes = recomputes_potential(requested, arrays), reads_current = recomputes || requested.reads_current();
+  if (needed && arrays.current == nullptr && reads_current) return Status::null_pointer;
+  if (needed && recomputes && with_fir(call.fir)) return Status::unsupported;
   if (arrays.grad_recurrent != nullptr) {
     if (arrays.recurrent.weights == nullptr) return Status::unsupported;
     if (needed && (arrays.spikes == nullptr || arrays.grad_current == nullptr)) return Status::null_pointer;
@@ -189,7 +190,7 @@ Status read(const Layout& layout, const N& neuron, Method method, const Surrogat
   const auto& [a, b, c] = surrogate.shape;
   call.surrogate = {surrogate.kind, surrogate.scale, {a, b, c}, surrogate.values};
   call.potential = arrays.potential;
-  call.current = requested.reads_current() ? arrays.current : nullptr;
+  call.current = reads_current ? arrays.current : nullptr;
   call.grad_spikes = N::fires ? arrays.grad_spikes : nullptr;
   call.grad_potential = arrays.grad_potential;
   call.grad_current = arrays.grad_current;

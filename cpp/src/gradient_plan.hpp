@@ -64,6 +64,18 @@ bool rebuilds(Method method, const RequestedGradients<N>& requested, bool surrog
   return method == Method::bptt || requested.sums > 0;
 }
 
+/// Whether a backward pass reads the potential.
+template <class N>
+bool reads_potential(const RequestedGradients<N>& requested) {
+  return N::fires || requested.sums > 0;
+}
+
+/// Whether a backward pass recomputes the potential from the current: it reads the potential, and the caller has not kept it.
+template <class N>
+bool recomputes_potential(const RequestedGradients<N>& requested, const typename N::Backward& arrays) {
+  return reads_potential(requested) && arrays.potential == nullptr;
+}
+
 /// The steps of a segment, whose hidden states are recomputed together: a multiple of `unit`, and about the square root of `time`, so that
 /// there are about as many steps as segments. This minimises the memory for both.
 inline std::int64_t rebuilt_steps(std::int64_t time, std::int64_t unit) {

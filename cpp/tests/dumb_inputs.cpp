@@ -194,8 +194,8 @@ TYPED_TEST(DumbInputs, MissingArrays) {
     change(arrays);
     return backward(this->layout, neuron, Method::exodus, Surrogate<V>{}, arrays, this->workspace_);
   };
-  EXPECT_EQ(with([](auto& arrays) { arrays.potential = nullptr; }), Status::null_pointer);
-  EXPECT_EQ(with([](auto& arrays) { arrays.potential = nullptr, arrays.grad = {}; }), Status::null_pointer);
+  EXPECT_EQ(with([](auto& arrays) { arrays.potential = arrays.current = nullptr; }), Status::null_pointer);
+  EXPECT_EQ(with([](auto& arrays) { arrays.potential = arrays.current = nullptr, arrays.grad = {}; }), Status::null_pointer);
   EXPECT_EQ(with([](auto& arrays) { arrays.current = nullptr; }), Status::null_pointer);
   Lif<V> tied;
   tied.gain_follows_alpha = true;

@@ -1,6 +1,7 @@
 /// @file
 /// Models whose states the potential does not tell: the workspace that they ask for suffices to the last byte, and gradients have the same
-/// bits whatever the layout and the number of threads. That they are right is tested against autograd, from Python.
+/// bits whatever the layout and the number of threads. That they are right is tested against autograd, from Python. Of every model:
+/// gradients have the same bits if the potential is not kept, and recomputed.
 #include "every_model.hpp"
 #include "example_of.hpp"
 #include "support.hpp"
@@ -13,6 +14,11 @@ class HiddenStates : public testing::Test {
  public:
   using V = typename N::Storage;
   static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_table));
+
+  struct Options {
+    bool keeps_potential = true;
+    Recurrence<V> recurrent{};
+  };
 
   /// A pass over the layout; neuron j at step n has the same data whatever the layout.
   struct Pass {
@@ -55,20 +61,22 @@ class HiddenStates : public testing::Test {
       return result;
     }
 
-    bool run(Method method, int threads, bool with_parameters) {
+    bool run(Method method, int threads, bool with_parameters, const Options& options = {}) {
       const N neuron = example_of<N>(with_parameters);
       typename N::Forward to{.current = current.data(), .spikes = spikes.data(), .potential = potential.data()};
       to.initial = fields<typename N::template State<const V*>>(initial);
       to.final = fields<typename N::template State<V*>>(final);
-      typename N::Backward back{.potential = potential.data(),
+      to.recurrent = options.recurrent;
+      typename N::Backward back{.potential = options.keeps_potential ? potential.data() : nullptr,
                                 .grad_spikes = grad_spikes.data(),
                                 .grad_potential = grad_potential.data(),
                                 .grad_current = grad_current.data()};
       back.initial = to.initial;
       back.grad_final = fields<typename N::template State<const V*>>(grad_final);
       back.grad_initial = fields<typename N::template State<V*>>(grad_initial);
+      back.recurrent = options.recurrent;
+      if (with_parameters || !options.keeps_potential) back.current = current.data();
       if (with_parameters) {
-        back.current = current.data();
         for_each_free_parameter(neuron, [&](int free) {
           for_each_field<parameters>(back.grad, [&](double*& grad, int k) {
             if (k == free) grad = &grads[k];
@@ -123,6 +131,46 @@ TYPED_TEST(HiddenStates, LargeOrLong) {
     this->expect_same(one, two, describe(layout) + " neuron ");
     for (int k = 0; k < TestFixture::parameters; ++k) EXPECT_EQ(one.grads[k], two.grads[k]) << describe(layout) << " parameter " << k;
   }
+}
+
+template <class N>
+class RecomputedPotential : public HiddenStates<N> {};
+
+TYPED_TEST_SUITE(RecomputedPotential, EveryModel);
+
+TYPED_TEST(RecomputedPotential, GivesTheSameBits) {
+  using Pass = typename TestFixture::Pass;
+  using V = typename TypeParam::Storage;
+  constexpr std::int64_t features = 5;
+  Input<V> weights(features * features);
+  Random random(7);
+  weights.fill(random, -0.4, 0.4);
+  for (const Layout& layout : {Layout{1, 1, 5}, Layout{1, 70, 1100}, Layout{3, 70, 100}, Layout{4, 70, 5}, Layout{20, 70, 1}}) {
+    for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+      for (int bits = 0; bits < (TypeParam::fires ? 4 : 2); ++bits) {
+        const bool with_parameters = (bits & 1) != 0;
+        typename TestFixture::Options options;
+        if ((bits & 2) != 0) options.recurrent = {weights.data(), features, 1};
+        const std::string what = describe(layout) + ", method " + std::to_string(static_cast<int>(method)) + ", neuron ";
+        Pass kept(layout), recomputed(layout);
+        ASSERT_TRUE(kept.run(method, 2, with_parameters, options)) << what;
+        options.keeps_potential = false;
+        ASSERT_TRUE(recomputed.run(method, 2, with_parameters, options)) << what;
+        this->expect_same(recomputed, kept, what);
+        for (int k = 0; k < TestFixture::parameters; ++k) EXPECT_EQ(recomputed.grads[k], kept.grads[k]) << what << " parameter " << k;
+      }
+    }
+  }
+}
+
+TEST(RecomputedPotentialOfTaps, IsUnsupported) {
+  const float taps[] = {1, 0.5f};
+  Srm<float> neuron;
+  neuron.taps.epsilon = {taps, 2, 1, 1};
+  std::vector<float> array(70, 0.1f), result(70, -7.0f);
+  const Srm<float>::Backward arrays{.current = array.data(), .grad_spikes = array.data(), .grad_current = result.data()};
+  EXPECT_EQ(run_backward({1, 7, 10}, neuron, Method::exodus, Surrogate<float>{}, arrays), Status::unsupported);
+  EXPECT_EQ(result[0], -7);
 }
 
 TYPED_TEST(HiddenStates, AWorkspaceAByteShortIsRefused) {

@@ -32,7 +32,7 @@ template <class V>
 void backward_resumed(const BackwardPlan<V>& whole, std::int64_t index, int thread) {
   if (!in_pieces) return backward_row(whole, index, thread);
   BackwardPlan<V> plan = whole;
-  if (plan.tape == nullptr) plan.segment_steps = smaller(plan.segment_steps, max_fir_steps);
+  if (plan.taped == Taped::none) plan.segment_steps = smaller(plan.segment_steps, max_fir_steps);
   BackwardRow<V> row(plan, index, thread);
   row.make_checkpoints();
   for (std::int64_t end = plan.layout.time; end > 0; ++pieces) {

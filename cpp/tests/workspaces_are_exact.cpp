@@ -17,12 +17,12 @@ constexpr std::int64_t features = 5;
 
 /// Options of a pass.
 struct Wish {
-  bool parameters = false, recurrent = false, taps = false, surrogate_values = false;
+  bool parameters = false, recurrent = false, taps = false, surrogate_values = false, recomputes = false;
 };
 
 std::string describe(const Wish& wish) {
   return std::string(wish.parameters ? " parameters" : "") + (wish.recurrent ? " recurrent" : "") + (wish.taps ? " taps" : "") +
-         (wish.surrogate_values ? " surrogate's values" : "");
+         (wish.surrogate_values ? " surrogate's values" : "") + (wish.recomputes ? " recomputes" : "");
 }
 
 /// A neuron with all its arrays.
@@ -56,6 +56,7 @@ class Pass {
       back_.grad_recurrent = grad_weights_.data();
     }
     if (wish.surrogate_values) surrogate_.values = values_.data();
+    if (wish.recomputes) back_.potential = nullptr;
     set_taps(wish);
     for_each_field<parameters>(back_.grad, [&](double*& grad, int k) {
       if (wish.parameters && may_want(k, wish)) grad = grads_.data() + k;
@@ -132,9 +133,10 @@ TYPED_TEST(Workspaces, OfAForwardPass) {
 TYPED_TEST(Workspaces, OfABackwardPassByEachMethod) {
   constexpr bool fires = TypeParam::fires;
   for (const Layout& layout : layouts) {
-    for (int bits = 0; bits < 16; ++bits) {
-      const Wish wish{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0};
+    for (int bits = 0; bits < 32; ++bits) {
+      const Wish wish{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0};
       if (!fires && (wish.recurrent || wish.surrogate_values)) continue;
+      if (wish.taps && wish.recomputes) continue;
       for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
         SCOPED_TRACE(test::describe(layout) + describe(wish) + ", method " + std::to_string(static_cast<int>(method)));
         const Pass<TypeParam> pass(layout, wish);

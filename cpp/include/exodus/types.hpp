@@ -28,7 +28,7 @@ enum class [[nodiscard]] Status {
   null_pointer,    ///< an array that this call needs is null
   workspace_too_small,   ///< ask workspace() for the size
   unsupported,           ///< unknown method, surrogate or EXODUS_ISA; the gradient of a parameter that is tied to another or has no effect;
-                         ///< recurrent weights of a neuron that does not fire
+                         ///< recurrent weights of a neuron that does not fire; a potential to recompute, with taps or on a GPU
   cuda,                  ///< the CUDA runtime reported an error
 };
 
@@ -48,7 +48,7 @@ constexpr const char* message(Status status) noexcept {
       return "the workspace is smaller than workspace() says";
     case Status::unsupported:
       return "unsupported: unknown method, surrogate or EXODUS_ISA, the gradient of a parameter that is tied to another or has no effect, "
-             "or recurrent weights of a neuron that does not fire";
+             "recurrent weights of a neuron that does not fire, or a potential to recompute, with taps or on a GPU";
     case Status::cuda:
       return "the CUDA runtime reported an error";
   }
@@ -155,8 +155,8 @@ struct ForwardArrays {
 template <class S, template <class> class State, template <class> class Parameters, template <class> class Kernels = NoKernels>
 struct BackwardArrays {
   using V = arithmetic_t<S>;
-  const V* potential = nullptr;        ///< u[n] of the forward pass, in
-  const S* current = nullptr;          ///< a[n], in; needed for the gradients of some parameters (the model's reads_current)
+  const V* potential = nullptr;        ///< u[n] of the forward pass, in; null: recomputed from the current, with the same results
+  const S* current = nullptr;          ///< a[n], in; needed without the potential, and for some parameters (the model's reads_current)
   State<const V*> initial{};           ///< as given to forward
   const S* grad_spikes = nullptr;      ///< e[n] = dL/ds[n], in; null is zero
   const V* grad_potential = nullptr;   ///< q[n] = dL/du[n], in; null is zero

@@ -158,13 +158,12 @@ class BackwardRow {
         stages_(model_.backward[static_cast<int>(plan.method)][plan.variant]),
         with_terms_(wants_terms(plan)),
         arena_(plan.slots + thread * plan.slot_bytes),
-        memory_(arena_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), plan.segment_steps,
-                with_terms_, plan.method == Method::bptt),
+        memory_(arena_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), layout_.time,
+                plan.segment_steps, plan.taped, with_terms_, plan.method == Method::bptt),
         row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
         operators_(plan, row_, memory_.fir, memory_.recurrent) {
-    if (plan.tape != nullptr) tape_ = plan.tape + index * plan.tape_elements;
     with_before_ = with_terms_ || plan.method == Method::bptt;
-    if (!with_terms_ && !operators_.reads_current()) current_.array = nullptr;
+    if (!with_terms_ && !operators_.reads_current() && !recomputes_) current_.array = nullptr;
     receives_ = operators_.recurrent() && current_.array != nullptr;
     for (Input<V>* input : inputs_) {
       if (input->in_place(row_)) in_place_[in_place_count_++] = input;
@@ -197,23 +196,21 @@ class BackwardRow {
     for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
   }
 
-  /// Recomputes the hidden states of all steps, if they are needed, and stores the state before each segment as a checkpoint.
+  /// Recomputes the states of all steps that the tape is for, and stores those before each segment as a checkpoint.
   void make_checkpoints() {
     if (tape_ == nullptr) return;
-    for (int k = 1; k < model_.states; ++k) {
-      copy_entry(checkpoint(0, k), plan_.initial[k], 0, plan_.rows, row_);
-    }
+    for (int k = first_taped_; k < model_.states; ++k) copy_entry(checkpoint(0, k), plan_.initial[k], 0, plan_.rows, row_);
     for (std::int64_t segment = 0, begin = 0; begin + plan_.segment_steps < layout_.time; ++segment, begin += plan_.segment_steps) {
       const std::int64_t end = begin + plan_.segment_steps;
       seek_input(potential_, begin, end);
       seek_input(current_, begin, end);
-      for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], checkpoint(segment, k), row_.lanes);
+      return_to_checkpoint(segment);
       // Alternates between the first two slots of the tape.
       for (std::int64_t n = begin; n < end; ++n) {
         rebuild_step(n, (n - begin) % 2 * plan_.rows.lanes, (n - begin + 1) % 2 * plan_.rows.lanes, end - 1 - n);
       }
       const std::int64_t last = plan_.segment_steps % 2 * plan_.rows.lanes;
-      for (int k = 1; k < model_.states; ++k) copy_lanes(checkpoint(segment + 1, k), work_.before[k] + last, row_.lanes);
+      for (int k = first_taped_; k < model_.states; ++k) copy_lanes(checkpoint(segment + 1, k), work_.before[k] + last, row_.lanes);
     }
   }
 
@@ -235,8 +232,13 @@ class BackwardRow {
       work_.grad_state[k] = memory_.zeros;
       work_.carry[k] = memory_.carry[k], work_.grad_initial[k] = memory_.grad_initial[k];
     }
-    if (tape_ != nullptr) {
-      for (int k = 1; k < model_.states; ++k) work_.before[k] = tape_ + (k - 1) * (plan_.segment_steps + 1) * plan_.rows.lanes;
+    for (int k = first_taped_; tape_ != nullptr && k < model_.states; ++k) {
+      work_.before[k] = tape_ + (k - first_taped_) * (plan_.segment_steps + 1) * plan_.rows.lanes;
+    }
+    if (recomputes_) {
+      step_of_model_ = model_.forward[plan_.variant][work_.parameters.all_scalar ? 1 : 0];
+      step_work_ = {work_.parameters, {}, plan_.most_spikes, nullptr};
+      for (int k = 0; k < model_.states; ++k) step_work_.state[k] = memory_.state[k];
     }
     for (int k = 0; k < model_.parameters; ++k) {
       work_.sums[k] = plan_.sums[k] == nullptr ? memory_.unwanted_terms : memory_.partial[k];
@@ -286,8 +288,8 @@ class BackwardRow {
 
   /// The lanes of a state before a segment.
   V* checkpoint(std::int64_t segment, int state) const {
-    const std::int64_t arrays = model_.states - 1, steps = plan_.segment_steps + 1;
-    return tape_ + (arrays * (steps + segment) + state - 1) * plan_.rows.lanes;
+    const std::int64_t arrays = model_.states - first_taped_, steps = plan_.segment_steps + 1;
+    return tape_ + (arrays * (steps + segment) + state - first_taped_) * plan_.rows.lanes;
   }
 
   void run_segment(std::int64_t segment, std::int64_t end) {
@@ -313,11 +315,12 @@ class BackwardRow {
     prefetch_tile<V>(grad_current_.array, grad_current_.format, layout_, row_, share);
   }
 
-  /// Rebuilds the hidden states after a step, at `to` in the tape, from those before it, at `from`. The inputs stand `back` steps later.
+  /// Recomputes the states after a step, at `to` in the tape, from those before it, at `from`. The inputs stand `back` steps later.
   void rebuild_step(std::int64_t step, std::int64_t from, std::int64_t to, std::int64_t back) const {
     Input<V> input = current_;
     input.now -= back * input.stride;
     const V* const received = receives_ ? operators_.receive(work_.before[1] + from, input) : nullptr;
+    if (recomputes_) return repeat_step(received, input, to);
     for (int b = 0; b < row_.block_count; ++b) {
       const Block& block = row_.blocks[b];
       const V* const potential = potential_[block] - back * potential_.stride;
@@ -331,11 +334,32 @@ class BackwardRow {
     }
   }
 
-  /// Rebuilds the hidden states of a segment from its checkpoint. The inputs are loaded.
-  void rebuild_segment(std::int64_t segment, std::int64_t end) {
-    for (int k = 1; k < model_.states; ++k) copy_lanes(work_.before[k], checkpoint(segment, k), row_.lanes);
-    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(n, tape_offset(n - 1), tape_offset(n), end - 1 - n);
+  /// Repeats a step of the forward pass, and stores the states after it at `to` in the tape.
+  void repeat_step(const V* received, const Input<V>& input, std::int64_t to) const {
+    for (int b = 0; b < row_.block_count; ++b) {
+      const Block& block = row_.blocks[b];
+      step_of_model_(step_work_, block.lane, block.lanes, received != nullptr ? received + block.lane : input[block]);
+    }
+    for (int k = 0; k < model_.states; ++k) copy_lanes(work_.before[k] + to, memory_.state[k], row_.lanes);
   }
+
+  /// Sets the states before a segment to its checkpoint.
+  void return_to_checkpoint(std::int64_t segment) const {
+    for (int k = first_taped_; k < model_.states; ++k) {
+      copy_lanes(work_.before[k], checkpoint(segment, k), row_.lanes);
+      if (recomputes_) copy_lanes(memory_.state[k], checkpoint(segment, k), row_.lanes);
+    }
+  }
+
+  /// Recomputes the states of a segment from its checkpoint. The inputs are loaded.
+  void rebuild_segment(std::int64_t segment, std::int64_t end) {
+    return_to_checkpoint(segment);
+    for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(n, tape_offset(n - 1), tape_offset(n), end - 1 - n);
+    if (recomputes_) potential_.now = work_.before[0] + tape_offset(end - 1), potential_.stride = plan_.rows.lanes;
+  }
+
+  /// A block of the potential of the current step.
+  const V* potential(const Block& block) const { return recomputes_ ? potential_.now + block.lane : potential_[block]; }
 
   void step_back() {
     for (Input<V>* input : inputs_) input->now -= input->stride;
@@ -367,7 +391,7 @@ class BackwardRow {
   void run_block(const Block& block, const Step& step, const Ahead& ahead, int inputs) {
     // In two bursts, because a processor has a limited number of outstanding misses.
     if (inputs > 0) prefetch(in_place_[0]->now + ahead.offset, ahead.lanes, down_);
-    const V* const u = potential_[block];
+    const V* const u = potential(block);
     const V* e = grad_spikes_[block];
     const V* q = grad_potential_[block];
     if (step.last) {
@@ -444,7 +468,7 @@ class BackwardRow {
     }
     for (int b = 0; b < row_.block_count; ++b) {
       const Block& block = row_.blocks[b];
-      stages_.record(work_, block.lane, block.lanes, potential_[block] - potential_.stride, spikes + block.lane);
+      stages_.record(work_, block.lane, block.lanes, potential(block) - potential_.stride, spikes + block.lane);
     }
     return spikes;
   }
@@ -472,7 +496,9 @@ class BackwardRow {
   BackwardOperators<V> operators_;
   const bool with_operators_ = operators_.given();
   const bool filtered_ = operators_.filters_current();
-  V* tape_ = nullptr;   ///< null if no hidden states are needed
+  V* const tape_ = memory_.tape;   ///< null if no states are recomputed
+  const int first_taped_ = first_taped(plan_.taped);
+  const bool recomputes_ = plan_.taped == Taped::all;   ///< the potential too
   std::int64_t segment_begin_ = 0;
   Input<V> potential_{plan_.potential, memory_.tiles[0]};
   Input<V> grad_spikes_{plan_.grad_spikes, memory_.tiles[1], plan_.format};
@@ -485,6 +511,8 @@ class BackwardRow {
   Ahead* const ahead_ = memory_.cut.ahead;
   Output<V> grad_current_{plan_.grad_current, memory_.tiles[5], plan_.format};
   AdjointRow<V> work_;
+  StepRow<V> step_work_{};
+  StepStage<V> step_of_model_ = nullptr;
   SurrogateRow<V> surrogate_row_{};
   AdjointStage<V> adjoint_ = nullptr;
   SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null if h is given or not needed

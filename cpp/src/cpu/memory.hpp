@@ -210,7 +210,7 @@ struct ForwardMemory {
 };
 
 /// Memory of a backward pass: parameters, carries, and sums of the parameters' gradients as lanes; arrays of one block; tiles of the five
-/// inputs and the result.
+/// inputs and the result; the tape, and where it has all states the present one as lanes.
 template <class V>
 struct BackwardMemory {
   LaneArrays<V> parameters, carry, partial;
@@ -222,9 +222,11 @@ struct BackwardMemory {
   RecurrentMemory<V> recurrent;
   LaneArrays<V> grad_state;
   BlockMemory cut;
+  LaneArrays<V> state;
+  V* tape;   ///< null if no states are recomputed
 
-  BackwardMemory(Arena& arena, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes,
-                 std::int64_t segment_steps, bool with_terms, bool bptt)
+  BackwardMemory(Arena& arena, const ModelSize& model, const FirRole<V>* roles, const Rows& rows, std::int64_t lanes, std::int64_t time,
+                 std::int64_t segment_steps, Taped taped, bool with_terms, bool bptt)
       : parameters(take_lanes<V>(arena, model.parameters, lanes)),
         carry(take_lanes<V>(arena, model.states, lanes)),
         partial(take_lanes<V>(arena, with_terms ? model.parameters : 0, lanes)),
@@ -242,7 +244,9 @@ struct BackwardMemory {
         fir(arena, roles, lanes, segment_steps, bptt),
         recurrent(arena, rows, lanes, true),
         grad_state(take_lanes<V>(arena, model.states, block_lanes)),
-        cut(arena, lanes) {}
+        cut(arena, lanes),
+        state(take_lanes<V>(arena, taped == Taped::all ? model.states : 0, lanes)),
+        tape(arena.take<V>(tape_size(taped, model.states, rows.lanes, time, segment_steps))) {}
 };
 
 /// The integer as wide as V.

@@ -15,9 +15,9 @@ struct Slots {
 };
 
 /// The offsets of the parts of a workspace, in bytes: sums of parameters (at 0) and of taps, the bits of neurons that fired before each
-/// step, tapes, recurrent weights, slots. The parts before the slots do not depend on the number of threads.
+/// step, recurrent weights, slots. The parts before the slots do not depend on the number of threads.
 struct WorkspaceParts {
-  std::size_t taps[2] = {}, fired = 0, tapes = 0, weights = 0, transposed_weights = 0, slots = 0;
+  std::size_t taps[2] = {}, fired = 0, weights = 0, transposed_weights = 0, slots = 0;
 };
 
 /// Steps of a tile, for arrays whose inner axis is narrow: a neuron's should fill two cache lines.
@@ -101,16 +101,7 @@ std::int64_t segment_steps_of(const Pass<V>& pass, const Rows& rows) {
 
 template <class V>
 std::int64_t segment_steps_of(const BackwardPass<V>& pass, const Rows& rows) {
-  return pass.with_tapes ? rebuilt_steps(rows, pass.layout.time) : segment_steps_of(pass.fir, rows, pass.layout.time);
-}
-
-/// Elements of the tapes of all rows, for any number of threads: however rows are cut, their lanes exceed the neurons by less than a row.
-template <class V>
-std::int64_t tapes_size(const BackwardPass<V>& pass) {
-  if (!pass.with_tapes) return 0;
-  const Rows rows = partition<V>(pass, {.lanes = max_row_lanes<V>}, 1);
-  const std::int64_t lanes = rows.neurons + (rows.features > 0 ? rows.lanes : max_row_lanes<V>);
-  return tape_size(pass.states, lanes, pass.layout.time, rebuilt_steps(rows, pass.layout.time));
+  return pass.taped == Taped::none ? segment_steps_of(pass.fir, rows, pass.layout.time) : rebuilt_steps(rows, pass.layout.time);
 }
 
 template <class V>
@@ -153,8 +144,8 @@ Slots slots_of(const BackwardPass<V>& pass) {
       pass, [&](Arena& arena, const Rows& rows) { FirBackwardMemory<V>(arena, pass.fir, rows.lanes, segment_steps_of(pass, rows), bptt); });
   const Rows widest = partition<V>(pass, slots, 1);
   slots.bytes = bytes_of([&](Arena& arena) {
-    BackwardMemory<V>(arena, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, segment_steps_of(pass, widest),
-                      sums_of(pass) > 0, bptt);
+    BackwardMemory<V>(arena, {pass.parameters, pass.states}, pass.fir, widest, widest.lanes, pass.layout.time,
+                      segment_steps_of(pass, widest), pass.taped, sums_of(pass) > 0, bptt);
   });
   if (pass.weights_gradient) {   // after the pass, one of its tiles
     const std::size_t tile = bytes_of([](Arena& arena) { arena.take<V>(weight_tile_sources * weight_tile_targets); });
@@ -180,8 +171,7 @@ WorkspaceParts parts_of(const BackwardPass<V>& pass) {
     if (pass.fir[k].summed) parts.fired += static_cast<std::size_t>(pass.fir[k].taps.length * neurons) * sizeof(double);
   }
   const std::int64_t fired = pass.weights_gradient ? fired_size(pass.layout, pass.recurrent) : 0;
-  parts.tapes = parts.fired + static_cast<std::size_t>(fired) * sizeof(std::uint64_t);
-  parts.weights = parts.tapes + static_cast<std::size_t>(tapes_size(pass)) * sizeof(V);
+  parts.weights = parts.fired + static_cast<std::size_t>(fired) * sizeof(std::uint64_t);
   // A sum reads the current with the recurrent contribution, so that is computed once more.
   parts.transposed_weights = parts.weights + (pass.reads_current ? weights_size(pass.recurrent) : 0);
   parts.slots = parts.transposed_weights + weights_size(pass.recurrent);
@@ -258,10 +248,7 @@ Status make_plan(const BackwardPass<V>& pass, const Workspace& workspace, Backwa
   if (pass.reads_current) plan.weights = weight_rows(pass.recurrent, memory + parts.weights);
   plan.transposed_weights = weight_rows(pass.recurrent, memory + parts.transposed_weights);
   plan.segment_steps = segment_steps_of(pass, plan.rows);
-  if (pass.with_tapes) {
-    plan.tape = reinterpret_cast<V*>(memory + parts.tapes);
-    plan.tape_elements = tape_size(pass.states, plan.rows.lanes, pass.layout.time, plan.segment_steps);
-  }
+  plan.taped = pass.taped;
   return Status::ok;
 }
 

@@ -24,7 +24,7 @@ struct BackwardPass : Pass<V> {
   const bool* summed = nullptr;    ///< for each parameter, whether its terms are summed
   bool reads_current = false;      ///< whether a sum needs the current
   bool weights_gradient = false;   ///< whether the gradient of the recurrent weights is wanted
-  bool with_tapes = false;         ///< whether hidden states are recomputed
+  Taped taped = Taped::none;       ///< the states that are recomputed
 };
 
 /// The bytes that a call needs on at most `threads` threads (0 means the setting of set_num_threads()).

@@ -43,10 +43,20 @@ struct WeightRows {
   std::int64_t stride = 0;
 };
 
-/// The elements of a row's tape. For each state but the potential it has the rebuilt values of a segment's steps and of the step before
-/// them, and a checkpoint for each segment.
-inline std::int64_t tape_size(std::int64_t states, std::int64_t lanes, std::int64_t time, std::int64_t segment_steps) {
-  return (states - 1) * lanes * (segment_steps + 1 + (time + segment_steps - 1) / segment_steps);
+/// The states that a backward pass recomputes onto its tape: none; those that do not follow from the recorded potential (all but the
+/// potential); or, where the potential is not recorded, all.
+enum class Taped { none, hidden, all };
+
+/// The first state on the tape. The others follow it.
+static inline int first_taped(Taped taped) {
+  return taped == Taped::all ? 0 : 1;
+}
+
+/// The elements of a row's tape. For each of its states it has the recomputed values of a segment's steps and of the step before them, and
+/// a checkpoint for each segment.
+static inline std::int64_t tape_size(Taped taped, std::int64_t states, std::int64_t lanes, std::int64_t time, std::int64_t segment_steps) {
+  if (taped == Taped::none) return 0;
+  return (states - first_taped(taped)) * lanes * (segment_steps + 1 + (time + segment_steps - 1) / segment_steps);
 }
 
 inline constexpr std::int64_t fir_segment_steps = 128;   // for FIR kernels without tiles
@@ -77,9 +87,8 @@ template <class V>
 struct BackwardPlan : BackwardCall<V, void>, RowPlan {
   Format format = Format::arithmetic;   ///< of the current, and of the gradients of spikes and current
   WeightRows<V> weights, transposed_weights;
-  std::int64_t segment_steps = 0;   ///< steps of a segment, whose hidden states are recomputed together
-  V* tape = nullptr;                ///< hidden states, `tape_elements` per row; null if not needed
-  std::int64_t tape_elements = 0;
+  std::int64_t segment_steps = 0;   ///< steps of a segment, whose states are recomputed together
+  Taped taped = Taped::none;
   std::uint64_t* fired = nullptr;   ///< bits for the gradient of recurrent weights; null if it is not wanted
 };
 

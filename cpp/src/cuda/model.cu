@@ -368,6 +368,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   call.format = format_of<typename N::Storage>;
   const RequestedGradients<N> requested(neuron, arrays);
   if (Status status = read(layout, neuron, method, surrogate, arrays, requested, call); status != Status::ok) return status;
+  if (recomputes_potential(requested, arrays) && !empty(layout)) return Status::unsupported;
   const bool with_tape = rebuilds<N>(method, requested, surrogate.values != nullptr, call.fir);
   const BackwardParts<N> parts(layout, requested, call.fir, call.recurrent, with_tape, workspace.data);
   if (const Status status = check(workspace, parts.bytes); status != Status::ok && !empty(layout)) return status;
