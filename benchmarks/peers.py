@@ -15,8 +15,6 @@ bring another torch. A peer that is not installed is left out, and named.
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import math
 import os
@@ -28,6 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from footprint import peak_memory
 from torch import nn
 
 import exodus_core as ec
@@ -290,24 +289,6 @@ def _numpy(array):
     import numpy as np
 
     return array.detach().numpy() if isinstance(array, torch.Tensor) else np.array(array)
-
-
-def peak_memory(call):
-    """Return the megabytes by which a call raises the memory of this process; None where Linux is missing."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    gc.collect()
-    ec.empty_cache()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what the process has
-
-    def kilobytes(field):
-        return int(re.search(rf"{field}:\s+(\d+)", status.read_text())[1])
-
-    before = kilobytes("VmRSS")
-    call()
-    return (kilobytes("VmHWM") - before) / 1024
 
 
 # time, batch, neurons

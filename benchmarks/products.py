@@ -8,7 +8,7 @@ exodus_core/_products.py and exodus_core/torch/_convolutions.py come from these 
     python benchmarks/products.py [--rounds 7] [--threads 2] [--data DIR]
 
 With --data, a folder of recordings (docs/experiments.md), the steps read spoken digits and the events of a
-camera. Without, inputs are random at the same rates.
+camera. Without, inputs are random at the same rates. Their memory is the peak above what the process has.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from footprint import peak_memory
 from torch import nn
 from torch.nn.functional import cross_entropy
 from turns import medians
@@ -119,18 +120,25 @@ def steps(title, build, x, rate, readout, rounds):
     spiking = partial(snn.IF, surrogate=SURROGATE)
     nets = {
         "ReLU": build(False, nn.ReLU),
+        "ReLU, in place": build(False, partial(nn.ReLU, inplace=True)),
         "torch's products": build(False, spiking),
         "events": build(True, spiking),
+        "events, in place": build(True, partial(spiking, inplace=True)),
+        "events, lean": build(True, partial(spiking, memory="lean")),
         "events, boxcar": build(True, partial(snn.IF, surrogate=Boxcar())),
     }
     snn.init_(nets["torch's products"], x, target_rate=rate)
-    for name in ("events", "events, boxcar"):
-        nets[name].load_state_dict(nets["torch's products"].state_dict())
-    found = medians({name: partial(step, net, x, labels, readout) for name, net in nets.items()}, rounds)
+    for name, net in nets.items():
+        if name.startswith("events"):
+            net.load_state_dict(nets["torch's products"].state_dict())
+    calls = {name: partial(step, net, x, labels, readout) for name, net in nets.items()}
+    found = medians(calls, rounds)
     share = float((x != 0).float().mean())
     print(f"\n{title}: batch {len(x)}, input {share:.3f}, layers {rate} spikes per step")
     for name, one in found.items():
-        print(f"{name:20}{one:10.1f} ms{one / found['ReLU']:8.2f} of ReLU's")
+        memory = peak_memory(calls[name])
+        peak = "" if memory is None else f"{memory:8.0f} MB at the peak"
+        print(f"{name:20}{one:10.1f} ms{one / found['ReLU']:8.2f} of ReLU's{peak}", flush=True)
 
 
 def spoken_digits(data):

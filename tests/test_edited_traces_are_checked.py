@@ -120,6 +120,7 @@ def replacements(trace, name):
         "initial_state": states,
         "neuron": [None, ec.LIF, "LIF", *(n for k, n in NEURONS.items() if k != name), ec.IF(threshold=0.1)],
         "time_axis": [None, 1, 2, -3, 99, "0", 0.0, True],
+        "memory": ["lean", "none", None, 1, ["full"]],
         "_binding": [
             None,
             {},

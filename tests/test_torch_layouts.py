@@ -16,7 +16,7 @@ import exodus_core as ec
 from compare import assert_gradient_close, assert_same_bits
 from drive import METHODS
 from exodus_core._layout import Layout
-from exodus_core.torch._in_place import Place
+from exodus_core.torch._direct import Place
 from neuron_examples import FIRING, SCALARS
 
 torch = pytest.importorskip("torch", reason="needs torch")

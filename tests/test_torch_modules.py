@@ -213,6 +213,8 @@ OF_EACH_LAYER = {
     "learn": (),
     "output": None,
     "stateful": False,
+    "memory": "full",
+    "inplace": False,
 }
 
 

@@ -213,7 +213,7 @@ def _launch(
     threads: int,
 ) -> None:
     """Call the kernels. They fill the gradients of the current and the initial state, and the sums."""
-    binding, potential, current, spikes, initial, weights = tape
+    binding, potential, current, spikes, initial, weights, _ = tape
     grad_spikes, grad_potential, grad_final = gradients
     neuron, layout, type_name, *_ = binding
     backend = layout.backend
@@ -248,14 +248,27 @@ def _kernel_surrogate(surrogate: SurrogateLike, tape: Tape) -> Any:
     if isinstance(surrogate, Surrogate):
         return surrogate._argument
     if tape.neuron._fires:
+        check_potential_is_kept(surrogate, tape.recomputes)
         return evaluated(surrogate, tape)
     return SingleExponential()._argument  # never read: the neuron does not fire
 
 
+def check_potential_is_kept(surrogate: SurrogateLike, recomputes: bool) -> None:
+    """Raise if a surrogate is a function, but there is no potential to call it with."""
+    if recomputes and not isinstance(surrogate, Surrogate):
+        raise ValueError(
+            "surrogate must be a built-in one with memory='lean', which keeps no potential for a function, "
+            f"got {surrogate!r}"
+        )
+
+
 def _check_needed(tape: Tape, parameters: Collection[str]) -> None:
-    """Raise if an array that a parameter's gradient reads is missing on the tape."""
-    if tape.potential is None and tape.neuron._reads_recording(parameters):
+    """Raise if an array that a gradient reads is missing on the tape."""
+    reads_potential = tape.potential is None and tape.neuron._reads_recording(parameters)
+    if reads_potential and not tape.recomputes:
         raise TypeError("trace.potential must be an array, which a parameter's gradient needs, got None")
+    if tape.current is None and reads_potential:
+        raise ValueError("trace.current must be the input, which memory='lean' needs, got None")
     if tape.current is None and tape.neuron._reads_current(parameters):
         raise ValueError("trace.current must be the input, which a parameter's gradient needs, got None")
 

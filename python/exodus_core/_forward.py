@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from ._backends import Array, Backend
 from ._binding import Binding, bind
 from ._layout import arrange
 from ._out import check_apart, check_out, named
-from ._tape import Trace
+from ._tape import Trace, check_memory, check_recomputable
 from .neurons import Neuron
 
 
@@ -22,6 +23,7 @@ def forward(
     state: Any = None,
     recurrent: Array | None = None,
     out: Trace | None = None,
+    memory: str = "full",
 ) -> Trace:
     """Run neurons over time.
 
@@ -46,11 +48,15 @@ def forward(
         goes over the neurons that fired, in order. The neuron must spike.
     out : Trace, optional
         An earlier result of the same shape, dtype and layout, whose `spikes` and `potential` are reused.
+    memory : {"full", "lean"}, optional
+        "lean" keeps no potential. ``backward`` then recomputes it from the current, segment by segment of
+        about the square root of the steps, and gives the same gradients, bit for bit. It is for arrays on the
+        CPU, for built-in surrogates, and not for kernels that are given by their taps.
 
     Returns
     -------
     Trace
-        Spikes, potential and final state; `out` itself if it was given.
+        Spikes, potential (None with ``memory="lean"``) and final state; `out` itself if it was given.
 
     Raises
     ------
@@ -59,7 +65,10 @@ def forward(
     RuntimeError
         If `current` is on a GPU and the CUDA kernels are not installed or cannot run; the message says which.
     """
-    return run_forward(neuron, current, time_axis, state, recurrent, out)
+    check_memory("memory", memory)
+    return run_forward(
+        neuron, current, time_axis, state, recurrent, out, with_potential=memory == "full", memory=memory
+    )
 
 
 def run_forward(
@@ -77,6 +86,8 @@ def run_forward(
     threads: int = 0,
     with_potential: bool = True,
     with_state: bool = True,
+    memory: str = "full",
+    inplace: bool = False,
     backend: Backend | None = None,
 ) -> Trace:
     """Run ``forward`` for the numpy or the torch front end.
@@ -84,7 +95,7 @@ def run_forward(
     The last arguments are for torch. It keeps the parameters that it learns in their domains, puts them in
     place of those of the descriptor `origin`, and names them in `learnt`. It has its own names for arguments
     and its own number of threads. It needs no potential unless it is returned or a backward pass reads it,
-    and no final state unless it is returned.
+    and no final state unless it is returned. With `inplace` the potential is written over the current.
     """
     if not isinstance(neuron, Neuron):
         raise TypeError(
@@ -95,34 +106,59 @@ def run_forward(
     current, layout = arrange(given_name, given, time_axis, axis_name, backend)
     binding = bind(neuron, layout, layout.backend.type_name(current), learnt, origin)
     weights = None if recurrent is None else recurrent_weights("recurrent", recurrent, binding)
+    if memory == "lean":
+        check_recomputable(binding)
+    if inplace:
+        _check_overwritable(given_name, given, current, binding)
     initial = None
     if state is not None:
         initial = neuron._state(*map(layout.copy_neurons, state_arrays("state", state, binding)))
     if out is None:
         spikes = layout.empty(binding.type_name) if neuron._fires else None
-        potential = layout.empty(binding.arithmetic) if with_potential else None
+        potential = current if inplace else layout.empty(binding.arithmetic) if with_potential else None
     else:
         sources = {"current": given, "recurrent": recurrent, **named("state", neuron._state._fields, state)}
-        spikes, potential = _reused(out, binding, sources)
+        spikes, potential = _reused(out, binding, sources, with_potential)
     final = empty_state(binding) if with_state else None
     _launch(binding, current, weights, initial, spikes, potential, final, threads)
-    trace = Trace(spikes, potential, final, neuron, current, initial, layout.time_axis, binding, weights)
+    trace = Trace(
+        spikes, potential, final, neuron, current, initial, layout.time_axis, binding, weights, memory
+    )
     if out is None:
         return trace
     vars(out).update(vars(trace))
     return out
 
 
-def _reused(out: Any, binding: Binding, sources: Mapping[str, Array | None]) -> tuple[Array | None, Array]:
+def _check_overwritable(name: str, given: Array, current: Array, binding: Binding) -> None:
+    """Raise unless the potential can be written over the current that was given."""
+    if binding.type_name != binding.arithmetic:
+        raise ValueError(
+            f"inplace must be False for {name} of {binding.type_name}, since the potential is "
+            f"{binding.arithmetic}, got True"
+        )
+    backend = binding.layout.backend
+    if math.prod(current.shape) > 0 and not backend.overlap(given, current):
+        raise ValueError(
+            f"{name} must be dense to be overwritten with inplace=True, got strides of "
+            f"{backend.strides(given)} bytes for shape {tuple(given.shape)}"
+        )
+
+
+def _reused(
+    out: Any, binding: Binding, sources: Mapping[str, Array | None], with_potential: bool
+) -> tuple[Array | None, Array | None]:
     """Check `out`, and that it shares no memory with the sources; return its spikes and potential."""
     if not isinstance(out, Trace):
         raise TypeError(f"out must be a Trace, got {type(out).__name__}")
-    spikes, potential, layout = out.spikes, out.potential, binding.layout
+    spikes, layout = out.spikes, binding.layout
+    potential = out.potential if with_potential else None
     if binding.neuron._fires:
         check_out("spikes", spikes, binding.type_name, layout)
     elif spikes is not None:
         raise ValueError("out.spikes must be None for a neuron without spikes, got an array")
-    check_out("potential", potential, binding.arithmetic, layout)
+    if with_potential:
+        check_out("potential", potential, binding.arithmetic, layout)
     check_apart(layout.backend, {"out.spikes": spikes, "out.potential": potential}, sources)
     return spikes, potential
 

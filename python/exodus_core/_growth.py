@@ -45,10 +45,14 @@ def growth(trace: Trace, surrogate: SurrogateLike = SingleExponential()) -> floa
     TypeError
         If the neuron is an SRM whose refractory kernel is not `Exponential`, since its gradient has no such
         factor, or if the arrays are on a GPU: copy them to the CPU.
+    ValueError
+        If the trace has no potential, since its call had ``memory="lean"``.
     """
     check_not_torch("trace", trace, "growth")
     check_surrogate(surrogate)
     check_trace(trace)
+    if trace.memory == "lean":
+        raise ValueError("trace must have its potential, from a call with memory='full', got 'lean'")
     return growth_on(tape_of(trace, reads_spikes=True), surrogate)
 
 

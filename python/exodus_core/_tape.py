@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from . import _core
 from ._arguments import over_time, recurrent_weights, state_arrays
 from ._backends import Array
 from ._binding import Binding
 from ._layout import Layout
 from .neurons import Neuron
+
+_MEMORY = ("full", "lean")
 
 
 @dataclass(eq=False)
@@ -20,8 +23,8 @@ class Trace:
     ----------
     spikes : array or None
         s[n], in the current's shape, dtype and memory order; None for ExpLeak.
-    potential : array
-        u[n], before the reset.
+    potential : array or None
+        u[n], before the reset; None with ``memory="lean"``.
     state : named tuple of array
         The state after the last step. Pass it to the next call as ``state=``.
     neuron : Neuron
@@ -34,10 +37,12 @@ class Trace:
         The `time_axis` of the call, counted from the front.
     recurrent : array or None
         The recurrent weights themselves, not a copy.
+    memory : {"full", "lean"}
+        The `memory` of the call.
     """
 
     spikes: Array | None
-    potential: Array
+    potential: Array  # None only with memory="lean"
     state: Any
     neuron: Neuron
     current: Array
@@ -45,13 +50,15 @@ class Trace:
     time_axis: int | None
     _binding: Binding
     recurrent: Array | None = None
+    memory: str = "full"
 
 
 class Tape(NamedTuple):
     """The arrays and facts of a forward pass that a backward pass reads.
 
     The binding holds the layout, the dtype and the parameters. The arrays have been checked, and are in the
-    layout's memory order. An array that no gradient reads is None.
+    layout's memory order. An array that no gradient reads is None, and so is the potential where the kernels
+    shall recompute it from the current.
     """
 
     binding: Binding
@@ -60,6 +67,7 @@ class Tape(NamedTuple):
     spikes: Array | None = None
     initial: Any = None
     recurrent: Array | None = None
+    recomputes: bool = False  # whether the potential is not kept
 
     @property
     def neuron(self) -> Neuron:
@@ -93,6 +101,7 @@ def record(
     spikes: Any = None,
     initial: Any = None,
     recurrent: Any = None,
+    recomputes: bool = False,
 ) -> Tape:
     """Check the arrays of a forward pass, and make a tape of them.
 
@@ -111,7 +120,24 @@ def record(
     if initial is not None:
         fields = state_arrays("trace.initial_state", initial, binding)
         initial = neuron._state(*map(layout.place_neurons, fields))
-    return Tape(binding, potential, current, spikes, initial, recurrent)
+    return Tape(binding, potential, current, spikes, initial, recurrent, recomputes)
+
+
+def check_memory(name: str, memory: Any) -> None:
+    """Check what a forward pass keeps for the backward pass."""
+    if not isinstance(memory, str) or memory not in _MEMORY:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, _MEMORY))}, got {memory!r}")
+
+
+def check_recomputable(binding: Binding) -> None:
+    """Raise unless a backward pass can recompute the potential."""
+    if binding.layout.backend.kernels is not _core:
+        raise ValueError("memory must be 'full' for arrays on a GPU, got 'lean'")
+    taps = [name for name in _core.models[binding.neuron._model][2] if name in binding.parameters]
+    if taps:
+        raise ValueError(
+            f"memory must be 'full' for kernels that are given by their taps, got 'lean' with {taps}"
+        )
 
 
 def check_trace(trace: Any) -> None:
@@ -124,18 +150,22 @@ def check_trace(trace: Any) -> None:
     if trace.neuron is not binding.neuron or trace.time_axis is not binding.layout.time_axis:
         _require_equal("neuron", trace.neuron, binding.neuron)  # copies are equal
         _require_equal("time_axis", trace.time_axis, binding.layout.time_axis)
+    check_memory("trace.memory", trace.memory)
+    if trace.memory == "lean":
+        check_recomputable(binding)
 
 
 def tape_of(trace: Trace, *, reads_spikes: bool = False) -> Tape:
     """Make the tape of a trace, which ``check_trace`` has checked. Only some calls read its spikes."""
-    binding, potential, spikes = trace._binding, trace.potential, None
+    binding, spikes, recomputes = trace._binding, None, trace.memory == "lean"
+    potential = None if recomputes else trace.potential
     if binding.neuron._fires:
         spikes = trace.spikes if reads_spikes else None
-        if potential is None:  # raises the TypeError for an argument that is no array
+        if potential is None and not recomputes:  # raises the TypeError for an argument that is no array
             over_time("trace.potential", potential, binding.layout, binding.arithmetic)
         if reads_spikes and spikes is None:
             over_time("trace.spikes", spikes, binding.layout, binding.type_name)
-    return record(binding, potential, trace.current, spikes, trace.initial_state, trace.recurrent)
+    return record(binding, potential, trace.current, spikes, trace.initial_state, trace.recurrent, recomputes)
 
 
 def _require_equal(name: str, given: Any, bound: Any) -> None:

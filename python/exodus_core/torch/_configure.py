@@ -13,7 +13,7 @@ from .._custom_surrogate import SurrogateLike
 from ..neurons import Neuron
 from ._children import sees_time
 from ._initial import PREFIX, state_names
-from ._modules import Layer, check_time_dim
+from ._modules import Layer, check_memory_of, check_time_dim
 from ._valued import Learn, attribute_of
 
 
@@ -24,6 +24,8 @@ def configure(
     method: str | None = None,
     time_dim: int | None = None,
     learn: Learn | None = None,
+    memory: str | None = None,
+    inplace: bool | None = None,
 ) -> nn.Module:
     """Set keywords of all spiking layers in a network. Nothing is changed if an argument does not fit.
 
@@ -42,6 +44,10 @@ def configure(
         its neuron has.
         Values that are not named are no longer learnt, and keep their present value; ``learn=()`` freezes
         all. A value that is learnt already stays the same ``nn.Parameter``. Make the optimizer afterwards.
+    memory : {"full", "lean"}, optional
+        What all layers keep for the backward pass, as for ``Layer``.
+    inplace : bool, optional
+        Whether all layers write the potential over the current, as for ``Layer``.
 
     Returns
     -------
@@ -60,6 +66,9 @@ def configure(
         check_algorithm(
             layer.method if method is None else method, layer.surrogate if surrogate is None else surrogate
         )
+        check_memory_of(
+            layer.memory if memory is None else memory, layer.inplace if inplace is None else inplace
+        )
     if time_dim is not None:
         check_time_dim(time_dim)
     if learn is not None:
@@ -69,6 +78,10 @@ def configure(
             layer.surrogate = surrogate
         if method is not None:
             layer.method = method
+        if memory is not None:
+            layer.memory = memory
+        if inplace is not None:
+            layer.inplace = inplace
     if time_dim is not None:
         _set_time_dim(net, time_dim)
     return net

@@ -22,7 +22,8 @@ from ._children import (
 )
 from ._folding import fold, mask_padding
 from ._function import Trace
-from ._modules import _no_state, check_time_dim
+from ._modules import Layer, _no_state, check_time_dim
+from ._recurrent import Recurrent
 from ._stateful import Stateful
 
 
@@ -287,7 +288,9 @@ class Sequential(Container, nn.Sequential):
         for (name, module), own in zip(self._modules.items(), states, strict=True):
             x = passed_on(x)
             if sees_time(module):
-                x, folded = (x if folded is None else folded.whole(x)), None
+                if folded is not None:
+                    x = folded.owned(x) if getattr(module, "inplace", False) else folded.whole(x)
+                    folded = None
                 x, own = _over_time(name, module, x, own, lengths, time_dim)
             else:
                 check_stateless(name, module, own)
@@ -385,6 +388,7 @@ class Residual(Container, nn.Module):
         return list(self.named_children())
 
     def _advance(self, x: Any, state: Any, lengths: Any) -> tuple[Any, Any]:
+        self._check_keeps_input()
         of_body, of_shortcut = _entries(state, 2)
         body, of_body = _over_time("body", self.body, x, of_body, lengths, self._time_dim)
         past = x
@@ -395,12 +399,25 @@ class Residual(Container, nn.Module):
         return _masked(self._joined(body, past), lengths, self._time_dim), (of_body, _none(of_shortcut))
 
     def _advance_step(self, frame: Any, state: Any) -> tuple[Any, Any]:
+        self._check_keeps_input()
         of_body, of_shortcut = _entries(state, 2)
         body, of_body = step("body", self.body, frame, of_body)
         past = frame
         if self.shortcut is not None:
             past, of_shortcut = step("shortcut", self.shortcut, frame, of_shortcut)
         return self._joined(body, past), (of_body, _none(of_shortcut))
+
+    def _check_keeps_input(self) -> None:
+        """Check that neither way overwrites the input, which both ways get."""
+        for name, way in self.named_children():
+            first: Any = way
+            while isinstance(first, Sequential):
+                first = next(iter(first), None)
+            if isinstance(first, (Layer, Recurrent)) and first.inplace:
+                raise ValueError(
+                    f"inplace of the first module of {name}, {type(first).__name__}, must be False, since "
+                    "the other way gets the same input, got True"
+                )
 
     def _joined(self, body: Any, shortcut: Any) -> Any:
         body, shortcut = passed_on(body), passed_on(shortcut)

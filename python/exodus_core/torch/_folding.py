@@ -57,10 +57,28 @@ class Fold(NamedTuple):
 
     def whole(self, y: Tensor) -> Tensor:
         """Return samples with time and batch apart, as a view. Samples past the sequences' ends are 0."""
-        if self.valid is not None:
-            y = y.new_zeros((self.time * self.batch, *y.shape[1:])).index_copy(0, self.valid, y)
+        return self._apart(self._filled(y), torch.Tensor.view)
+
+    def owned(self, y: Tensor) -> Tensor:
+        """Return them as ``whole`` does, for a module that overwrites them: not as a view.
+
+        Whatever has kept `y` for its own backward pass notices the change.
+        """
+        y = self._filled(y)
+        x = self._apart(y, torch.ops.aten._unsafe_view)
+        if not y.is_inference():
+            torch.autograd.graph.increment_version(y)
+        return x
+
+    def _filled(self, y: Tensor) -> Tensor:
+        """Return the samples of all steps. Those past the sequences' ends are 0."""
+        if self.valid is None:
+            return y
+        return y.new_zeros((self.time * self.batch, *y.shape[1:])).index_copy(0, self.valid, y)
+
+    def _apart(self, y: Tensor, view: Any) -> Tensor:
         sizes = (self.time, self.batch) if self.time_is_outer else (self.batch, self.time)
-        apart = y.view(*sizes, *y.shape[1:])  # splitting a dimension needs no copy
+        apart = view(y, (*sizes, *y.shape[1:]))  # splitting a dimension needs no copy
         if not -apart.dim() <= self.time_dim < apart.dim():
             raise ValueError(
                 f"time_dim must be a dimension of each module's output, got time_dim={self.time_dim} for an "

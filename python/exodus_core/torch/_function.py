@@ -20,7 +20,7 @@ from .._forward import run_forward
 from .._tape import Tape, record
 from ..neurons import Neuron
 from ..surrogate import SingleExponential, Surrogate
-from ._in_place import Numbers, Place
+from ._direct import Numbers, Place
 
 _TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _TYPE_NAMES = "float32, float64, float16 or bfloat16"
@@ -60,6 +60,8 @@ class Call:
     given_name: str = "current"
     with_potential: bool = True  # whether the caller needs the potential
     with_state: bool = True  # whether the caller needs the final state
+    memory: str = "full"
+    inplace: bool = False
     remedy: str = "move it with .to()"  # for errors about learnt tensors on another device
     text: str = ""  # the descriptor and the surrogate as text, if they are known
     surrogate_text: str = ""
@@ -175,9 +177,13 @@ class _Spike(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad
         differentiates = call.differentiates and any(needs)
-        spikes, potential, *final = launch(
-            call, current, recurrent, rest, call.with_potential or differentiates
-        )
+        with_potential = call.with_potential or (differentiates and call.memory == "full")
+        if call.inplace and differentiates:
+            check_current_is_not_read(call, needs)
+        spikes, potential, *final = launch(call, current, recurrent, rest, with_potential)
+        if call.inplace:
+            potential = current
+            ctx.mark_dirty(current)
         ctx.set_materialize_grads(False)
         ctx.call, ctx.binding = call, call.tape.binding
         if differentiates:
@@ -225,6 +231,8 @@ def launch(
         threads=_thread_count(),
         with_potential=with_potential,
         with_state=call.with_state,
+        memory=call.memory,
+        inplace=call.inplace,
         backend=_backend(current),
     )
     call.tape = Tape(trace._binding, initial=trace.initial_state)
@@ -242,19 +250,37 @@ def read_by_backward(
     potential: Tensor | None,
 ) -> dict[str, Tensor | None]:
     """Return the tensors that the requested gradients read. `needs` has an entry for each argument."""
-    _, _, needs_recurrent, *needs_rest = needs
-    wanted = [name for name, needed in zip(call.learnt, needs_rest, strict=False) if needed]
+    _, _, needs_recurrent, *_ = needs
+    wanted = wanted_of(call, needs)
     read: dict[str, Tensor | None] = {}
-    if call.neuron._reads_recording(wanted):
+    reads_recording, lean = call.neuron._reads_recording(wanted), call.memory == "lean"
+    if reads_recording:
         read = {f"state {k}": tensor for k, tensor in enumerate(rest[len(call.learnt) :])}
-        read["potential"] = potential
+        if not lean:
+            read["potential"] = potential
     if recurrent is not None:
         read["recurrent"] = recurrent
         if needs_recurrent:
             read["spikes"] = spikes
-    if wanted and call.neuron._reads_current(wanted):
+    if (lean and reads_recording) or (wanted and call.neuron._reads_current(wanted)):
         read["current"] = current
     return read
+
+
+def wanted_of(call: Call, needs: Sequence[bool]) -> list[str]:
+    """Return the names of the learnt values whose gradients are wanted."""
+    return [name for name, needed in zip(call.learnt, needs[3:], strict=False) if needed]
+
+
+def check_current_is_not_read(call: Call, needs: Sequence[bool]) -> None:
+    """Raise if a wanted gradient reads the current, which is overwritten."""
+    wanted = wanted_of(call, needs)
+    readers = [name for name in wanted if call.neuron._reads_current([name])]
+    if readers:
+        raise ValueError(
+            "inplace must be False where a gradient reads the current, as that of "
+            f"{', '.join(readers)} does, got True"
+        )
 
 
 def launch_backward(
@@ -270,7 +296,7 @@ def launch_backward(
     """
     _, _, needs_recurrent, *needs_rest = needs
     count = len(call.learnt)
-    wanted = [name for name, needed in zip(call.learnt, needs_rest, strict=False) if needed]
+    wanted = wanted_of(call, needs)
     arrays = {name: _memory(tensor) for name, tensor in saved.items()}
     state = [array for name, array in arrays.items() if name.startswith("state ")]
     tape = record(
@@ -280,6 +306,7 @@ def launch_backward(
         spikes=arrays.get("spikes"),
         initial=binding.neuron._state(*state) if state else None,
         recurrent=arrays.get("recurrent"),
+        recomputes=call.memory == "lean",
     )
     grad_spikes, grad_potential, *grad_state = [None if g is None else _memory(g) for g in grads]
     has_grad_state = any([g is not None for g in grad_state])
@@ -299,7 +326,7 @@ def launch_backward(
     return (_tensor(result.current), recurrent, *parameters, *states)
 
 
-class _SpikeInPlace(torch.autograd.Function):
+class _SpikeDirect(torch.autograd.Function):
     """As `_Spike`, for calls without a state and recurrent weights that have a place."""
 
     @staticmethod
@@ -323,14 +350,14 @@ class _SpikeInPlace(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return differentiable_once(_SpikeInPlace._gradients, ctx, grads)
+        return differentiable_once(_SpikeDirect._gradients, ctx, grads)
 
     @staticmethod
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         call, place, numbers, reads = ctx.context
         saved, method, surrogate = ctx.saved_tensors, call.method, call.surrogate
         if not isinstance(surrogate, Surrogate) or not place.has_all(*saved, *grads):
-            return _SpikeInPlace._general_gradients(ctx, saved, grads)
+            return _SpikeDirect._general_gradients(ctx, saved, grads)
         current, own = place.backward(numbers, reads, saved, grads, method, surrogate, _thread_count())
         if not call.learnt:
             return None, None, current

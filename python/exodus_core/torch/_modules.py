@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from .. import neurons
 from .._backends import ARITHMETIC
-from .._backward import check_algorithm
+from .._backward import check_algorithm, check_potential_is_kept
 from .._custom_surrogate import SurrogateLike
+from .._tape import check_memory
 from ..neurons import Neuron
 from ..surrogate import SingleExponential
 from . import _anomaly
@@ -35,6 +36,15 @@ def check_time_dim(time_dim: Any) -> None:
     """Check a layer's dimension of time."""
     if isinstance(time_dim, bool) or not isinstance(time_dim, int):
         raise TypeError(f"time_dim must be an integer, got {time_dim!r}")
+
+
+def check_memory_of(memory: Any, inplace: Any) -> None:
+    """Check what a layer keeps for its backward pass, and where."""
+    check_memory("memory", memory)
+    if not isinstance(inplace, bool):
+        raise TypeError(f"inplace must be True or False, got {inplace!r}")
+    if inplace and memory == "lean":
+        raise ValueError("inplace must be False with memory='lean', which keeps the current, got True")
 
 
 def _initialiser(descriptor: type[Neuron]) -> Callable[..., None]:
@@ -93,10 +103,20 @@ class Layer(Stateful, Valued):
         Whether a call without a state continues from the state of the call before. True detaches this state
         from the autograd graph (truncated backpropagation through time), "attached" does not.
         ``reset_state()`` forgets it. It is not part of the ``state_dict``.
+    memory : {"full", "lean"}, optional
+        "lean" keeps the current for the backward pass in place of the potential, which is recomputed. The
+        gradients have the same bits. It saves memory where something else keeps the current anyway, and in
+        the forward pass. The surrogate must be a built-in one, and the tensors on the CPU.
+    inplace : bool, optional
+        Whether to write the potential over the current, as ``nn.ReLU(inplace=True)`` does: the tensor that
+        the layer gets is the potential afterwards. It is an error if the current is a view or a leaf that
+        requires a gradient, or if a gradient reads it, as that of a learnt gain does.
     """
 
     _layers: ClassVar[dict[type[Neuron], type[Layer]]] = {}  # by descriptor
     _observers: tuple[Callable[..., None], ...] = ()  # they see each trace, as a Monitor does
+    memory: str = "full"
+    inplace: bool = False
     _surrogate_text: str
 
     def __init_subclass__(cls, descriptor: type[Neuron] | None = None, **keywords: Any) -> None:
@@ -118,6 +138,8 @@ class Layer(Stateful, Valued):
         learn: Learn = (),
         output: str | None = None,
         stateful: bool | str = False,
+        memory: str = "full",
+        inplace: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(neuron, Neuron):
@@ -130,7 +152,9 @@ class Layer(Stateful, Valued):
             raise ValueError(f"output must be one of {', '.join(map(repr, allowed))}, got {output!r}")
         check_time_dim(time_dim)
         check_algorithm(method, surrogate)
+        check_memory_of(memory, inplace)
         self.time_dim, self.output, self.stateful = time_dim, output, stateful
+        self.memory, self.inplace = memory, inplace
         self._method, self.surrogate = method, surrogate
         self._register(neuron, learn)
 
@@ -194,6 +218,9 @@ class Layer(Stateful, Valued):
         if self._learn_states and state is None:
             state = self._first_state(current, time_dim)
         _anomaly.check_if_on(self, current, state)
+        check_memory_of(self.memory, self.inplace)
+        check_potential_is_kept(self.surrogate, self.memory == "lean")
+        seen = current.detach().clone() if self.inplace and self._observers else current
         learnt = self._learnt()  # read once, since a parametrisation may be costly or random
         call = Call(
             self._given,
@@ -201,8 +228,10 @@ class Layer(Stateful, Valued):
             self.surrogate,
             self._method,
             time_dim,
-            with_potential=self.output != "spikes" or len(self._observers) > 0,
+            with_potential=self.inplace or self.output != "spikes" or len(self._observers) > 0,
             with_state=with_state or self.output == "trace" or len(self._observers) > 0,
+            memory=self.memory,
+            inplace=self.inplace,
             remedy="move the layer with .to()",
             text=self._text,
             surrogate_text=self._surrogate_text,
@@ -212,7 +241,7 @@ class Layer(Stateful, Valued):
         except ValueError as error:
             raise _anomaly.explained(error, self, current, time_dim) from None
         for observe in self._observers:
-            observe(self, current, trace, time_dim, recurrent)
+            observe(self, seen, trace, time_dim, recurrent)
         return trace
 
     def _select(self, trace: Trace) -> Any:
@@ -319,6 +348,10 @@ class Layer(Stateful, Valued):
             parts.append(f"output={self.output!r}")
         if self.stateful:
             parts.append(f"stateful={self.stateful!r}")
+        if self.memory != "full":
+            parts.append(f"memory={self.memory!r}")
+        if self.inplace:
+            parts.append("inplace=True")
         return ", ".join(parts)
 
 
@@ -368,7 +401,8 @@ def from_neuron(neuron: Neuron, **keywords: Any) -> Layer:
     neuron : Neuron
         A descriptor of ``exodus_core``, such as LIF.
     **keywords
-        `surrogate`, `method`, `time_dim`, `learn`, `output` and `stateful`, as for ``Layer``.
+        `surrogate`, `method`, `time_dim`, `learn`, `output`, `stateful`, `memory` and `inplace`, as for
+        ``Layer``.
 
     Returns
     -------

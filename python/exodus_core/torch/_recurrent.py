@@ -118,6 +118,11 @@ class Recurrent(Stateful, nn.Module):
         self.layer.stateful = stateful
 
     @property
+    def inplace(self) -> bool:
+        """Whether the potential is written over the current, as for the layer."""
+        return self.layer.inplace
+
+    @property
     def time_dim(self) -> int:
         """The dimension of time, which is the layer's. It can be set."""
         return self.layer.time_dim

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .._text import to_text
-from ._function import Call, Trace, _Spike, _SpikeInPlace
-from ._in_place import place_of
+from ._direct import place_of
+from ._function import Call, Trace, _Spike, _SpikeDirect
 from ._learnt import with_tensors
 from ._operators import FUNCTION, Program, spike, surrogate_text
 from ._transforms import SpikeFunction
@@ -51,6 +51,18 @@ def _run_operator(
     return Trace(spikes if fires else None, potential, state)
 
 
+def _check_may_be_overwritten(current: Tensor, others: tuple[Tensor | None, ...]) -> None:
+    """Raise where autograd cannot follow that a current is overwritten, as it does for torch's functions."""
+    if current.requires_grad and current.is_leaf:
+        raise ValueError("current must not be a leaf that requires a gradient, with inplace=True, got one")
+    differentiable = current.requires_grad or any([x is not None and x.requires_grad for x in others])
+    if differentiable and current._is_view():
+        raise ValueError(
+            f"current must not be a view of another tensor with inplace=True, got one of shape "
+            f"{tuple(current.shape)}: snn.Sequential gives its layers none, where time or the batch is first"
+        )
+
+
 def run(
     call: Call, current: Tensor, learnt: Mapping[str, Tensor], state: Any, recurrent: Tensor | None = None
 ) -> Trace:
@@ -64,16 +76,25 @@ def run(
             f"state must be a tuple of {len(kind._fields)} tensors ({', '.join(kind._fields)}), "
             f"got {state!r:.80}"
         )
+    plain = call.memory == "full" and not call.inplace
     if is_traced(current):
+        if not plain:
+            raise RuntimeError(
+                "memory and inplace must have their defaults in a program that is compiled, exported or "
+                f"transformed, got memory={call.memory!r}, inplace={call.inplace}: call "
+                "exodus_core.torch.configure(net, memory='full', inplace=False) before"
+            )
         if torch.compiler.is_compiling() and not call.text:
             trace: Trace = _run_uncompiled(call, current, learnt, state, recurrent)
             return trace
         return _run_operator(call, current, learnt, state, recurrent)
     call.differentiates = torch.is_grad_enabled()
-    if state is None and recurrent is None and not call.with_state:
+    if call.inplace and call.differentiates:
+        _check_may_be_overwritten(current, (recurrent, *learnt.values(), *(state or ())))
+    if plain and state is None and recurrent is None and not call.with_state:
         place = place_of(call.origin, current, call.time_dim, learnt)
         if place is not None:
-            spikes, potential = _SpikeInPlace.apply(call, place, current, *learnt.values())
+            spikes, potential = _SpikeDirect.apply(call, place, current, *learnt.values())
             return Trace(spikes, potential, None)
     call.neuron = with_tensors(call.origin, current, learnt, call.remedy)
     spikes, potential, *final = _Spike.apply(call, current, recurrent, *learnt.values(), *(state or ()))

@@ -1,4 +1,4 @@
-"""Property: a call whose tensors are taken in place has the bits of the general way, forward and backward.
+"""Property: a call whose tensors are taken where they are has the bits of the general way, both ways.
 
 Witness: the same call without a place.
 """
@@ -14,7 +14,7 @@ import torch
 import exodus_core as ec
 import exodus_core.torch as snn
 from exodus_core import surrogate
-from exodus_core.torch import _in_place, _run
+from exodus_core.torch import _direct, _run
 from neuron_examples import FIRING, SCALARS
 
 SHAPE = (7, 3, 5)
@@ -26,20 +26,20 @@ LAYOUTS = {
 }
 
 
-def results(layer, current, weights, in_place, monkeypatch):
-    """Spikes or potential, and all gradients; and how many kernel calls were made in place."""
+def results(layer, current, weights, direct, monkeypatch):
+    """Spikes or potential, and all gradients; and how many kernel calls were direct."""
     calls = []
     with monkeypatch.context() as patch:
-        if not in_place:
+        if not direct:
             patch.setattr(_run, "place_of", lambda *arguments: None)
         for name in ("forward", "backward"):
-            run = getattr(_in_place.Place, name)
+            run = getattr(_direct.Place, name)
 
             def counted(*arguments, run=run, name=name):
                 calls.append(name)
                 return run(*arguments)
 
-            patch.setattr(_in_place.Place, name, counted)
+            patch.setattr(_direct.Place, name, counted)
         layer = copy.deepcopy(layer)
         current = current.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         output = layer(current)
@@ -80,8 +80,8 @@ def test_every_neuron(name, learns, dtype, monkeypatch):
         layer = snn.from_neuron(neuron, learn=names, method=method)
         has_taps = isinstance(neuron, ec.SRM) and any("taps" in key for key in neuron._parameter_names())
         has_arrays = any(np.ndim(value) for value in neuron._parameters().values())
-        in_place = not has_taps and not (names and has_arrays)
-        check(layer, *inputs(dtype), monkeypatch, ("forward", "backward") if in_place else ())
+        direct = not has_taps and not (names and has_arrays)
+        check(layer, *inputs(dtype), monkeypatch, ("forward", "backward") if direct else ())
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns"])
@@ -142,9 +142,9 @@ def test_a_learnt_value_that_is_not_finite(value, monkeypatch):
     layer = snn.LIF(tau=5.0, learn=("tau",))
     with torch.no_grad():
         layer.tau.fill_(value)
-    for in_place in (True, False):
+    for direct in (True, False):
         with pytest.raises(ValueError, match=r"tau must be finite, got (nan|-?inf)"):
-            results(layer, *inputs(torch.float32), in_place, monkeypatch)
+            results(layer, *inputs(torch.float32), direct, monkeypatch)
 
 
 @pytest.mark.parametrize("name", FIRING)
@@ -173,9 +173,9 @@ def test_a_function_as_surrogate_goes_the_general_way_back(name, monkeypatch):
 def test_a_gradient_in_another_layout(change, monkeypatch):
     current, weights = inputs(torch.float32)
     passes = []
-    for in_place in (True, False):
+    for direct in (True, False):
         with monkeypatch.context() as patch:
-            if not in_place:
+            if not direct:
                 patch.setattr(_run, "place_of", lambda *arguments: None)
             layer = snn.LIF(tau=5.0, learn=("tau",))
             given = current.clone().requires_grad_()
