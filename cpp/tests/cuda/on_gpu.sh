@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# on_gpu.sh [CARRIED]: everything that needs a GPU, within nine minutes: the C++ tests, Python's tests, the benchmark, compute-sanitizer.
+# on_gpu.sh [CARRIED]: everything that needs a GPU, within nine minutes: the C++ tests, Python's tests, the benchmark, compute-sanitizer. It
+# also prints what the compiler made of the kernels for this GPU.
 #
 # The machine needs nvcc 13 and a python3 with scikit-build-core, pybind11, cmake, ninja and pytest; torch, CuPy and JAX are tested as far as
 # they are there. Nothing is downloaded: CARRIED (carried/ by default) is a folder with GoogleTest's sources (googletest/) and with wheels of
@@ -61,6 +62,7 @@ step 300 build bash -c 'python3 -m pip wheel --quiet --no-index --no-build-isola
 step 60 install "${install[@]}" build/on_gpu/cpu/*.whl build/cu13/*.whl || finish
 step 60 available python3 -c 'import sys; from exodus_core import cuda; sys.exit(cuda._unavailable())' || finish
 
+step 10 occupancy python3 cpp/tests/cuda/ptxas_report.py build/cuda/build.log
 step 150 ctest ctest --test-dir build/cuda -L gpu --output-on-failure
 step 150 pytest python3 -m pytest -q -rs tests/test_on_a_gpu.py && ! grep -q ' passed' build/on_gpu/pytest.log && failed+=("pytest ran no test")
 step 90 benchmark python3 benchmarks/bandwidth.py --device cuda --rounds 7

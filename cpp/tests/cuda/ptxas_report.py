@@ -1,18 +1,85 @@
-"""What the compiler made of the CUDA kernels: registers, spills and shared memory of each.
+"""What the compiler made of the CUDA kernels: registers, spills, shared memory, and how many blocks fit.
 
 python ptxas_report.py LOG... reads what `nvcc -Xptxas -v` printed (cmake -DCMAKE_CUDA_FLAGS="-Xptxas -v"),
-prints a line for each kernel and architecture, and fails if a float32 kernel spills or uses local memory.
+and prints a line for each kernel and architecture. It fails if a float32 kernel spills or uses local memory,
+or if fewer blocks of 128 threads fit on a multiprocessor than occupancy.csv says.
 """
 
+import csv
 import re
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
 METHODS = ("exodus", "slayer", "bptt")
+TYPES = {"f": "float", "d": "double"}
+DESIGN = Path(__file__).with_name("occupancy.csv")
+
+
+class Multiprocessor(NamedTuple):
+    """What a multiprocessor has for blocks, by CUDA's cuda_occupancy.h and programming guide."""
+
+    threads: int
+    shared: int
+    shared_of_system: int  # in each block
+    shared_unit: int
+
+    def blocks(self, registers, shared):
+        """The blocks of 128 threads that fit, with these registers of a thread and bytes of a block."""
+        # A multiprocessor has four parts of 16384 registers. Each takes one of a block's four warps.
+        by_registers = 16384 // rounded_up(32 * registers, 256)
+        by_memory = self.shared // max(1, rounded_up(shared + self.shared_of_system, self.shared_unit))
+        return min(by_registers, by_memory, self.threads // 128)
+
+
+MULTIPROCESSORS = {
+    "sm_75": Multiprocessor(1024, 64 << 10, 0, 256),
+    "sm_80": Multiprocessor(2048, 164 << 10, 1024, 128),
+    "sm_86": Multiprocessor(1536, 100 << 10, 1024, 128),
+    "sm_89": Multiprocessor(1536, 100 << 10, 1024, 128),
+    "sm_90": Multiprocessor(2048, 228 << 10, 1024, 128),
+    "sm_100": Multiprocessor(2048, 228 << 10, 1024, 128),
+    "sm_120": Multiprocessor(1536, 100 << 10, 1024, 128),
+}
+
+
+class Kernel(NamedTuple):
+    """A line of the report; sizes in bytes, `local` with spills."""
+
+    name: str
+    type: str
+    architecture: str
+    registers: int
+    shared: int
+    local: int
+
+    def blocks(self):
+        """The blocks that fit on a multiprocessor."""
+        multiprocessor = MULTIPROCESSORS.get(self.architecture, MULTIPROCESSORS["sm_90"])
+        return multiprocessor.blocks(self.registers, self.shared)
+
+    def problems(self, wanted):
+        """What is worse than designed; `wanted` are its blocks."""
+        where = f"{self.name} ({self.type}, {self.architecture})"
+        if self.local > 0:
+            yield f"{where}: wanted no local memory, found {self.local} bytes"
+        if wanted is None:
+            yield f"{where}: {DESIGN.name} has no row for it, found {self.blocks()} blocks per multiprocessor"
+        elif self.blocks() < wanted:
+            yield (
+                f"{where}: wanted {wanted} blocks per multiprocessor, found {self.blocks()} "
+                f"({self.registers} registers, {self.shared} bytes of shared memory)"
+            )
+
+
+def rounded_up(number, unit):
+    """The least multiple of a unit that is not less than a number."""
+    return -(-number // unit) * unit
 
 
 def title(symbol):
@@ -37,7 +104,7 @@ def title(symbol):
 
 
 def kernels(log):
-    """Yield (name, type, architecture, registers, shared bytes, stack and spill bytes) of a log."""
+    """Yield each Kernel of a log."""
     entry, stack = None, 0
     for line in log.splitlines():
         if found := ENTRY.search(line):
@@ -45,23 +112,45 @@ def kernels(log):
         elif (found := STACK.search(line)) and entry is not None:
             stack = max(stack, *map(int, found.groups()))
         elif (found := USED.search(line)) and entry is not None:
+            name, kind = title(entry[0])
             shared = SHARED.search(line)
-            yield *title(entry[0]), entry[1], int(found[1]), int(shared[1]) if shared else 0, stack
+            yield Kernel(name, TYPES[kind], entry[1], int(found[1]), int(shared[1]) if shared else 0, stack)
             entry = None
+
+
+def designed_blocks(kernel, architecture):
+    """The blocks that occupancy.csv wants of a kernel: those of the first row that fits; None without any."""
+    with DESIGN.open() as file:
+        for row in csv.DictReader(file):
+            if fnmatchcase(kernel, row["kernel"]):
+                return int(row["sm_75" if architecture == "sm_75" else "newer"])
+    return None
 
 
 def main():
     """Print the report of the logs that the command line names."""
-    rows = sorted({row for path in sys.argv[1:] for row in kernels(Path(path).read_text())})
+    # A log may have a kernel several times. The last one counts.
+    found = {row[:3]: row for path in sys.argv[1:] for row in kernels(Path(path).read_text())}
+    rows = sorted(found.values())
     if not rows:
-        sys.exit("no kernels in the log: was it compiled with -Xptxas -v?")
-    print(f"{'kernel':48s}{'type':>8s}{'arch':>8s}{'registers':>11s}{'shared':>8s}{'local':>7s}")
-    for name, kind, arch, registers, shared, stack in rows:
-        kind = {"f": "float", "d": "double"}[kind]
-        print(f"{name:48s}{kind:>8s}{arch:>8s}{registers:11d}{shared:8d}{stack:7d}")
-    spilled = [row for row in rows if row[1] == "f" and row[5] > 0]
-    print(f"{len(rows)} kernels, {len(spilled)} of float with local memory")
-    sys.exit(1 if spilled else 0)
+        sys.exit("no kernels in the log: were they compiled there, and with -Xptxas -v?")
+    print(
+        f"{'kernel':48s}{'type':>8s}{'arch':>8s}{'registers':>11s}{'shared':>8s}{'local':>7s}{'blocks':>8s}"
+    )
+    for row in rows:
+        print(
+            f"{row.name:48s}{row.type:>8s}{row.architecture:>8s}{row.registers:11d}{row.shared:8d}{row.local:7d}"
+            f"{row.blocks():8d}"
+        )
+    # Double is for checks, not for speed.
+    problems = [
+        p
+        for row in rows
+        if row.type == "float"
+        for p in row.problems(designed_blocks(row.name, row.architecture))
+    ]
+    print(*problems, f"{len(rows)} kernels, {len(problems)} problems of float", sep="\n")
+    sys.exit(1 if problems else 0)
 
 
 if __name__ == "__main__":
