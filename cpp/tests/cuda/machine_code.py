@@ -1,0 +1,328 @@
+"""How many loads the CUDA kernels have under way, and the bytes they move, read off their machine code.
+
+python machine_code.py OBJECT... disassembles objects of the CUDA library by NVIDIA's cuobjdump and nvdisasm
+(pip install --no-deps nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm), and prints a line for each loop over time
+of the main kernels. It fails if one has fewer loads under way than loops.csv says, waits for loads more
+often, or moves more bytes.
+
+A loop has many ways through it. The one that is followed moves most; it is that of a full chunk of 32-bit
+elements, time first: it has no barrier (time last has), and no access of two bytes (float16 has) or under a
+condition (a chunk that is cut short has).
+"""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+from ptxas_report import title
+
+MODELS = ("Lif", "CubaLif", "Alif")
+PASSES = (
+    "forward {} 0",
+    *(f"backward {{}} 0 {m}{p}" for m in ("exodus", "bptt") for p in ("", " with parameters")),
+)
+MAIN = [name.format(model) for model in MODELS for name in PASSES]
+
+DESIGN = Path(__file__).with_name("loops.csv")
+TOOLS = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin")  # where pip puts them
+
+SECTION = re.compile(r"^\s*\.section\s+\.text\.(\w+)", re.MULTILINE)
+LABEL = re.compile(r"^(\.L_x_\d+):")
+CODE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\d+)\s+)?([A-Z][\w.]*)\s*(.*)")
+LEAVING = ("BRA", "BRX", "EXIT", "RET")
+WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
+
+
+@dataclass
+class Instruction:
+    """An instruction of the machine code.
+
+    Attributes
+    ----------
+    condition : str or None
+        The predicate it runs under.
+    name : str
+    modifiers : list of str
+        What follows the name, after points.
+    operands : str
+    """
+
+    condition: str | None
+    name: str
+    modifiers: list
+    operands: str
+
+    def is_global(self):
+        """Whether it loads from or stores to global memory."""
+        return self.name in ("LDG", "STG")
+
+    def streams(self):
+        """Whether it accesses an array over time, which is not used soon again, and not the workspace."""
+        return self.is_global() and "EF" in self.modifiers
+
+    def bytes(self):
+        """The bytes that it moves for a thread."""
+        return next((WIDTHS[m] for m in self.modifiers if m in WIDTHS), 4)
+
+    def registers(self):
+        """The registers that it names. R6.64 is a pair."""
+        found = set()
+        for number, pair in re.findall(r"\bR(\d+)(?:\.reuse)?(\.64)?", self.operands):
+            found |= {int(number), int(number) + bool(pair)}
+        return found
+
+    def loaded(self):
+        """The registers that a load fills."""
+        first = int(re.match(r"R(\d+)", self.operands)[1])
+        return set(range(first, first + -(-self.bytes() // 4)))
+
+
+@dataclass
+class Block:
+    """Instructions that run one after another, and the indices of the blocks that may follow."""
+
+    instructions: list = field(default_factory=list)
+    after: list = field(default_factory=list)
+
+    def is_followed(self):
+        """Whether full chunks of 32-bit elements, time first, may go through it."""
+        return not any(
+            i.name == "BAR" or (i.is_global() and (i.condition or i.bytes() == 2)) for i in self.instructions
+        )
+
+    def weight(self):
+        """How much it moves, and then how short it is. The way through a loop has the greatest sum."""
+        return sum(i.is_global() for i in self.instructions), -len(self.instructions)
+
+
+def functions(text):
+    """Yield the symbol and the code of each function that nvdisasm prints."""
+    _, *parts = SECTION.split(text)
+    yield from zip(parts[::2], parts[1::2], strict=True)
+
+
+def blocks(code):
+    """The blocks of a function."""
+    found, labels, ended = [Block()], {}, False
+    for line in code.splitlines():
+        label, instruction = LABEL.match(line), CODE.search(line)
+        if (label or (instruction and ended)) and found[-1].instructions:
+            found.append(Block())
+        if label:
+            labels[label[1]] = len(found) - 1
+        elif instruction:
+            condition, opcode, operands = instruction.groups()
+            name, *modifiers = opcode.split(".")
+            found[-1].instructions.append(Instruction(condition, name, modifiers, operands))
+            ended = name in LEAVING
+    for following, block in enumerate(found, start=1):
+        last = block.instructions[-1] if block.instructions else Instruction(None, "NOP", [], "")
+        if last.name in ("BRA", "BRX"):
+            block.after = [labels[label] for label in re.findall(r"\.L_x_\d+", last.operands)]
+        may_stay = last.condition or (last.name == "BRA" and "," in last.operands)  # BRA P0, `(.L_x_1)
+        if (last.name not in LEAVING or may_stay) and following < len(found):
+            block.after.append(following)
+    return found
+
+
+def within(graph, kept):
+    """The part of a graph (node: following nodes) with these nodes."""
+    return {node: [after for after in graph[node] if after in kept] for node in graph if node in kept}
+
+
+def reachable(graph, start):
+    """The nodes that follow a node, sooner or later."""
+    found, new = set(), [start]
+    while new:
+        fresh = set(graph[new.pop()]) - found
+        found |= fresh
+        new += fresh
+    return found
+
+
+def loops(graph, entries):
+    """Yield the head and the nodes of each loop of a graph that is entered at `entries`, with inner loops."""
+    after = {node: reachable(graph, node) for node in graph}
+    repeated = [node for node in graph if node in after[node]]
+    for nodes in {frozenset(n for n in after[node] if node in after[n]) for node in repeated}:
+        entered = {n for node in graph if node not in nodes for n in graph[node]} | entries
+        head, *others = sorted(nodes & entered)
+        if others:
+            raise ValueError("a loop is entered at several places")
+        yield head, nodes
+        inner = within(graph, nodes - {head})
+        yield from loops(inner, set(graph[head]) & set(inner))
+
+
+def way(code, head, nodes):
+    """The instructions of the followed way through a loop, from its head; none if there is no such way."""
+    nodes = {node for node in nodes if code[node].is_followed()}
+    graph = {node: [n for n in code[node].after if n in nodes and n != head] for node in nodes}
+    best = {}  # the weight of the best way from a node back to the head, and the node that follows
+    for node in TopologicalSorter(graph).static_order():
+        ends = [((0, 0), None)] if head in code[node].after else []
+        ways = ends + [(best[n][0], n) for n in graph[node] if n in best]
+        if ways:
+            weight, following = max(ways, key=lambda found: found[0])
+            best[node] = tuple(map(sum, zip(weight, code[node].weight(), strict=True))), following
+    instructions, node = [], head if head in best else None
+    while node is not None:
+        instructions += code[node].instructions
+        node = best[node][1]
+    return instructions
+
+
+def waits(instructions):
+    """Count the loads of a loop that go out together.
+
+    Returns
+    -------
+    list of int
+        For each instruction that needs the result of a load: the loads since the one before it.
+    """
+    found, pending, count = [], set(), 0
+    for turn in range(2):  # what is loaded in a turn may be needed in the next
+        for instruction in instructions:
+            if instruction.registers() & pending:
+                found.append((turn, count))
+                pending, count = set(), 0
+            if instruction.name == "LDG":
+                pending, count = pending | instruction.loaded(), count + 1
+    return [count for turn, count in found if turn == 1]
+
+
+def loops_over_time(code):
+    """The followed ways through the loops of a function that stream arrays, in the code's order."""
+    graph = {node: block.after for node, block in enumerate(code)}
+    graph = within(graph, reachable(graph, 0) | {0})
+    found = sorted(loops(graph, {0}), key=lambda loop: loop[0])
+    ways = []
+    for head, nodes in found:
+        inner = set().union(*(other for _, other in found if other < nodes))
+        ways.append(way(code, head, nodes - inner))
+    return [w for w in ways if any(i.streams() for i in w)]
+
+
+class Loop(NamedTuple):
+    """A kernel's loop over time.
+
+    Attributes
+    ----------
+    kernel : str
+    name : str
+        "pass", or how hidden states are recomputed: "mark" (through all of time) or "rebuild" (of a segment).
+    steps : int
+        The steps of a chunk, which one turn of the loop computes.
+    loads : tuple of int
+        The loads that go out together, for each time that a turn waits for loads.
+    loaded, stored : float
+        The bytes that a step of a neuron moves.
+    """
+
+    kernel: str
+    name: str
+    steps: int
+    loads: tuple
+    loaded: float
+    stored: float
+
+    def problems(self, wanted):
+        """What is worse than the loop that was designed."""
+        where = f"{self.kernel}, {self.name}"
+        if max(self.loads, default=0) < max(wanted.loads):
+            yield f"{where}: wanted {max(wanted.loads)} loads that go out together, found {self.loads}"
+        if len(self.loads) > len(wanted.loads):
+            yield f"{where}: wanted waits for {wanted.loads} loads, found {self.loads}"
+        for what in ("loaded", "stored"):
+            if getattr(self, what) > getattr(wanted, what):
+                yield f"{where}: wanted {getattr(wanted, what)} bytes {what}, found {getattr(self, what)}"
+
+
+def moved(instructions, name):
+    """The bytes that instructions of a name move for a thread."""
+    return sum(i.bytes() for i in instructions if i.name == name)
+
+
+def streamed(instructions, name):
+    """The number of instructions of a name that stream."""
+    return sum(i.streams() and i.name == name for i in instructions)
+
+
+def loops_of(kernel, listing):
+    """The Loops of a function."""
+    ways = loops_over_time(blocks(listing))
+    # Forward reads one array and backward writes one: the fewest are the steps of a chunk.
+    steps = min(n for w in ways for n in (streamed(w, "LDG"), streamed(w, "STG")) if n)
+    found = []
+    for w in ways:
+        loaded, stored = moved(w, "LDG") / steps, moved(w, "STG") / steps
+        name = "pass" if streamed(w, "STG") else "rebuild" if stored >= 4 else "mark"
+        found.append(Loop(kernel, name, steps, tuple(waits(w)), loaded, stored))
+    return found
+
+
+def main_loops(text):
+    """The Loops of the main kernels in what nvdisasm prints."""
+    named = ((title(symbol), listing) for symbol, listing in functions(text) if "ward_kernel" in symbol)
+    return [
+        loop
+        for (name, kind), listing in named
+        if name in MAIN and kind == "f"
+        for loop in loops_of(name, listing)
+    ]
+
+
+def designed_loops():
+    """The Loops that loops.csv wants."""
+    with DESIGN.open() as file:
+        return [
+            Loop(
+                row["kernel"],
+                row["loop"],
+                int(row["steps"]),
+                tuple(map(int, row["loads"].split())),
+                float(row["loaded"]),
+                float(row["stored"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def disassembled(path):
+    """What nvdisasm prints of the code in an object."""
+    options = dict(check=True, text=True, env=os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}"})
+    with tempfile.TemporaryDirectory() as folder:
+        extract = ["cuobjdump", "-xelf", "all", os.path.abspath(path)]
+        subprocess.run(extract, cwd=folder, stdout=subprocess.DEVNULL, **options)
+        cubins = sorted(Path(folder).glob("*.cubin"))
+        found = [subprocess.run(["nvdisasm", "-c", c], stdout=subprocess.PIPE, **options) for c in cubins]
+    return "".join(run.stdout for run in found)
+
+
+def main():
+    """Print the table of the objects that the command line names."""
+    found = [loop for path in sys.argv[1:] for loop in main_loops(disassembled(path))]
+    columns = f"{'loads that go out together':28s}{'bytes loaded':>14s}{'stored':>8s}"
+    print(f"{'kernel':42s}{'loop':10s}{'steps':>6s}  {columns}")
+    for kernel, name, steps, loads, loaded, stored in sorted(found):
+        print(
+            f"{kernel:42s}{name:10s}{steps:6d}  {', '.join(map(str, loads)):28s}{loaded:14.2f}{stored:8.2f}"
+        )
+    by_name, problems = {(loop.kernel, loop.name): loop for loop in found}, []
+    for wanted in designed_loops():
+        loop = by_name.get(wanted[:2])
+        problems += [f"{wanted.kernel}, {wanted.name}: not found"] if loop is None else loop.problems(wanted)
+    print(*problems, f"{len(found)} loops, {len(problems)} problems", sep="\n")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()
