@@ -2,17 +2,20 @@
 
 A copy reads and writes as many bytes as the pass, in the same proportion. Copy and pass alternate between
 several buffers, which together are much larger than the L2 cache. Both are replayed as CUDA graphs, so that
-Python's time does not count.
+Python's time does not count. Beside what is measured stands what predictions.py predicts, where it does.
 """
 
 import statistics
 from functools import partial
+
+import predictions
 
 import exodus_core as ec
 from exodus_core import cuda
 
 L2_MULTIPLE = 4  # the total size of the buffers, in L2 caches
 LEAST_SETS = 4
+ARRAYS = 9  # of a set of Buffers, and one while they are made
 
 
 def why_not():
@@ -63,6 +66,12 @@ def compare(torch, bound, calls, rounds):
     """Return the median time of a bound's call over that of a call, and the latter."""
     bound_time, time = medians(torch, [bound, calls], rounds)
     return bound_time / time, time
+
+
+def sets_of(torch, elements):
+    """Return how many sets of Buffers, of so many elements, are measured by turns."""
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    return max(LEAST_SETS, -(-L2_MULTIPLE * cache // (12 * elements)))
 
 
 class Buffers:
@@ -135,6 +144,15 @@ def against_torch(torch, shape, rounds):
     return compare(torch, [both_passes(loop)], [both_passes(ours)], rounds)
 
 
+def predicted(torch, layout, shape, dtype, kernel):
+    """Say what predictions.py predicts for a pass, or nothing."""
+    gpu = predictions.gpu_of(torch.cuda.get_device_name())
+    if gpu is None or layout != "time first" or dtype != torch.float32:
+        return ""
+    time = predictions.seconds(gpu, kernel, shape[0], shape[1] * shape[2])
+    return "" if time is None else f"  prediction {1e6 * time:9.1f} us"
+
+
 def against_copies(torch, layout, shape, time_axis, dtype, sets, rounds):
     """Print a line for each pass."""
     buffers = [Buffers(torch, ec.LIF(alpha=0.95), shape, time_axis, dtype) for _ in range(sets)]
@@ -146,7 +164,19 @@ def against_copies(torch, layout, shape, time_axis, dtype, sets, rounds):
     for kind, variant, calls in passes:
         share, time = compare(torch, bounds[kind], calls, rounds)
         name = str(dtype).removeprefix("torch.")
-        print(f"{name:9s} {layout:12s} {kind:9s} {variant:24s} {share:6.2f} {1e6 * time:9.1f} us")
+        prediction = predicted(torch, layout, shape, dtype, f"{kind} Lif 0 {variant}".rstrip())
+        print(f"{name:9s} {layout:12s} {kind:9s} {variant:24s} {share:6.2f} {1e6 * time:9.1f} us{prediction}")
+
+
+def other_sizes(torch, rounds):
+    """Print lines for arrays of other sizes that are predicted, as far as the GPU's memory holds them."""
+    for steps, neurons in predictions.SHAPES[1:]:
+        sets = sets_of(torch, steps * neurons)
+        if ARRAYS * 4 * steps * neurons * sets > torch.cuda.mem_get_info()[0]:
+            print(f"{steps} steps x {neurons}: too large for this GPU")
+            continue
+        print(f"{steps} steps x {neurons}:")
+        against_copies(torch, "time first", (steps, 1, neurons), 0, torch.float32, sets, rounds)
 
 
 def recurrent(torch, shape, rounds):
@@ -199,11 +229,12 @@ def main(arguments):
     t, b, n = arguments.steps, arguments.batch, arguments.neurons
     device = torch.cuda.get_device_properties(0)
     print(f"LIF, {t} steps x {b} x {n}, {device.name}; share of the bandwidth of a copy, median time")
-    sets = max(LEAST_SETS, -(-L2_MULTIPLE * device.L2_cache_size // (12 * t * b * n)))
+    sets = sets_of(torch, t * b * n)
     layouts = {"time first": ((t, b, n), 0), "batch first": ((b, t, n), 1), "time last": ((b, n, t), 2)}
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for layout, (shape, time_axis) in layouts.items():
             against_copies(torch, layout, shape, time_axis, dtype, sets, arguments.rounds)
+    other_sizes(torch, arguments.rounds)
     ratio, time = against_torch(torch, (t, b, n), arguments.rounds)
     print(f"forward and backward: {1e6 * time:.1f} us, {ratio:.0f} times as fast as torch's loop")
     delays(torch, (t, b, n), sets, arguments.rounds)
