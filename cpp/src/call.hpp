@@ -61,6 +61,7 @@ template <class V, class Element = V>
 struct ForwardCall : Call<V, Element> {
   V* potential = nullptr;
   Element* spikes = nullptr;
+  std::uint64_t* fired = nullptr;
   V* final[max_states] = {};
 };
 

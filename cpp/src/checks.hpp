@@ -153,6 +153,13 @@ Status read_neuron(const Layout& layout, const N& neuron, const State& initial, 
 }
 
 /// Checks the arguments and fills in a call.
+/// Whether the bits of the spikes of a row, whatever its neurons, are whole words.
+template <class V>
+bool in_whole_words(const Layout& layout, const Recurrence<V>& recurrent) {
+  constexpr std::int64_t word = 64;
+  return layout.inner % word == 0 && (recurrent.features == 0 || (recurrent.features % word == 0 && recurrent.repeat == 1));
+}
+
 template <class N, class Element>
 Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename Traits<N>::V, Element>& call) {
   using T = Traits<N>;
@@ -162,6 +169,8 @@ Status read(const Layout& layout, const N& neuron, const typename N::Forward& ar
   call.current = arrays.current;
   call.potential = arrays.potential;
   call.spikes = N::fires ? arrays.spikes : nullptr;
+  if (arrays.fired != nullptr && !(N::fires && in_whole_words(layout, arrays.recurrent))) return Status::unsupported;
+  call.fired = arrays.fired;
   to_list<T::states>(arrays.final, call.final);
   take_histories<N>(call.fir, &FirRole<typename T::V>::final, call.final);
   return Status::ok;

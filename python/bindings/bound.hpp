@@ -3,6 +3,7 @@
 /// steps, so that those which stay the same are converted once (benchmarks/overhead.py).
 #pragma once
 
+#include <bit>
 #include <memory>
 #include <vector>
 
@@ -16,7 +17,9 @@ class BoundNeuron {
   using Address = std::uintptr_t;
 
   virtual ~BoundNeuron() = default;
-  virtual void forward(const py::tuple& learnt, Address current, Address spikes, Address potential, const py::object& execution) const = 0;
+  /// Returns the number of bits that are set in `fired`.
+  virtual std::int64_t forward(const py::tuple& learnt, Address current, Address spikes, Address potential, Address fired,
+                               const py::object& execution) const = 0;
   /// Returns the gradients of the parameters of these indices.
   virtual py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential,
                              Address current, Address grad_spikes, Address grad_potential, Address grad_current,
@@ -37,16 +40,21 @@ class BoundModel final : public BoundNeuron {
     elements_ = Counts(layout_).elements;
   }
 
-  void forward(const py::tuple& learnt, Address current, Address spikes, Address potential, const py::object& execution) const override {
+  std::int64_t forward(const py::tuple& learnt, Address current, Address spikes, Address potential, Address fired,
+                       const py::object& execution) const override {
     const FloatingPointMode mode;   // numbers are rounded to the arrays' type
     const N neuron = with(learnt);
     typename N::Forward arrays;
     arrays.current = reinterpret_cast<const S*>(current);
     arrays.spikes = reinterpret_cast<S*>(spikes);
     arrays.potential = reinterpret_cast<V*>(potential);
+    arrays.fired = reinterpret_cast<std::uint64_t*>(fired);
     const Engine engine(execution);
     const auto memory = engine.memory(engine.workspace(layout_, neuron, arrays));
     engine.check(without_lock([&] { return engine.forward(layout_, neuron, arrays, memory.workspace()); }));
+    std::int64_t spikes_count = 0;
+    for (std::int64_t k = 0; arrays.fired != nullptr && k < elements_ / 64; ++k) spikes_count += std::popcount(arrays.fired[k]);
+    return spikes_count;
   }
 
   py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential, Address current,

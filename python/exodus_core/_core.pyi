@@ -61,8 +61,14 @@ class BoundNeuron:
         learnt: list[int],
     ) -> None: ...
     def forward(
-        self, learnt: tuple[float, ...], current: int, spikes: int, potential: int, threads: int
-    ) -> None: ...
+        self,
+        learnt: tuple[float, ...],
+        current: int,
+        spikes: int,
+        potential: int,
+        fired: int,
+        threads: int,
+    ) -> int: ...
     def backward(
         self,
         learnt: tuple[float, ...],

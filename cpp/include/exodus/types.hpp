@@ -28,7 +28,8 @@ enum class [[nodiscard]] Status {
   null_pointer,    ///< an array that this call needs is null
   workspace_too_small,   ///< ask workspace() for the size
   unsupported,           ///< unknown method, surrogate or EXODUS_ISA; the gradient of a parameter that is tied to another or has no effect;
-                         ///< recurrent weights of a neuron that does not fire; a potential to recompute, with taps or on a GPU
+                         ///< recurrent weights of a neuron that does not fire; a potential to recompute, with taps or on a GPU;
+                         ///< bits of spikes that are not in whole words, or on a GPU
   cuda,                  ///< the CUDA runtime reported an error
 };
 
@@ -48,7 +49,8 @@ constexpr const char* message(Status status) noexcept {
       return "the workspace is smaller than workspace() says";
     case Status::unsupported:
       return "unsupported: unknown method, surrogate or EXODUS_ISA, the gradient of a parameter that is tied to another or has no effect, "
-             "recurrent weights of a neuron that does not fire, or a potential to recompute, with taps or on a GPU";
+             "recurrent weights of a neuron that does not fire, a potential to recompute, with taps or on a GPU, or bits of spikes that "
+             "are not in whole words, or on a GPU";
     case Status::cuda:
       return "the CUDA runtime reported an error";
   }
@@ -148,6 +150,9 @@ struct ForwardArrays {
   V* potential = nullptr;       ///< u[n], before the reset, out; null if not wanted
   State<V*> final{};            ///< state after the last step, out; null fields are not wanted
   Recurrence<V> recurrent{};    ///< of a neuron that fires
+  /// Bits of the spikes, out, on the CPU: bit k % 64 of word k / 64 tells whether element k is not 0. They need whole words: 64 divides
+  /// `inner` and, with a recurrence of repeat 1, the features. Null if not wanted.
+  std::uint64_t* fired = nullptr;
 };
 
 /// What backward() reads and writes; doubles for the parameters, in each Param's own `count`, and for taps in their own order. `Kernels` is

@@ -95,6 +95,18 @@ class ForwardRow {
         if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
       }
     }
+    if (fired_ != nullptr) pack_spikes_of(step);
+  }
+
+  /// Packs the spikes of a step, while they are in the first-level cache. Each run of the row is whole words.
+  void pack_spikes_of(std::int64_t step) const {
+    constexpr std::int64_t word = 64;
+    for (std::int64_t lane = 0; lane < row_.lanes;) {
+      const std::int64_t place = row_.begin + lane, count = smaller(layout_.inner - place % layout_.inner, row_.lanes - lane);
+      std::uint64_t* const words = fired_ + element_index(layout_, plan_.rows, step, place) / word;
+      for (std::int64_t k = 0; k < count / word; ++k) words[k] = nonzero_word(work_.state[1] + lane + k * word);
+      lane += count;
+    }
   }
 
   const ForwardPlan<V>& plan_;
@@ -112,6 +124,7 @@ class ForwardRow {
   Ahead* const ahead_ = memory_.cut.ahead;
   StepRow<V> work_;
   StepStage<V> step_of_model_;
+  std::uint64_t* const fired_ = plan_.fired;
   const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
 };
 

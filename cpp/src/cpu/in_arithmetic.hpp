@@ -68,6 +68,7 @@ decltype(auto) in_arithmetic(const typename N::Forward& arrays) {
     same.current = as_numbers<V>(arrays.current);
     same.initial = arrays.initial;
     same.spikes = as_numbers<V>(arrays.spikes);
+    same.fired = arrays.fired;
     same.potential = arrays.potential;
     same.final = arrays.final;
     same.recurrent = arrays.recurrent;

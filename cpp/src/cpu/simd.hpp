@@ -297,5 +297,13 @@ EXODUS_SCALAR std::uint64_t nonzero(const V* lanes) {
   return nonzero_lanes<V>(load(lanes));
 }
 
+/// The same for 64 elements.
+template <class V>
+EXODUS_SCALAR std::uint64_t nonzero_word(const V* elements) {
+  std::uint64_t word = 0;
+  for (int k = 0; k < 64; k += simd_lanes<V>) word |= nonzero(elements + k) << k;
+  return word;
+}
+
 }   // namespace
 }   // namespace exodus::cpu

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, overload
 
+import torch
 from torch import Tensor, nn
 
 from ._children import (
@@ -22,7 +24,9 @@ from ._children import (
 )
 from ._folding import fold, mask_padding
 from ._function import Trace
+from ._handing import LEAST, asking, forget, leads_to
 from ._modules import Layer, _no_state, check_time_dim
+from ._products import EngineModule
 from ._recurrent import Recurrent
 from ._stateful import Stateful
 
@@ -283,15 +287,24 @@ class Sequential(Container, nn.Sequential):
         return self._like((str(k), module) for k, module in enumerate(list(self) * count))
 
     def _advance(self, x: Any, state: Any, lengths: Any) -> tuple[Any, Any]:
+        try:
+            return self._run_modules(x, state, lengths)
+        finally:
+            if not torch.compiler.is_compiling():
+                forget()
+
+    def _run_modules(self, x: Any, state: Any, lengths: Any) -> tuple[Any, Any]:
         time_dim, states = self._time_dim, _entries(state, len(self))
         x, folded, final = _masked(x, lengths, time_dim), None, []
-        for (name, module), own in zip(self._modules.items(), states, strict=True):
+        modules = list(self._modules.values())
+        for k, (name, module, own) in enumerate(zip(self._modules, modules, states, strict=True)):
             x = passed_on(x)
             if sees_time(module):
                 if folded is not None:
                     x = folded.owned(x) if getattr(module, "inplace", False) else folded.whole(x)
                     folded = None
-                x, own = _over_time(name, module, x, own, lengths, time_dim)
+                with asking() if _hands_on(x, module, modules[k + 1 :]) else nullcontext():
+                    x, own = _over_time(name, module, x, own, lengths, time_dim)
             else:
                 check_stateless(name, module, own)
                 if folded is None:
@@ -309,6 +322,16 @@ class Sequential(Container, nn.Sequential):
             x, own = step(name, module, passed_on(x), own)
             final.append(own)
         return x, tuple(final)
+
+
+def _hands_on(x: Any, module: nn.Module, following: list[nn.Module]) -> bool:
+    """Tell whether a layer is to write its spikes as bits as well, for the product that comes next."""
+    return (
+        isinstance(module, Layer)
+        and not torch.compiler.is_compiling()
+        and x.numel() >= LEAST
+        and leads_to(EngineModule, module, following)
+    )
 
 
 def _add(body: Tensor, shortcut: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from .. import _core
 from .._backends.tensors import TENSORS, new, type_name_of
 from .._products import Engine, Estimate, Packed, estimated, vectors
 from ._function import _thread_count, differentiable_once
-from ._products import Call, EngineModule, Saved, handles, in_autocast, packing, takes_events
+from ._products import Call, EngineModule, Saved, handles, in_autocast, pack, takes_events
 
 _FEW = 8  # channels, below which torch's own convolutions are slow (benchmarks/products.py)
 # How much longer a multiplication takes in torch's convolutions than in its matrix products, by the number of
@@ -186,7 +186,7 @@ def spike_convolution(
     """Convolve frames of spikes, or return None where all is faster by torch's convolution."""
     estimate, packed = geometry.estimate(type_name_of(x.dtype)), None
     if estimate.admits_events(call.engine):
-        packed = packing(x).pack(x.detach().resolve_neg().contiguous().flatten(1), call.engine, estimate)
+        packed = pack(x.detach().resolve_neg().contiguous().flatten(1), call.engine, estimate)
     if packed is not None:
         call.used = "events"
     elif not (geometry.has_direct_gradient and x.requires_grad and torch.is_grad_enabled()):

@@ -8,6 +8,7 @@ the general way takes over wherever a tensor does not fit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,8 +22,10 @@ from .._binding import Binding, bind
 from .._cache import IdentityCache
 from .._ieee import ieee
 from .._layout import arrange
+from .._products import Packed
 from ..neurons import Neuron
 from ..surrogate import Surrogate
+from ._handing import LEAST, is_asked
 from ._learnt import number_of, range_of
 
 _TYPES = (torch.float32, torch.float64)
@@ -68,6 +71,8 @@ class Place:
         )
         self._readers = {} if self._native is None else self._make_readers(self._native)
         self._reads: dict[tuple[str, ...], Reads] = {}
+        one_spike = self._fires and getattr(neuron, "max_spikes", 1) == 1
+        self._packs = one_spike and self.layout.sizes[2] % 64 == 0 and math.prod(self.shape) >= LEAST
 
     def has_all(self, *tensors: Tensor | None) -> bool:
         """Tell whether the kernels can take tensors over time as they are."""
@@ -126,13 +131,23 @@ class Place:
         return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="cpu")
 
     def forward(
-        self, numbers: Numbers, current: Tensor, with_potential: bool, threads: int
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Run the forward pass; return the spikes, and the potential if it is wanted."""
+        self, numbers: Numbers, current: Tensor, with_potential: bool, inplace: bool, threads: int
+    ) -> tuple[Tensor | None, Tensor | None, Packed | None]:
+        """Run the forward pass; with `inplace` the potential is written over the current.
+
+        Returns
+        -------
+        tuple
+            The spikes, the potential if it is wanted, and the packed spikes if a container has asked for
+            them.
+        """
         spikes = self._empty() if self._fires else None
-        potential = self._empty() if with_potential else None
-        self._bound.forward(numbers.model, current.data_ptr(), _address(spikes), _address(potential), threads)
-        return spikes, potential
+        potential = current if inplace else self._empty() if with_potential else None
+        packs = self._packs and is_asked()
+        words = torch.empty(current.numel() // 64, dtype=torch.int64, device="cpu") if packs else None
+        addresses = _address(spikes), _address(potential), _address(words)
+        count = self._bound.forward(numbers.model, current.data_ptr(), *addresses, threads)
+        return spikes, potential, None if words is None else Packed(count, words, None, None)
 
     def backward(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from .._backward import incoming, request, run_backward
 from .._binding import Binding, bind
 from .._custom_surrogate import SurrogateLike
 from .._forward import run_forward
+from .._products import Packed
 from .._tape import Tape, record
 from ..neurons import Neuron
 from ..surrogate import SingleExponential, Surrogate
@@ -68,6 +69,7 @@ class Call:
     neuron: Any = None  # with the learnt values in it
     differentiates: bool = True  # whether autograd records the call
     tape: Any = None  # of the forward pass, without the tensors over time
+    packed: Packed | None = None  # the spikes, if a container has asked for them
 
 
 def check_tensor(name: str, tensor: Any, instead: str = "for arrays use exodus_core.forward") -> None:
@@ -178,8 +180,8 @@ class _Spike(torch.autograd.Function):
         needs = ctx.needs_input_grad
         differentiates = call.differentiates and any(needs)
         with_potential = call.with_potential or (differentiates and call.memory == "full")
-        if call.inplace and differentiates:
-            check_current_is_not_read(call, needs)
+        if call.inplace and differentiates and call.neuron._reads_current(wanted_of(call, needs)):
+            refuse_to_overwrite(call.neuron, wanted_of(call, needs))
         spikes, potential, *final = launch(call, current, recurrent, rest, with_potential)
         if call.inplace:
             potential = current
@@ -272,15 +274,13 @@ def wanted_of(call: Call, needs: Sequence[bool]) -> list[str]:
     return [name for name, needed in zip(call.learnt, needs[3:], strict=False) if needed]
 
 
-def check_current_is_not_read(call: Call, needs: Sequence[bool]) -> None:
-    """Raise if a wanted gradient reads the current, which is overwritten."""
-    wanted = wanted_of(call, needs)
-    readers = [name for name in wanted if call.neuron._reads_current([name])]
-    if readers:
-        raise ValueError(
-            "inplace must be False where a gradient reads the current, as that of "
-            f"{', '.join(readers)} does, got True"
-        )
+def refuse_to_overwrite(neuron: Neuron, wanted: Sequence[str]) -> NoReturn:
+    """Raise the error of wanted gradients that read the current, which would be overwritten."""
+    readers = [name for name in wanted if neuron._reads_current([name])]
+    raise ValueError(
+        "inplace must be False where a gradient reads the current, as that of "
+        f"{', '.join(readers)} does, got True"
+    )
 
 
 def launch_backward(
@@ -340,11 +340,20 @@ class _SpikeDirect(torch.autograd.Function):
             wanted = tuple([name for name, needed in zip(call.learnt, needs[3:], strict=True) if needed])
         differentiates = call.differentiates and (needs[2] or len(wanted) > 0)
         reads = place.reads(neuron, wanted) if differentiates else None
-        with_potential = call.with_potential or (reads is not None and reads.potential)
-        spikes, potential = place.forward(numbers, current, with_potential, _thread_count())
+        if call.inplace and reads is not None and reads.current:
+            refuse_to_overwrite(neuron, wanted)
+        keeps = reads is not None and reads.potential and call.memory == "full"
+        spikes, potential, call.packed = place.forward(
+            numbers, current, call.with_potential or keeps, call.inplace, _thread_count()
+        )
+        if call.inplace:
+            ctx.mark_dirty(current)
         ctx.set_materialize_grads(False)
         if reads is not None:
-            ctx.save_for_backward(potential if reads.potential else None, current if reads.current else None)
+            recomputes = reads.potential and not keeps
+            ctx.save_for_backward(
+                potential if keeps else None, current if reads.current or recomputes else None
+            )
             ctx.context = call, place, numbers, reads
         return spikes, potential if call.with_potential else None
 

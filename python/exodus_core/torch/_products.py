@@ -13,8 +13,9 @@ from torch.nn.functional import linear
 
 from .. import _core
 from .._backends.tensors import TENSORS, new, type_name_of
-from .._products import Engine, Packed, Packing, Sizes, check_engine, estimate_of
+from .._products import Engine, Estimate, Packed, Packing, Sizes, check_engine, estimate_of
 from ._function import _TYPES, _thread_count, differentiable_once
+from ._handing import take
 from ._run import is_traced
 
 
@@ -57,6 +58,14 @@ def packing(like: Tensor) -> Packing:
         lambda count, kind: torch.empty(count, dtype=kinds[kind], device="cpu"),
         _thread_count(),
     )
+
+
+def pack(matrix: Tensor, engine: Engine, estimate: Estimate) -> Packed | None:
+    """Pack a matrix of spikes in C order, as ``Packing.pack`` does, or take the bits that its layer wrote."""
+    packed = take(matrix)
+    if packed is None:
+        return packing(matrix).pack(matrix, engine, estimate)
+    return packed if engine == "events" or estimate.prefers_events(packed.spikes / matrix.numel()) else None
 
 
 def handles(packed: Packed) -> tuple[Any, ...]:
@@ -148,7 +157,7 @@ def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
     estimate, packed = estimate_of(sizes, type_name_of(x.dtype)), None
     if estimate.admits_events(call.engine):
         rows = x.detach().resolve_neg().reshape(sizes.rows, inputs).contiguous()
-        packed = packing(x).pack(rows, call.engine, estimate)
+        packed = pack(rows, call.engine, estimate)
     if packed is None:
         return linear(x, weight, bias)
     call.used = "events"

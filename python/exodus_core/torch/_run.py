@@ -11,6 +11,7 @@ from torch import Tensor
 from .._text import to_text
 from ._direct import place_of
 from ._function import Call, Trace, _Spike, _SpikeDirect
+from ._handing import give
 from ._learnt import with_tensors
 from ._operators import FUNCTION, Program, spike, surrogate_text
 from ._transforms import SpikeFunction
@@ -76,9 +77,8 @@ def run(
             f"state must be a tuple of {len(kind._fields)} tensors ({', '.join(kind._fields)}), "
             f"got {state!r:.80}"
         )
-    plain = call.memory == "full" and not call.inplace
     if is_traced(current):
-        if not plain:
+        if call.memory != "full" or call.inplace:
             raise RuntimeError(
                 "memory and inplace must have their defaults in a program that is compiled, exported or "
                 f"transformed, got memory={call.memory!r}, inplace={call.inplace}: call "
@@ -91,10 +91,12 @@ def run(
     call.differentiates = torch.is_grad_enabled()
     if call.inplace and call.differentiates:
         _check_may_be_overwritten(current, (recurrent, *learnt.values(), *(state or ())))
-    if plain and state is None and recurrent is None and not call.with_state:
+    if state is None and recurrent is None and not call.with_state:
         place = place_of(call.origin, current, call.time_dim, learnt)
         if place is not None:
             spikes, potential = _SpikeDirect.apply(call, place, current, *learnt.values())
+            if call.packed is not None:
+                give(spikes, call.packed)
             return Trace(spikes, potential, None)
     call.neuron = with_tensors(call.origin, current, learnt, call.remedy)
     spikes, potential, *final = _Spike.apply(call, current, recurrent, *learnt.values(), *(state or ()))
