@@ -328,6 +328,7 @@ def _hands_on(x: Any, module: nn.Module, following: list[nn.Module]) -> bool:
     """Tell whether a layer is to write its spikes as bits as well, for the product that comes next."""
     return (
         isinstance(module, Layer)
+        and isinstance(x, Tensor)
         and not torch.compiler.is_compiling()
         and x.numel() >= LEAST
         and leads_to(EngineModule, module, following)
