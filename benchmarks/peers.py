@@ -6,6 +6,9 @@ Before any timing, spikes and gradients are compared with those of this library:
 of equal spikes, and the cosine and the norm ratio of the gradients. Implementations take turns in one
 process; the times are medians, with quartiles in the JSON. Memory is the peak above what the process had.
 
+The recurrent layer has all-to-all weights W, whose gradient is computed and compared as well. norse is not in
+that protocol: its recurrent neurons set the potential to a value when they fire, and cannot subtract.
+
     pip install -c constraints.txt loguru requests SciencePlots nir nirtorch pbr jax equinox optax jaxtyping
     pip install --no-deps spikingjelly==2.0.0 sinabs==3.1.3 snntorch==1.0.0 norse==1.1.0 jaxpike==0.1.4
     python benchmarks/peers.py [--out benchmarks-output] [--threads 2] [--rounds 5] [--only NAME ...]
@@ -24,6 +27,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from footprint import peak_memory
@@ -41,22 +45,74 @@ PAUSE = 0.02  # seconds before each turn: threads of the one before spin for a w
 LEAST_EQUAL = 0.999  # of the spikes; libraries round differently
 
 
+class Problem(NamedTuple):
+    """A layer's current, the gradient of its spikes, and its recurrent weights W, if it has any.
+
+    A spike of neuron j adds row j of W to the current of the next step.
+    """
+
+    current: torch.Tensor
+    grad: torch.Tensor
+    weight: torch.Tensor | None = None
+
+    def of(self, peer):
+        """Return the problem in a peer's layout; where its gain is 1 - alpha, with larger inputs and W."""
+        scale = 1 / (1 - ALPHA) if peer.twin.gain == "1-alpha" else 1.0
+        weight = None if self.weight is None else scale * self.weight
+        return Problem(oriented(scale * self.current, peer), oriented(self.grad, peer), weight)
+
+
 class Peer:
-    """A library: its name, and a layer of neurons.
+    """A library: its name, and layers of neurons.
 
     Layers map a current to spikes, from rest in every call. `batch_first` tells whether time comes second.
     `twin` and `surrogate` are the same neuron of this library. Where its gain is 1 - alpha, the layer gets a
-    larger current.
+    larger current. `not_recurrent` says why a library has no such neuron with recurrent weights.
     """
 
-    batch_first = False
+    batch_first, not_recurrent = False, None
     twin, surrogate = ec.LIF(ALPHA, reset_timing="before_decay"), SURROGATE
 
     def __init__(self):
         """Import the library."""
 
+    @property
+    def reference(self):
+        """The name of this library's entry that gets the same input."""
+        return OursBatchFirst.name if self.batch_first else Ours.name
+
     def layer(self):
         raise NotImplementedError
+
+    def recurrent(self, features):
+        """Return a recurrent layer and the parameter that holds its weights."""
+        raise NotImplementedError
+
+    def weights(self, parameter):
+        """Return W as a view of that parameter, or of its gradient: an ``nn.Linear`` holds the transpose."""
+        return parameter.T
+
+    def calls(self, problem):
+        """Prepare the calls of one layer. Backward returns the gradients of the current and of W."""
+        current = problem.current.clone().requires_grad_()
+        layer, parameter = self._layer_with(problem.weight)
+
+        def backward(spikes):
+            for leaf in (current, parameter):
+                if leaf is not None:
+                    leaf.grad = None
+            spikes.backward(problem.grad)
+            return current.grad, None if parameter is None else self.weights(parameter.grad)
+
+        return Calls(lambda: layer(current), backward)
+
+    def _layer_with(self, weight):
+        if weight is None:
+            return self.layer(), None
+        layer, parameter = self.recurrent(len(weight))
+        with torch.no_grad():
+            self.weights(parameter).copy_(weight)
+        return layer, parameter
 
 
 class Ours(Peer):
@@ -65,6 +121,13 @@ class Ours(Peer):
 
     def layer(self):
         return snn.LIF(ALPHA, surrogate=SURROGATE, time_dim=int(self.batch_first))
+
+    def recurrent(self, features):
+        layer = snn.Recurrent(self.layer(), features)
+        return layer, layer.weight
+
+    def weights(self, parameter):
+        return parameter
 
 
 class OursBatchFirst(Ours):
@@ -88,11 +151,16 @@ class TorchLoop(Peer):
     twin = ec.LIF(ALPHA)
 
     class Layer(nn.Module):
+        def __init__(self, features=None):
+            super().__init__()
+            self.weight = None if features is None else nn.Parameter(torch.empty(features, features))
+
         def forward(self, current):
             potential = spike = torch.zeros_like(current[0])
             spikes = []
             for step in current.unbind():
-                potential = ALPHA * potential + step - spike
+                total = step if self.weight is None else torch.addmm(step, spike, self.weight)
+                potential = ALPHA * potential + total - spike
                 spike = _Fires.apply(potential - 1)
                 spikes.append(spike)
             return torch.stack(spikes)
@@ -100,25 +168,48 @@ class TorchLoop(Peer):
     def layer(self):
         return self.Layer()
 
+    def recurrent(self, features):
+        layer = self.Layer(features)
+        return layer, layer.weight
+
+    def weights(self, parameter):
+        return parameter
+
+
+class FromRest(nn.Module):
+    """Neurons that keep their state between calls, which start from rest here."""
+
+    def __init__(self, neurons, reset):
+        super().__init__()
+        self.neurons, self._reset = neurons, reset
+
+    def forward(self, current):
+        self._reset(self.neurons)
+        return self.neurons(current)
+
 
 class SpikingJelly(Peer):
     name = "spikingjelly"
 
     def __init__(self):
-        from spikingjelly.activation_based import functional, neuron, surrogate
+        from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
-        class Layer(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.neurons = neuron.LIFNode(
-                    1 / (1 - ALPHA), False, 1.0, None, surrogate.SoftSign(SLOPE), step_mode="m"
-                )
+        def neurons(step_mode):
+            return neuron.LIFNode(
+                1 / (1 - ALPHA), False, 1.0, None, surrogate.SoftSign(SLOPE), step_mode=step_mode
+            )
 
-            def forward(self, current):
-                functional.reset_net(self.neurons)
-                return self.neurons(current)
+        def recurrent(features):
+            container = layer.LinearRecurrentContainer(neurons("s"), features, features, False, "m")
+            with torch.no_grad():  # one product has the current beside the spikes; the current shall stay
+                container.rc.weight[:, :features] = torch.eye(features)
+            return FromRest(container, functional.reset_net), container.rc.weight
 
-        self.layer = Layer
+        self.layer = lambda: FromRest(neurons("m"), functional.reset_net)
+        self.recurrent = recurrent
+
+    def weights(self, parameter):
+        return parameter[:, len(parameter) :].T
 
 
 class Sinabs(Peer):
@@ -127,21 +218,19 @@ class Sinabs(Peer):
     def __init__(self):
         from sinabs import activation, layers
 
-        class Layer(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.neurons = layers.LIF(
-                    TAU,
-                    spike_fn=activation.SingleSpike,
-                    surrogate_grad_fn=lambda v, threshold: (1 + SLOPE * (v - threshold).abs()) ** -2,
-                    norm_input=False,
-                )
+        keywords = {
+            "spike_fn": activation.SingleSpike,
+            "surrogate_grad_fn": lambda v, threshold: (1 + SLOPE * (v - threshold).abs()) ** -2,
+            "norm_input": False,
+        }
 
-            def forward(self, current):
-                self.neurons.reset_states()
-                return self.neurons(current)
+        def recurrent(features):
+            connections = nn.Linear(features, features, bias=False)
+            neurons = layers.LIFRecurrent(TAU, connections, **keywords)
+            return FromRest(neurons, layers.LIF.reset_states), connections.weight
 
-        self.layer = Layer
+        self.layer = lambda: FromRest(layers.LIF(TAU, **keywords), layers.LIF.reset_states)
+        self.recurrent = recurrent
 
 
 class SnnTorch(Peer):
@@ -152,23 +241,35 @@ class SnnTorch(Peer):
         import snntorch
         from snntorch import surrogate
 
+        keywords = {"beta": ALPHA, "spike_grad": surrogate.fast_sigmoid(SLOPE)}
+
         class Layer(nn.Module):
-            def __init__(self):
+            def __init__(self, neurons):
                 super().__init__()
-                self.neurons = snntorch.Leaky(beta=ALPHA, spike_grad=surrogate.fast_sigmoid(SLOPE))
+                self.neurons = neurons
 
             def forward(self, current):
-                potential, spikes = self.neurons.reset_mem(), []
+                state, spikes = self.neurons.reset_mem(), []
+                # With recurrent weights the state is the spikes and the potential, else only the latter.
+                state = state if isinstance(state, tuple) else (state,)
                 for step in current:
-                    spike, potential = self.neurons(step, potential)
-                    spikes.append(spike)
+                    results = self.neurons(step, *state)
+                    state = results[-len(state) :]
+                    spikes.append(results[0])
                 return torch.stack(spikes)
 
-        self.layer = Layer
+        def recurrent(features):
+            neurons = snntorch.RLeaky(linear_features=features, **keywords)
+            neurons.recurrent = nn.Linear(features, features, bias=False)  # its own has a bias
+            return Layer(neurons), neurons.recurrent.weight
+
+        self.layer = lambda: Layer(snntorch.Leaky(**keywords))
+        self.recurrent = recurrent
 
 
 class Norse(Peer):
     name = "norse"
+    not_recurrent = "whose recurrent neurons cannot reset by subtraction"
     twin, surrogate = ec.LIF(ALPHA, gain="1-alpha", reset_timing="before_decay"), FastSigmoid(1.0)
 
     def __init__(self):
@@ -191,25 +292,41 @@ class Norse(Peer):
         self.layer = Layer
 
 
-class Jaxpike:
+class Jaxpike(Peer):
     """jaxpike, whose loops XLA compiles. Its arrays are JAX's, and a gradient runs forward as well."""
 
-    name, batch_first = "jaxpike (XLA)", False
+    name = "jaxpike (XLA)"
     twin, surrogate = ec.LIF(ALPHA, gain="1-alpha", reset_timing="before_decay"), SURROGATE
 
     def __init__(self):
+        import equinox
         import jax
         import jaxpike
 
         neurons = jaxpike.LIF(TAU, surrogate=jaxpike.FastSigmoid(SLOPE))
-        self._forward = jax.jit(lambda x: jaxpike.unroll(neurons, x)[0])
-        self._both = jax.jit(lambda x, g: jax.vjp(lambda x: jaxpike.unroll(neurons, x)[0], x)[1](g)[0])
-        self.array = lambda tensor: jax.numpy.asarray(tensor.numpy())
 
-    def prepare(self, current, grad):
-        x, g = self.array(current), self.array(grad)
+        def network(weight):
+            if weight is None:
+                return neurons
+            initial = jaxpike.Dense(*weight.shape, key=jax.random.PRNGKey(0), use_bias=False)
+            dense = equinox.tree_at(lambda dense: dense.weight, initial, weight.T)
+            edges = ("input", "neurons"), ("neurons", "dense"), ("dense", "neurons")
+            return jaxpike.Graph({"neurons": neurons, "dense": dense}, edges, "neurons")
+
+        def spikes(x, weight):
+            return jaxpike.unroll(network(weight), x)[0]
+
+        self._forward = jax.jit(spikes)
+        self._both = jax.jit(lambda x, weight, grad: jax.vjp(spikes, x, weight)[1](grad))
+        self._array = lambda tensor: None if tensor is None else jax.numpy.asarray(tensor.numpy())
+        self._finished = jax.block_until_ready
+
+    def calls(self, problem):
+        x, grad, weight = map(self._array, problem)
         return Calls(
-            lambda: self._forward(x).block_until_ready(), None, lambda: self._both(x, g).block_until_ready()
+            lambda: self._finished(self._forward(x, weight)),
+            None,
+            lambda: self._finished(self._both(x, weight, grad)),
         )
 
 
@@ -252,37 +369,31 @@ def oriented(tensor, peer):
     return tensor.transpose(0, 1).contiguous() if peer.batch_first else tensor
 
 
-def layer_calls(peer, current, grad):
-    """Prepare the calls of one layer over a current."""
-    if isinstance(peer, Jaxpike):
-        return peer.prepare(current, grad)
-    layer, leaf = peer.layer(), current.clone().requires_grad_()
-
-    def forward():
-        return layer(leaf)
-
-    def backward(spikes):
-        leaf.grad = None
-        spikes.backward(grad)
-        return leaf.grad
-
-    return Calls(forward, backward)
-
-
-def agreement(peer, calls, current, grad):
+def agreement(peer, calls, problem):
     """Return the share of spikes that are those of this library, and cosine and norm ratio of gradients."""
-    time_axis = int(peer.batch_first)
-    trace = ec.forward(peer.twin, current.numpy(), time_axis=time_axis)
-    exact = ec.backward(trace, grad.numpy(), surrogate=peer.surrogate, parameters=()).current
-    result = calls.forward()
-    found = calls.backward(result) if calls.both is None else calls.both()
-    spikes, gradient = (torch.from_numpy(_numpy(a)).double() for a in (result, found))
-    exact = torch.from_numpy(exact).double()
-    equal = float((spikes == torch.from_numpy(trace.spikes)).double().mean())
+    current, grad, weight = (None if tensor is None else tensor.numpy() for tensor in problem)
+    trace = ec.forward(peer.twin, current, time_axis=int(peer.batch_first), recurrent=weight)
+    wanted = () if weight is None else ("recurrent",)
+    exact = ec.backward(trace, grad, surrogate=peer.surrogate, parameters=wanted)
+    spikes = calls.forward()
+    found = calls.backward(spikes) if calls.both is None else calls.both()
+    equal = float((_numpy(spikes) == trace.spikes).mean())
     if equal < LEAST_EQUAL:
         raise RuntimeError(f"{peer.name} must have this library's spikes, got {equal:.4f} of them")
-    cosine = float((gradient * exact).sum() / (gradient.norm() * exact.norm()))
-    return {"equal spikes": equal, "cosine": cosine, "norm ratio": float(gradient.norm() / exact.norm())}
+    result = {"equal spikes": equal} | closeness(found[0], exact.current)
+    if weight is not None:
+        result |= {f"{name}, weights": value for name, value in closeness(found[1], exact.recurrent).items()}
+    return result
+
+
+def closeness(found, exact):
+    """Return cosine and norm ratio of a gradient to the exact one."""
+    found, exact = (torch.from_numpy(_numpy(a)).double() for a in (found, exact))
+    norms = found.norm(), exact.norm()
+    return {
+        "cosine": float((found * exact).sum() / (norms[0] * norms[1])),
+        "norm ratio": float(norms[0] / norms[1]),
+    }
 
 
 def _numpy(array):
@@ -300,42 +411,68 @@ LAYERS = {
     "big": (100, 64, 2048),
     "tiny": (10, 8, 16),
 }
+RECURRENT = (250, 128, 128)
+
+
+def quartiles(times):
+    """Return the quartiles of some rounds; "inclusive", since those of few would lie beyond the rounds."""
+    return [round(q, 4) for q in statistics.quantiles(times, n=4, method="inclusive")]
 
 
 def compare(title, calls, rounds):
-    """Time implementations in turn; return their medians and quartiles, and their memory."""
-    times, order = {name: [] for name in calls}, list(calls)
+    """Time the calls of peers in turn; return, by name, medians and quartiles, memory, and the reference."""
+    times, order = {peer: [] for peer in calls}, list(calls)
     for k in range(rounds + 1):
         first = k % len(order)
-        for name in order[first:] + order[:first]:
+        for peer in order[first:] + order[:first]:
             time.sleep(PAUSE)
-            found = calls[name].times()
+            found = calls[peer].times()
             if k > 0:
-                times[name].append(found)
+                times[peer].append(found)
     results = {}
-    for name, own in times.items():
+    for peer, own in times.items():
         columns = dict(zip(("forward", "backward", "both"), zip(*own, strict=True), strict=True))
-        results[name] = {
-            kind: None if None in column else [round(q, 4) for q in statistics.quantiles(column, n=4)]
-            for kind, column in columns.items()
+        results[peer.name] = {
+            kind: None if None in column else quartiles(column) for kind, column in columns.items()
         }
-        results[name]["memory"] = peak_memory(calls[name].times)
-        print(f"  {title}: {name} done", file=sys.stderr, flush=True)
+        results[peer.name] |= {"memory": peak_memory(calls[peer].times), "reference": peer.reference}
+        print(f"  {title}: {peer.name} done", file=sys.stderr, flush=True)
     return results
+
+
+def compare_layers(title, problem, peers, rounds):
+    """Compare one layer of each peer, after its agreement with this library."""
+    calls, agreements = {}, {}
+    for peer in peers:
+        own = problem.of(peer)
+        calls[peer] = peer.calls(own)
+        agreements[peer.name] = agreement(peer, calls[peer], own)
+    found = compare(title, calls, rounds)
+    return {name: found[name] | agreements[name] for name in found}
 
 
 def one_layer(shape, peers, rounds):
     """Compare one layer of neurons."""
     torch.manual_seed(0)
-    current, grad = 0.1 + 0.3 * torch.randn(shape), torch.randn(shape)
-    calls, agreements = {}, {}
+    problem = Problem(0.1 + 0.3 * torch.randn(shape), torch.randn(shape))
+    return compare_layers(str(shape), problem, peers, rounds)
+
+
+def recurrent_layer(shape, peers, rounds):
+    """Compare one layer with recurrent weights, whose gradient is computed as well.
+
+    Currents and weights are multiples of 1/1024, so that their sums are exact in any order. Libraries add
+    them in different orders, and a spike that rounding flips would change all later ones of its batch entry.
+    """
     for peer in peers:
-        scale = 1 / (1 - ALPHA) if peer.twin.gain == "1-alpha" else 1.0
-        own, g = oriented(scale * current, peer), oriented(grad, peer)
-        calls[peer.name] = layer_calls(peer, own, g)
-        agreements[peer.name] = agreement(peer, calls[peer.name], own, g)
-    found = compare(str(shape), calls, rounds)
-    return {name: found[name] | agreements[name] for name in found}
+        if peer.not_recurrent:
+            print(f"left out of recurrent layers: {peer.name}, {peer.not_recurrent}", file=sys.stderr)
+    able = [peer for peer in peers if not peer.not_recurrent]
+    torch.manual_seed(0)
+    neurons = shape[-1]
+    inputs = 0.06 + 0.3 * torch.randn(shape), 0.5 / neurons**0.5 * torch.randn(neurons, neurons)
+    current, weight = (torch.round(1024 * x) / 1024 for x in inputs)
+    return compare_layers(f"recurrent {shape}", Problem(current, torch.randn(shape), weight), able, rounds)
 
 
 class Network(nn.Module):
@@ -373,7 +510,7 @@ def training_step(sizes, peers, shape, rounds):
             )
             first = net.linears.state_dict()
         net.linears.load_state_dict(first)
-        calls[peer.name] = _step_calls(net, oriented(x, peer), labels, int(peer.batch_first))
+        calls[peer] = _step_calls(net, oriented(x, peer), labels, int(peer.batch_first))
     return compare(f"step {sizes}", calls, rounds)
 
 
@@ -400,7 +537,7 @@ def open_neuromorphic(size, peers, rounds):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(size, size), peer.layer())
         own = oriented(x, peer)
-        calls[peer.name] = Calls(lambda net=net, own=own: net(own), lambda y: y.sum().backward())
+        calls[peer] = Calls(lambda net=net, own=own: net(own), lambda y: y.sum().backward())
     return compare(f"n = {size}", calls, rounds)
 
 
@@ -427,8 +564,9 @@ def jaxpike_scaling(steps, peers, rounds):
     theirs = Sequential(Dense(64, 128, key=one), LIF(20.0), Dense(128, 128, key=two), LIF(20.0))
     loss, ones = (lambda net, x: unroll(net, x)[0].mean()), jax.numpy.ones((steps, 8, 64))
     forward, both = filter_jit(loss), filter_jit(filter_value_and_grad(loss))
+    (jaxpike,) = (peer for peer in peers if isinstance(peer, Jaxpike))
     calls = {
-        Jaxpike.name: Calls(
+        jaxpike: Calls(
             lambda: forward(theirs, ones).block_until_ready(),
             None,
             lambda: jax.block_until_ready(both(theirs, ones)),
@@ -437,8 +575,8 @@ def jaxpike_scaling(steps, peers, rounds):
     for peer in (peer for peer in peers if isinstance(peer, Ours)):
         net = from_jaxpike(theirs.layers, int(peer.batch_first))
         x = oriented(torch.ones(steps, 8, 64), peer)
-        calls[peer.name] = Calls(lambda net=net, x=x: net(x).mean(), lambda loss: loss.backward())
-        found, expected = calls[peer.name].forward().item(), float(forward(theirs, ones))
+        calls[peer] = Calls(lambda net=net, x=x: net(x).mean(), lambda loss: loss.backward())
+        found, expected = calls[peer].forward().item(), float(forward(theirs, ones))
         if abs(found - expected) > 0.01 * expected:
             raise RuntimeError(f"jaxpike must have this library's rate, {found}, got {expected}")
     return compare(f"T = {steps}", calls, rounds)
@@ -450,6 +588,7 @@ def protocols(peers, rounds):
         f"layer, {name} {shape}": (lambda shape=shape: one_layer(shape, peers, rounds))
         for name, shape in LAYERS.items()
     }
+    found[f"recurrent layer {RECURRENT}"] = lambda: recurrent_layer(RECURRENT, peers, rounds)
     for size in (512, 2048):
         found[f"Open Neuromorphic, n = {size}"] = lambda size=size: open_neuromorphic(size, peers, rounds)
     if any(isinstance(peer, Jaxpike) for peer in peers):
@@ -466,29 +605,28 @@ def protocols(peers, rounds):
     return found
 
 
+# How a table writes the agreement with this library. Only recurrent layers have weights.
+AGREEMENT = {
+    "equal spikes": lambda share: f"{100 * share:.3f} %",
+    "cosine": "{:.4f}".format,
+    "norm ratio": "{:.4g}".format,
+    "cosine, weights": "{:.4f}".format,
+    "norm ratio, weights": "{:.4g}".format,
+}
+
+
 def table(title, results):
     """Return the lines of a table of Markdown."""
-    ours = {True: results.get("exodus_core, batch first"), False: results["exodus_core"]}
-    lines = [f"### {title}", ""]
-    agrees = any("cosine" in own for own in results.values())
-    columns = ["", "forward, ms", "backward, ms", "both, ms", "both / ours", "memory, MB"]
-    columns += ["equal spikes", "cosine", "norm ratio"] if agrees else []
-    lines += [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
+    agreed = [column for column in AGREEMENT if column in results[Ours.name]]
+    columns = ["", "forward, ms", "backward, ms", "both, ms", "both / ours", "memory, MB", *agreed]
+    lines = [f"### {title}", "", f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     for name, own in results.items():
-        reference = ours[name == "sinabs"] or ours[False]
-        cells = [
-            name,
-            *("" if own[kind] is None else f"{own[kind][1]:.3g}" for kind in ("forward", "backward")),
-        ]
-        memory = own["memory"]
-        cells += [f"{own['both'][1]:.3g}", f"{own['both'][1] / reference['both'][1]:.3g}"]
-        cells.append("" if memory is None else f"{memory:.0f}")
-        if agrees:
-            cells += [
-                f"{100 * own['equal spikes']:.3f} %",
-                f"{own['cosine']:.4f}",
-                f"{own['norm ratio']:.4g}",
-            ]
+        medians = (
+            "" if own[kind] is None else f"{own[kind][1]:.3g}" for kind in ("forward", "backward", "both")
+        )
+        ratio = own["both"][1] / results[own["reference"]]["both"][1]
+        memory = "" if own["memory"] is None else f"{own['memory']:.0f}"
+        cells = [name, *medians, f"{ratio:.3g}", memory, *(AGREEMENT[key](own[key]) for key in agreed)]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 

@@ -1,8 +1,9 @@
 """The comparison with other libraries compares layers that compute the same.
 
 Property: before any timing, spikes and gradients of an implementation are those of this library's twin of it,
-and a neuron that differs is refused; what is not installed is left out and named; a run writes a table, a
-picture and JSON. Witness: the loop over steps in torch, which is always there.
+and a neuron or recurrent weights that differ are refused; what is not installed, or has no such layer, is
+left out and named; a run writes a table, a picture and JSON. Witness: the loop over steps in torch, which is
+always there.
 """
 
 import json
@@ -57,6 +58,48 @@ def test_another_neuron_is_refused(peers, monkeypatch):
     monkeypatch.setattr(peers.TorchLoop, "twin", ec.LIF(0.9))
     with pytest.raises(RuntimeError, match="torch loop must have this library's spikes"):
         peers.one_layer((50, 8, 16), [peers.TorchLoop()], 1)
+
+
+def test_recurrent_layers_have_the_gradients_of_their_weights(peers, monkeypatch, capsys):
+    class Unable(peers.TorchLoop):
+        name, not_recurrent = "unable", "which has no such layer"
+
+    monkeypatch.setattr(peers, "PAUSE", 0)
+    found = peers.recurrent_layer((20, 4, 8), [*peers.installed(), Unable()], 2)
+    assert "left out of recurrent layers: unable, which has no such layer" in capsys.readouterr().err
+    assert list(found) == ["exodus_core", "exodus_core, batch first", "torch loop"]
+    for one in found.values():
+        assert one["equal spikes"] == 1.0
+        for which in ("", ", weights"):
+            assert one[f"cosine{which}"] == pytest.approx(1.0, abs=1e-6)
+            assert one[f"norm ratio{which}"] == pytest.approx(1.0, abs=1e-6)
+    lines = peers.table("recurrent", found)
+    assert lines[2].endswith("| cosine, weights | norm ratio, weights |")
+    assert len({line.count("|") for line in lines[2:-1]}) == 1
+
+
+def test_other_recurrent_weights_are_refused(peers, monkeypatch):
+    monkeypatch.setattr(peers.TorchLoop, "weights", peers.Peer.weights)  # the transpose
+    with pytest.raises(RuntimeError, match="torch loop must have this library's spikes"):
+        peers.recurrent_layer((50, 8, 16), [peers.TorchLoop()], 1)
+
+
+def test_quartiles_lie_within_the_rounds(peers):
+    assert peers.quartiles([7.0, 1.0]) == [2.5, 4.0, 5.5]
+
+
+def test_ratios_are_to_the_layer_with_the_same_layout(peers):
+    class LoopBatchFirst(peers.TorchLoop):
+        batch_first = True
+
+    medians = {peers.Ours(): 1.0, peers.OursBatchFirst(): 2.0, LoopBatchFirst(): 6.0}
+    found = {
+        peer.name: {"memory": None, "reference": peer.reference}
+        | {kind: [ms] * 3 for kind in ("forward", "backward", "both")}
+        for peer, ms in medians.items()
+    }
+    ratios = [line.split(" | ")[4] for line in peers.table("title", found)[4:-1]]
+    assert ratios == ["1", "1", "3"]
 
 
 @pytest.mark.parametrize("protocol", ["training step, HSD network", "Open Neuromorphic, n = 512"])
