@@ -34,7 +34,7 @@ cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, 
   cpu::BackwardPass<V> pass{forward_pass<N>(layout, fir, recurrent, format), method, requested.summed};
   pass.reads_current = recomputes || requested.reads_current();
   pass.weights_gradient = requested.recurrent;
-  pass.taped = recomputes ? cpu::Taped::all : rebuilds<N>(method, requested, surrogate_given, fir) ? cpu::Taped::hidden : cpu::Taped::none;
+  pass.taped = recomputes ? cpu::Taped::all : rebuilds<N>(requested, surrogate_given, fir) ? cpu::Taped::hidden : cpu::Taped::none;
   return pass;
 }
 

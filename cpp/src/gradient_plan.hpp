@@ -52,16 +52,17 @@ struct RequestedGradients {
   }
 };
 
-/// Whether a backward pass recomputes states that do not follow from the recorded potential. The states of FIR kernels are recorded inputs.
+/// Whether a backward pass recomputes states that do not follow from the recorded potential, because the surrogate or the terms of
+/// parameters read them (see StepRecord). The states of FIR kernels are recorded inputs.
 template <class N, class V>
-bool rebuilds(Method method, const RequestedGradients<N>& requested, bool surrogate_given, const FirRole<V>* roles) {
+bool rebuilds(const RequestedGradients<N>& requested, bool surrogate_given, const FirRole<V>* roles) {
   int hidden = Traits<N>::states - first_hidden<N>;
   for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
   if (hidden == 0) return false;
   if constexpr (requires { N::surrogate_reads_hidden_state; }) {
     if (!surrogate_given) return true;
   }
-  return method == Method::bptt || requested.sums > 0;
+  return requested.sums > 0;
 }
 
 /// Whether a backward pass reads the potential.

@@ -1,7 +1,10 @@
 /// @file
 /// Models whose states the potential does not tell: the workspace that they ask for suffices to the last byte, and gradients have the same
-/// bits whatever the layout and the number of threads. That they are right is tested against autograd, from Python. Of every model:
-/// gradients have the same bits if the potential is not kept, and recomputed.
+/// bits whatever the layout, the number of threads, and whether gradients of parameters are wanted, without which few states are rebuilt.
+/// That they are right is tested against autograd, from Python. Of every model: gradients have the same bits if the potential is not kept,
+/// and recomputed.
+#include <optional>
+
 #include "every_model.hpp"
 #include "example_of.hpp"
 #include "support.hpp"
@@ -16,6 +19,7 @@ class HiddenStates : public testing::Test {
   static constexpr int states = static_cast<int>(std::size(N::state_names)), parameters = static_cast<int>(std::size(N::parameter_table));
 
   struct Options {
+    std::optional<bool> second_options{};   ///< of the neuron; by default where gradients of parameters are wanted
     bool keeps_potential = true;
     Recurrence<V> recurrent{};
   };
@@ -62,7 +66,7 @@ class HiddenStates : public testing::Test {
     }
 
     bool run(Method method, int threads, bool with_parameters, const Options& options = {}) {
-      const N neuron = example_of<N>(with_parameters);
+      const N neuron = example_of<N>(options.second_options.value_or(with_parameters));
       typename N::Forward to{.current = current.data(), .spikes = spikes.data(), .potential = potential.data()};
       to.initial = fields<typename N::template State<const V*>>(initial);
       to.final = fields<typename N::template State<V*>>(final);
@@ -130,6 +134,20 @@ TYPED_TEST(HiddenStates, LargeOrLong) {
     ASSERT_TRUE(two.run(Method::exodus, 4, true)) << describe(layout);
     this->expect_same(one, two, describe(layout) + " neuron ");
     for (int k = 0; k < TestFixture::parameters; ++k) EXPECT_EQ(one.grads[k], two.grads[k]) << describe(layout) << " parameter " << k;
+  }
+}
+
+TYPED_TEST(HiddenStates, ChangeNoBitWhereOnlyParametersReadThem) {
+  using Pass = typename TestFixture::Pass;
+  for (const Layout& layout : {Layout{1, 1, 5}, Layout{1, 70, 1100}, Layout{20, 7, 3}}) {
+    for (const Method method : {Method::exodus, Method::slayer, Method::bptt}) {
+      for (const bool second_options : {false, true}) {
+        Pass with(layout), without(layout);
+        ASSERT_TRUE(with.run(method, 2, true, {second_options}));
+        ASSERT_TRUE(without.run(method, 2, false, {second_options}));
+        this->expect_same(without, with, describe(layout) + ", method " + std::to_string(static_cast<int>(method)) + ", neuron ");
+      }
+    }
   }
 }
 

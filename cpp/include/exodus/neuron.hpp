@@ -39,11 +39,12 @@ struct StepInputs<V, true> {
   V feedback{};   ///< their contribution to the potential of this step
 };
 
-/// Step n in a backward pass.
+/// Step n in a backward pass. What an adjoint reads of `before` decides what a pass recomputes: the terms of parameters may read all of it,
+/// the rest of BPTT the potential and the spikes, if they follow from it, and EXODUS and SLAYER nothing else.
 template <class V, class State>
 struct StepRecord {
   V potential;        ///< u[n], before the reset
-  State before;       ///< the state after step n-1; only BPTT and parameters' gradients read it
+  State before;       ///< the state after step n-1
   State grad_state;   ///< dL/d(hidden states after step n), from the loss itself; zero except at the last step
   V surrogate;        ///< h[n] = f'(u[n])
   V grad_spikes;      ///< e[n] = dL/ds[n], from the loss itself

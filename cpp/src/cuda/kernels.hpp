@@ -397,15 +397,15 @@ struct ChunkRecord {
   }
 };
 
-/// Whether the adjoint reads the state before a step, or the surrogate reads a hidden state.
-template <template <class> class N, Method M, class V, bool Terms>
-constexpr bool reads_states = Terms || M == Method::bptt || surrogate_reads_hidden_state<N, V>;
+/// Whether the terms of parameters (see StepRecord) or the surrogate read hidden states.
+template <template <class> class N, class V, bool Terms>
+constexpr bool reads_hidden_states = (Terms || surrogate_reads_hidden_state<N, V>) && Traits<N<V>>::states > first_hidden<N<V>>;
 
 /// The number of blocks that must fit on a multiprocessor: the most that do not cause register spills.
 template <template <class> class N, Method M, class V, bool Terms, bool Plain, bool Stepped>
 constexpr int blocks_backward() {
   if (Stepped || !std::is_same_v<V, float>) return 1;
-  const bool with_tape = Traits<N<V>>::states > first_hidden<N<V>> && reads_states<N, M, V, Terms>;
+  constexpr bool with_tape = reads_hidden_states<N, V, Terms>;
   const bool few_sums = Plain && !Terms && !(with_tape && M == Method::bptt);
   return 2 + (few_sums ? 1 : 0) + (with_tape ? 0 : 1);
 }
@@ -421,7 +421,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
   constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && fires;
   constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
-  constexpr bool on_tape = hidden && reads_states<N, M, V, Terms>;
+  constexpr bool on_tape = reads_hidden_states<N, V, Terms>;
   constexpr int chunk = Stepped ? 1 : (Plain && !(on_tape && C::states > 3) ? whole_chunk<V> : half_chunk<V>);
   constexpr int ahead = !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // the chunk of recomputed states
   EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
@@ -501,11 +501,11 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
           State before = initial, direct{};
           if (d > 0 || first > 0) {
             const V u_before = d > 0 ? at.u[d > 0 ? d - 1 : 0] : next[0][chunk - 1];
-            if constexpr (!hidden) {
-              before = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, u_before, V(0));
-            } else if (rebuilds) {
+            if (rebuilds) {
               before = states[d];
               before.potential = u_before;
+            } else {
+              before = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, u_before, V(0));
             }
           }
           if constexpr (with_final && hidden) {
