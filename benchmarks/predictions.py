@@ -5,8 +5,8 @@
 A loop over time takes the longer of two times: that of its bytes at the speed of a copy, and that of its
 waits. In each turn it waits once for each group of loads that go out together, for the latency of the memory;
 all blocks that fit on the GPU wait side by side. By Little's law the latency is the number of bytes that must
-be under way for the full bandwidth, over that bandwidth. Not counted: launches, arithmetic, and that the L2
-cache answers sooner.
+be under way for the full bandwidth, over that bandwidth. Chunks of a neuron that run side by side wait
+together. Not counted: launches, arithmetic, and that the L2 cache answers sooner.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import machine_code
 import ptxas_report
 
 COPY = 0.88  # copies reach 84 to 92 % of the data sheet's bandwidth
+FEW_NEURONS, CHUNKS_SIDE_BY_SIDE = 8192, 16  # split.hpp
 SHAPES = ((250, 128 * 128), (250, 512 * 2048), (250, 2048))  # steps, neurons; arrays of 1 GB; few neurons
 
 
@@ -50,15 +51,20 @@ def gpu_of(name):
 
 def seconds(gpu, kernel, steps, neurons):
     """Predict the time of a float32 pass, time first; None if its loops are not listed."""
+    if neurons <= FEW_NEURONS and f"{kernel}, few neurons" in machine_code.MAIN:
+        kernel += ", few neurons"
     loops = [loop for loop in machine_code.designed_loops() if loop.kernel == kernel]
     if not loops:
         return None
     fit = gpu.sms * ptxas_report.designed_blocks(kernel, "sm_90")
-    rounds = math.ceil(neurons / 128 / fit)
+    most_side_by_side = CHUNKS_SIDE_BY_SIDE if "few neurons" in kernel else 1
+    side_by_side = min(most_side_by_side, math.ceil(steps / loops[0].steps))
+    rounds = math.ceil(side_by_side * neurons / 128 / fit)
     total = 0.0
     for loop in loops:
         moving = steps * neurons * (loop.loaded + loop.stored) / (COPY * gpu.bandwidth)
-        waiting = rounds * math.ceil(steps / loop.steps) * len(loop.loads) * gpu.latency
+        turns = math.ceil(steps / loop.steps / side_by_side)
+        waiting = rounds * turns * len(loop.loads) * gpu.latency
         total += max(moving, waiting)
     return total
 
@@ -69,6 +75,8 @@ def main():
     gpu = GPUS[parser.parse_args().gpu]
     print(f"{'prediction, float32, time first':42s}" + "".join(f"{f'{t} x {n}':>16s}" for t, n in SHAPES))
     for kernel in machine_code.MAIN:
+        if "few neurons" in kernel:
+            continue
         times = [seconds(gpu, kernel, *shape) for shape in SHAPES]
         print(f"{kernel:42s}" + "".join(f"{1e6 * time:13.1f} us" for time in times))
 

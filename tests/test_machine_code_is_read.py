@@ -88,6 +88,14 @@ def test_an_instruction_that_needs_a_load_is_noticed(between, loads):
     assert loop.loads == loads
 
 
+def test_a_barrier_is_passed_where_chunks_run_side_by_side():
+    symbol = (
+        "_ZN6exodus4cuda12split_kernelINS_3LifELNS_6MethodE0ELi0EfEEvNS0_9FormattedINS_12BackwardCallET2_EE"
+    )
+    barrier = "        /*0050*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;"
+    assert [loop.kernel for loop in loops(barrier, symbol)] == ["backward Lif 0 exodus, few neurons"]
+
+
 def test_what_a_turn_loads_may_be_needed_in_the_next():
     load, need = "LDG.E.EF R{}, desc[UR4][R2.64]", "FADD R6, R6, R{}"
     lines = [need.format(4), need.format(5), load.format(4), load.format(5), load.format(9)]

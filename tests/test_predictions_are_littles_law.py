@@ -24,8 +24,16 @@ def test_a_large_array_takes_the_time_of_its_bytes():
 
 
 def test_few_neurons_wait_once_for_each_chunk():
-    time = predictions.seconds(H200, "backward Lif 0 exodus", 250, 2048)
+    time = predictions.seconds(H200, "backward Lif 0 bptt", 250, 2048)
     assert time == pytest.approx(16 * LATENCY)  # 16 chunks of 16 steps
+
+
+def test_chunks_that_run_side_by_side_wait_together():
+    times = [predictions.seconds(H200, "backward Lif 0 exodus", 16 * n, 1024) for n in (2, 16, 17, 33)]
+    assert times == pytest.approx([LATENCY, LATENCY, 2 * LATENCY, 3 * LATENCY])
+    slow = H200._replace(under_way=10 * H200.under_way)
+    one, two = (predictions.seconds(slow, "backward Lif 0 exodus", 250, 32 * n) for n in (132, 133))
+    assert [one, two] == pytest.approx([10 * LATENCY, 20 * LATENCY])  # a block of 32 neurons fills an SM
 
 
 def test_blocks_that_do_not_fit_wait_after_the_others():

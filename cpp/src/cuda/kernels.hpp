@@ -50,7 +50,7 @@ EXODUS_DEVICE_SCALAR Place taken_place(const Layout& layout, const Groups& group
   if constexpr (Stepped) {
     if (groups.features > 0) return place_of_entries(layout, groups, group);
   }
-  return place_of(layout, groups, group);
+  return place_of(layout, groups, group, static_cast<int>(threadIdx.x));
 }
 
 /// The most threads of a block.

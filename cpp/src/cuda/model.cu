@@ -12,6 +12,7 @@
 #include "kernels.hpp"
 #include "recurrence.hpp"
 #include "reduce.hpp"
+#include "split.hpp"
 
 namespace exodus::cuda {
 namespace {
@@ -61,6 +62,21 @@ BackwardKernel<V> backward_kernel_of(Method method, int variant, std::integer_se
   constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Plain, Stepped>()...},
                                                   {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Plain, Stepped>()...},
                                                   {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Plain, Stepped>()...}};
+  return kernels[static_cast<int>(method)][variant % forms];
+}
+
+/// Whether a model has kernels that run steps side by side.
+template <template <class> class N, class V>
+constexpr bool has_split = std::is_same_v<V, float> && carries_one_number<N>;
+
+template <class V>
+using SplitKernel = void (*)(Formatted<BackwardCall, V>, Groups);
+
+template <template <class> class N, class V, int... Form>
+SplitKernel<V> split_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
+  constexpr int forms = sizeof...(Form);
+  constexpr SplitKernel<V> kernels[][forms] = {{split_kernel<N, Method::exodus, Form, V>...},
+                                               {split_kernel<N, Method::slayer, Form, V>...}};
   return kernels[static_cast<int>(method)][variant % forms];
 }
 
@@ -151,9 +167,25 @@ BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, bo
   return backward_kernel_of<N, true, !fires, false, V>(call.method, call.variant, forms);
 }
 
+/// Whether steps of a pass without gradients of parameters run side by side.
+template <class V>
+bool is_split_pass(const Formatted<BackwardCall, V>& call, const Groups& groups) {
+  return call.method != Method::bptt && is_plain<true>(call) && !steps_one_by_one(call) && is_split<V>(call.layout, groups);
+}
+
+template <template <class> class N, class V>
+Status launch_split(const Formatted<BackwardCall, V>& call, const Groups& groups, Stream stream) {
+  constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
+  const Groups split = split_groups<V>(call.layout, groups);
+  return launch(split_kernel_of<N, V>(call.method, call.variant, forms), {blocks_for(split.count), split.threads}, stream, call, split);
+}
+
 template <template <class> class N, class V>
 Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Tape<V>& tape, const FirMemory<V>& memory,
                        RecurrentMemory<V> recurrent, bool terms, Stream stream) {
+  if constexpr (has_split<N, V>) {
+    if (!terms && is_split_pass(call, groups)) return launch_split<N>(call, groups, stream);
+  }
   const auto kernel = backward_kernel_for<N>(call, terms);
   recurrent.end = call.layout.time;
   if (call.recurrent.features > 0) {

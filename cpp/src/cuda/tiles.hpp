@@ -76,13 +76,14 @@ struct Place {
   bool tiled;            ///< as in Groups
 };
 
-EXODUS_DEVICE_SCALAR Place place_of(const Layout& layout, const Groups& groups, std::int64_t group) {
+/// `lane` is this thread's neuron in the block.
+EXODUS_DEVICE_SCALAR Place place_of(const Layout& layout, const Groups& groups, std::int64_t group, int lane) {
   const std::int64_t first = group * groups.lanes, left = groups.neurons - first;
   Place place;
   place.tiled = groups.tiled;
   place.lanes = static_cast<int>(left < groups.lanes ? left : groups.lanes);
-  place.active = static_cast<int>(threadIdx.x) < place.lanes;
-  place.neuron = first + threadIdx.x;
+  place.active = lane < place.lanes;
+  place.neuron = first + lane;
   const std::int64_t outer = quotient(place.neuron, groups.inner);
   place.offset = outer * layout.time * layout.inner + (place.neuron - outer * layout.inner);
   place.begin = quotient(first, groups.inner) * layout.time * layout.inner;
@@ -198,7 +199,18 @@ EXODUS_DEVICE_SCALAR void load_tile(const T* array, const TileWalk& walk, int ro
 }
 
 /// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps. All other values, and those
-/// of a missing array, are 0. All threads of a block must call this together.
+/// of a missing array, are 0. Each thread loads its own neuron.
+template <int Count, class V, int D>
+EXODUS_DEVICE_SCALAR void load_lanes(const Sources<Count>& sources, const Layout& layout, const Place& place, std::int64_t first, int steps,
+                                     V (&values)[Count][D]) {
+  const std::int64_t begin = place.offset + first * layout.inner;
+  EXODUS_UNROLL
+  for (int k = 0; k < Count; ++k) {
+    load_lane<V>(sources.at[k], begin, layout.inner, place.active ? steps : 0, values[k]);
+  }
+}
+
+/// The same, in tiles where those are faster. All threads of a block must call this together.
 template <int Count, class V, int D>
 EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout& layout, const Place& place, std::int64_t first, int steps,
                                      V (&values)[Count][D], SharedPointer<V> tile) {
@@ -224,11 +236,7 @@ EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout
       }
     }
   } else {
-    const std::int64_t begin = place.offset + first * layout.inner;
-    EXODUS_UNROLL
-    for (int k = 0; k < Count; ++k) {
-      load_lane<V>(sources.at[k], begin, layout.inner, place.active ? steps : 0, values[k]);
-    }
+    load_lanes(sources, layout, place, first, steps, values);
   }
 }
 
@@ -242,6 +250,19 @@ EXODUS_DEVICE_SCALAR void store_lane(T* array, std::int64_t begin, std::int64_t 
     for (int d = 0; d < D; ++d) {
       if (d < steps) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
     }
+  }
+}
+
+/// Stores the bits of steps [first, first + steps). Each thread stores its own neuron.
+template <class V, int D>
+EXODUS_DEVICE_SCALAR void store_lanes(void* array, Format format, const Layout& layout, const Place& place, std::int64_t first, int steps,
+                                      const V (&bits)[D]) {
+  const std::int64_t begin = place.offset + first * layout.inner;
+  const int there = place.active ? steps : 0;
+  if (in_halves<V>(format)) {
+    store_lane(static_cast<std::uint16_t*>(array), begin, layout.inner, there, bits);
+  } else {
+    store_lane(static_cast<V*>(array), begin, layout.inner, there, bits);
   }
 }
 
@@ -266,13 +287,7 @@ EXODUS_DEVICE_SCALAR void store_steps(void* array, Format format, const Layout& 
     for (unsigned k = threadIdx.x; k < walk.elements; k += block_threads)
       put_bits(array, format, walk.in_array(k), V(tile[walk.in_tile(k)]));
   } else {
-    const std::int64_t begin = place.offset + first * layout.inner;
-    const int there = place.active ? steps : 0;
-    if (in_halves<V>(format)) {
-      store_lane(static_cast<std::uint16_t*>(array), begin, layout.inner, there, bits);
-    } else {
-      store_lane(static_cast<V*>(array), begin, layout.inner, there, bits);
-    }
+    store_lanes(array, format, layout, place, first, steps, bits);
   }
 }
 

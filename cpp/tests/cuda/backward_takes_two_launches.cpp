@@ -67,5 +67,31 @@ TEST(CudaLaunches, AreTwoWithAllParameters) {
   count(leak, bit<ExpLeak<float>>("gain"));
 }
 
+/// The threads of a block that a pass without gradients of parameters starts.
+unsigned threads(const Layout& layout, Method method) {
+  const std::vector<float> values(static_cast<std::size_t>(elements(layout)), 0.5f);
+  OnDevice device(1);
+  const float* const given = device.in(values.data(), elements(layout));
+  const Lif<float>::Backward arrays{.potential = given, .grad_spikes = given, .grad_current = device.out<float>(elements(layout))};
+  cuda::shim::runtime.launches = 0;
+  EXPECT_EQ(device.backward(layout, Lif<float>{}, method, Surrogate<float>{}, arrays), Status::ok);
+  EXPECT_EQ(cuda::shim::runtime.launches, 1);
+  return blockDim.x;
+}
+
+/// A block has a warp for each chunk of 16 steps, up to 16, where they run side by side, and four otherwise.
+TEST(CudaLaunches, OfFewNeuronsHaveAWarpForEachChunk) {
+  constexpr unsigned warp = 32;
+  EXPECT_EQ(threads({2, 17, 32}, Method::exodus), 2 * warp);
+  EXPECT_EQ(threads({2, 100, 40}, Method::slayer), 7 * warp);
+  EXPECT_EQ(threads({1, 256, 40}, Method::exodus), 16 * warp);
+  EXPECT_EQ(threads({1, 300, 40}, Method::exodus), 16 * warp);
+  EXPECT_EQ(threads({1, 17, 8192}, Method::exodus), 2 * warp);
+  EXPECT_EQ(threads({1, 17, 8193}, Method::exodus), 4 * warp);   // more neurons
+  EXPECT_EQ(threads({2, 16, 32}, Method::exodus), 4 * warp);     // one chunk
+  EXPECT_EQ(threads({2, 17, 31}, Method::exodus), 4 * warp);     // a narrow inner axis
+  EXPECT_EQ(threads({2, 17, 32}, Method::bptt), 4 * warp);       // two numbers carried
+}
+
 }   // namespace
 }   // namespace exodus::test

@@ -58,6 +58,24 @@ TYPED_TEST(Cuda, IsTheCpu) {
   }
 }
 
+/// As most networks call it, with neurons so few that steps may run side by side (split.hpp), around the edges of what does.
+TYPED_TEST(Cuda, IsTheCpuWithFewNeurons) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  Random random(sizeof(typename TypeParam::Storage) + 20);
+  constexpr std::int64_t steps[] = {16, 17, 32, 33, 250, 256, 257, 530};
+  for (int turn = 0; turn < 24; ++turn) {
+    const Layout layout{1 + random.below(3), steps[turn % std::size(steps)], std::int64_t{31} + random.below(9)};
+    Problem<TypeParam> problem(layout, random);
+    problem.with_final = problem.with_grad_potential = problem.with_surrogate_values = false;
+    std::fill(std::begin(problem.wanted), std::end(problem.wanted), false);
+    const Method method = static_cast<Method>(random.below(3));
+    OnCpu cpu;
+    OnDevice device(static_cast<unsigned>(turn));
+    const auto expected = solve<Witness<TypeParam>>(problem, method, cpu), results = solve<TypeParam>(problem, method, device);
+    ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, describe(layout) + " turn " + std::to_string(turn)));
+  }
+}
+
 /// Entries of a recurrence: in the inner axis, in the outer one, interleaved, several in a warp, as wide as some warps and not, with more
 /// neurons than a block has threads.
 struct Recurrent {

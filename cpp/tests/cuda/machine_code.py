@@ -6,8 +6,8 @@ of the main kernels. It fails if one has fewer loads under way than loops.csv sa
 often, or moves more bytes.
 
 A loop has many ways through it. The one that is followed moves most; it is that of a full chunk of 32-bit
-elements, time first: it has no barrier (time last has), and no access of two bytes (float16 has) or under a
-condition (a chunk that is cut short has).
+elements, time first: it has no barrier (time last has, and chunks that run side by side), and no access of
+two bytes (float16 has) or under a condition (a chunk that is cut short has).
 """
 
 import csv
@@ -29,7 +29,7 @@ PASSES = (
     "forward {} 0",
     *(f"backward {{}} 0 {m}{p}" for m in ("exodus", "bptt") for p in ("", " with parameters")),
 )
-MAIN = [name.format(model) for model in MODELS for name in PASSES]
+MAIN = [name.format(model) for model in MODELS for name in PASSES] + ["backward Lif 0 exodus, few neurons"]
 
 DESIGN = Path(__file__).with_name("loops.csv")
 TOOLS = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin")  # where pip puts them
@@ -37,6 +37,7 @@ TOOLS = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin")  # where pi
 SECTION = re.compile(r"^\s*\.section\s+\.text\.(\w+)", re.MULTILINE)
 LABEL = re.compile(r"^(\.L_x_\d+):")
 CODE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\d+)\s+)?([A-Z][\w.]*)\s*(.*)")
+PASS = re.compile("(ward|split)_kernel")
 LEAVING = ("BRA", "BRX", "EXIT", "RET")
 WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
 
@@ -92,10 +93,11 @@ class Block:
     instructions: list = field(default_factory=list)
     after: list = field(default_factory=list)
 
-    def is_followed(self):
-        """Whether full chunks of 32-bit elements, time first, may go through it."""
+    def is_followed(self, barriers):
+        """Whether full chunks of 32-bit elements, time first, may go through it, `barriers` or not."""
         return not any(
-            i.name == "BAR" or (i.is_global() and (i.condition or i.bytes() == 2)) for i in self.instructions
+            (i.name == "BAR" and not barriers) or (i.is_global() and (i.condition or i.bytes() == 2))
+            for i in self.instructions
         )
 
     def weight(self):
@@ -162,9 +164,9 @@ def loops(graph, entries):
         yield from loops(inner, set(graph[head]) & set(inner))
 
 
-def way(code, head, nodes):
+def way(code, head, nodes, barriers=False):
     """The instructions of the followed way through a loop, from its head; none if there is no such way."""
-    nodes = {node for node in nodes if code[node].is_followed()}
+    nodes = {node for node in nodes if code[node].is_followed(barriers)}
     graph = {node: [n for n in code[node].after if n in nodes and n != head] for node in nodes}
     best = {}  # the weight of the best way from a node back to the head, and the node that follows
     for node in TopologicalSorter(graph).static_order():
@@ -199,7 +201,7 @@ def waits(instructions):
     return [count for turn, count in found if turn == 1]
 
 
-def loops_over_time(code):
+def loops_over_time(code, barriers=False):
     """The followed ways through the loops of a function that stream arrays, in the code's order."""
     graph = {node: block.after for node, block in enumerate(code)}
     graph = within(graph, reachable(graph, 0) | {0})
@@ -207,7 +209,7 @@ def loops_over_time(code):
     ways = []
     for head, nodes in found:
         inner = set().union(*(other for _, other in found if other < nodes))
-        ways.append(way(code, head, nodes - inner))
+        ways.append(way(code, head, nodes - inner, barriers))
     return [w for w in ways if any(i.streams() for i in w)]
 
 
@@ -258,7 +260,7 @@ def streamed(instructions, name):
 
 def loops_of(kernel, listing):
     """The Loops of a function."""
-    ways = loops_over_time(blocks(listing))
+    ways = loops_over_time(blocks(listing), barriers="few neurons" in kernel)
     # Forward reads one array and backward writes one: the fewest are the steps of a chunk.
     steps = min(n for w in ways for n in (streamed(w, "LDG"), streamed(w, "STG")) if n)
     found = []
@@ -271,7 +273,7 @@ def loops_of(kernel, listing):
 
 def main_loops(text):
     """The Loops of the main kernels in what nvdisasm prints."""
-    named = ((title(symbol), listing) for symbol, listing in functions(text) if "ward_kernel" in symbol)
+    named = ((title(symbol), listing) for symbol, listing in functions(text) if PASS.search(symbol))
     return [
         loop
         for (name, kind), listing in named

@@ -26,10 +26,13 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "cpp" / "src" / "cuda"
-# Models that together have all that kernels ask of one; what they do not have: kernels with taps, variants.
+# Models that together have all that kernels ask of one; what they do not have: kernels with taps, variants,
+# an adjoint that carries one number.
 MODELS = ("CubaLif", "Alif")
 MODELS_WITH_TAPS = ("KernelFilter", "Srm")
 TAPS_ALONE = ("fir.hpp", "common.cu")
+MODELS_OF_ONE_CARRY = ("Lif",)
+ALL_MODELS = MODELS + MODELS_WITH_TAPS + MODELS_OF_ONE_CARRY
 BARRIER = re.compile(r"__syncthreads\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
@@ -172,6 +175,8 @@ def program_of(edits, models, build, words, scratch, pool):
 
 def models_for(change):
     """The models whose tests should notice."""
+    if change.path.name == "split.hpp":
+        return MODELS_OF_ONE_CARRY
     return MODELS_WITH_TAPS if change.path.name in TAPS_ALONE or "forms" in change.line else MODELS
 
 
@@ -183,7 +188,7 @@ def tests_for(change):
     first, second = (
         ":".join(f"*{model}_{name}.*" for model in models_for(change) for name in names) for names in rounds
     )
-    return first + ":CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaState*", second
+    return first + ":CudaSplit*:CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaState*", second
 
 
 class Program:
@@ -246,7 +251,7 @@ def results(tried, excused, build):
     words = compile_commands(build)
     with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory() as scratch:
         switched = [(c, c.switch(k)) for k, c in enumerate(tried) if not c.at_compile_time]
-        program, errors = program_of(switched, MODELS + MODELS_WITH_TAPS, build, words, scratch, pool)
+        program, errors = program_of(switched, ALL_MODELS, build, words, scratch, pool)
         if program is None:
             sys.exit(f"the program with all changes does not compile:\n{errors}")
         program = Program(program)

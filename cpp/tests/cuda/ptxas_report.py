@@ -84,7 +84,7 @@ def rounded_up(number, unit):
 
 def title(symbol):
     """A kernel's name from its mangled one: the pass, the model, its variant, the type."""
-    found = re.search(r"(forward|backward)_kernelINS_\d+([A-Za-z]+)E(.*?)EEv", symbol)
+    found = re.search(r"(forward|backward|split)_kernelINS_\d+([A-Za-z]+)E(.*?)EEv", symbol)
     if found is None:
         name, kind = re.search(r"\d([a-z]+(?:_[a-z]+)*_kernel)(?:I([fd])[EL])?", symbol).groups()
         return name, kind or "d"
@@ -92,10 +92,12 @@ def title(symbol):
     method = re.search(r"LNS_6MethodE(\d)E", rest)
     variant = re.search(r"Li(\d+)E([fd])", rest)
     flags = re.findall(r"Lb([01])E", rest + "E")  # (backward) parameters, no rare inputs; steps one by one
-    name = f"{which} {model} {variant[1]}"
+    name = f"{'forward' if which == 'forward' else 'backward'} {model} {variant[1]}"
     if method is not None:
         name += f" {METHODS[int(method[1])]}"
-    if flags[-1] == "1":
+    if which == "split":
+        name += ", few neurons"
+    elif flags[-1] == "1":
         name += ", single steps"  # taps, recurrent weights
     elif which == "backward":
         name += " with parameters" if flags[0] == "1" else ""
