@@ -18,6 +18,12 @@ class Device:
     __hash__ = None
     current = 0
 
+    def __init__(self, number=0):
+        self.number = number
+
+    def __int__(self):
+        return self.number
+
     def __eq__(self, other):
         return isinstance(other, Device)
 
@@ -55,10 +61,11 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self):
-        interface = {k: v for k, v in self._host.__array_interface__.items() if k != "descr"}
+        interface = self._host.__array_interface__
+        del interface["descr"]
         # CuPy names the stream of the current device.
-        stream = STREAM if Device.current > 0 else STREAM_OF_ANOTHER_DEVICE
-        return interface | {"version": 3, "stream": stream}
+        interface["stream"] = STREAM if Device.current > 0 else STREAM_OF_ANOTHER_DEVICE
+        return interface
 
     def __array__(self, *args, **kwargs):
         raise TypeError("an array on a GPU is not converted to a NumPy array implicitly")
@@ -132,6 +139,12 @@ class _Library:
     """NumPy's functions, for these arrays."""
 
     __name__ = "tests.device"
+
+    float16, float32, float64 = np.float16, np.float32, np.float64
+
+    def empty(self, shape, *, dtype, device=None):
+        assert device is None or Device.current > 0
+        return DeviceArray(np.empty(shape, dtype))
 
     def __getattr__(self, name):
         function = getattr(np, name)

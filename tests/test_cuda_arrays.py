@@ -6,12 +6,13 @@ conftest), so they take addresses of host memory.
 
 import copy
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
 
 import exodus_core as ec
-from device_arrays import DeviceArray, DlpackArray, StreamlessArray, host
+from device_arrays import Device, DeviceArray, DlpackArray, StreamlessArray, host
 from device_problems import LAYOUTS, NEURONS, RECURRENT, check_forward_and_backward, comparison, data, weights
 from exodus_core import cuda, kernel
 
@@ -202,6 +203,24 @@ def test_the_stream_is_the_arrays(shim, monkeypatch):
     monkeypatch.setattr(shim, "wait", lambda memory, stream: pytest.fail("waited"))
     ec.forward(ec.LIF(alpha=0.9), DeviceArray(np.ones((3, 2), np.float32)))
     assert streams == [7]
+
+
+def test_threads_share_no_device(monkeypatch):
+    """A device of CuPy remembers in itself which device was current, for one thread at a time."""
+    entered, enter = {}, Device.__enter__
+
+    def watched(device):
+        entered.setdefault(threading.get_ident(), []).append(device)
+        enter(device)
+
+    monkeypatch.setattr(Device, "__enter__", watched)
+    current = DeviceArray(np.ones((3, 2), np.float32))
+    ec.forward(ec.LIF(alpha=0.9), current)
+    thread = threading.Thread(target=ec.forward, args=(ec.LIF(alpha=0.9), current))
+    thread.start()
+    thread.join()
+    first, second = ({id(device) for device in devices} for devices in entered.values())
+    assert not first & second
 
 
 @pytest.mark.parametrize("name", NEURONS)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._backends import Array, is_torch, on_device
+from ._backends import Operand, is_torch, on_device
 from ._binding import Binding
 from ._layout import Layout, require
 
 
-def over_time(name: str, array: Any, layout: Layout, type_name: str) -> Array:
-    """Check an array over time, and return it in the layout's memory order."""
-    return layout.place(require(name, array, layout.shape, layout, type_name))
+def over_time(name: str, array: Any, layout: Layout, type_name: str) -> Operand:
+    """Check an array over time."""
+    return require(name, array, layout.shape, layout, type_name)
 
 
-def state_arrays(name: str, state: Any, binding: Binding, *, optional: bool = False) -> list[Any]:
+def state_arrays(name: str, state: Any, binding: Binding, *, optional: bool = False) -> list[Operand | None]:
     """Check a state, or a state's gradient, and return its fields. With `optional`, a field may be None."""
     neuron, layout = binding.neuron, binding.layout
     names, leading = neuron._state._fields, neuron._values_per_neuron()
@@ -42,8 +42,8 @@ def empty_state(binding: Binding) -> Any:
     return kind(*[empty(arithmetic, leading.get(field, ())) for field in kind._fields])
 
 
-def recurrent_weights(name: str, weights: Any, binding: Binding) -> Array:
-    """Check recurrent weights, and return them in C order."""
+def recurrent_weights(name: str, weights: Any, binding: Binding) -> Operand:
+    """Check recurrent weights."""
     neuron, layout = binding.neuron, binding.layout
     if not neuron._fires:
         raise ValueError(
@@ -54,7 +54,7 @@ def recurrent_weights(name: str, weights: Any, binding: Binding) -> Array:
             f"{name} needs a current with an axis of neurons besides time, got shape {layout.shape}"
         )
     count, _ = layout.features
-    return layout.backend.contiguous(require(name, weights, (count, count), layout, binding.arithmetic))
+    return require(name, weights, (count, count), layout, binding.arithmetic)
 
 
 def check_not_torch(name: str, value: Any, function: str, note: str = "") -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from . import _core
 from ._arguments import empty_state, over_time, state_arrays
-from ._backends import Array
-from ._binding import Binding, all_names
+from ._backends import Array, Operand
+from ._binding import all_names
 from ._custom_surrogate import SurrogateLike, check_surrogate, evaluated
 from ._ieee import ieee
 from ._out import check_apart, check_out, named
@@ -100,23 +100,7 @@ def backward(
     reuses_beside_spikes = out is not None and trace.spikes is not None
     tape = tape_of(trace, reads_spikes=requested.recurrent or reuses_beside_spikes)
     gradients = incoming(tape, grad_spikes, grad_potential, grad_state)
-    reused = None
-    if out is not None:
-        fields = trace.neuron._state._fields
-        reused = _reused(
-            out,
-            tape.binding,
-            {
-                "grad_spikes": grad_spikes,
-                "grad_potential": grad_potential,
-                "current": trace.current,
-                "trace.spikes": trace.spikes if trace.neuron._fires else None,
-                "trace.potential": trace.potential,
-                "trace.recurrent": trace.recurrent,
-                **named("trace.initial_state", fields, trace.initial_state),
-                **named("grad_state", fields, grad_state),
-            },
-        )
+    reused = None if out is None else _reused(out, tape, gradients)
     result = run_backward(tape, gradients, requested, method, surrogate, grad_current=reused)
     if out is None:
         return result
@@ -125,11 +109,11 @@ def backward(
 
 
 class Incoming(NamedTuple):
-    """dL/d(results of the forward pass), checked and in the layout's memory order; None for no gradient."""
+    """dL/d(results of the forward pass), checked; None for no gradient."""
 
-    spikes: Array | None
-    potential: Array | None
-    final: list[Array | None]
+    spikes: Operand | None
+    potential: Operand | None
+    final: list[Operand | None]
 
 
 class Requested(NamedTuple):
@@ -156,10 +140,9 @@ def incoming(tape: Tape, grad_spikes: Any, grad_potential: Any, grad_state: Any)
         grad_spikes = over_time("grad_spikes", grad_spikes, layout, type_name)
     if grad_potential is not None:
         grad_potential = over_time("grad_potential", grad_potential, layout, arithmetic)
-    final: list[Array | None] = []
+    final: list[Operand | None] = []
     if grad_state is not None:
-        checked = state_arrays("grad_state", grad_state, tape.binding, optional=True)
-        final = [None if array is None else layout.place_neurons(array) for array in checked]
+        final = state_arrays("grad_state", grad_state, tape.binding, optional=True)
     return Incoming(grad_spikes, grad_potential, final)
 
 
@@ -170,7 +153,7 @@ def run_backward(
     method: str,
     surrogate: SurrogateLike,
     *,
-    grad_current: Array | None = None,
+    grad_current: Operand | None = None,
     threads: int = 0,
     with_state: bool = True,
 ) -> Gradients:
@@ -196,6 +179,7 @@ def run_backward(
         grad_weights = backend.empty(tape.recurrent.shape, (0, 1), "float64")
     _launch(tape, gradients, method, h, grad_current, grad_initial, sums, grad_weights, threads)
     grads = _parameter_gradients(tape, sums, requested.parameters) if sums else {}
+    grad_current, grad_initial, grad_weights = backend.plain(grad_current, grad_initial, grad_weights)
     if grad_weights is not None:
         grad_weights = backend.convert(grad_weights, binding.arithmetic)
     return Gradients(grad_current, grad_initial, grads, grad_weights)
@@ -206,18 +190,25 @@ def _launch(
     gradients: Incoming,
     method: str,
     surrogate: Any,
-    grad_current: Array,
+    grad_current: Operand,
     grad_initial: Any,
-    sums: Mapping[str, Array],
-    grad_weights: Array | None,
+    sums: Mapping[str, Operand],
+    grad_weights: Operand | None,
     threads: int,
 ) -> None:
     """Call the kernels. They fill the gradients of the current and the initial state, and the sums."""
-    binding, potential, current, spikes, initial, weights, _ = tape
-    grad_spikes, grad_potential, grad_final = gradients
+    binding = tape.binding
     neuron, layout, type_name, *_ = binding
     backend = layout.backend
     handle = backend.handle
+    # Local variables, which keep copies alive for the kernels.
+    potential, current, spikes = layout.place(tape.potential), layout.place(tape.current), None
+    if grad_weights is not None:
+        spikes = layout.place(tape.spikes)
+    initial = list(map(layout.place_neurons, tape.initial or ()))
+    weights = None if tape.recurrent is None else backend.contiguous(tape.recurrent)
+    grad_spikes, grad_potential = layout.place(gradients.spikes), layout.place(gradients.potential)
+    grad_final = list(map(layout.place_neurons, gradients.final))
     backend.kernels.backward(
         neuron._model,
         type_name,
@@ -229,8 +220,8 @@ def _launch(
         handle(potential),
         handle(current),
         None if weights is None else (handle(weights), *layout.features),
-        handle(spikes if grad_weights is not None else None),
-        tuple(map(handle, initial or ())),
+        handle(spikes),
+        tuple(map(handle, initial)),
         handle(grad_spikes),
         handle(grad_potential),
         tuple(map(handle, grad_final)),
@@ -273,13 +264,24 @@ def _check_needed(tape: Tape, parameters: Collection[str]) -> None:
         raise ValueError("trace.current must be the input, which a parameter's gradient needs, got None")
 
 
-def _reused(out: Any, binding: Binding, sources: Mapping[str, Array | None]) -> Array:
-    """Check `out`, and that it shares no memory with the sources; return its array to write into."""
+def _reused(out: Any, tape: Tape, gradients: Incoming) -> Operand:
+    """Check `out`, and that it shares no memory with what the pass reads; return its array to write into."""
     if not isinstance(out, Gradients):
         raise TypeError(f"out must be a Gradients, got {type(out).__name__}")
-    check_out("current", out.current, binding.type_name, binding.layout)
-    check_apart(binding.layout.backend, {"out.current": out.current}, sources)
-    return out.current
+    binding, fields = tape.binding, tape.neuron._state._fields
+    current = check_out("current", out.current, binding.type_name, binding.layout)
+    sources = {
+        "grad_spikes": gradients.spikes,
+        "grad_potential": gradients.potential,
+        "current": tape.current,
+        "trace.spikes": tape.spikes,
+        "trace.potential": tape.potential,
+        "trace.recurrent": tape.recurrent,
+        **named("trace.initial_state", fields, tape.initial),
+        **named("grad_state", fields, gradients.final),
+    }
+    check_apart(binding.layout.backend, {"out.current": current}, sources)
+    return current
 
 
 def _requested(trace: Trace, parameters: Iterable[str] | None) -> Requested:
@@ -314,7 +316,7 @@ def request(
 
 
 def _sum_arguments(
-    neuron: Neuron, sums: Mapping[str, Array], handle: Callable[[Array | None], Any]
+    neuron: Neuron, sums: Mapping[str, Operand], handle: Callable[[Operand | None], Any]
 ) -> tuple[tuple[Any, ...], ...]:
     """Return the sums in the order of the extension's arguments: of parameters, then of FIR taps."""
     if not sums:
@@ -323,11 +325,11 @@ def _sum_arguments(
     return tuple([handle(sums.get(k)) for k in parameters]), tuple([handle(sums.get(k)) for k in taps])
 
 
-def _parameter_gradients(tape: Tape, sums: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Any]:
+def _parameter_gradients(tape: Tape, sums: Mapping[str, Operand], wanted: Collection[str]) -> dict[str, Any]:
     """Map the kernels' sums to gradients of the descriptor's parameters."""
     neuron, layout, _, arithmetic, bound, _ = tape.binding
-    convert = layout.backend.convert
+    convert, flats = layout.backend.convert, layout.backend.computing.plain(*sums.values())
     with ieee():
-        grads = {name: bound[name].gradient(flat, layout) for name, flat in sums.items()}
+        grads = {name: bound[name].gradient(flat, layout) for name, flat in zip(sums, flats, strict=True)}
         own = neuron._own_gradients(grads)
         return {name: convert(gradient, arithmetic)[()] for name, gradient in own.items() if name in wanted}

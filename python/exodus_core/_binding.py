@@ -24,7 +24,8 @@ Bound = dict[str, "BoundParameter"]
 
 _MOST_REMEMBERED = 64  # layouts for each neuron
 
-# For each neuron, its parameters by arithmetic dtype (None unless all are numbers), its options and names.
+# For each neuron, its parameters by arithmetic dtype (None unless all are numbers), their count if none is on
+# a device, its options and names.
 _known = IdentityCache()
 _bound = IdentityCache()  # for each neuron, its own values as bound, by layout and arithmetic dtype
 
@@ -103,10 +104,13 @@ def _bind_learnt(
 
 
 def _bind_fixed(neuron: Neuron, layout: Layout, arithmetic: str) -> Bound:
-    before = _remembered(neuron, layout, arithmetic)
-    if before and layout.backend.computing is NUMPY:
+    known, before = _known.of(neuron), _remembered(neuron, layout, arithmetic)
+    if len(before) == known.get("count"):
         return before
-    return _bind_arrays(neuron, layout, arithmetic, before)
+    bound = _bind_arrays(neuron, layout, arithmetic, before)
+    if len(before) == len(bound):  # no value is on a device, so all are remembered
+        known["count"] = len(bound)
+    return bound
 
 
 def _bind_arrays(
@@ -202,7 +206,7 @@ class BoundParameter(NamedTuple):
         """Return the extension's argument: a number or (values, count, repeat); taps add their number K."""
         if self.values is None:
             return self.value
-        return (backend.handle(self.values), *self.values.shape, self.repeat)
+        return (backend.handle(backend.operand(self.values)), *self.values.shape, self.repeat)
 
     @property
     def size(self) -> int:
@@ -248,7 +252,8 @@ def bind_parameter(
     rows = array.reshape((-1, *padded))
     if full:
         rows = own.xp.broadcast_to(rows, (rows.shape[0], *neurons))
-    values = own.contiguous(own.permute(rows, (0, *(axis + 1 for axis in order))))
+    permuted = own.operand(own.permute(rows, (0, *(axis + 1 for axis in order))))
+    (values,) = own.plain(own.contiguous(permuted))
     values = values.reshape((rows.shape[0], -1) if taps else (-1,))
     if not here:
         values = backend.convert(values, type_name)

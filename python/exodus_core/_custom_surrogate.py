@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._backends import Array, on_device, require_plain
+from ._backends import Array, Operand, on_device, require_plain
 from ._ieee import ieee
 from ._tape import Tape
 from .surrogate import Surrogate
@@ -51,7 +51,7 @@ def _signature(function: Any) -> inspect.Signature | None:
         return None
 
 
-def evaluated(surrogate: SurrogateLike, tape: Tape) -> Array:
+def evaluated(surrogate: SurrogateLike, tape: Tape) -> Operand:
     """Evaluate a custom surrogate on a forward pass, and return its values in the layout's memory order."""
     tape = tape.computable()
     layout, arithmetic = tape.layout, tape.binding.arithmetic
@@ -67,7 +67,7 @@ def evaluated(surrogate: SurrogateLike, tape: Tape) -> Array:
     if isinstance(h, np.ndarray) and h.dtype == arithmetic:
         return layout.place(h)
     with ieee():
-        return layout.place(layout.backend.convert(h, arithmetic))
+        return layout.place(layout.backend.operand(layout.backend.convert(h, arithmetic)))
 
 
 def _surrogate_values(surrogate: SurrogateLike, tape: Tape) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._arguments import check_not_torch
-from ._backends import ARITHMETIC, Array, on_device
+from ._backends import ARITHMETIC, Array, Operand, on_device
 from ._binding import BoundParameter, bind_parameter
 from ._ieee import ieee
 from ._layout import Layout, arrange, require
@@ -69,7 +69,14 @@ class BoundDelay(NamedTuple):
         """The leading axis of a state."""
         return (self.most + 1,)
 
-    def state(self, name: str, state: Any) -> Array | None:
+    def over_time(self, name: str, array: Any) -> Operand | None:
+        """Check an array over time, if there is one, and return it in the layout's memory order."""
+        if array is None:
+            return None
+        here = self.layout
+        return here.place(require(name, array, here.shape, here, self.type_name))
+
+    def state(self, name: str, state: Any) -> Operand | None:
         """Check a state, or a state's gradient, and return it in the layout's memory order."""
         if state is None:
             return None
@@ -77,7 +84,7 @@ class BoundDelay(NamedTuple):
         shape = self.leading + here.neuron_shape
         return here.place_neurons(require(name, state, shape, here, self.arithmetic))
 
-    def run(self, x: Array, initial: Array | None, threads: int, *, with_state: bool = True) -> Delayed:
+    def run(self, x: Operand, initial: Operand | None, threads: int, *, with_state: bool = True) -> Delayed:
         """Run the forward pass on an array in the layout's memory order. Without `with_state` it is None."""
         here, backend = self.layout, self.layout.backend
         output = here.empty(self.type_name)
@@ -91,14 +98,14 @@ class BoundDelay(NamedTuple):
             backend.execution(output, threads),
         )
         backend.finish(output)
-        return Delayed(output, final)
+        return Delayed(*backend.plain(output, final))
 
     def run_adjoint(
         self,
-        grad: Array | None,
-        x: Array | None,
-        initial: Array | None,
-        grad_final: Array | None,
+        grad: Operand | None,
+        x: Operand | None,
+        initial: Operand | None,
+        grad_final: Operand | None,
         threads: int,
         *,
         with_x: bool = True,
@@ -126,8 +133,10 @@ class BoundDelay(NamedTuple):
         backend.finish(some)
         grad_delay = None
         if sums is not None:
+            (flat,) = backend.computing.plain(sums)
             with ieee():
-                grad_delay = backend.convert(self.steps.gradient(sums, here), self.arithmetic)[()]
+                grad_delay = backend.convert(self.steps.gradient(flat, here), self.arithmetic)[()]
+        grad_x, grad_initial = backend.plain(grad_x, grad_initial)
         return DelayGradients(grad_x, grad_delay, grad_initial)
 
 
@@ -162,11 +171,11 @@ def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDe
 
 def _bound(
     x: Any, delay: Any, most: Any, time_axis: int | None, with_state: bool
-) -> tuple[Array, BoundDelay]:
+) -> tuple[Operand, BoundDelay]:
     """Check the input and the delays. Return the input, copied if necessary, and the bound delays."""
     if with_state and most is None:
         raise ValueError("most must be given with a state, which has most + 1 steps, got None")
-    array, layout = arrange("x", x, time_axis)
+    _, array, layout = arrange("x", x, time_axis)
     value, most = check_delay(delay, most)
     return array, bind_delay(layout, value, most, layout.backend.type_name(array))
 
@@ -250,8 +259,7 @@ def delay_adjoint(
     check_not_torch("x", x, "delay", ", whose backward pass is the adjoint")
     with_state = state is not None or grad_state is not None
     array, bound = _bound(x, delay, most, time_axis, with_state)
-    here = bound.layout
-    placed = here.place(require("grad", grad, here.shape, here, bound.type_name))
+    placed = bound.over_time("grad", grad)
     return bound.run_adjoint(
         placed, array, bound.state("state", state), bound.state("grad_state", grad_state), 0
     )

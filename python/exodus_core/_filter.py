@@ -84,7 +84,7 @@ def kernel_filter_adjoint(
     """
     check_not_torch("grad", grad, "kernel_filter", ", whose backward pass is the adjoint")
     neuron = Filter(kernel)
-    given, layout = arrange("grad", grad, time_axis)
+    _, given, layout = arrange("grad", grad, time_axis)
     type_name = layout.backend.type_name(given)
     if type_name != ARITHMETIC[type_name]:
         raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ._arguments import empty_state, recurrent_weights, state_arrays
-from ._backends import Array, Backend
+from ._backends import Array, Backend, Operand
 from ._binding import Binding, bind
 from ._layout import arrange
 from ._out import check_apart, check_out, named
@@ -102,43 +102,51 @@ def run_forward(
             f"neuron must be a descriptor such as LIF, got {type(neuron).__name__}: "
             "call a torch module directly, or see exodus_core.torch.spike"
         )
-    given = current
-    current, layout = arrange(given_name, given, time_axis, axis_name, backend)
-    binding = bind(neuron, layout, layout.backend.type_name(current), learnt, origin)
-    weights = None if recurrent is None else recurrent_weights("recurrent", recurrent, binding)
+    given, read, layout = arrange(given_name, current, time_axis, axis_name, backend)
+    backend = layout.backend
+    binding = bind(neuron, layout, backend.type_name(read), learnt, origin)
+    given_weights = None if recurrent is None else recurrent_weights("recurrent", recurrent, binding)
+    weights = None if given_weights is None else backend.contiguous(given_weights)
     if memory == "lean":
         check_recomputable(binding)
     if inplace:
-        _check_overwritable(given_name, given, current, binding)
-    initial = None
-    if state is not None:
-        initial = neuron._state(*map(layout.copy_neurons, state_arrays("state", state, binding)))
+        _check_overwritable(given_name, current, given, read, binding)
+    given_state = [] if state is None else state_arrays("state", state, binding)
+    initial = neuron._state(*map(layout.copy_neurons, given_state)) if given_state else None
     if out is None:
         spikes = layout.empty(binding.type_name) if neuron._fires else None
-        potential = current if inplace else layout.empty(binding.arithmetic) if with_potential else None
+        potential = read if inplace else layout.empty(binding.arithmetic) if with_potential else None
     else:
-        sources = {"current": given, "recurrent": recurrent, **named("state", neuron._state._fields, state)}
+        fields = named("state", neuron._state._fields, given_state)
+        sources = {"current": given, "recurrent": given_weights, **fields}
         spikes, potential = _reused(out, binding, sources, with_potential)
     final = empty_state(binding) if with_state else None
-    _launch(binding, current, weights, initial, spikes, potential, final, threads)
-    trace = Trace(
-        spikes, potential, final, neuron, current, initial, layout.time_axis, binding, weights, memory
+    _launch(binding, read, weights, initial, spikes, potential, final, threads)
+    spikes, potential, final, kept, initial, weights = backend.plain(
+        spikes, potential, final, read, initial, weights
     )
-    if out is None:
-        return trace
-    vars(out).update(vars(trace))
+    trace = Trace(spikes, potential, final, neuron, kept, initial, layout.time_axis, binding, weights, memory)
+    return trace if out is None else _moved(trace, out)
+
+
+def _moved(trace: Trace, out: Trace) -> Trace:
+    """Return `out` with the fields of a trace; its arrays stay those that the user put there."""
+    arrays = {
+        name: getattr(out, name) for name in ("spikes", "potential") if getattr(trace, name) is not None
+    }
+    vars(out).update(vars(trace) | arrays)
     return out
 
 
-def _check_overwritable(name: str, given: Array, current: Array, binding: Binding) -> None:
-    """Raise unless the potential can be written over the current that was given."""
+def _check_overwritable(name: str, current: Array, given: Operand, read: Operand, binding: Binding) -> None:
+    """Raise unless the potential can be written over the current: the kernels read it where it lies."""
     if binding.type_name != binding.arithmetic:
         raise ValueError(
             f"inplace must be False for {name} of {binding.type_name}, since the potential is "
             f"{binding.arithmetic}, got True"
         )
     backend = binding.layout.backend
-    if math.prod(current.shape) > 0 and not backend.overlap(given, current):
+    if math.prod(read.shape) > 0 and backend.plain(read)[0] is not current:
         raise ValueError(
             f"{name} must be dense to be overwritten with inplace=True, got strides of "
             f"{backend.strides(given)} bytes for shape {tuple(given.shape)}"
@@ -146,30 +154,29 @@ def _check_overwritable(name: str, given: Array, current: Array, binding: Bindin
 
 
 def _reused(
-    out: Any, binding: Binding, sources: Mapping[str, Array | None], with_potential: bool
-) -> tuple[Array | None, Array | None]:
+    out: Any, binding: Binding, sources: Mapping[str, Operand | None], with_potential: bool
+) -> tuple[Operand | None, Operand | None]:
     """Check `out`, and that it shares no memory with the sources; return its spikes and potential."""
     if not isinstance(out, Trace):
         raise TypeError(f"out must be a Trace, got {type(out).__name__}")
-    spikes, layout = out.spikes, binding.layout
-    potential = out.potential if with_potential else None
+    layout, spikes, potential = binding.layout, None, None
     if binding.neuron._fires:
-        check_out("spikes", spikes, binding.type_name, layout)
-    elif spikes is not None:
+        spikes = check_out("spikes", out.spikes, binding.type_name, layout)
+    elif out.spikes is not None:
         raise ValueError("out.spikes must be None for a neuron without spikes, got an array")
     if with_potential:
-        check_out("potential", potential, binding.arithmetic, layout)
+        potential = check_out("potential", out.potential, binding.arithmetic, layout)
     check_apart(layout.backend, {"out.spikes": spikes, "out.potential": potential}, sources)
     return spikes, potential
 
 
 def _launch(
     binding: Binding,
-    current: Array,
-    recurrent: Array | None,
+    current: Operand,
+    recurrent: Operand | None,
     initial: Any,
-    spikes: Array | None,
-    potential: Array | None,
+    spikes: Operand | None,
+    potential: Operand | None,
     final: Any,
     threads: int,
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ._backends import NUMPY, Array, Backend, backend_of
+from ._backends import NUMPY, Array, Backend, Operand, backend_of
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Layout:
         inside = self.order[self.order.index(axis) + 1 :]
         return self.shape[axis], math.prod(self.shape[k] for k in inside if k != self.time_axis)
 
-    def empty(self, type_name: str) -> Array:
+    def empty(self, type_name: str) -> Operand:
         """Allocate an array with this layout. All results over time are allocated here."""
         return self.backend.empty_on_line(self.shape, self.order, type_name)
 
-    def empty_neurons(self, type_name: str, leading: tuple[int, ...] = ()) -> Array:
+    def empty_neurons(self, type_name: str, leading: tuple[int, ...] = ()) -> Operand:
         """Allocate an array with one value per neuron, or with leading axes in front of the neurons'."""
         return self.backend.empty(leading + self.neuron_shape, self._neuron_order(len(leading)), type_name)
 
@@ -83,20 +83,22 @@ class Layout:
             return self.neuron_order
         return tuple(range(leading)) + tuple(axis + leading for axis in self.neuron_order)
 
-    def _placed(self, array: Array, order: tuple[int, ...]) -> Array:
-        return array if self.backend.has_order(array, order) else self.backend.copy(array, order)
+    def _placed(self, operand: Operand, order: tuple[int, ...]) -> Operand:
+        return operand if self.backend.has_order(operand, order) else self.backend.copy(operand, order)
 
-    def place(self, array: Array) -> Array:
-        """Return an array over time itself if it has this memory order, else a copy that has."""
-        return self._placed(array, self.order)
+    def place(self, operand: Operand | None) -> Operand | None:
+        """Return an array over time, if any: itself if it has this memory order, else a copy that has."""
+        return None if operand is None else self._placed(operand, self.order)
 
-    def copy_neurons(self, array: Array) -> Array:
+    def copy_neurons(self, operand: Operand) -> Operand:
         """Copy an array with one value per neuron, or with leading axes, into this memory order."""
-        return self.backend.copy(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
+        return self.backend.copy(operand, self._neuron_order(len(operand.shape) - len(self.neuron_shape)))
 
-    def place_neurons(self, array: Array) -> Array:
-        """Return an array as ``copy_neurons`` does, but itself if it has this memory order."""
-        return self._placed(array, self._neuron_order(len(array.shape) - len(self.neuron_shape)))
+    def place_neurons(self, operand: Operand | None) -> Operand | None:
+        """Return an array as ``copy_neurons`` does, if any, but itself if it has this memory order."""
+        if operand is None:
+            return None
+        return self._placed(operand, self._neuron_order(len(operand.shape) - len(self.neuron_shape)))
 
     def with_time(self, parameter: Array) -> Array:
         """Reshape a parameter to broadcast against the array with its time axis."""
@@ -106,9 +108,9 @@ class Layout:
         neurons = (1,) * (len(self.shape) - 1 - len(shape)) + shape
         return parameter.reshape((*neurons[: self.time_axis], 1, *neurons[self.time_axis :]))
 
-    def has_same_order(self, array: Array) -> bool:
+    def has_same_order(self, operand: Operand) -> bool:
         """Tell whether an array of this shape has this memory order."""
-        return self.backend.has_order(array, self.order)
+        return self.backend.has_order(operand, self.order)
 
 
 def arrange(
@@ -117,13 +119,14 @@ def arrange(
     time_axis: int | None,
     axis_name: str = "time_axis",
     backend: Backend | None = None,
-) -> tuple[Array, Layout]:
-    """Check an input and return it with its layout; copy it if it has gaps, overlaps or negative strides.
+) -> tuple[Operand, Operand, Layout]:
+    """Check an input; return it as it was given, as the kernels read it, and the layout in which they do.
 
-    The backend is that of the array's library if it is not given.
+    The two are one unless the input has gaps, overlaps or negative strides: then the second is a copy. The
+    backend is that of the array's library if it is not given.
     """
     backend = backend_of(value) if backend is None else backend
-    array = backend.array(name, value)
+    given = array = backend.array(name, value)
     shape = tuple(array.shape)
     if time_axis is not None:
         if isinstance(time_axis, bool) or not isinstance(time_axis, (int, np.integer)):
@@ -142,7 +145,7 @@ def arrange(
     if layout is None:  # The library could not keep the order of the axes: fall back to C order.
         layout = Layout(shape, tuple(range(len(shape))), time_axis, backend)
         array = backend.copy(array, layout.order)
-    return array, layout
+    return given, array, layout
 
 
 @lru_cache(maxsize=1024)
@@ -171,9 +174,9 @@ def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
     return tuple(result)
 
 
-def require(name: str, value: Any, shape: tuple[int, ...], like: Layout, type_name: str) -> Array:
-    """Check that an argument is an array of this shape and dtype, of the library of `like`; return it."""
-    array = like.backend.typed(name, value, type_name)
-    if array.shape != shape:  # torch's shapes are tuples too
-        raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
-    return array
+def require(name: str, value: Any, shape: tuple[int, ...], like: Layout, type_name: str) -> Operand:
+    """Check that an argument is an array of this shape and dtype, of the library of `like`."""
+    operand = like.backend.typed(name, value, type_name)
+    if operand.shape != shape:  # torch's shapes are tuples too
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(operand.shape)}")
+    return operand

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from . import _core
 from ._arguments import over_time, recurrent_weights, state_arrays
-from ._backends import Array
+from ._backends import Array, Operand
 from ._binding import Binding
 from ._layout import Layout
 from .neurons import Neuron
@@ -56,17 +56,17 @@ class Trace:
 class Tape(NamedTuple):
     """The arrays and facts of a forward pass that a backward pass reads.
 
-    The binding holds the layout, the dtype and the parameters. The arrays have been checked, and are in the
-    layout's memory order. An array that no gradient reads is None, and so is the potential where the kernels
-    shall recompute it from the current.
+    The binding holds the layout, the dtype and the parameters. The arrays have been checked, but may have
+    another memory order than the layout. An array that no gradient reads is None, and so is the potential
+    where the kernels shall recompute it from the current.
     """
 
     binding: Binding
-    potential: Array | None = None
-    current: Array | None = None
-    spikes: Array | None = None
+    potential: Operand | None = None
+    current: Operand | None = None
+    spikes: Operand | None = None
     initial: Any = None
-    recurrent: Array | None = None
+    recurrent: Operand | None = None
     recomputes: bool = False  # whether the potential is not kept
 
     @property
@@ -79,18 +79,25 @@ class Tape(NamedTuple):
         """The layout of the arrays."""
         return self.binding.layout
 
+    @property
+    def arithmetic(self) -> str:
+        """The dtype of the potential."""
+        return self.binding.arithmetic
+
     def computable(self) -> Tape:
-        """Return the tape with arrays that Python code computes with, without current and weights."""
-        backend = self.layout.backend
-        if backend.computing is backend:
-            return self
-        binding = self.binding._replace(layout=replace(self.layout, backend=backend.computing))
+        """Return the tape with arrays that Python code computes with, without current and weights.
+
+        They are in the layout's memory order.
+        """
+        layout, computed = self.layout, self.layout.backend.to_computing
+        binding = self.binding._replace(layout=replace(layout, backend=layout.backend.computing))
         potential, spikes = (
-            None if array is None else backend.to_computing(array) for array in (self.potential, self.spikes)
+            None if operand is None else computed(layout.place(operand))
+            for operand in (self.potential, self.spikes)
         )
         initial = None
         if self.initial is not None:
-            initial = self.neuron._state(*map(backend.to_computing, self.initial))
+            initial = self.neuron._state(*(computed(layout.place_neurons(x)) for x in self.initial))
         return Tape(binding, potential, spikes=spikes, initial=initial)
 
 
@@ -118,8 +125,7 @@ def record(
     if recurrent is not None:
         recurrent = recurrent_weights("trace.recurrent", recurrent, binding)
     if initial is not None:
-        fields = state_arrays("trace.initial_state", initial, binding)
-        initial = neuron._state(*map(layout.place_neurons, fields))
+        initial = neuron._state(*state_arrays("trace.initial_state", initial, binding))
     return Tape(binding, potential, current, spikes, initial, recurrent, recomputes)
 
 

@@ -7,13 +7,15 @@ allocates arrays, reorders them in memory and sums parameter gradients. It does 
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from .. import _core, cuda
 from ._memory import empty_cache, get_cache_limit, set_cache_limit
-from ._protocol import ARITHMETIC, Array, Backend, Shape, is_torch
+from ._protocol import ARITHMETIC, Array, Backend, Operand, Shape, is_torch
 from .numpy import FLOATS, NUMPY, register_plain, require_plain
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "NUMPY",
     "Array",
     "Backend",
+    "Operand",
     "Shape",
     "backend_of",
     "decay",
@@ -45,12 +48,10 @@ def on_device(value: Any) -> bool:
         return False
     if is_torch(value):
         return bool(getattr(value, "is_cuda", False))
-    if hasattr(value, "__cuda_array_interface__"):
-        return True
     try:
         return value.__dlpack_device__()[0] in _CUDA_DEVICES
     except (AttributeError, TypeError):
-        return False
+        return hasattr(type(value), "__cuda_array_interface__")  # not of the value, which would describe it
 
 
 def backend_of(array: Any) -> Backend:
@@ -66,9 +67,15 @@ def backend_of(array: Any) -> Backend:
     if not on_device(array):
         return NUMPY
     cuda.kernels()
-    from .device import device_backend  # needs array-api-compat
+    backend: Backend = _device().device_backend(array)
+    return backend
 
-    return device_backend(array)
+
+@cache
+def _device() -> ModuleType:
+    from . import device  # needs array-api-compat
+
+    return device
 
 
 def decay(dt: Any, tau: Any) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 Array = Any  # an array of any library
+Operand = Any  # an array of a call, in the form of its backend: see `Backend`
 Shape = tuple[int, ...]
 
 # By the dtype of current and spikes: the dtype of parameters, states and potentials, and of the arithmetic.
@@ -24,7 +25,13 @@ ARITHMETIC = {
 
 
 class Backend(Protocol):
-    """An array library on one device. Type names are the kernels' names of dtypes, such as "float32"."""
+    """An array library on one device. Type names are the kernels' names of dtypes, such as "float32".
+
+    An array enters a call as an operand, and leaves it by `plain`. On the CPU an operand is the array itself,
+    which tells at once where it lies in memory. A library on a GPU takes microseconds to tell, so there the
+    operand holds the array and what its library has told, and nobody asks twice. Operands last for one call:
+    a library may move an array afterwards.
+    """
 
     def __hash__(self) -> int:
         """Hash the backend: caches of layouts have it in their keys."""
@@ -41,47 +48,56 @@ class Backend(Protocol):
     def kernels(self) -> ModuleType:
         """The extension module whose kernels run on these arrays."""
 
-    def array(self, name: str, value: Any) -> Array:
-        """Return the value if it is an array that the kernels can take; else raise TypeError."""
+    def array(self, name: str, value: Any) -> Operand:
+        """Return the operand of a value that the kernels can take; else raise TypeError.
 
-    def typed(self, name: str, value: Any, type_name: str) -> Array:
-        """Return the value as `array` does; raise TypeError as well if its dtype is another one."""
+        An operand stays itself.
+        """
 
-    def type_name(self, array: Array) -> str:
-        """Return the name of an array's dtype."""
+    def typed(self, name: str, value: Any, type_name: str) -> Operand:
+        """Return the operand as `array` does; raise TypeError as well if its dtype is another one."""
 
-    def itemsize(self, array: Array) -> int:
+    def operand(self, array: Array) -> Operand:
+        """Return the operand of an array that needs no check."""
+
+    def plain(self, *operands: Any) -> tuple[Any, ...]:
+        """Return the arrays of operands. None stays None, and a named tuple's fields are treated alike."""
+
+    def type_name(self, operand: Operand) -> str:
+        """Return the name of an operand's dtype."""
+
+    def itemsize(self, operand: Operand) -> int:
         """Return the size of an element in bytes."""
 
-    def strides(self, array: Array) -> Shape:
+    def strides(self, operand: Operand) -> Shape:
         """Return the strides in bytes."""
 
-    def aligned(self, array: Array) -> bool:
+    def aligned(self, operand: Operand) -> bool:
         """Tell whether the elements are aligned to their size."""
 
-    def writeable(self, array: Array) -> bool:
+    def writeable(self, operand: Operand) -> bool:
         """Tell whether an array may be written into."""
 
-    def overlap(self, a: Array, b: Array) -> bool:
+    def overlap(self, a: Operand, b: Operand) -> bool:
         """Tell whether two arrays may share memory."""
 
-    def has_order(self, array: Array, order: Shape) -> bool:
+    def has_order(self, operand: Operand, order: Shape) -> bool:
         """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
 
-    def empty(self, shape: Shape, order: Shape, type_name: str) -> Array:
+    def empty(self, shape: Shape, order: Shape, type_name: str) -> Operand:
         """Allocate an array whose axes lie in this order."""
 
-    def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> Array:
+    def empty_on_line(self, shape: Shape, order: Shape, type_name: str) -> Operand:
         """Allocate an array as `empty` does, aligned to a cache line."""
 
-    def copy(self, array: Array, order: Shape) -> Array:
+    def copy(self, operand: Operand, order: Shape) -> Operand:
         """Copy an array into this order of axes."""
 
-    def dense(self, array: Array) -> Array:
+    def dense(self, operand: Operand) -> Operand:
         """Copy an array without gaps, in its own order of axes where the library allows it."""
 
-    def contiguous(self, array: Array) -> Array:
-        """Return the array itself if it is in C order, else a copy that is."""
+    def contiguous(self, operand: Operand) -> Operand:
+        """Return the operand itself if it is in C order, else a copy that is."""
 
     def permute(self, array: Array, axes: Shape) -> Array:
         """Return a view with the axes permuted."""
@@ -89,8 +105,8 @@ class Backend(Protocol):
     def convert(self, value: Any, type_name: str) -> Array:
         """Convert a number, or an array of this library or of NumPy, to an array of a dtype."""
 
-    def to_computing(self, array: Array) -> Array:
-        """Return the array as one of `computing`, in the same memory."""
+    def to_computing(self, operand: Operand) -> Array:
+        """Return the operand's array as one of `computing`, in the same memory."""
 
     def read_only(self, array: Array) -> Array:
         """Return an array for a user's function, through which the original cannot be changed."""
@@ -104,13 +120,13 @@ class Backend(Protocol):
     def constant(self, array: np.ndarray) -> Array:
         """Convert a descriptor's read-only array to float64."""
 
-    def handle(self, array: Array | None) -> Any:
-        """Return the array in the form that the extension takes: a NumPy array, or an address."""
+    def handle(self, operand: Operand | None) -> Any:
+        """Return the operand in the form that the extension takes: a NumPy array, or an address."""
 
-    def execution(self, array: Array, threads: int) -> Any:
+    def execution(self, operand: Operand, threads: int) -> Any:
         """Return the extension's last argument: the number of threads, or a stream and an allocator."""
 
-    def finish(self, array: Array) -> None:
+    def finish(self, operand: Operand) -> None:
         """Wait for the kernels, if the array's library cannot do so itself."""
 
 

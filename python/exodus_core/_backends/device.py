@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,18 +31,25 @@ _SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _INTERFACE_NAMES = {"<f2": "float16", "<f4": "float32", "<f8": "float64"}
 _DLPACK_NAMES = {(2, 16): "float16", (2, 32): "float32", (2, 64): "float64", (4, 16): "bfloat16"}
 _LEGACY_STREAM = 1  # the number of the default stream in the CUDA array interface
+_NO_CONTEXT = nullcontext()
 
 _constants = IdentityCache()  # for a descriptor's array: its copies on devices, by backend
+_namespaces: dict[type, ModuleType] = {}  # by the class of arrays
+_by_dlpack: set[type] = set()  # classes of arrays without a CUDA array interface that names a stream
+_known: list[DeviceBackend] = []  # one for each library and device
 
 
-class _Memory(NamedTuple):
-    """Where an array lies in memory. `stream` is that of its last use, None if its library names none."""
+@dataclass(eq=False, slots=True)  # frozen would cost as much as a library's answer
+class Described:
+    """An operand: an array, and where it lies in memory, as its library has told. Nobody changes it."""
 
+    array: Array
+    shape: Shape
     address: int
     strides: Shape  # in bytes
     type_name: str
     read_only: bool
-    stream: int | None
+    stream: int | None  # that of its last use, None if its library names none
 
 
 @lru_cache(maxsize=32)
@@ -49,38 +57,49 @@ def _torch_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _current(device: Any) -> Any:
-    """Return a context in which a CuPy device is the current one; other libraries do not need it."""
-    return device if hasattr(device, "use") else nullcontext()
+@lru_cache(maxsize=128)
+def _in_order(axes: int) -> Shape:
+    return tuple(range(axes))
 
 
-def _interface(array: Array) -> dict[str, Any] | None:
-    """Return an array's CUDA array interface. CuPy puts the current device's stream into it."""
-    with _current(getattr(array, "device", None)):
-        return getattr(array, "__cuda_array_interface__", None)
+@lru_cache(maxsize=1024)
+def _in_bytes(strides: Shape, itemsize: int) -> Shape:
+    return tuple(stride * itemsize for stride in strides)
 
 
-def _memory(array: Array) -> _Memory:
-    strides: Shape | None
-    if is_torch(array):
-        size = array.element_size()
-        strides = tuple(stride * size for stride in array.stride())
-        return _Memory(array.data_ptr(), strides, _torch_name(array.dtype), False, None)
-    interface = _interface(array)
-    # JAX's interface names no stream, so the values may not be there yet. DLPack waits for them.
-    if interface is not None and ("stream" in interface or not hasattr(array, "__dlpack__")):
-        (address, read_only), stream = interface["data"], interface.get("stream")
-        kind, strides = interface["typestr"], interface.get("strides")
-        name = _INTERFACE_NAMES.get(kind, kind)
-    else:
-        address, code, bits, elements = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))
-        read_only, stream = False, None
-        name = _DLPACK_NAMES.get((code, bits), f"of code {code} and {bits} bits")
-        strides = None if elements is None else tuple(stride * bits // 8 for stride in elements)
+@lru_cache(maxsize=1024)
+def _dense_strides(shape: Shape, type_name: str) -> Shape:
+    size = _SIZES.get(type_name, 1)
+    return tuple(size * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _describe_tensor(tensor: Any) -> Described:
+    strides = _in_bytes(tensor.stride(), tensor.element_size())
+    return Described(tensor, tensor.shape, tensor.data_ptr(), strides, _torch_name(tensor.dtype), False, None)
+
+
+def _describe(array: Array) -> Described:
+    """Ask an array's library where the array lies. The array's device is the current one."""
+    kind = type(array)
+    if kind not in _by_dlpack:
+        interface = getattr(array, "__cuda_array_interface__", None)
+        # JAX's interface names no stream, so the values may not be there yet. DLPack waits for them.
+        if interface is not None and ("stream" in interface or not hasattr(array, "__dlpack__")):
+            return _by_interface(array, interface)
+    address, code, bits, elements = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))
+    _by_dlpack.add(kind)
+    name = _DLPACK_NAMES.get((code, bits), f"of code {code} and {bits} bits")
+    shape = tuple(array.shape)
+    strides = _dense_strides(shape, name) if elements is None else _in_bytes(tuple(elements), bits // 8)
+    return Described(array, shape, address, strides, name, False, None)
+
+
+def _by_interface(array: Array, interface: dict[str, Any]) -> Described:
+    shape, kind, strides = tuple(array.shape), interface["typestr"], interface.get("strides")
+    (address, read_only), name = interface["data"], _INTERFACE_NAMES.get(kind, kind)
     if strides is None:
-        size, shape = _SIZES.get(name, 1), array.shape
-        strides = tuple(size * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    return _Memory(address, strides, name, read_only, stream)
+        strides = _dense_strides(shape, name)
+    return Described(array, shape, address, strides, name, read_only, interface.get("stream"))
 
 
 @dataclass(frozen=True)
@@ -91,8 +110,7 @@ class DeviceBackend:
     device: Any
 
     def __hash__(self) -> int:
-        # By name: CuPy's devices have no hash.
-        return hash((self.xp.__name__, str(self.device)))
+        return hash(self.xp.__name__)  # CuPy's devices have no hash
 
     def __deepcopy__(self, memo: Any) -> DeviceBackend:
         """Return itself: it is immutable, and a module cannot be copied."""
@@ -112,142 +130,181 @@ class DeviceBackend:
         """The extension module with the CUDA kernels."""
         return cuda.kernels()
 
-    def array(self, name: str, value: Any) -> Array:
-        """Return the value if it is an array on this device with a dtype of the kernels."""
+    @cached_property
+    def _kind_to_enter(self) -> Any:
+        return type(self.device) if hasattr(self.device, "use") else None
+
+    def _current(self) -> Any:
+        """Return a context in which a CuPy device is the current one; other libraries do not need it.
+
+        A device remembers in itself which was current before, so threads must not share one.
+        """
+        kind = self._kind_to_enter
+        return _NO_CONTEXT if kind is None else kind(int(self.device))
+
+    @cached_property
+    def _is_torch(self) -> bool:
+        return self.xp.__name__.endswith(".torch")
+
+    @cached_property
+    def _describe(self) -> Callable[[Array], Described]:
+        return _describe_tensor if self._is_torch else _describe
+
+    def array(self, name: str, value: Any) -> Described:
+        """Return the operand of an array on this device with a dtype of the kernels."""
+        if type(value) is Described:
+            return value
         if is_torch(value) and getattr(value, "requires_grad", False):
             raise TypeError(
                 f"{name} must not require a gradient, got a tensor that does: use exodus_core.torch.spike"
             )
         if not self._has(value):
             raise TypeError(f"{name} must be an array of {self}, got {_described(value)}")
-        type_name = _memory(value).type_name
-        if type_name not in self.kernels.types:
-            raise TypeError(f"{name} must have dtype {' or '.join(self.kernels.types)}, got {type_name}")
-        return value
+        operand = self.operand(value)
+        if operand.type_name not in self.kernels.types:
+            raise TypeError(
+                f"{name} must have dtype {' or '.join(self.kernels.types)}, got {operand.type_name}"
+            )
+        return operand
 
     def _has(self, value: Any) -> bool:
         try:
-            return array_api_compat.array_namespace(value) is self.xp and (
-                array_api_compat.device(value) == self.device
-            )
+            return bool(_namespace(value) is self.xp and value.device == self.device)
         except (TypeError, AttributeError):
             return False
 
     def __str__(self) -> str:
         return f"{self.xp.__name__.rpartition('.')[2]} on {self.device}"
 
-    def typed(self, name: str, value: Any, type_name: str) -> Array:
-        """Return the value as `array` does, if it has this dtype."""
-        array = self.array(name, value)
-        require_type(name, self.type_name(array), type_name)
-        return array
+    def typed(self, name: str, value: Any, type_name: str) -> Described:
+        """Return the operand as `array` does, if it has this dtype."""
+        operand = self.array(name, value)
+        require_type(name, operand.type_name, type_name)
+        return operand
 
-    def type_name(self, array: Array) -> str:
-        """Return the kernels' name of an array's dtype."""
-        return _memory(array).type_name
+    def operand(self, array: Array) -> Described:
+        """Return the operand of an array on this device."""
+        with self._current():  # since CuPy puts the current device's stream into the interface
+            return self._describe(array)
 
-    def itemsize(self, array: Array) -> int:
+    def plain(self, *operands: Any) -> tuple[Any, ...]:
+        """Return the arrays of operands, also in named tuples of them."""
+        return tuple([x.array if type(x) is Described else _plain(x) for x in operands])
+
+    def type_name(self, operand: Described) -> str:
+        """Return the kernels' name of an operand's dtype."""
+        return operand.type_name
+
+    def itemsize(self, operand: Described) -> int:
         """Return the size of an element in bytes."""
-        return _SIZES[_memory(array).type_name]
+        return _SIZES[operand.type_name]
 
-    def strides(self, array: Array) -> Shape:
+    def strides(self, operand: Described) -> Shape:
         """Return the strides in bytes."""
-        return _memory(array).strides
+        return operand.strides
 
-    def aligned(self, array: Array) -> bool:
+    def aligned(self, operand: Described) -> bool:
         """Tell whether the elements are aligned to their size."""
-        memory = _memory(array)
-        return memory.address % _SIZES[memory.type_name] == 0
+        return operand.address % _SIZES[operand.type_name] == 0
 
-    def writeable(self, array: Array) -> bool:
+    def writeable(self, operand: Described) -> bool:
         """Tell whether an array may be written into."""
-        return array_api_compat.is_writeable_array(array) and not _memory(array).read_only
+        return array_api_compat.is_writeable_array(operand.array) and not operand.read_only
 
-    def overlap(self, a: Array, b: Array) -> bool:
+    def overlap(self, a: Described, b: Described) -> bool:
         """Tell whether the address ranges of two arrays overlap."""
         (a_begin, a_end), (b_begin, b_end) = _extent(a), _extent(b)
         return a_begin < b_end and b_begin < a_end
 
-    def has_order(self, array: Array, order: Shape) -> bool:
+    def has_order(self, operand: Described, order: Shape) -> bool:
         """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
-        memory = _memory(array)
-        expected = _SIZES[memory.type_name]
-        if memory.address % expected != 0:
+        expected = _SIZES[operand.type_name]
+        if operand.address % expected != 0:
             return False
+        shape, strides = operand.shape, operand.strides
         for axis in reversed(order):
-            if array.shape[axis] > 1 and memory.strides[axis] != expected:
+            if shape[axis] > 1 and strides[axis] != expected:
                 return False
-            expected *= array.shape[axis]
+            expected *= shape[axis]
         return True
 
-    def empty(self, shape: Shape, order: Shape, type_name: str) -> Array:
+    def empty(self, shape: Shape, order: Shape, type_name: str) -> Described:
         """Allocate an array whose axes lie in this order."""
         lengths, axes = placement(shape, order)
-        dtype = getattr(self.xp, type_name)
-        with _current(self.device):
-            return self.permute(self.xp.empty(lengths, dtype=dtype, device=self.device), axes)
+        with self._current():
+            array = self.xp.empty(lengths, dtype=getattr(self.xp, type_name), device=self.device)
+            return self._describe(self.permute(array, axes))
 
     empty_on_line = empty  # GPU allocators align at least that well
 
-    def copy(self, array: Array, order: Shape) -> Array:
+    def copy(self, operand: Described, order: Shape) -> Described:
         """Copy an array into this order of axes."""
-        if not array_api_compat.is_writeable_array(array):
-            return array  # JAX: nobody can write into it, and its arrays have only one memory order.
-        copy = self.empty(tuple(array.shape), order, self.type_name(array))
-        copy[...] = array
+        if not array_api_compat.is_writeable_array(operand.array):
+            return operand  # JAX: nobody can write into it, and its arrays have only one memory order.
+        copy = self.empty(operand.shape, order, operand.type_name)
+        copy.array[...] = operand.array
         return copy
 
-    def dense(self, array: Array) -> Array:
+    def dense(self, operand: Described) -> Described:
         """Copy an array without gaps."""
-        return self.copy(array, tuple(range(len(array.shape))))
+        return self.copy(operand, _in_order(len(operand.shape)))
 
-    def contiguous(self, array: Array) -> Array:
-        """Return the array itself if it is in C order, else a copy that is."""
-        order = tuple(range(len(array.shape)))
-        return array if self.has_order(array, order) else self.copy(array, order)
+    def contiguous(self, operand: Described) -> Described:
+        """Return the operand itself if it is in C order, else a copy that is."""
+        order = _in_order(len(operand.shape))
+        return operand if self.has_order(operand, order) else self.copy(operand, order)
 
     def permute(self, array: Array, axes: Shape) -> Array:
         """Return a view with the axes permuted."""
-        return array if axes == tuple(range(len(axes))) else self.xp.permute_dims(array, axes)
+        return array if axes == _in_order(len(axes)) else self.xp.permute_dims(array, axes)
 
     def convert(self, value: Any, type_name: str) -> Array:
         """Convert a number, or an array of this library or of NumPy, to an array of a dtype."""
         dtype = getattr(self.xp, type_name)
         if self._has(value):
             return self.xp.astype(value, dtype, copy=False)
-        with _current(self.device):
+        with self._current():
             if np.ndim(value) == 0:  # `full` needs no copy to the device, which would wait
                 return self.xp.full((), float(value), dtype=dtype, device=self.device)
             return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
 
-    def to_computing(self, array: Array) -> Array:
-        """Return the array itself."""
-        return array
+    def to_computing(self, operand: Described) -> Array:
+        """Return the operand's array."""
+        return operand.array
 
     def read_only(self, array: Array) -> Array:
         """Return a copy for a user's function: most libraries have no read-only arrays."""
-        return self.dense(array)
+        if not array_api_compat.is_writeable_array(array):
+            return array
+        copy = self.xp.empty_like(array)
+        copy[...] = array
+        return copy
+
+    def _in_c_order(self, value: Any) -> tuple[Described, int]:
+        """Return a number or an array in float64 and C order, and the number of its elements."""
+        operand = self.contiguous(self.operand(self.convert(value, "float64")))
+        return operand, math.prod(operand.shape)
+
+    def _doubles(self, shape: Shape) -> Described:
+        return self.empty(shape, _in_order(len(shape)), "float64")
 
     def decay(self, dt: float, tau: Array) -> Array:
         """Return e^(-dt / tau), on the device."""
-        tau = self.contiguous(self.convert(tau, "float64"))
-        shape, count = tuple(tau.shape), math.prod(tau.shape)
-        decays = self.empty(shape, tuple(range(len(shape))), "float64")
-        stream, _ = self.execution(tau, 0)
-        self.kernels.decay(float(dt), (self.handle(tau), count, 1), count, self.handle(decays), stream)
-        self.finish(tau)
-        return decays
+        given, count = self._in_c_order(tau)
+        decays = self._doubles(given.shape)
+        stream, _ = self.execution(given, 0)
+        self.kernels.decay(float(dt), (given.address, count, 1), count, decays.address, stream)
+        self.finish(given)
+        return decays.array
 
     def rotation(self, angle: Array) -> tuple[Array, Array]:
         """Return cosine and sine, on the device."""
-        angle = self.contiguous(self.convert(angle, "float64"))
-        shape, count = tuple(angle.shape), math.prod(angle.shape)
-        cosines, sines = (self.empty(shape, tuple(range(len(shape))), "float64") for _ in range(2))
-        stream, _ = self.execution(angle, 0)
-        angles = self.handle(angle), count, 1
-        self.kernels.rotation(angles, count, self.handle(cosines), self.handle(sines), stream)
-        self.finish(angle)
-        return cosines, sines
+        given, count = self._in_c_order(angle)
+        cosines, sines = self._doubles(given.shape), self._doubles(given.shape)
+        stream, _ = self.execution(given, 0)
+        self.kernels.rotation((given.address, count, 1), count, cosines.address, sines.address, stream)
+        self.finish(given)
+        return cosines.array, sines.array
 
     def constant(self, array: np.ndarray) -> Array:
         """Return the copy on this device, in float64, of a descriptor's read-only array.
@@ -260,49 +317,49 @@ class DeviceBackend:
             known[self] = self.convert(array, "float64")
         return known[self]
 
-    def handle(self, array: Array | None) -> int | None:
-        """Return the address of an array."""
-        if array is None:
-            return None
-        return array.data_ptr() if is_torch(array) else _memory(array).address
+    def handle(self, operand: Described | None) -> int | None:
+        """Return the address of an operand."""
+        return None if operand is None else operand.address
 
-    def execution(self, array: Array, threads: int) -> tuple[int, Any]:
+    def execution(self, operand: Described, threads: int) -> tuple[int, Any]:
         """Return the stream, and a function that allocates workspace."""
         held: list[Array] = []  # keeps the workspace alive as long as the function
 
         def allocate(count: int) -> tuple[Array, int]:
-            with _current(self.device):
+            with self._current():
                 memory = self.xp.empty(count, dtype=self.xp.uint8, device=self.device)
             held.append(memory)
-            return memory, _memory(memory).address
+            return memory, self.operand(memory).address
 
-        if is_torch(array):
-            stream = sys.modules["torch"].cuda.current_stream(array.device).cuda_stream
+        if self._is_torch:
+            stream = sys.modules["torch"].cuda.current_stream(self.device).cuda_stream
         else:
-            stream = _memory(array).stream
+            stream = operand.stream
         return _LEGACY_STREAM if stream is None else stream, allocate
 
-    def finish(self, array: Array) -> None:
+    def finish(self, operand: Described) -> None:
         """Wait for the kernels, if the array's library names no stream and so cannot wait for theirs."""
-        if is_torch(array) or 0 in array.shape:
-            return
-        memory = _memory(array)
-        if memory.stream is None:
-            self.kernels.wait(memory.address, _LEGACY_STREAM)
+        if operand.stream is None and not self._is_torch and 0 not in operand.shape:
+            self.kernels.wait(operand.address, _LEGACY_STREAM)
 
 
 def _of_library(name: str, device: Any) -> DeviceBackend:
     return DeviceBackend(importlib.import_module(name), device)
 
 
-def _extent(array: Array) -> tuple[int, int]:
+def _plain(state: Any) -> Any:
+    """Return the named tuple of the arrays of a named tuple of operands."""
+    return None if state is None else type(state)(*[operand.array for operand in state])
+
+
+def _extent(operand: Described) -> tuple[int, int]:
     """Return the address of an array's first byte, and the address after its last byte."""
-    if 0 in array.shape:
+    shape, address = operand.shape, operand.address
+    if 0 in shape:
         return 0, 0
-    memory = _memory(array)
-    ends = [(n - 1) * stride for n, stride in zip(array.shape, memory.strides, strict=True)]
-    begin = memory.address + sum(end for end in ends if end < 0)
-    return begin, memory.address + sum(end for end in ends if end > 0) + _SIZES[memory.type_name]
+    ends = [(n - 1) * stride for n, stride in zip(shape, operand.strides, strict=True)]
+    begin = address + sum(end for end in ends if end < 0)
+    return begin, address + sum(end for end in ends if end > 0) + _SIZES[operand.type_name]
 
 
 def _described(value: Any) -> str:
@@ -311,12 +368,26 @@ def _described(value: Any) -> str:
     return type(value).__name__ + ("" if device is None else f" on {device}")
 
 
+def _namespace(array: Array) -> ModuleType:
+    """Return the namespace of the library that an array's class belongs to."""
+    kind = type(array)
+    if kind not in _namespaces:
+        _namespaces[kind] = array_api_compat.array_namespace(array)
+    return _namespaces[kind]
+
+
 def device_backend(array: Array) -> DeviceBackend:
-    """Return the backend of an array on a GPU."""
+    """Return the backend of an array on a GPU, the same one for all arrays of its library and device."""
     try:
-        return DeviceBackend(array_api_compat.array_namespace(array), array_api_compat.device(array))
+        xp, device = _namespace(array), array.device
     except TypeError:
         raise TypeError(
             "arrays on a GPU must be of a library with the array API (torch, CuPy, JAX), "
             f"got {type(array).__name__}"
         ) from None
+    for backend in _known:
+        if backend.xp is xp and backend.device == device:
+            return backend
+    backend = DeviceBackend(xp, device)
+    _known.append(backend)
+    return backend

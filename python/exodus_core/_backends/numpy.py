@@ -96,6 +96,14 @@ class NumpyBackend:
         require_type(name, _NAMES[array.dtype], type_name)
         return array
 
+    def operand(self, array: Array) -> Array:
+        """Return the array itself."""
+        return array
+
+    def plain(self, *operands: Any) -> tuple[Any, ...]:
+        """Return the operands, which are arrays."""
+        return operands
+
     def type_name(self, array: np.ndarray) -> str:
         """Return the kernels' name of an array's dtype."""
         return _NAMES[array.dtype]

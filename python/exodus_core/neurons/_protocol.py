@@ -74,6 +74,10 @@ class Recording(Protocol):
         """The layout of the arrays."""
 
     @property
+    def arithmetic(self) -> str:
+        """The dtype of the potential."""
+
+    @property
     def potential(self) -> Array:
         """u[n]."""
 

@@ -92,7 +92,7 @@ class ALIF(Leaky):
         backend, xp = recording.layout.backend, recording.layout.backend.xp
         steps = potential[None, ...] if axis is None else xp.moveaxis(potential, axis, 0)
         decay, scale, threshold = (
-            backend.convert(self._parameters()[name], backend.type_name(potential))
+            backend.convert(self._parameters()[name], recording.arithmetic)
             for name in ("alpha_adapt", "adapt_scale", "threshold")
         )
         zero, one = xp.zeros_like(steps[0, ...]), xp.ones_like(steps[0, ...])

@@ -35,7 +35,7 @@ class _Delay(torch.autograd.Function):
     def forward(
         ctx: Any, call: _Call, x: Tensor, delay: Tensor | None, state: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        array, layout = arrange("x", _memory(x), call.time_dim, "time_dim", _backend(x))
+        _, array, layout = arrange("x", _memory(x), call.time_dim, "time_dim", _backend(x))
         bound = bind_delay(layout, call.value, call.most, layout.backend.type_name(array))
         initial = bound.state("state", None if state is None else _memory(state))
         output, final = bound.run(array, initial, _thread_count(), with_state=call.with_state)
@@ -61,10 +61,10 @@ class _Delay(torch.autograd.Function):
         x = initial = None
         if with_delay:
             saved, state = ctx.saved_tensors
-            x = bound.layout.place(_memory(saved))
+            x = bound.over_time("x", _memory(saved))
             initial = bound.state("state", None if state is None else _memory(state))
         result = bound.run_adjoint(
-            None if grad is None else bound.layout.place(grad),
+            bound.over_time("grad", grad),
             x,
             initial,
             bound.state("grad_state", grad_final),

@@ -26,7 +26,7 @@ def values_of(delay: Tensor) -> Any:
 
 def _bound_to(name: str, x: Tensor, delay: Tensor, most: int, time_dim: int | None) -> tuple[Any, BoundDelay]:
     """Return an input as the kernels take it, and the delays bound to its layout."""
-    array, layout = arrange(name, _memory(dense(x)), time_dim, "time_dim", _backend(x))
+    _, array, layout = arrange(name, _memory(dense(x)), time_dim, "time_dim", _backend(x))
     return array, bind_delay(layout, values_of(delay), most, layout.backend.type_name(array))
 
 
@@ -52,7 +52,7 @@ def _delay_backward(
     learns = x is not None
     result = bound.run_adjoint(
         array,
-        None if x is None else bound.layout.place(_memory(x)),
+        bound.over_time("x", None if x is None else _memory(x)),
         bound.state("state", None if state is None or not learns else _memory(state)),
         bound.state("grad_state", _memory(grad_final)),
         _thread_count(),

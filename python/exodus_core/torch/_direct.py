@@ -218,7 +218,7 @@ def place_of(
 
 def _bound(neuron: Neuron, current: Tensor, time_dim: int | None, learnt: tuple[str, ...]) -> Place | None:
     """Bind a descriptor, and check the values that are not learnt."""
-    array, layout = arrange("current", current, time_dim, "time_dim", TENSORS)
+    _, array, layout = arrange("current", current, time_dim, "time_dim", TENSORS)
     binding = bind(neuron, layout, TENSORS.type_name(array), learnt, neuron)
     taps = _core.models[neuron._model][2]
     has_taps = any([name in binding.parameters for name in taps])

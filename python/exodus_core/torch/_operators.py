@@ -183,7 +183,7 @@ def _spike_backward(
     program = Program(*texts)
     call = program.call(potential, learnt)
     call.surrogate, call.method = _surrogate_of(program.surrogate), program.method
-    _, layout = arrange("potential", _memory(potential), call.time_dim, "time_dim", _backend(potential))
+    _, _, layout = arrange("potential", _memory(potential), call.time_dim, "time_dim", _backend(potential))
     binding = bind(call.neuron, layout, type_name_of(dtype), call.learnt, call.origin)
     saved: dict[str, Tensor | None] = {f"state {k}": field for k, field in enumerate(state)}
     saved |= {"potential": potential, "current": current, "spikes": spikes, "recurrent": recurrent}

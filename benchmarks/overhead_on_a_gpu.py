@@ -1,0 +1,133 @@
+"""Measures what Python takes of a call: small arrays on a simulated GPU, against arrays of NumPy.
+
+EXODUS_SHIM=build/dev/cpp/tests/cuda python benchmarks/overhead_on_a_gpu.py [--rounds N]
+
+Needs no GPU: the arrays are those of the tests (`tests/device_arrays.py`), and the kernels of both engines do
+nothing. A library takes some of the time of a call itself, to allocate results and to tell where arrays lie;
+its share is measured apart. Prints microseconds of processor time, and the ratio to NumPy's call with the
+library's share and without. The kinds of arrays take turns in one process.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+import exodus_core as ec
+from exodus_core import cuda
+from exodus_core._backends.numpy import NumpyBackend
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from device_arrays import DEVICE, LIBRARY, DeviceArray, DlpackArray
+
+SHAPE = (2, 1, 3)
+CALLS = 50
+KINDS = {"NumPy": lambda array: array, "interface": DeviceArray, "DLPack": DlpackArray}
+NEURONS = {
+    "LIF": ec.LIF(alpha=0.9),
+    "CubaLIF": ec.CubaLIF(alpha=0.9, alpha_syn=0.8),
+    "LIF per channel": ec.LIF(alpha=np.linspace(0.5, 0.9, 3)),
+}
+
+
+def without_kernels(folder):
+    """Let calls of both engines do everything but run a kernel."""
+    spec = importlib.util.spec_from_file_location("_cuda", next(Path(folder).glob("_cuda*.so")))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    nothing = {"forward": lambda *arguments: None, "backward": lambda *arguments: None}
+    NumpyBackend.kernels = SimpleNamespace(**nothing)
+    cuda._found = lambda: (SimpleNamespace(**vars(module) | nothing), "")
+    cuda.kernels.cache_clear()
+
+
+def calls(neuron, kind):
+    """Functions that make the calls to be measured with arrays of a kind."""
+    current = kind(np.random.default_rng(0).normal(0.2, 0.5, SHAPE).astype(np.float32))
+    grad, trace = kind(np.ones(SHAPE, np.float32)), ec.forward(neuron, current)
+    return {
+        "forward": lambda: ec.forward(neuron, current),
+        "backward": lambda: ec.backward(trace, grad, parameters=()),
+        "backward with parameters": lambda: ec.backward(trace, grad),
+    }
+
+
+def microseconds(call):
+    start = time.thread_time()
+    for _ in range(CALLS):
+        call()
+    return (time.thread_time() - start) / CALLS * 1e6
+
+
+class Counter:
+    """Counts how often an attribute of a class is used while it is active."""
+
+    def __init__(self, kind, name):
+        self.kind, self.name, self.own, self.count = kind, name, vars(kind)[name], 0
+
+    def __enter__(self):
+        def used(instance):
+            self.count += 1
+            return self.own.__get__(instance)
+
+        setattr(self.kind, self.name, property(used))
+        return self
+
+    def __exit__(self, *error):
+        setattr(self.kind, self.name, self.own)
+
+
+def on_the_device(call):
+    with DEVICE:
+        return call()
+
+
+ARRAY, FOREIGN = (kind(np.ones(SHAPE, np.float32)) for kind in (DeviceArray, DlpackArray))
+# What a library does in a call: it makes empty arrays, and tells where arrays lie.
+USES = {
+    (type(LIBRARY), "empty"): lambda: on_the_device(
+        lambda: LIBRARY.empty(SHAPE, dtype=LIBRARY.float32, device=DEVICE)
+    ),
+    (DeviceArray, "__cuda_array_interface__"): lambda: on_the_device(lambda: ARRAY.__cuda_array_interface__),
+    (DlpackArray, "__dlpack__"): lambda: FOREIGN.__dlpack__(stream=1),
+}
+
+
+def uses(call):
+    """How often a call makes each of the uses."""
+    found = []
+    for use in USES:
+        with Counter(*use) as counter:
+            call()
+        found.append(counter.count)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    rounds = parser.parse_args().rounds
+    if "EXODUS_SHIM" not in os.environ:
+        sys.exit("EXODUS_SHIM must name the folder of the CUDA kernels for the CPU (CONTRIBUTING.md)")
+    without_kernels(os.environ["EXODUS_SHIM"])
+    print(f"{'':41} {'us':>6} {'library':>8} {'ratio':>6} {'without library':>16}")
+    for name, neuron in NEURONS.items():
+        own = {(kind, what): call for kind in KINDS for what, call in calls(neuron, KINDS[kind]).items()}
+        least = dict.fromkeys([*own, *USES], np.inf)
+        for _ in range(rounds):
+            for key, call in (own | USES).items():
+                least[key] = min(least[key], microseconds(call))
+        for (kind, what), call in own.items():
+            base, whole = least["NumPy", what], least[kind, what]
+            share = sum(count * least[use] for count, use in zip(uses(call), USES, strict=True))
+            ratios = f"{whole / base:6.2f} {(whole - share) / base:16.2f}"
+            print(f"{name:15} {what:25} {kind:9} {whole:6.1f} {share:8.1f} {ratios}")
+
+
+if __name__ == "__main__":
+    main()
