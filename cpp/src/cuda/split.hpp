@@ -22,7 +22,7 @@ constexpr std::int64_t few_neurons = 8192;   // with more, a thread for each kee
 /// Whether a step of a model's adjoint (EXODUS, SLAYER) is d[n] = c[n] d[n+1] + w[n], with dL/da[n] = gain d[n].
 template <template <class> class N>
 constexpr bool carries_one_number =
-    N<float>::fires && N<float>::carries_gradient && parameter_of<N<float>>(Role::gain) >= 0 &&
+    N<float>::fires && N<float>::carries_gradient && parameter_of<N<float>>(Role::gain) != -1 &&
     field_count<typename N<float>::template Carry<float>, float> == 1 && !surrogate_reads_hidden_state<N, float>;
 
 /// Whether steps of a layout should run side by side: neurons are few, a neuron has more than a chunk of them, and loads of a warp
