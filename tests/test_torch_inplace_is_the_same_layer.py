@@ -176,6 +176,7 @@ def test_what_cannot_be_overwritten_is_refused():
     refused(layer, (torch.rand(SHAPE, requires_grad=True) * 2)[1:], "current must not be a view")
     refused(layer, torch.rand(SHAPE)[..., ::2], "current must be dense")
     refused(layer, torch.rand(SHAPE)[:1].expand(SHAPE), "current must be dense")
+    refused(layer, torch._neg_view(torch.rand(SHAPE)), "current must not be a negated view")
     refused(layer, torch.rand(SHAPE).half(), "inplace must be False for current of float16")
     for names in (["gain"], ["alpha", "gain"]):
         learns = snn.LIF(alpha=0.9, gain=1.0, learn=names, inplace=True)

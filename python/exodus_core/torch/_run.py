@@ -53,7 +53,11 @@ def _run_operator(
 
 
 def _check_may_be_overwritten(current: Tensor, others: tuple[Tensor | None, ...]) -> None:
-    """Raise where autograd cannot follow that a current is overwritten, as it does for torch's functions."""
+    """Raise where the memory holds other numbers, or autograd cannot follow that they are overwritten."""
+    if current.is_neg():
+        raise ValueError("current must not be a negated view with inplace=True, got one: use resolve_neg()")
+    if not torch.is_grad_enabled():
+        return
     if current.requires_grad and current.is_leaf:
         raise ValueError("current must not be a leaf that requires a gradient, with inplace=True, got one")
     differentiable = current.requires_grad or any([x is not None and x.requires_grad for x in others])
@@ -89,7 +93,7 @@ def run(
             return trace
         return _run_operator(call, current, learnt, state, recurrent)
     call.differentiates = torch.is_grad_enabled()
-    if call.inplace and call.differentiates:
+    if call.inplace:
         _check_may_be_overwritten(current, (recurrent, *learnt.values(), *(state or ())))
     if state is None and recurrent is None and not call.with_state:
         place = place_of(call.origin, current, call.time_dim, learnt)
