@@ -187,8 +187,7 @@ def test_lean_layers_refuse_what_they_cannot_do():
     assert "memory='lean'" in repr(snn.configure(layer, memory="lean"))
 
 
-def test_lean_checkpointing_keeps_no_potential():
-    """A call under torch.utils.checkpoint gives the same gradients too."""
+def test_calls_under_activation_checkpointing():
     layer, x = snn.LIF(alpha=0.9, memory="lean"), torch.from_numpy(arrays(np.float32)[0])
     gradients = []
     for checkpointed in (False, True):

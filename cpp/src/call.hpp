@@ -51,7 +51,7 @@ struct Call {
   int variant = 0;
   V most_spikes{};   ///< the most spikes in a step
   Param<V> parameters[max_parameters];
-  const Element* current = nullptr;   ///< backward: null unless a wanted gradient reads it
+  const Element* current = nullptr;   ///< backward: null unless a wanted gradient reads it, or the potential is recomputed
   const V* initial[max_states] = {};
   FirRole<V> fir[2];
   Recurrence<V> recurrent;

@@ -152,7 +152,6 @@ Status read_neuron(const Layout& layout, const N& neuron, const State& initial, 
   return Status::ok;
 }
 
-/// Checks the arguments and fills in a call.
 /// Whether the bits of the spikes of a row, whatever its neurons, are whole words.
 template <class V>
 bool in_whole_words(const Layout& layout, const Recurrence<V>& recurrent) {
@@ -160,6 +159,7 @@ bool in_whole_words(const Layout& layout, const Recurrence<V>& recurrent) {
   return layout.inner % word == 0 && (recurrent.features == 0 || (recurrent.features % word == 0 && recurrent.repeat == 1));
 }
 
+/// Checks the arguments and fills in a call.
 template <class N, class Element>
 Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename Traits<N>::V, Element>& call) {
   using T = Traits<N>;

@@ -9,17 +9,6 @@
 namespace exodus::test {
 namespace {
 
-template <class S>
-S nearest(float x) {
-  if constexpr (std::is_same_v<S, float16>) {
-    return to_float16(x);
-  } else if constexpr (std::is_same_v<S, bfloat16>) {
-    return to_bfloat16(x);
-  } else {
-    return S(x);
-  }
-}
-
 /// Spikes and potential of a pass with bits or without, and the bits.
 template <class N>
 struct Pass {

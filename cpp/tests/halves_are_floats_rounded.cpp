@@ -21,14 +21,6 @@ float number_of(float16 x) {
 float number_of(bfloat16 x) {
   return to_float(x);
 }
-template <class S>
-S nearest(float x) {
-  if constexpr (std::is_same_v<S, float16>) {
-    return to_float16(x);
-  } else {
-    return to_bfloat16(x);
-  }
-}
 
 /// The results of a pass forward and one backward, for data of type S.
 template <class N>

@@ -15,9 +15,22 @@
 #include <new>
 #include <sstream>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace exodus::test {
+
+/// A number of type S that is nearest to x.
+template <class S>
+S nearest(float x) {
+  if constexpr (std::is_same_v<S, float16>) {
+    return to_float16(x);
+  } else if constexpr (std::is_same_v<S, bfloat16>) {
+    return to_bfloat16(x);
+  } else {
+    return S(x);
+  }
+}
 
 /// Names the types of a typed suite.
 struct TypeName {

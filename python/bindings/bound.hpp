@@ -52,9 +52,9 @@ class BoundModel final : public BoundNeuron {
     const Engine engine(execution);
     const auto memory = engine.memory(engine.workspace(layout_, neuron, arrays));
     engine.check(without_lock([&] { return engine.forward(layout_, neuron, arrays, memory.workspace()); }));
-    std::int64_t spikes_count = 0;
-    for (std::int64_t k = 0; arrays.fired != nullptr && k < elements_ / 64; ++k) spikes_count += std::popcount(arrays.fired[k]);
-    return spikes_count;
+    std::int64_t count = 0;
+    for (std::int64_t k = 0; arrays.fired != nullptr && k < elements_ / 64; ++k) count += std::popcount(arrays.fired[k]);
+    return count;
   }
 
   py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential, Address current,

@@ -172,7 +172,7 @@ WorkspaceParts parts_of(const BackwardPass<V>& pass) {
   }
   const std::int64_t fired = pass.weights_gradient ? fired_size(pass.layout, pass.recurrent) : 0;
   parts.weights = parts.fired + static_cast<std::size_t>(fired) * sizeof(std::uint64_t);
-  // A sum reads the current with the recurrent contribution, so that is computed once more.
+  // What reads the current needs the recurrent contribution too, so that is computed once more.
   parts.transposed_weights = parts.weights + (pass.reads_current ? weights_size(pass.recurrent) : 0);
   parts.slots = parts.transposed_weights + weights_size(pass.recurrent);
   return parts;

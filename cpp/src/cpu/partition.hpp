@@ -22,7 +22,7 @@ template <class V>
 struct BackwardPass : Pass<V> {
   Method method{};
   const bool* summed = nullptr;    ///< for each parameter, whether its terms are summed
-  bool reads_current = false;      ///< whether a sum needs the current
+  bool reads_current = false;      ///< whether the pass needs the current
   bool weights_gradient = false;   ///< whether the gradient of the recurrent weights is wanted
   Taped taped = Taped::none;       ///< the states that are recomputed
 };

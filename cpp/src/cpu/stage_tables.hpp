@@ -37,7 +37,7 @@ template <class V>
 struct AdjointRow {
   ParameterLanes<V> parameters;
   V most_spikes;
-  V* before[max_states];             ///< the state before a step, except its potential: of a block, or a tape for hidden states
+  V* before[max_states];             ///< the state before a step, except its potential: of a block, or on a tape
   const V* grad_state[max_states];   ///< of a block: gradients of hidden states from the loss itself
   V* initial[max_states];            ///< of a block
   V* carry[max_states];

@@ -337,7 +337,7 @@ class _SpikeDirect(torch.autograd.Function):
         wanted: tuple[str, ...] = ()
         if learnt:
             numbers = place.numbers(neuron, learnt)
-            wanted = tuple([name for name, needed in zip(call.learnt, needs[3:], strict=True) if needed])
+            wanted = tuple(wanted_of(call, needs))
         differentiates = call.differentiates and (needs[2] or len(wanted) > 0)
         reads = place.reads(neuron, wanted) if differentiates else None
         if call.inplace and reads is not None and reads.current:
