@@ -144,6 +144,32 @@ def against_torch(torch, shape, rounds):
     return compare(torch, [both_passes(loop)], [both_passes(ours)], rounds)
 
 
+def against_spikingjelly(torch, steps, rounds):
+    """Print a line for each number of neurons: both passes relative to spikingjelly's layer, in Triton."""
+    try:
+        import peers
+
+        theirs = peers.SpikingJelly()
+    except ImportError as error:
+        print(f"spikingjelly cannot be measured: {error}")
+        return
+    ours = peers.snn.LIF(peers.ALPHA, surrogate=peers.SURROGATE, reset_timing=theirs.twin.reset_timing)
+    for neurons in (2048, 16384, 65536):
+        current = torch.randn((steps, neurons), device="cuda").mul_(0.3).add_(0.05).requires_grad_()
+        weights = torch.randn_like(current)
+        layers = [theirs.layer(), ours]
+        equal = (layers[0](current) == layers[1](current)).float().mean()
+
+        def both_passes(layer, current=current, weights=weights):
+            return lambda: torch.autograd.grad(layer(current), current, weights)
+
+        ratio, time = compare(torch, *([both_passes(layer)] for layer in layers), rounds)
+        print(
+            f"{steps} x {neurons}, both passes: {1e6 * time:8.1f} us, {ratio:.1f} times as fast as "
+            f"spikingjelly ({100 * equal:.2f} % of the spikes are equal)"
+        )
+
+
 def predicted(torch, layout, shape, dtype, kernel):
     """Say what predictions.py predicts for a pass, or nothing."""
     gpu = predictions.gpu_of(torch.cuda.get_device_name())
@@ -237,6 +263,7 @@ def main(arguments):
     other_sizes(torch, arguments.rounds)
     ratio, time = against_torch(torch, (t, b, n), arguments.rounds)
     print(f"forward and backward: {1e6 * time:.1f} us, {ratio:.0f} times as fast as torch's loop")
+    against_spikingjelly(torch, t, arguments.rounds)
     delays(torch, (t, b, n), sets, arguments.rounds)
     for entries, features in ((128, 128), (128, 256), (256, 256), (32, 512), (128, 512), (128, 1024)):
         recurrent(torch, (t, entries, features), arguments.rounds)

@@ -3,8 +3,9 @@
     python benchmarks/predictions.py [--gpu H200]
 
 A loop over time takes the longer of two times: that of its bytes at the speed of a copy, and that of its
-waits. In each turn it waits once for each group of loads that go out together, for the latency of the memory;
-all blocks that fit on the GPU wait side by side. By Little's law the latency is the number of bytes that must
+waits. In each turn it waits once for each group of loads that go out together, for the latency of the memory,
+and for copies that started some turns ahead, for that part of it; all blocks that fit on the GPU wait side by
+side. By Little's law the latency is the number of bytes that must
 be under way for the full bandwidth, over that bandwidth. Chunks of a neuron that run side by side wait
 together. Not counted: launches, arithmetic, and that the L2 cache answers sooner.
 """
@@ -56,7 +57,7 @@ def seconds(gpu, kernel, steps, neurons):
     loops = [loop for loop in machine_code.designed_loops() if loop.kernel == kernel]
     if not loops:
         return None
-    fit = gpu.sms * ptxas_report.designed_blocks(kernel, "sm_90")
+    fit = gpu.sms * ptxas_report.designed_blocks(kernel)
     most_side_by_side = CHUNKS_SIDE_BY_SIDE if "few neurons" in kernel else 1
     side_by_side = min(most_side_by_side, math.ceil(steps / loops[0].steps))
     rounds = math.ceil(side_by_side * neurons / 128 / fit)
@@ -64,7 +65,8 @@ def seconds(gpu, kernel, steps, neurons):
     for loop in loops:
         moving = steps * neurons * (loop.loaded + loop.stored) / (COPY * gpu.bandwidth)
         turns = math.ceil(steps / loop.steps / side_by_side)
-        waiting = rounds * turns * len(loop.loads) * gpu.latency
+        waits = len(loop.loads) + (1 / loop.ahead if loop.copies else 0)
+        waiting = rounds * turns * waits * gpu.latency
         total += max(moving, waiting)
     return total
 

@@ -69,7 +69,7 @@ def loops(between="", symbol=SYMBOL):
 
 def test_loads_and_bytes_of_a_chunk_are_counted():
     (loop,) = loops()
-    assert loop == machine_code.Loop("forward Lif 0", "pass", 2, (2,), loaded=4, stored=10)
+    assert loop == machine_code.Loop("forward Lif 0", "pass", 2, (2,), copies=0, ahead=0, loaded=4, stored=10)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,23 @@ def test_loads_and_bytes_of_a_chunk_are_counted():
 def test_an_instruction_that_needs_a_load_is_noticed(between, loads):
     (loop,) = loops(between)
     assert loop.loads == loads
+
+
+def test_asynchronous_copies_are_counted_with_the_turns_that_they_have():
+    copies = "        /*0050*/                   LDGSTS.E [R1+0x80], desc[UR4][R2.64] ;\n" * 2
+    wait = "        /*0050*/                   DEPBAR.LE SB0, 0x3 ;"
+    (loop,) = loops(wait + "\n" + copies)
+    assert loop == machine_code.Loop("forward Lif 0", "pass", 4, (2,), copies=2, ahead=3, loaded=4, stored=5)
+
+
+def test_a_loop_that_only_starts_copies_is_no_loop_over_time():
+    start = """.L_x_20:
+        /*0210*/                   LDGSTS.E [R1+0x80], desc[UR4][R2.64] ;
+        /*0220*/               @P4 BRA `(.L_x_20) ;
+"""
+    listing = LISTING.replace("        /*0200*/                   EXIT ;", start + "        /*0200*/  EXIT ;")
+    (loop,) = machine_code.main_loops(listing.format(symbol=SYMBOL, between=""))
+    assert loop.copies == 0
 
 
 def test_a_barrier_is_passed_where_chunks_run_side_by_side():
@@ -114,8 +131,9 @@ def test_other_kernels_are_left_out():
 @pytest.mark.parametrize(
     ("worse", "says"),
     [
-        (dict(loads=(15,)), "forward Lif 0, pass: wanted 16 loads that go out together, found (15,)"),
-        (dict(loads=(16, 1)), "forward Lif 0, pass: wanted waits for (16,) loads, found (16, 1)"),
+        (dict(loads=(1,)), "forward Lif 0, pass: wanted waits for () loads, found (1,)"),
+        (dict(ahead=2), "forward Lif 0, pass: wanted 16 copies 3 turns ahead, found 16 and 2"),
+        (dict(copies=15), "forward Lif 0, pass: wanted 16 copies 3 turns ahead, found 15 and 3"),
         (dict(loaded=4.25), "forward Lif 0, pass: wanted 4.0 bytes loaded, found 4.25"),
         (dict(stored=12.0), "forward Lif 0, pass: wanted 8.0 bytes stored, found 12.0"),
     ],
@@ -124,6 +142,12 @@ def test_what_is_worse_than_designed_is_named(worse, says):
     wanted = machine_code.designed_loops()[0]
     assert list(wanted.problems(wanted)) == []
     assert list(wanted._replace(**worse).problems(wanted)) == [says]
+
+
+def test_fewer_loads_together_are_named():
+    wanted = next(loop for loop in machine_code.designed_loops() if loop.loads == (32,))
+    says = f"{wanted.kernel}, {wanted.name}: wanted 32 loads that go out together, found (31,)"
+    assert list(wanted._replace(loads=(31,)).problems(wanted)) == [says]
 
 
 def test_every_main_kernel_is_designed():

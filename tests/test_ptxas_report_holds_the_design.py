@@ -67,6 +67,24 @@ def test_fewer_blocks_fail(report):
     assert f"{where}: wanted 5 blocks per multiprocessor, found 4 (97 registers, 8256 bytes of" in output
 
 
+def test_where_shared_memory_is_scarce_registers_count(report, tmp_path):
+    log = tmp_path / "older"
+    for registers, code in ((96, 0), (97, 1)):
+        text = LOG.format(symbol=FLOAT, registers=registers, shared=48 << 10, stack=0)
+        log.write_text(text.replace("sm_90", "sm_86"))
+        done = subprocess.run([sys.executable, ptxas_report.__file__, log], capture_output=True, text=True)
+        assert done.returncode == code, done.stdout
+    assert report(shared=48 << 10)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("access", "name"), [(0, "forward Lif 0"), (1, "forward Lif 0, any format"), (2, "forward Lif 0, tiled")]
+)
+def test_a_kernels_name_says_how_it_accesses_arrays(access, name):
+    symbol = FLOAT.replace("Lb0EEEvNS0", f"Lb0ELNS0_6AccessE{access}EEEvNS0")
+    assert ptxas_report.title(symbol) == (name, "f")
+
+
 def test_local_memory_fails(report):
     code, output = report(stack=8)
     assert code == 1

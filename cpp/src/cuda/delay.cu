@@ -166,9 +166,9 @@ delay_kernel(EXODUS_GRID_CONSTANT DelayCall<V> call, EXODUS_GRID_CONSTANT WarpWo
     encode(call.from.format, result);
     const std::int64_t begin = place_of(call, own, first), stride = (call.backwards ? -work.rows : work.rows) * inner;
     if (in_halves<V>(call.from.format)) {
-      store_lane(static_cast<std::uint16_t*>(call.to), begin, stride, at.steps, result);
+      store_lane(static_cast<std::uint16_t*>(call.to), begin, stride, {0, at.steps, at.steps == D}, result);
     } else {
-      store_lane(static_cast<V*>(call.to), begin, stride, at.steps, result);
+      store_lane(static_cast<V*>(call.to), begin, stride, {0, at.steps, at.steps == D}, result);
     }
   }
 }

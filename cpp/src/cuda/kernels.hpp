@@ -44,13 +44,24 @@ EXODUS_DEVICE_SCALAR int steps_from(std::int64_t first, std::int64_t end, int mo
   return static_cast<int>(end - first < most ? end - first : most);
 }
 
-/// The neurons that a block processes at a time.
-template <bool Stepped>
+/// The neuron that this thread processes.
+template <class V, bool Stepped>
 EXODUS_DEVICE_SCALAR Place taken_place(const Layout& layout, const Groups& groups, std::int64_t group) {
   if constexpr (Stepped) {
     if (groups.features > 0) return place_of_entries(layout, groups, group);
   }
-  return place_of(layout, groups, group, static_cast<int>(threadIdx.x));
+  return place_of<V>(layout, groups, group, static_cast<int>(threadIdx.x));
+}
+
+/// The steps of this thread's neuron that a launch computes, by their numbers (see Place), and those of its block.
+template <bool Stepped, class V>
+EXODUS_DEVICE_SCALAR Steps steps_of(const Layout& layout, const Place& place, const RecurrentMemory<V>& recurrent) {
+  if (!place.active) return {0, 0};
+  return Stepped ? Steps{recurrent.begin, recurrent.end} : Steps{place.start, place.start + layout.time};
+}
+template <bool Stepped, class V>
+EXODUS_DEVICE_SCALAR Steps steps_of_block(const Layout& layout, const Groups& groups, const RecurrentMemory<V>& recurrent) {
+  return Stepped ? Steps{recurrent.begin, recurrent.end} : Steps{0, layout.time + groups.latest_start};
 }
 
 /// The most threads of a block.
@@ -58,61 +69,60 @@ template <bool Stepped>
 constexpr int most_threads = Stepped ? entry_threads : block_threads;
 
 /// If the neuron has FIR kernels or recurrent weights (`Stepped`), a chunk is one step: the time is spent outside this loop.
-template <template <class> class N, int Variant, class V, bool Stepped>
+template <template <class> class N, int Variant, class V, bool Stepped, Access A>
 EXODUS_KERNEL(most_threads<Stepped>)
-forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> memory,
+forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> fir_memory,
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
-  constexpr int chunk = Stepped ? 1 : whole_chunk<V>;
+  constexpr int chunk = Stepped ? 1 : whole_chunk<V>, stages = stages_of<V>(1, chunk, most_threads<Stepped>);
   constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1);
-  EXODUS_SHARED(V, tile, chunk * tile_pitch);
+  using Input = Pipe<A, 1, chunk, stages, V>;
+  EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped>));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
-  const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : call.layout.time;
+  const Steps all = steps_of_block<Stepped>(call.layout, groups, recurrent);
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-    const Place place = taken_place<Stepped>(call.layout, groups, group);
+    const Place place = taken_place<V, Stepped>(call.layout, groups, group);
+    const Steps own = steps_of<Stepped>(call.layout, place, recurrent);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
-    FirForward<V, of_current, of_spikes> fir(call, groups, place, memory, begin);
+    FirForward<V, of_current, of_spikes> fir(call, groups, place, fir_memory, all.begin);
     exchange.enter(place);
-    const Sources<1> inputs{{{call.current, call.format}}};
-    V current[chunk] = {}, next[1][chunk] = {}, potential[chunk], spikes[chunk];
-    for (std::int64_t first = begin - chunk; first < end; first += chunk) {
-      const std::int64_t later = first + chunk;
-      // The loads of the next chunk are in flight while this chunk is computed. The first iteration only loads.
-      if (later < end) load_steps(inputs, call.layout, place, later, steps_from(later, end, chunk), next, tile);
-      const auto advance = [&](int steps) EXODUS_INLINE {
+    const Sources<1> sources{{{call.current, call.format}}};
+    Input input(sources, call.layout, place, own, memory);
+    for (int k = 0; k < stages; ++k) input.ask(all.begin + k * chunk);
+    for (std::int64_t first = all.begin; first < all.end; first += chunk) {
+      const Span span = own.template in_chunk<chunk>(first);
+      V current[1][chunk], potential[chunk], spikes[chunk];
+      input.take(span, current);
+      if constexpr (A != Access::direct) decode(call.format, current[0]);
+      const auto advance = [&](const Span& computed) EXODUS_INLINE {
         EXODUS_UNROLL
         for (int d = 0; d < chunk; ++d) {
           if constexpr (Stepped && N<V>::fires) {
-            if (exchange.given()) current[d] = current[d] + exchange.from_spikes(state.spikes);
+            if (exchange.given()) current[0][d] = current[0][d] + exchange.from_spikes(state.spikes);
           }
           V spikes_before = V(0);
           if constexpr (of_spikes) spikes_before = state.spikes;
-          const auto in = fir.inputs(first, current[d], spikes_before);
-          if (d < steps) step<Variant>(parameters, call.most_spikes, state, in);
+          const auto in = fir.inputs(first, current[0][d], spikes_before);
+          if (computed.whole || computed.has(d)) step<Variant>(parameters, call.most_spikes, state, in);
           potential[d] = state.potential;
           if constexpr (N<V>::fires) spikes[d] = state.spikes;
           if constexpr (of_spikes) fir.add_spikes(state.spikes);
         }
       };
-      if (first >= begin) {
-        const int steps = steps_from(first, end, chunk);
-        decode(call.format, current);
-        if (chunk == 1 || steps == chunk) {   // full chunks need no test per step
-          advance(chunk);
-        } else {
-          advance(steps);
-        }
-        store_steps(call.potential, Format::arithmetic, call.layout, place, first, steps, potential, tile);
-        if constexpr (N<V>::fires) store_steps(call.spikes, call.format, call.layout, place, first, steps, spikes, tile);
+      if (span.whole) {   // without a test per step
+        advance({0, chunk, true});
+      } else {
+        advance(span);
       }
-      EXODUS_UNROLL
-      for (int d = 0; d < chunk; ++d) current[d] = next[0][d];
+      input.store(call.potential, Format::arithmetic, first, span, potential);
+      if constexpr (N<V>::fires) input.store(call.spikes, call.format, first, span, spikes);
+      input.ask(first + stages * chunk);
     }
     store_entries<C::states>(call.final, place, state);
     if constexpr (of_current || of_spikes) {
-      if (end == call.layout.time) fir.finish();
+      if (all.end == call.layout.time) fir.finish();
     }
   }
 }
@@ -139,7 +149,7 @@ EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& paramet
 }
 
 /// Recomputes the hidden states of a neuron onto its tape. It loads the inputs of `Ahead` steps at a time.
-template <template <class> class N, int Form, class V, int Ahead, bool Stepped>
+template <template <class> class N, int Form, class V, int Ahead, bool Stepped, Access A>
 class Rebuilt {
  public:
   using C = Traits<N<V>>;
@@ -147,8 +157,15 @@ class Rebuilt {
 
   /// `total_current`: a', the current including the recurrence; null if there is none.
   EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
-                        const typename C::Parameters& parameters, const V* total_current, SharedPointer<V> tile)
-      : call_(call), tape_(tape), place_(place), neurons_(neurons), parameters_(parameters), total_current_(total_current), tile_(tile) {}
+                        const typename C::Parameters& parameters, const V* total_current, SharedPointer<V> memory)
+      : call_(call),
+        tape_(tape),
+        place_(place),
+        own_(steps_of<false>(call.layout, place, RecurrentMemory<V>{})),
+        neurons_(neurons),
+        parameters_(parameters),
+        total_current_(total_current),
+        memory_(memory) {}
 
   /// Computes a' for steps [begin, end). `state` is the state before the first step on entry, and after the last step on return.
   EXODUS_DEVICE void sum_current(Exchange<V>& exchange, V* total_current, std::int64_t begin, std::int64_t end, State& state) const {
@@ -162,12 +179,12 @@ class Rebuilt {
     }
   }
 
-  /// Recomputes the states of all steps, and stores the one before each segment as a checkpoint. All threads of a block must call this
-  /// together; rebuild() too.
-  EXODUS_DEVICE void mark(State state) const {
+  /// Recomputes the states of all steps before `end`, and stores the one before each segment as a checkpoint. `spare`: where shared memory
+  /// for two arrays is not in use. All threads of a warp must call this together; rebuild() too.
+  EXODUS_DEVICE void mark(State state, std::int64_t end, int spare) const {
     std::int64_t mark = 0;
     run(
-        0, call_.layout.time, state,
+        0, end, spare, state,
         [&](std::int64_t n) {
           if (n == mark * tape_.segment) write(tape_.marks, mark++, state);
         },
@@ -176,15 +193,15 @@ class Rebuilt {
 
   /// Recomputes the states of a segment from its checkpoint. The potential before the segment is in the array or, before step 0, is the
   /// initial one.
-  EXODUS_DEVICE void rebuild(V initial_potential, std::int64_t mark, std::int64_t begin, std::int64_t end) const {
+  EXODUS_DEVICE void rebuild(V initial_potential, std::int64_t mark, std::int64_t begin, std::int64_t end, int spare) const {
     State state{};
     if (place_.active) state = read(tape_.marks, mark);
     state.potential = initial_potential;
-    if (begin > 0 && call_.potential != nullptr && place_.active) {
+    if (own_.begin < begin && begin <= own_.end && call_.potential != nullptr && place_.active) {
       state.potential = call_.potential[place_.offset + (begin - 1) * call_.layout.inner];
     }
     write(tape_.steps, 0, state);
-    run(begin, end, state, [](std::int64_t) {}, [&](std::int64_t n) { write(tape_.steps, n - begin + 1, state); });
+    run(begin, end, spare, state, [](std::int64_t) {}, [&](std::int64_t n) { write(tape_.steps, n - begin + 1, state); });
   }
 
   /// states[d] = the state before step first + d, without its potential, for d <= steps; the rest is 0. The segment starts at `begin`.
@@ -201,21 +218,23 @@ class Rebuilt {
   }
 
  private:
-  /// Recomputes steps [begin, end). Calls `at_chunk` before each chunk and `after_step` after each step.
+  /// Recomputes steps [begin, end). Calls `at_chunk` before each chunk and `after_step` after each step, also after those that are not this
+  /// neuron's, which leave the state.
   template <class F, class G>
-  EXODUS_DEVICE void run(std::int64_t begin, std::int64_t end, State& state, const F& at_chunk, const G& after_step) const {
+  EXODUS_DEVICE void run(std::int64_t begin, std::int64_t end, int spare, State& state, const F& at_chunk, const G& after_step) const {
     V now[2][Ahead] = {}, next[2][Ahead] = {};
     for (std::int64_t first = begin - Ahead; first < end; first += Ahead) {
       const std::int64_t later = first + Ahead;
-      if (later < end) load(later, steps_from(later, end, Ahead), next);
+      if (later < end) load(later, steps_from(later, end, Ahead), spare, next);
       if (first >= begin) {
         const int steps = steps_from(first, end, Ahead);
-        if (!Stepped || total_current_ == nullptr) decode(call_.format, now[1]);
+        const Span span = own_.template in_chunk<Ahead>(first);
+        if (A != Access::direct && (!Stepped || total_current_ == nullptr)) decode(call_.format, now[1]);
         at_chunk(first);
         EXODUS_UNROLL
         for (int d = 0; d < Ahead; ++d) {
           if (d >= steps) continue;
-          state = restored(state, now[0][d], now[1][d]);
+          if (span.has(d)) state = restored(state, now[0][d], now[1][d]);
           after_step(first + d);
         }
       }
@@ -225,10 +244,17 @@ class Rebuilt {
   }
 
   /// Loads the potential and the bits of the current.
-  EXODUS_DEVICE void load(std::int64_t first, int steps, V (&values)[2][Ahead]) const {
+  EXODUS_DEVICE void load(std::int64_t first, int steps, int spare, V (&values)[2][Ahead]) const {
     const Source current{call_.current, call_.format};
     if constexpr (!Stepped) {
-      load_steps(Sources<2>{{{call_.potential}, current}}, call_.layout, place_, first, steps, values, tile_);
+      const Sources<2> sources{{{call_.potential}, current}};
+      if constexpr (A == Access::tiled) {
+        Pipe<A, 2, Ahead, 1, V> input(sources, call_.layout, place_, own_, memory_, spare);
+        input.ask(first);
+        input.take(own_.template in_chunk<Ahead>(first), values);
+      } else {
+        load_lanes<A>(sources, call_.layout, place_, first, steps, values);
+      }
     } else {
       const std::int64_t at = place_.offset + first * call_.layout.inner;
       const int there = place_.active ? steps : 0;
@@ -265,10 +291,11 @@ class Rebuilt {
   const Formatted<BackwardCall, V>& call_;
   const Tape<V>& tape_;
   const Place& place_;
+  const Steps own_;
   const std::int64_t neurons_;
   const typename C::Parameters& parameters_;
   const V* const total_current_;
-  SharedPointer<V> tile_;
+  SharedPointer<V> memory_;
 };
 
 /// h[d] = f'(x[d]) for the steps of a chunk. The quotients that each kind of surrogate needs are recomputed here: hoisted out of the time
@@ -333,32 +360,23 @@ EXODUS_DEVICE_SCALAR void store_carry(V* to, std::int64_t neurons, const Place& 
   });
 }
 
-/// Stores the sums of the terms of each requested parameter: one per neuron, or one per group, summed over the block by warp shuffles and
-/// then across warps in order. All threads of a block must call this together.
+/// Stores the sums of the terms of each requested parameter: one per neuron, or one per warp, summed by shuffles. All threads of a warp
+/// must call this together.
 template <int Count, class V>
 EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, std::int64_t group,
-                                     const double (&sums)[Count], SharedPointer<double> of_warps) {
-  constexpr int warps = block_threads / warp_threads;
-  const int thread = static_cast<int>(threadIdx.x);
+                                     const double (&sums)[Count]) {
+  const int warp = static_cast<int>(threadIdx.x) / warp_threads, lane = static_cast<int>(threadIdx.x) % warp_threads;
   EXODUS_UNROLL
   for (int k = 0; k < Count; ++k) {
     if (call.sums[k] == nullptr) continue;
     double total = place.active ? sums[k] : 0.0;
     if ((groups.whole_sums >> k & 1) != 0) {
       for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
-      if (thread % warp_threads == 0) of_warps[k * warps + thread / warp_threads] = total;
+      if (lane == 0 && place.active) call.sums[k][group * (block_threads / warp_threads) + warp] = total;
     } else if (place.active) {
       call.sums[k][place.neuron] = total;
     }
   }
-  if (groups.whole_sums == 0) return;
-  __syncthreads();
-  if (thread < Count && (groups.whole_sums >> thread & 1) != 0) {
-    double total = 0;
-    for (int warp = 0; warp < warps; ++warp) total += of_warps[thread * warps + warp];
-    call.sums[thread][group] = total;
-  }
-  __syncthreads();
 }
 
 /// The number of arrays that a backward pass loads at every step. A pass is `Plain` if it computes the surrogate itself, and if the
@@ -382,7 +400,7 @@ template <class V, int D>
 struct ChunkRecord {
   V u[D] = {}, e[D] = {}, q[D] = {}, h[D] = {}, a[D] = {};
 
-  template <bool Fires, bool Plain, bool Terms, int Count>
+  template <Access A, bool Fires, bool Plain, bool Terms, int Count>
   EXODUS_DEVICE void take(Format format, const V (&values)[Count][D]) {
     EXODUS_UNROLL
     for (int d = 0; d < D; ++d) {
@@ -392,8 +410,8 @@ struct ChunkRecord {
       if constexpr (!Plain) q[d] = values[2][d], h[d] = values[3][d];
       if constexpr (Terms) a[d] = values[Count - 1][d];
     }
-    if constexpr (Fires) decode(format, e);
-    if constexpr (Terms) decode(format, a);
+    if constexpr (Fires && A != Access::direct) decode(format, e);
+    if constexpr (Terms && A != Access::direct) decode(format, a);
   }
 };
 
@@ -402,18 +420,19 @@ template <template <class> class N, class V, bool Terms>
 constexpr bool reads_hidden_states = (Terms || surrogate_reads_hidden_state<N, V>) && Traits<N<V>>::states > first_hidden<N<V>>;
 
 /// The number of blocks that must fit on a multiprocessor: the most that do not cause register spills.
-template <template <class> class N, Method M, class V, bool Terms, bool Plain, bool Stepped>
+template <template <class> class N, Method M, class V, bool Terms, bool Plain, bool Stepped, Access A>
 constexpr int blocks_backward() {
   if (Stepped || !std::is_same_v<V, float>) return 1;
+  if (A == Access::tiled) return 2;
   constexpr bool with_tape = reads_hidden_states<N, V, Terms>;
   const bool few_sums = Plain && !Terms && !(with_tape && M == Method::bptt);
-  return 2 + (few_sums ? 1 : 0) + (with_tape ? 0 : 1);
+  return 2 + (few_sums ? 1 : 0) + (with_tape || (Terms && M == Method::bptt) ? 0 : 1);
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped>
-EXODUS_KERNEL_OF(most_threads<Stepped>, (blocks_backward<N, M, V, Terms, Plain, Stepped>()))
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped, Access A>
+EXODUS_KERNEL_OF(most_threads<Stepped>, (blocks_backward<N, M, V, Terms, Plain, Stepped, A>()))
 backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes,
-                const FirMemory<V> memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
+                const FirMemory<V> fir_memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   using State = typename C::State;
   using Carry = carry_of<N<V>, M, V>;
@@ -424,138 +443,144 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr bool on_tape = reads_hidden_states<N, V, Terms>;
   constexpr int chunk = Stepped ? 1 : (Plain && !(on_tape && C::states > 3) ? whole_chunk<V> : half_chunk<V>);
   constexpr int ahead = !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // the chunk of recomputed states
-  EXODUS_SHARED(V, tile, inputs * chunk * tile_pitch);
-  EXODUS_SHARED(double, of_warps, C::parameters*(block_threads / warp_threads));
+  constexpr int stages = stages_of<V>(inputs, chunk, most_threads<Stepped>);
+  using Input = Pipe<A, inputs, chunk, stages, V>;
+  EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped>));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   const Layout& layout = call.layout;
-  const Sources<inputs> arrays = sources_of<fires, Plain, Terms>(call);
+  const Sources<inputs> sources = sources_of<fires, Plain, Terms>(call);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
-  const std::int64_t begin = Stepped ? recurrent.begin : 0, end = Stepped ? recurrent.end : layout.time;
+  const Steps all = steps_of_block<Stepped>(layout, groups, recurrent);
+  const std::int64_t time = layout.time + groups.latest_start;   // the end of all launches' steps
   const V* const total_current = recurs ? recurrent.total_current : nullptr;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-    const Place place = taken_place<Stepped>(layout, groups, group);
+    const Place place = taken_place<V, Stepped>(layout, groups, group);
+    const Steps own = steps_of<Stepped>(layout, place, recurrent);
+    [[maybe_unused]] const std::int64_t closing = place.start + layout.time - 1;   // the neuron's last step
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const State initial = entries_of<State, C::states>(call.initial, place);
     State final{};   // the direct gradient of the state after the last step
     if constexpr (with_final) final = entries_of<State, C::states>(call.grad_final, place);
-    const Rebuilt<N, Form, V, ahead, Stepped> rebuilt(call, tapes, place, groups.neurons, parameters, total_current, tile);
+    const Rebuilt<N, Form, V, ahead, Stepped, A> rebuilt(call, tapes, place, groups.neurons, parameters, total_current, memory);
     if constexpr (recurs) {
       if (total_current != nullptr && recurrent.sums_current) {
-        State state = begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);
-        rebuilt.sum_current(exchange, recurrent.total_current, begin, end, state);
+        State state = all.begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);
+        rebuilt.sum_current(exchange, recurrent.total_current, all.begin, all.end, state);
         store_entries<C::states>(recurrent.state, place, state);
         if (!recurrent.adjoins) continue;
       }
     }
+    // A step's potential is read with its own inputs and with those of the step after it.
+    Input input(sources, layout, place, {Stepped && own.begin > 0 ? own.begin - 1 : own.begin, own.end}, memory);
     const bool rebuilds = on_tape && tapes.steps != nullptr;
-    if (rebuilds && end == layout.time) rebuilt.mark(initial);
+    if (rebuilds && all.end == time) rebuilt.mark(initial, time, input.spare());
 
-    const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, memory, end);
+    const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, fir_memory, all.end);
     Carry carry{};
+    [[maybe_unused]] Carry first_carry{};   // after the neuron's first step
     double sums[C::parameters] = {};
     if constexpr (recurs) {
-      if (end < layout.time) {
+      if (all.end < time) {
         load_carry<carries>(recurrent.carry, groups.neurons, place, carry);
         for (int k = 0; k < C::parameters; ++k) sums[k] = call.sums[k] != nullptr && place.active ? call.sums[k][place.neuron] : 0.0;
       }
     }
-    V values[inputs][chunk] = {}, next[inputs][chunk] = {}, grad[chunk];
     // The segment on the tape, and its first step.
-    std::int64_t mark = end == layout.time ? tapes.segments : end / tapes.segment, segment = mark * tapes.segment;
-    for (std::int64_t first = (end - 1) / chunk * chunk + chunk; first >= begin; first -= chunk) {
-      // The loads of the earlier chunk are in flight while this chunk is computed; it also needs the last potential of the earlier one. The
-      // first iteration only loads.
-      const std::int64_t sooner = first - chunk;
-      if (sooner >= 0) load_steps(arrays, layout, place, sooner, steps_from(sooner, end, chunk), next, tile);
-      if (first < end) {
-        const int steps = steps_from(first, end, chunk), last = first + steps == layout.time ? steps - 1 : -1;
-        ChunkRecord<V, chunk> at;
-        at.template take<fires, Plain, Terms>(call.format, values);
-        if (rebuilds && first < segment) {
-          const std::int64_t stop = segment < layout.time ? segment : layout.time;
-          segment -= tapes.segment;
-          rebuilt.rebuild(initial.potential, --mark, segment, stop);
+    std::int64_t mark = all.end == time ? tapes.segments : all.end / tapes.segment, segment = mark * tapes.segment;
+    const std::int64_t top = (all.end - 1) / chunk * chunk;
+    for (int k = 0; k < stages; ++k) input.ask(top - k * chunk);
+    for (std::int64_t first = top; first > all.begin - chunk; first -= chunk) {
+      const int steps = steps_from(first, all.end, chunk);
+      const Span span = own.template in_chunk<chunk>(first);
+      // The neuron's first step, if it is in the chunk, and whether there are steps of this neuron before one.
+      [[maybe_unused]] const int opening = first > place.start ? -1 : span.lo;
+      const auto follows = [&](int d) EXODUS_INLINE { return A == Access::tiled ? d > opening : d > 0 || first > 0; };
+      V values[inputs][chunk], grad[chunk];
+      input.take(span, values);
+      ChunkRecord<V, chunk> at;
+      at.template take<A, fires, Plain, Terms>(call.format, values);
+      if (rebuilds && first < segment) {
+        const std::int64_t stop = segment < time ? segment : time;
+        segment -= tapes.segment;
+        rebuilt.rebuild(initial.potential, --mark, segment, stop, input.spare());
+      }
+      State states[chunk + 1] = {};   // the states before each step, and after the last
+      if (rebuilds) rebuilt.template read_chunk<chunk>(first, segment, steps, states);
+      if constexpr (fires) {
+        if (Plain || call.surrogate.values == nullptr) fill_surrogate_chunk<N>(call.surrogate, parameters, states, at.u, at.h);
+      }
+      if constexpr (with_final) {
+        EXODUS_UNROLL
+        for (int d = chunk - 1; d >= 0; --d) {
+          if (first + d != closing) continue;
+          at.q[d] += final.potential;
+          if constexpr (fires) at.e[d] += final.spikes;
         }
-        State states[chunk + 1] = {};   // the states before each step, and after the last
-        if (rebuilds) rebuilt.template read_chunk<chunk>(first, segment, steps, states);
-        if constexpr (fires) {
-          if (Plain || call.surrogate.values == nullptr) fill_surrogate_chunk<N>(call.surrogate, parameters, states, at.u, at.h);
+      }
+      if constexpr (recurs) {
+        if (Terms && total_current != nullptr) at.a[0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
+        if (exchange.given() && first < time - 1) at.e[0] += exchange.gathered();
+      }
+      V partial[C::parameters] = {};
+      EXODUS_UNROLL
+      for (int d = chunk - 1; d >= 0; --d) {   // the inputs and the carry of steps that are not this neuron's are 0, and so are the terms
+        const std::int64_t n = first + d;
+        State before, direct{};
+        const V u_before = d > 0 ? at.u[d > 0 ? d - 1 : 0] : input.sooner(first - 1);
+        if (rebuilds) {
+          before = states[d];
+          before.potential = u_before;
+        } else {
+          before = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, u_before, V(0));
         }
-        if constexpr (with_final) {
-          EXODUS_UNROLL
-          for (int d = chunk - 1; d >= 0; --d) {
-            if (d != last) continue;
-            at.q[d] += final.potential;
-            if constexpr (fires) at.e[d] += final.spikes;
+        if (!follows(d)) before = initial;
+        if constexpr (with_final && hidden) {
+          if (n == closing) direct = final;
+        }
+        if constexpr (of_spikes) at.e[d] += fir.of_spikes(n);
+        const StepRecord<V, State> record{at.u[d], before, direct, at.h[d], at.e[d], at.q[d], at.a[d]};
+        typename C::Parameters terms;
+        auto gradient = adjoint<M, Form>(parameters, record, carry, terms);
+        if constexpr (with_taps) {
+          V spikes = V(0);
+          if constexpr (of_spikes) {
+            spikes = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, at.u[d], V(0)).spikes;
           }
+          fir.after_step(n, gradient, spikes);
+        }
+        grad[d] = gradient.current;
+        if constexpr (A == Access::tiled) {
+          if (d == opening) first_carry = carry, carry = Carry{};
         }
         if constexpr (recurs) {
-          if (Terms && total_current != nullptr) at.a[0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
-          if (exchange.given() && first < layout.time - 1) at.e[0] += exchange.gathered();
-        }
-        V partial[C::parameters] = {};
-        EXODUS_UNROLL
-        for (int d = chunk - 1; d >= 0; --d) {   // past the last step all inputs are 0, and so are the terms
-          const std::int64_t n = first + d;
-          State before = initial, direct{};
-          if (d > 0 || first > 0) {
-            const V u_before = d > 0 ? at.u[d > 0 ? d - 1 : 0] : next[0][chunk - 1];
-            if (rebuilds) {
-              before = states[d];
-              before.potential = u_before;
-            } else {
-              before = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, u_before, V(0));
-            }
-          }
-          if constexpr (with_final && hidden) {
-            if (d == last) direct = final;
-          }
-          if constexpr (of_spikes) at.e[d] += fir.of_spikes(n);
-          const StepRecord<V, State> record{at.u[d], before, direct, at.h[d], at.e[d], at.q[d], at.a[d]};
-          typename C::Parameters terms;
-          auto gradient = adjoint<M, Form>(parameters, record, carry, terms);
-          if constexpr (with_taps) {
-            V spikes = V(0);
-            if constexpr (of_spikes) {
-              spikes = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, at.u[d], V(0)).spikes;
-            }
-            fir.after_step(n, gradient, spikes);
-          }
-          grad[d] = gradient.current;
-          if constexpr (recurs) {
-            if (exchange.given()) exchange.give(grad[d]);
-          }
-          if constexpr (Terms) {
-            for_each_field<C::parameters>(terms, [&](V& term, int k) { partial[k] += term; });
-          }
+          if (exchange.given()) exchange.give(grad[d]);
         }
         if constexpr (Terms) {
-          EXODUS_UNROLL
-          for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
+          for_each_field<C::parameters>(terms, [&](V& term, int k) { partial[k] += term; });
         }
-        void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
-        store_steps(result, call.format, layout, place, first, steps, grad, tile);
       }
-      EXODUS_UNROLL
-      for (int k = 0; k < inputs; ++k) {
+      if constexpr (Terms) {
         EXODUS_UNROLL
-        for (int d = 0; d < chunk; ++d) values[k][d] = next[k][d];
+        for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
       }
+      void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
+      input.store(result, call.format, first, span, grad);
+      input.ask(first - stages * chunk);
     }
     if constexpr (recurs) {
       if (recurrent.carry != nullptr) store_carry<carries>(recurrent.carry, groups.neurons, place, carry);
     }
-    if (begin == 0) {
+    if (all.begin == 0) {
       if constexpr (with_taps) fir.finish();
-      State grad_initial = initial_gradient<M, Form>(parameters, initial, carry);
+      State grad_initial = initial_gradient<M, Form>(parameters, initial, A == Access::tiled ? first_carry : carry);
       if constexpr (of_spikes) grad_initial.spikes += fir.of_spikes(-1);
       if constexpr (recurs) {
         if (groups.features > 0) grad_initial.spikes += exchange.gathered();
       }
       store_entries<C::states>(call.grad_initial, place, grad_initial);
     }
-    if constexpr (Terms) store_sums(call, groups, place, group, sums, of_warps);
+    if constexpr (Terms) store_sums(call, groups, place, group, sums);
   }
 }
 

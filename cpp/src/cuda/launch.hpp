@@ -19,6 +19,7 @@ struct Grid {
 
 #if defined(__CUDACC__)
 
+#include <cuda_pipeline_primitives.h>
 #include <cuda_runtime.h>
 
 #include <utility>
@@ -37,6 +38,8 @@ struct Grid {
 #define EXODUS_GRID_CONSTANT const __grid_constant__
 /// Unrolls a loop completely, so that the arrays it indexes stay in registers.
 #define EXODUS_UNROLL _Pragma("unroll")
+/// Keeps a loop as a loop, where its code would fill the cache of instructions.
+#define EXODUS_ROLLED _Pragma("unroll 1")
 /// Static shared memory. Kernels may only load and store its elements, `name[i]`.
 #define EXODUS_SHARED(T, name, count) __shared__ __align__(16) T name[count]
 /// Dynamic shared memory, of Grid::shared_bytes.
@@ -49,6 +52,13 @@ using SharedPointer = T*;
 namespace exodus::cuda {
 
 constexpr std::int64_t max_blocks = 0x7fffffff;
+
+/// Whether __pipeline_memcpy_async returns before the copy is done.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool copies_asynchronously = false;
+#else
+constexpr bool copies_asynchronously = true;
+#endif
 
 template <class... P, class... A>
 void start(void (*kernel)(P...), Grid grid, cudaStream_t stream, A&&... arguments) {

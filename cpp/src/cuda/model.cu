@@ -38,30 +38,30 @@ using ForwardKernel = void (*)(Formatted<ForwardCall, V>, Groups, FirMemory<V>, 
 template <class V>
 using BackwardKernel = void (*)(Formatted<BackwardCall, V>, Groups, Tape<V>, FirMemory<V>, RecurrentMemory<V>);
 
-template <template <class> class N, int Variant, class V, bool Stepped>
+template <template <class> class N, int Variant, class V, bool Stepped, Access A>
 constexpr ForwardKernel<V> forward_kernel_or_null() {
-  if constexpr (is_asked_for<N, Variant, Stepped>) return forward_kernel<N, Variant, V, Stepped>;
+  if constexpr (is_asked_for<N, Variant, Stepped>) return forward_kernel<N, Variant, V, Stepped, A>;
   return nullptr;
 }
 
-template <template <class> class N, bool Stepped, class V, int... Variant>
+template <template <class> class N, bool Stepped, Access A, class V, int... Variant>
 ForwardKernel<V> forward_kernel_of(int variant, std::integer_sequence<int, Variant...>) {
-  constexpr ForwardKernel<V> kernels[] = {forward_kernel_or_null<N, Variant, V, Stepped>()...};
+  constexpr ForwardKernel<V> kernels[] = {forward_kernel_or_null<N, Variant, V, Stepped, A>()...};
   return kernels[variant];
 }
 
-template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped>
+template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped, Access A>
 constexpr BackwardKernel<V> backward_kernel_or_null() {
-  if constexpr (is_asked_for<N, Form, Stepped>) return backward_kernel<N, M, Form, V, Terms, Plain, Stepped>;
+  if constexpr (is_asked_for<N, Form, Stepped>) return backward_kernel<N, M, Form, V, Terms, Plain, Stepped, A>;
   return nullptr;
 }
 
-template <template <class> class N, bool Terms, bool Plain, bool Stepped, class V, int... Form>
+template <template <class> class N, bool Terms, bool Plain, bool Stepped, Access A, class V, int... Form>
 BackwardKernel<V> backward_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
   constexpr int forms = sizeof...(Form);
-  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Plain, Stepped>()...},
-                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Plain, Stepped>()...},
-                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Plain, Stepped>()...}};
+  constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Plain, Stepped, A>()...},
+                                                  {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Plain, Stepped, A>()...},
+                                                  {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Plain, Stepped, A>()...}};
   return kernels[static_cast<int>(method)][variant % forms];
 }
 
@@ -91,14 +91,30 @@ Grid grid_of(const Groups& groups) {
   return {blocks_for(groups.count), groups.threads, exchange_bytes<V>(groups)};
 }
 
+/// Whether each thread accesses the elements of its neuron, which have the type of the arithmetic. Such kernels, like the tiled ones, exist
+/// only for float: double is for checks, and does not justify their compile time.
+inline bool is_direct(const Groups& groups, Format format) {
+  return !groups.tiled && format == Format::arithmetic;
+}
+
+template <template <class> class N, class V>
+ForwardKernel<V> forward_kernel_for(const Formatted<ForwardCall, V>& call, const Groups& groups) {
+  constexpr std::make_integer_sequence<int, N<V>::variants> variants;
+  if constexpr (has_stepped<N, V>) {
+    if (steps_one_by_one(call)) return forward_kernel_of<N, true, Access::lanes, V>(call.variant, variants);
+  }
+  if constexpr (std::is_same_v<V, float>) {
+    if (groups.tiled) return forward_kernel_of<N, false, Access::tiled, V>(call.variant, variants);
+    const bool complete = call.potential != nullptr && (!N<V>::fires || call.spikes != nullptr);
+    if (complete && is_direct(groups, call.format)) return forward_kernel_of<N, false, Access::direct, V>(call.variant, variants);
+  }
+  return forward_kernel_of<N, false, Access::lanes, V>(call.variant, variants);
+}
+
 template <template <class> class N, class V>
 Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, RecurrentMemory<V> recurrent, Stream stream) {
-  constexpr std::make_integer_sequence<int, N<V>::variants> variants;
-  auto kernel = forward_kernel_of<N, false, V>(call.variant, variants);
-  if constexpr (has_stepped<N, V>) {
-    if (steps_one_by_one(call)) kernel = forward_kernel_of<N, true, V>(call.variant, variants);
-  }
   const Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
+  const auto kernel = forward_kernel_for<N>(call, groups);
   recurrent.end = call.layout.time;
   if (!step_by_step(groups, call.recurrent)) return launch(kernel, grid_of<V>(groups), stream, call, groups, memory, recurrent);
 
@@ -151,20 +167,40 @@ bool is_plain(const Formatted<BackwardCall, V>& call) {
   return !Fires || plain;
 }
 
-/// The kernel of a backward pass. Kernels that omit parameter gradients or the rarely used arrays exist only for float: double is for
-/// checks, and does not justify their compile time.
-template <template <class> class N, class V>
+/// Whether a pass finds all arrays that it reads at every step.
+template <bool Fires, class V>
+bool is_complete(const Formatted<BackwardCall, V>& call, bool terms) {
+  const void* const gradient = Fires ? static_cast<const void*>(call.grad_spikes) : call.grad_potential;
+  return call.potential != nullptr && gradient != nullptr && call.grad_current != nullptr && (!terms || call.current != nullptr);
+}
+
+/// The kernel of a pass that has access to arrays in one way. Kernels that omit parameter gradients or the rarely used arrays exist only
+/// for float, as direct ones.
+template <template <class> class N, Access A, class V>
 BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, bool terms) {
   constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
   constexpr bool fires = N<V>::fires;
+  if constexpr (std::is_same_v<V, float>) {
+    if (is_plain<fires>(call) && !terms) return backward_kernel_of<N, false, true, false, A, V>(call.method, call.variant, forms);
+    if (is_plain<fires>(call)) return backward_kernel_of<N, true, true, false, A, V>(call.method, call.variant, forms);
+  }
+  if constexpr (A != Access::direct) return backward_kernel_of<N, true, !fires, false, A, V>(call.method, call.variant, forms);
+  return nullptr;
+}
+
+template <template <class> class N, class V>
+BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, const Groups& groups, bool terms) {
+  constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
+  constexpr bool fires = N<V>::fires;
   if constexpr (has_stepped<N, V>) {
-    if (steps_one_by_one(call)) return backward_kernel_of<N, true, !fires, true, V>(call.method, call.variant, forms);
+    if (steps_one_by_one(call)) return backward_kernel_of<N, true, !fires, true, Access::lanes, V>(call.method, call.variant, forms);
   }
   if constexpr (std::is_same_v<V, float>) {
-    if (is_plain<fires>(call) && !terms) return backward_kernel_of<N, false, true, false, V>(call.method, call.variant, forms);
-    if (is_plain<fires>(call)) return backward_kernel_of<N, true, true, false, V>(call.method, call.variant, forms);
+    if (groups.tiled) return backward_kernel_for<N, Access::tiled>(call, terms);
+    const bool direct = is_direct(groups, call.format) && is_plain<fires>(call) && is_complete<fires>(call, terms);
+    if (direct) return backward_kernel_for<N, Access::direct>(call, terms);
   }
-  return backward_kernel_of<N, true, !fires, false, V>(call.method, call.variant, forms);
+  return backward_kernel_for<N, Access::lanes>(call, terms);
 }
 
 /// Whether steps of a pass without gradients of parameters run side by side.
@@ -186,7 +222,7 @@ Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& gro
   if constexpr (has_split<N, V>) {
     if (!terms && is_split_pass(call, groups)) return launch_split<N>(call, groups, stream);
   }
-  const auto kernel = backward_kernel_for<N>(call, terms);
+  const auto kernel = backward_kernel_for<N>(call, groups, terms);
   recurrent.end = call.layout.time;
   if (call.recurrent.features > 0) {
     const Status status = transpose(call.recurrent.weights, call.recurrent.features, recurrent.transposed, stream);
@@ -251,8 +287,9 @@ struct BackwardParts {
     for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(requested.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
     const std::int64_t square = given.features * given.features;
     weights = carver.take<double>(requested.recurrent ? weight_parts(layout, given.features) * square : 0);
-    tape.segment = rebuilt_steps(layout.time, whole_chunk<V>);
-    tape.segments = (layout.time + tape.segment - 1) / tape.segment;
+    const std::int64_t time = layout.time + latest_start<V>(layout, with_fir(roles) || given.features > 0);
+    tape.segment = rebuilt_steps(time, whole_chunk<V>);
+    tape.segments = (time + tape.segment - 1) / tape.segment;
     tape.steps = carver.take<V>((tape.segment + 1) * slot);
     tape.marks = carver.take<V>(tape.segments * slot);
     fir.lam = carver.take<V>(with_fir(roles) ? layout.time * neurons : 0);
@@ -297,7 +334,7 @@ std::uint32_t bit_of(const Reduction& sum, const Formatted<BackwardCall, V>& cal
   return bit;
 }
 
-/// The parameters, one bit each, whose gradients are sums over all neurons. For these, each block stores a single sum over its own neurons.
+/// The parameters, one bit each, whose gradients are sums over all neurons. For these, each warp stores a single sum over its own neurons.
 template <class N, class V>
 std::uint32_t whole_sums(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call) {
   if (steps_one_by_one(call)) return 0;   // the sums of a neuron are then accumulated over launches
@@ -309,14 +346,14 @@ std::uint32_t whole_sums(const N& neuron, const RequestedGradients<N>& requested
   return read & ~by_neuron;
 }
 
-/// The reductions for the gradients: over one term per neuron or, for the parameters in `whole`, one term per group of neurons. With zero
-/// neurons the gradients are zero.
+/// The reductions for the gradients: over one term per neuron or, for the parameters in `whole`, one term per warp. With zero neurons the
+/// gradients are zero.
 template <class N, class V>
 Sums sums_of_gradients(const N& neuron, const RequestedGradients<N>& requested, const Formatted<BackwardCall, V>& call,
-                       std::int64_t neurons, std::int64_t groups = 0, std::uint32_t whole = 0) {
+                       std::int64_t neurons, std::int64_t warps = 0, std::uint32_t whole = 0) {
   Sums sums;
   for_each_reduction(neuron, requested, call, [&](const Reduction& sum) {
-    const Summand summand{sum.sums, (whole & bit_of<N>(sum, call)) != 0 ? groups : neurons, sum.sign};
+    const Summand summand{sum.sums, (whole & bit_of<N>(sum, call)) != 0 ? warps : neurons, sum.sign};
     if (sum.adds) {
       sums.add(sum.out, summand);
     } else {
@@ -424,7 +461,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
     return launch_backward<M, V>(call, groups, parts.tape, parts.fir, parts.recurrent, requested.sums > 0, stream);
   }(neuron);
   if (status == Status::ok) status = finish_taps(call, parts, stream);
-  Sums sums = sums_of_gradients(neuron, requested, call, groups.neurons, groups.count, groups.whole_sums);
+  Sums sums = sums_of_gradients(neuron, requested, call, groups.neurons, groups.warps(), groups.whole_sums);
   if (status == Status::ok && requested.recurrent) {
     const WeightGradient<V> gradient{
         layout,       Entries(layout, call.recurrent), {arrays.spikes, call.format}, {call.grad_current, call.format}, call.initial[1],

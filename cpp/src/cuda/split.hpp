@@ -25,8 +25,8 @@ constexpr bool carries_one_number =
     N<float>::fires && N<float>::carries_gradient && parameter_of<N<float>>(Role::gain) != -1 &&
     field_count<typename N<float>::template Carry<float>, float> == 1 && !surrogate_reads_hidden_state<N, float>;
 
-/// Whether steps of a layout should run side by side: neurons are few, a neuron has more than a chunk of them, and loads of a warp
-/// coalesce.
+/// Whether steps of a layout should run side by side: neurons are few, a neuron has more than a chunk of them, and time is not the last
+/// axis, so that a warp's loads of a step fill sectors of memory.
 template <class V>
 bool is_split(const Layout& layout, const Groups& groups) {
   return groups.neurons <= few_neurons && !groups.tiled && layout.time > whole_chunk<V>;
@@ -92,7 +92,7 @@ split_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_C
   const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_threads, warp = thread / warp_threads;
   const int warps = groups.threads / warp_threads, round = warps * chunk;   // the steps of all warps
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-    const Place place = place_of(layout, groups, group, lane);
+    const Place place = place_of<V>(layout, groups, group, lane);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const V gain = field<parameter_of<N<V>>(Role::gain), C::parameters, decltype(parameters), V>(parameters);
     V later = V(0);   // d after the round's steps
@@ -100,7 +100,7 @@ split_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_C
       const std::int64_t first = begin + warp * chunk;
       const int steps = steps_from(first, layout.time, chunk);   // less than one if the chunk is after the end
       V values[2][chunk];
-      load_lanes(arrays, layout, place, first, steps, values);
+      load_lanes<Access::lanes>(arrays, layout, place, first, steps, values);
       LinearSteps<V, chunk> at;
       at.template take<N, M, Form>(call, parameters, values[0], values[1]);
       V product = V(1), sum = V(0);   // d at the chunk's begin is product times the d after it, and sum
@@ -118,7 +118,9 @@ split_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_C
       EXODUS_UNROLL
       for (int k = chunk - 1; k >= 0; --k) d = step_back(at.c[k], d, at.w[k]), grad[k] = gain * d;
       encode(call.format, grad);
-      if (call.grad_current != nullptr) store_lanes(call.grad_current, call.format, layout, place, first, steps, grad);
+      if (call.grad_current != nullptr)
+        store_lanes(call.grad_current, call.format, layout, place, first, {0, place.active ? steps : 0, place.active && steps == chunk},
+                    grad);
       if (first == 0) {
         auto initial = entries_of<typename C::State, C::states>(call.initial, place);
         auto grad_initial = initial_gradient<M, Form>(parameters, initial, Carry{d});

@@ -1,9 +1,9 @@
 /// @file
-/// Assigns neurons to blocks of threads, and moves a chunk of their time steps between arrays and registers.
+/// Assigns neurons to threads, and moves a chunk of their time steps between arrays and registers.
 ///
-/// One thread per neuron. If the inner axis is at least as wide as a warp, each thread loads the steps of its own neuron, and the loads of
-/// a warp coalesce. If it is narrower (also if time is the last axis), a block loads the steps of whole outer indices in the order of
-/// memory and transposes them through shared memory.
+/// One thread per neuron. What a chunk reads is copied asynchronously into shared memory, some chunks ahead. Each thread copies the steps
+/// of its own neuron, and the copies of a warp coalesce, unless time is the last axis. Then a warp copies the steps of its neurons in the
+/// order of memory, and transposes them in shared memory.
 #pragma once
 
 #include "format.hpp"
@@ -13,13 +13,28 @@ namespace exodus::cuda {
 constexpr int block_threads = 128;
 /// The widest batch entry that one block processes. With more threads, a thread would not have enough registers.
 constexpr int entry_threads = 512;
-/// The steps in a chunk. The loads of the next chunk, of this many steps of each array, are in flight while a thread computes the current
-/// one. Passes that read more arrays use half_chunk to save registers.
+constexpr std::int64_t longest_tiled = 1 << 30;   // so that the number of a step is an int
+/// The steps in a chunk. Passes that read more arrays use half_chunk to save registers and shared memory.
 template <class V>
 constexpr int whole_chunk = 64 / sizeof(V);
 template <class V>
 constexpr int half_chunk = 32 / sizeof(V);
-constexpr int tile_pitch = block_threads + 1;   // odd, so that a warp that traverses steps or neurons has no bank conflicts
+
+/// The chunks in shared memory: the one that is computed, and those whose copies are in flight. As many as fit into what a block can have
+/// on every GPU, up to four: more are no faster (docs/gpu.md). GPUs that copy synchronously need one besides the one that is computed.
+template <class V>
+EXODUS_DEVICE_SCALAR constexpr int stages_of(int arrays, int chunk, int threads) {
+  constexpr int shared_bytes = 48 << 10, least = 2, most = copies_asynchronously ? 4 : least;
+  const int fit = shared_bytes / (arrays * chunk * threads * static_cast<int>(sizeof(V)));
+  return fit < least ? least : (fit < most ? fit : most);
+}
+
+/// How the threads of a kernel access arrays over time.
+enum class Access {
+  direct,   ///< each the elements of its neuron, which have the type of the arithmetic; no array is missing
+  lanes,    ///< each the elements of its neuron; the format, and which arrays there are, is known at run time
+  tiled     ///< a warp those of its neurons, in the order of memory, where time is the last axis; as above
+};
 
 /// A positive divisor with its inverse. A 64-bit division is a long routine, and a call of it spills registers. The product with the
 /// inverse is off by at most one if the quotient and the dividend are below 2^52, as neuron indices are.
@@ -37,24 +52,39 @@ EXODUS_DEVICE_SCALAR std::int64_t quotient(std::int64_t a, const Divisor& b) {
   return rest < 0 ? near - 1 : (rest >= b.value ? near + 1 : near);
 }
 
+/// Whether Access is tiled. `stepped`: with FIR kernels or recurrent weights. Double is for checks, and does not justify the compile time.
+template <class V>
+bool is_tiled(const Layout& layout, bool stepped) {
+  return std::is_same_v<V, float> && layout.inner == 1 && !stepped && layout.time <= longest_tiled;
+}
+
+/// The greatest Place::start.
+template <class V>
+int latest_start(const Layout& layout, bool stepped) {
+  return is_tiled<V>(layout, stepped) ? whole_chunk<V> - 1 : 0;
+}
+
 /// The assignment of neurons to blocks, and of parameter values to neurons.
 struct Groups {
   std::int64_t neurons, count;
   int threads = block_threads;   ///< threads per block
-  int lanes;                     ///< neurons that a block processes at a time
+  int lanes = block_threads;     ///< neurons that a block processes at a time
   int features = 0;              ///< the width of a batch entry if a block processes whole entries, feature by feature; else 0
-  bool tiled;                    ///< whether a block processes whole outer indices, in the order of memory
+  bool tiled;                    ///< whether a warp accesses the elements of its neurons in the order of memory
+  int latest_start;              ///< the greatest Place::start
   Divisor inner, apart;          ///< apart: the distance between neurons of consecutive features of an entry
   Divisor repeats[max_parameters], counts[max_parameters];
   Divisor taps_repeats[2], taps_counts[2];
-  std::uint32_t whole_sums = 0;   ///< the parameters, one bit each, whose terms a block sums over all its neurons
+  std::uint32_t whole_sums = 0;   ///< the parameters, one bit each, whose terms a warp sums over all its neurons
 
   template <class V>
   Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent)
-      : neurons(layout.outer * layout.inner), lanes(block_threads), tiled(layout.inner < warp_threads), inner(layout.inner) {
-    if (tiled) lanes = static_cast<int>(block_threads / layout.inner * layout.inner);
+      : neurons(layout.outer * layout.inner),
+        tiled(is_tiled<V>(layout, with_fir(fir) || recurrent.features > 0)),
+        latest_start(exodus::cuda::latest_start<V>(layout, !tiled)),
+        inner(layout.inner) {
     if (0 < recurrent.features && recurrent.features <= entry_threads) {   // one wide entry, or as many narrow ones as fit in a warp
-      features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat), tiled = false;
+      features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat);
       lanes = features < warp_threads ? warp_threads / features * features : features;
       threads = (lanes + warp_threads - 1) / warp_threads * warp_threads;
     }
@@ -64,29 +94,38 @@ struct Groups {
     }
     for (int k = 0; k < 2; ++k) taps_repeats[k] = Divisor(fir[k].taps.repeat), taps_counts[k] = Divisor(fir[k].taps.count);
   }
+
+  /// The number of warps that have neurons, unless a block processes whole entries.
+  std::int64_t warps() const { return (neurons + warp_threads - 1) / warp_threads; }
 };
 
-/// The neurons that a block currently processes, and the one of this thread.
+/// The neuron of a thread, and where the steps of its warp's neurons lie.
+///
+/// The first step of a neuron has the number `start`. It is not 0 if time is the last axis: then the first number of each chunk is that of
+/// an element whose index is a multiple of the chunk's length. So a chunk covers whole sectors of memory. A sector that is stored in parts
+/// may be read, completed and written several times.
 struct Place {
-  std::int64_t neuron;   ///< the neuron of this thread
-  std::int64_t offset;   ///< the offset of its step 0
-  std::int64_t begin;    ///< the offset of step 0 of the block's first outer index
-  int lanes;             ///< the number of neurons of this block
-  bool active;           ///< whether this thread has a neuron
-  bool tiled;            ///< as in Groups
+  std::int64_t neuron;
+  std::int64_t offset;   ///< the offset of the step with number 0
+  std::int64_t begin;    ///< if time is the last axis: the offset of the first step of the warp's first neuron
+  int start;
+  int lanes;     ///< the number of neurons of this warp
+  bool active;   ///< whether this thread has a neuron
 };
 
 /// `lane` is this thread's neuron in the block.
+template <class V>
 EXODUS_DEVICE_SCALAR Place place_of(const Layout& layout, const Groups& groups, std::int64_t group, int lane) {
-  const std::int64_t first = group * groups.lanes, left = groups.neurons - first;
   Place place;
-  place.tiled = groups.tiled;
-  place.lanes = static_cast<int>(left < groups.lanes ? left : groups.lanes);
-  place.active = lane < place.lanes;
-  place.neuron = first + lane;
+  place.neuron = group * groups.lanes + lane;
+  const std::int64_t first = place.neuron - lane % warp_threads, left = groups.neurons - first;
+  place.lanes = static_cast<int>(left < 0 ? 0 : (left < warp_threads ? left : warp_threads));
+  place.active = place.neuron < groups.neurons;
   const std::int64_t outer = quotient(place.neuron, groups.inner);
   place.offset = outer * layout.time * layout.inner + (place.neuron - outer * layout.inner);
-  place.begin = quotient(first, groups.inner) * layout.time * layout.inner;
+  place.begin = first * layout.time;
+  place.start = groups.latest_start > 0 ? static_cast<int>(place.offset & (whole_chunk<V> - 1)) : 0;
+  place.offset -= place.start;
   return place;
 }
 
@@ -95,8 +134,7 @@ EXODUS_DEVICE_SCALAR Place place_of_entries(const Layout& layout, const Groups& 
   const std::int64_t left = groups.neurons - group * groups.lanes;
   const int thread = static_cast<int>(threadIdx.x), within = thread / groups.features;
   Place place{};
-  place.lanes = static_cast<int>(left < groups.lanes ? left : groups.lanes);
-  place.active = thread < place.lanes;
+  place.active = thread < (left < groups.lanes ? left : groups.lanes);
   const std::int64_t entry = group * (groups.lanes / groups.features) + within, turn = quotient(entry, groups.apart);
   // Groups of `apart` entries are interleaved: consecutive neurons in a group belong to consecutive entries.
   place.neuron = turn * groups.features * groups.apart.value + (entry - turn * groups.apart.value) +
@@ -106,53 +144,61 @@ EXODUS_DEVICE_SCALAR Place place_of_entries(const Layout& layout, const Groups& 
   return place;
 }
 
-/// The elements of a range of steps of the block's outer indices. Neighbouring threads access neighbouring elements. The numbers are small
-/// enough to divide by a multiplication and a shift.
-class TileWalk {
+/// The place, in a chunk's shared memory, of a step of the warp's neuron number `lane`. The exclusive or lets a warp access a step of its
+/// neurons, and some steps of a few neurons, without bank conflicts.
+template <int D>
+EXODUS_DEVICE_SCALAR int in_tile(int step, int lane) {
+  return step * warp_threads + (lane ^ (step * (warp_threads / D) & (warp_threads - 1)));
+}
+
+/// The elements of D steps of a warp's neurons, shared among its threads in the order of memory: 32 / D neurons at a time.
+template <class V, int D>
+class Tile {
  public:
-  EXODUS_DEVICE TileWalk(const Layout& layout, const Place& place, std::int64_t first, int steps)
-      : elements(static_cast<unsigned>(place.lanes * steps)),
-        begin_(place.begin + first * layout.inner),
-        apart_(layout.time * layout.inner),
-        inner_(static_cast<unsigned>(layout.inner)),
-        run_(static_cast<unsigned>(steps) * inner_),
-        by_run_((1u << of_run) / run_ + 1),
-        by_inner_((1u << of_inner) / inner_ + 1) {}
+  static constexpr int batch = D < 4 ? D : 4;
 
-  const unsigned elements;
+  EXODUS_DEVICE Tile(const Layout& layout, const Place& place, std::int64_t first)
+      : layout_(layout),
+        place_(place),
+        lane_(static_cast<int>(threadIdx.x) % warp_threads),
+        step_(lane_ % D),
+        number_(static_cast<int>(first) + step_) {}
 
-  /// The offset of element k in an array, and in a tile with one row per step and one column per neuron.
-  EXODUS_DEVICE std::int64_t in_array(unsigned k) const { return begin_ + outer(k) * apart_ + rest(k); }
-  EXODUS_DEVICE int in_tile(unsigned k) const {
-    const unsigned step = rest(k) * by_inner_ >> of_inner;
-    return static_cast<int>(step * tile_pitch + outer(k) * inner_ + rest(k) - step * inner_);
+  /// Calls load(i, offset in the array) for some elements of this thread, then store(i, offset, place in the tile) for the same, and so on.
+  /// Thus several loads are in flight. i is less than `batch`.
+  template <class F, class G>
+  EXODUS_DEVICE void each(const F& load, const G& store) const {
+    constexpr int neurons = warp_threads / D, aligned = whole_chunk<V>;
+    std::int64_t row = place_.begin + lane_ / D * layout_.time;
+    EXODUS_ROLLED
+    for (int lane = lane_ / D; lane < warp_threads; lane += batch * neurons) {
+      std::int64_t at[batch];
+      bool there[batch];
+      EXODUS_UNROLL
+      for (int i = 0; i < batch; ++i) {
+        const unsigned since_start = static_cast<unsigned>(number_ - static_cast<int>(row & (aligned - 1)));
+        at[i] = (row & ~std::int64_t{aligned - 1}) + number_;
+        there[i] = since_start < static_cast<unsigned>(layout_.time) && lane + i * neurons < place_.lanes;
+        if (there[i]) load(i, at[i]);
+        row += neurons * layout_.time;
+      }
+      EXODUS_UNROLL
+      for (int i = 0; i < batch; ++i) {
+        if (there[i]) store(i, at[i], in_tile<D>(step_, lane + i * neurons));
+      }
+    }
   }
 
  private:
-  static constexpr unsigned of_run = 20, of_inner = 16, most_run = whole_chunk<float> * (warp_threads - 1);
-  static_assert(whole_chunk<float> * block_threads * most_run < 1u << of_run && most_run * warp_threads < 1u << of_inner);
-  EXODUS_DEVICE unsigned outer(unsigned k) const { return k * by_run_ >> of_run; }
-  EXODUS_DEVICE unsigned rest(unsigned k) const { return k - outer(k) * run_; }
-
-  const std::int64_t begin_, apart_;
-  const unsigned inner_, run_, by_run_, by_inner_;
+  const Layout& layout_;
+  const Place& place_;
+  const int lane_, step_, number_;
 };
 
 /// Arrays of the same layout, any of which may be missing.
 template <int Count>
 struct Sources {
   Source at[Count];
-
-  /// Source k. It is selected by comparisons, because an array that is indexed by a loop variable would be placed in local memory.
-  EXODUS_DEVICE Source pick(int k) const {
-    Source picked = at[0];
-    EXODUS_UNROLL
-    for (int i = 1; i < Count; ++i) {
-      picked.data = k == i ? at[i].data : picked.data;
-      picked.format = k == i ? at[i].format : picked.format;
-    }
-    return picked;
-  }
 };
 
 /// values[d] = the bits of element begin + d * stride for d < steps, else 0. Full chunks are loaded without a test per step, which would
@@ -179,116 +225,236 @@ EXODUS_DEVICE_SCALAR void load_lane(const Source& source, std::int64_t begin, st
   }
 }
 
-/// Loads steps of an array into rows of a tile, from `row`.
-template <class T, class V>
-EXODUS_DEVICE_SCALAR void load_tile(const T* array, const TileWalk& walk, int row, SharedPointer<V> tile) {
-  constexpr unsigned ahead = 6;
-  for (unsigned first = threadIdx.x; first < walk.elements; first += ahead * block_threads) {
-    V bits[ahead];
-    EXODUS_UNROLL
-    for (unsigned d = 0; d < ahead; ++d) {
-      const unsigned k = first + d * block_threads;
-      bits[d] = k < walk.elements ? carried<V>(load_once(array + walk.in_array(k))) : V(0);
-    }
-    EXODUS_UNROLL
-    for (unsigned d = 0; d < ahead; ++d) {
-      const unsigned k = first + d * block_threads;
-      if (k < walk.elements) tile[row * tile_pitch + walk.in_tile(k)] = bits[d];
-    }
-  }
-}
-
 /// values[k][d] = the bits (for decode()) of array k at step first + d of this thread's neuron, for d < steps. All other values, and those
 /// of a missing array, are 0. Each thread loads its own neuron.
-template <int Count, class V, int D>
+template <Access A, int Count, class V, int D>
 EXODUS_DEVICE_SCALAR void load_lanes(const Sources<Count>& sources, const Layout& layout, const Place& place, std::int64_t first, int steps,
                                      V (&values)[Count][D]) {
   const std::int64_t begin = place.offset + first * layout.inner;
   EXODUS_UNROLL
   for (int k = 0; k < Count; ++k) {
-    load_lane<V>(sources.at[k], begin, layout.inner, place.active ? steps : 0, values[k]);
+    const int there = place.active && sources.at[k].data != nullptr ? steps : 0;
+    if constexpr (A == Access::direct) {
+      load_lane(static_cast<const V*>(sources.at[k].data), begin, layout.inner, there, values[k]);
+    } else {
+      load_lane<V>(sources.at[k], begin, layout.inner, there, values[k]);
+    }
   }
 }
 
-/// The same, in tiles where those are faster. All threads of a block must call this together.
-template <int Count, class V, int D>
-EXODUS_DEVICE_SCALAR void load_steps(const Sources<Count>& sources, const Layout& layout, const Place& place, std::int64_t first, int steps,
-                                     V (&values)[Count][D], SharedPointer<V> tile) {
-  if (place.tiled) {
-    const TileWalk walk(layout, place, first, steps);
-    __syncthreads();
-    for (int k = 0; k < Count; ++k) {
-      const Source source = sources.pick(k);
-      if (source.data == nullptr) continue;
-      if (in_halves<V>(source.format)) {
-        load_tile<std::uint16_t, V>(static_cast<const std::uint16_t*>(source.data), walk, k * D, tile);
-      } else {
-        load_tile<V, V>(static_cast<const V*>(source.data), walk, k * D, tile);
-      }
-    }
-    __syncthreads();
-    EXODUS_UNROLL
-    for (int k = 0; k < Count; ++k) {
-      EXODUS_UNROLL
-      for (int d = 0; d < D; ++d) {
-        const bool there = sources.at[k].data != nullptr && place.active && d < steps;
-        values[k][d] = there ? V(tile[(k * D + d) * tile_pitch + static_cast<int>(threadIdx.x)]) : V(0);
-      }
-    }
-  } else {
-    load_lanes(sources, layout, place, first, steps, values);
-  }
-}
+/// The steps of a chunk that a thread computes: steps lo <= d < hi, or all of them.
+struct Span {
+  int lo, hi;
+  bool whole;
 
+  EXODUS_DEVICE bool has(int d) const { return lo <= d && d < hi; }
+};
+
+/// Steps by their numbers, from `begin` on and before `end`.
+struct Steps {
+  std::int64_t begin, end;
+
+  /// Those in a chunk of D steps that starts at `first`.
+  template <int D>
+  EXODUS_DEVICE Span in_chunk(std::int64_t first) const {
+    if (begin <= first && first + D <= end) return {0, D, true};
+    return {within<D>(begin - first), within<D>(end - first), false};
+  }
+
+ private:
+  template <int D>
+  EXODUS_DEVICE static int within(std::int64_t step) {
+    return static_cast<int>(step < 0 ? 0 : (step < D ? step : D));
+  }
+};
+
+/// Stores the bits of a span of steps. Whole chunks are stored without a test per step.
 template <class T, class V, int D>
-EXODUS_DEVICE_SCALAR void store_lane(T* array, std::int64_t begin, std::int64_t stride, int steps, const V (&bits)[D]) {
-  if (steps == D) {
+EXODUS_DEVICE_SCALAR void store_lane(T* array, std::int64_t begin, std::int64_t stride, const Span& span, const V (&bits)[D]) {
+  if (span.whole) {
     EXODUS_UNROLL
     for (int d = 0; d < D; ++d) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
   } else {
     EXODUS_UNROLL
     for (int d = 0; d < D; ++d) {
-      if (d < steps) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
+      if (span.has(d)) store_once(array + (begin + d * stride), from_bits<T>(bits[d]));
     }
   }
 }
 
-/// Stores the bits of steps [first, first + steps). Each thread stores its own neuron.
+/// The same for this thread's neuron, in the chunk that starts at `first`.
 template <class V, int D>
-EXODUS_DEVICE_SCALAR void store_lanes(void* array, Format format, const Layout& layout, const Place& place, std::int64_t first, int steps,
-                                      const V (&bits)[D]) {
+EXODUS_DEVICE_SCALAR void store_lanes(void* array, Format format, const Layout& layout, const Place& place, std::int64_t first,
+                                      const Span& span, const V (&bits)[D]) {
   const std::int64_t begin = place.offset + first * layout.inner;
-  const int there = place.active ? steps : 0;
   if (in_halves<V>(format)) {
-    store_lane(static_cast<std::uint16_t*>(array), begin, layout.inner, there, bits);
+    store_lane(static_cast<std::uint16_t*>(array), begin, layout.inner, span, bits);
   } else {
-    store_lane(static_cast<V*>(array), begin, layout.inner, there, bits);
+    store_lane(static_cast<V*>(array), begin, layout.inner, span, bits);
   }
 }
 
-/// Encodes and stores the values of steps [first, first + steps). Does nothing if the array is missing. All threads of a block must call
-/// this together.
-template <class V, int D>
-EXODUS_DEVICE_SCALAR void store_steps(void* array, Format format, const Layout& layout, const Place& place, std::int64_t first, int steps,
-                                      const V (&values)[D], SharedPointer<V> tile) {
-  if (array == nullptr) return;
-  V bits[D];
-  EXODUS_UNROLL
-  for (int d = 0; d < D; ++d) bits[d] = values[d];
-  encode(format, bits);
-  if (place.tiled) {
-    __syncthreads();
+/// Chunks of D steps of several arrays, on their way to registers through a ring of `Stages` chunks in shared memory.
+template <Access A, int Count, int D, int Stages, class V>
+class Pipe {
+ public:
+  /// The elements of shared memory that the warps of a block need.
+  EXODUS_DEVICE static constexpr int elements(int threads) { return Stages * stage_elements * (threads / warp_threads); }
+
+  /// `own`: the steps of this thread's neuron that may be read, none if it has none. `warp`: the place of the warp's elements in shared
+  /// memory.
+  EXODUS_DEVICE Pipe(const Sources<Count>& sources, const Layout& layout, const Place& place, const Steps& own, SharedPointer<V> memory,
+                     int warp)
+      : sources_(sources),
+        layout_(layout),
+        place_(place),
+        own_(own),
+        memory_(memory),
+        warp_(warp),
+        lane_(static_cast<int>(threadIdx.x) % warp_threads) {}
+  EXODUS_DEVICE Pipe(const Sources<Count>& sources, const Layout& layout, const Place& place, const Steps& own, SharedPointer<V> memory)
+      : Pipe(sources, layout, place, own, memory, static_cast<int>(threadIdx.x) / warp_threads * (Stages * stage_elements)) {}
+
+  /// Starts to copy the chunk at `first`, which may be before the first step or after the last one. All threads of a warp must call this
+  /// together; so with take(), sooner() and store().
+  EXODUS_DEVICE void ask(std::int64_t first) {
+    if constexpr (A == Access::tiled) __syncwarp();   // what is overwritten has been read
     EXODUS_UNROLL
-    for (int d = 0; d < D; ++d) {
-      if (place.active && d < steps) tile[d * tile_pitch + static_cast<int>(threadIdx.x)] = bits[d];
+    for (int k = 0; k < Count; ++k) {
+      const Source& source = sources_.at[k];
+      if (is_missing(source.data) || first < 0) continue;
+      const int stage = warp_ + asked_ * stage_elements + k * (D * warp_threads);
+      if (A != Access::direct && in_halves<V>(source.format)) {
+        copy_halves(static_cast<const std::uint16_t*>(source.data), first, stage);
+      } else {
+        copy(static_cast<const V*>(source.data), first, stage);
+      }
     }
-    __syncthreads();
-    const TileWalk walk(layout, place, first, steps);
-    for (unsigned k = threadIdx.x; k < walk.elements; k += block_threads)
-      put_bits(array, format, walk.in_array(k), V(tile[walk.in_tile(k)]));
-  } else {
-    store_lanes(array, format, layout, place, first, steps, bits);
+    __pipeline_commit();
+    asked_ = next(asked_);
   }
-}
+
+  /// Waits for the chunk that was asked for first of those that have not been taken. values[k][d] = the bits (for decode()) of array k at
+  /// its step d, which is in the span. Other values, and those of a missing array, are 0.
+  EXODUS_DEVICE void take(const Span& span, V (&values)[Count][D]) {
+    __pipeline_wait_prior(Stages - 1);
+    if constexpr (A == Access::tiled) __syncwarp();
+    taken_ = ahead_, ahead_ = next(ahead_);
+    EXODUS_UNROLL
+    for (int k = 0; k < Count; ++k) {
+      const int stage = warp_ + taken_ * stage_elements + k * (D * warp_threads);
+      if (is_missing(sources_.at[k].data)) {
+        EXODUS_UNROLL
+        for (int d = 0; d < D; ++d) values[k][d] = V(0);
+      } else if (!span.whole) {
+        EXODUS_UNROLL
+        for (int d = 0; d < D; ++d) values[k][d] = span.has(d) ? V(memory_[stage + slot(d)]) : V(0);
+      } else {
+        EXODUS_UNROLL
+        for (int d = 0; d < D; ++d) values[k][d] = memory_[stage + slot(d)];
+      }
+    }
+  }
+
+  /// Waits for the chunk after the taken one, whose last step is `step`, and returns array 0's value there.
+  EXODUS_DEVICE V sooner(std::int64_t step) const {
+    __pipeline_wait_prior(Stages - 2);
+    if constexpr (A == Access::tiled) __syncwarp();
+    const bool there = !is_missing(sources_.at[0].data) && own_.begin <= step && step < own_.end;
+    return there ? V(memory_[warp_ + ahead_ * stage_elements + slot(D - 1)]) : V(0);
+  }
+
+  /// Encodes and stores the values of the taken chunk, which starts at `first`. Does nothing if the array is missing.
+  EXODUS_DEVICE void store(void* array, Format format, std::int64_t first, const Span& span, const V (&values)[D]) {
+    if (is_missing(array)) return;
+    V bits[D];
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) bits[d] = values[d];
+    if constexpr (A != Access::direct) encode(format, bits);
+    if constexpr (A == Access::tiled) {
+      const int stage = spare();
+      __syncwarp();
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) memory_[stage + in_tile<D>(d, lane_)] = bits[d];
+      __syncwarp();
+      if (in_halves<V>(format)) {
+        store_tile(static_cast<std::uint16_t*>(array), first, stage);
+      } else {
+        store_tile(static_cast<V*>(array), first, stage);
+      }
+    } else {
+      store_lanes(array, A == Access::direct ? Format::arithmetic : format, layout_, place_, first, span, bits);
+    }
+  }
+
+  /// The place of the taken chunk in shared memory, of Count x D x 32 elements. It is not in use between take() and store().
+  EXODUS_DEVICE int spare() const { return warp_ + taken_ * stage_elements; }
+
+ private:
+  static constexpr int stage_elements = Count * D * warp_threads;
+
+  EXODUS_DEVICE static int next(int stage) { return stage + 1 == Stages ? 0 : stage + 1; }
+
+  EXODUS_DEVICE static bool is_missing(const void* array) { return A != Access::direct && array == nullptr; }
+
+  EXODUS_DEVICE int slot(int step) const { return A == Access::tiled ? in_tile<D>(step, lane_) : step * warp_threads + lane_; }
+
+  EXODUS_DEVICE void copy(const V* array, std::int64_t first, int stage) {
+    if constexpr (A == Access::tiled) {
+      Tile<V, D>(layout_, place_, first)
+          .each([](int, std::int64_t) {},
+                [&](int, std::int64_t at, int slot) { __pipeline_memcpy_async(&memory_[stage + slot], array + at, sizeof(V)); });
+      return;
+    }
+    const V* const from = array + (place_.offset + first * layout_.inner);
+    const Span span = own_.template in_chunk<D>(first);
+    if (span.whole) {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) __pipeline_memcpy_async(&memory_[stage + d * warp_threads + lane_], from + d * layout_.inner, sizeof(V));
+    } else {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) {
+        if (span.has(d)) __pipeline_memcpy_async(&memory_[stage + d * warp_threads + lane_], from + d * layout_.inner, sizeof(V));
+      }
+    }
+  }
+
+  template <class T>
+  EXODUS_DEVICE void store_tile(T* array, std::int64_t first, int stage) const {
+    Tile<V, D>(layout_, place_, first)
+        .each([](int, std::int64_t) {}, [&](int, std::int64_t at, int slot) { array[at] = from_bits<T>(V(memory_[stage + slot])); });
+  }
+
+  /// Two bytes are too few for an asynchronous copy.
+  EXODUS_DEVICE void copy_halves(const std::uint16_t* array, std::int64_t first, int stage) {
+    if constexpr (A == Access::tiled) {
+      V bits[Tile<V, D>::batch];
+      Tile<V, D>(layout_, place_, first)
+          .each([&](int i, std::int64_t at) { bits[i] = carried<V>(load_once(array + at)); },
+                [&](int i, std::int64_t, int slot) { memory_[stage + slot] = bits[i]; });
+      return;
+    }
+    const std::int64_t from = place_.offset + first * layout_.inner;
+    const Span span = own_.template in_chunk<D>(first);
+    V bits[D];
+    if (span.whole) {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) bits[d] = carried<V>(load_once(array + (from + d * layout_.inner)));
+    } else {
+      EXODUS_UNROLL
+      for (int d = 0; d < D; ++d) bits[d] = span.has(d) ? carried<V>(load_once(array + (from + d * layout_.inner))) : V(0);
+    }
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) memory_[stage + d * warp_threads + lane_] = bits[d];
+  }
+
+  const Sources<Count>& sources_;
+  const Layout& layout_;
+  const Place& place_;
+  const Steps own_;
+  SharedPointer<V> memory_;
+  const int warp_, lane_;
+  int asked_ = 0, taken_ = 0, ahead_ = 0;
+};
 
 }   // namespace exodus::cuda

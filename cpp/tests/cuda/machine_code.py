@@ -5,9 +5,9 @@ python machine_code.py OBJECT... disassembles objects of the CUDA library by NVI
 of the main kernels. It fails if one has fewer loads under way than loops.csv says, waits for loads more
 often, or moves more bytes.
 
-A loop has many ways through it. The one that is followed moves most; it is that of a full chunk of 32-bit
-elements, time first: it has no barrier (time last has, and chunks that run side by side), and no access of
-two bytes (float16 has) or under a condition (a chunk that is cut short has).
+A loop has many ways through it. The one that is followed moves most; it is that of a full chunk: it has no
+barrier (except where chunks run side by side), and no access under a condition (a chunk that is cut short
+has).
 """
 
 import csv
@@ -63,11 +63,11 @@ class Instruction:
 
     def is_global(self):
         """Whether it loads from or stores to global memory."""
-        return self.name in ("LDG", "STG")
+        return self.name in ("LDG", "STG", "LDGSTS")
 
     def streams(self):
         """Whether it accesses an array over time, which is not used soon again, and not the workspace."""
-        return self.is_global() and "EF" in self.modifiers
+        return self.name == "LDGSTS" or (self.is_global() and "EF" in self.modifiers)
 
     def bytes(self):
         """The bytes that it moves for a thread."""
@@ -224,7 +224,11 @@ class Loop(NamedTuple):
     steps : int
         The steps of a chunk, which one turn of the loop computes.
     loads : tuple of int
-        The loads that go out together, for each time that a turn waits for loads.
+        The loads to registers that go out together, for each time that a turn waits for loads.
+    copies : int
+        The asynchronous copies to shared memory that a turn starts.
+    ahead : int
+        The turns before the one that needs them.
     loaded, stored : float
         The bytes that a step of a neuron moves.
     """
@@ -233,41 +237,60 @@ class Loop(NamedTuple):
     name: str
     steps: int
     loads: tuple
+    copies: int
+    ahead: int
     loaded: float
     stored: float
 
     def problems(self, wanted):
         """What is worse than the loop that was designed."""
         where = f"{self.kernel}, {self.name}"
-        if max(self.loads, default=0) < max(wanted.loads):
+        if max(self.loads, default=0) < max(wanted.loads, default=0):
             yield f"{where}: wanted {max(wanted.loads)} loads that go out together, found {self.loads}"
         if len(self.loads) > len(wanted.loads):
             yield f"{where}: wanted waits for {wanted.loads} loads, found {self.loads}"
+        if self.copies * self.ahead < wanted.copies * wanted.ahead:
+            yield (
+                f"{where}: wanted {wanted.copies} copies {wanted.ahead} turns ahead, "
+                f"found {self.copies} and {self.ahead}"
+            )
         for what in ("loaded", "stored"):
             if getattr(self, what) > getattr(wanted, what):
                 yield f"{where}: wanted {getattr(wanted, what)} bytes {what}, found {getattr(self, what)}"
 
 
-def moved(instructions, name):
-    """The bytes that instructions of a name move for a thread."""
-    return sum(i.bytes() for i in instructions if i.name == name)
+def moved(instructions, *names):
+    """The bytes that instructions of these names move for a thread."""
+    return sum(i.bytes() for i in instructions if i.name in names)
 
 
-def streamed(instructions, name):
-    """The number of instructions of a name that stream."""
-    return sum(i.streams() and i.name == name for i in instructions)
+def streamed(instructions, *names):
+    """The number of instructions of these names that stream."""
+    return sum(i.streams() and i.name in names for i in instructions)
+
+
+def turns_ahead(instructions):
+    """The turns before the one that waits for them in which a turn's asynchronous copies start."""
+    left = [
+        i.operands for i in instructions if i.name == "DEPBAR"
+    ]  # DEPBAR.LE SB0, 0x2: two younger turns' copies
+    return max((int(re.search(r"0x[0-9a-f]+", operands)[0], 16) for operands in left), default=0)
 
 
 def loops_of(kernel, listing):
     """The Loops of a function."""
     ways = loops_over_time(blocks(listing), barriers="few neurons" in kernel)
-    # Forward reads one array and backward writes one: the fewest are the steps of a chunk.
-    steps = min(n for w in ways for n in (streamed(w, "LDG"), streamed(w, "STG")) if n)
+    # Before a loop over time, one starts the first copies. Forward reads one array and backward writes one:
+    # the fewest are the steps of a chunk.
+    ways = [w for w in ways if any(i.name in ("LDS", "STG") or (i.name == "LDG" and i.streams()) for i in w)]
+    steps = min(n for w in ways for n in (streamed(w, "LDG", "LDGSTS"), streamed(w, "STG")) if n)
     found = []
     for w in ways:
-        loaded, stored = moved(w, "LDG") / steps, moved(w, "STG") / steps
+        loaded, stored = moved(w, "LDG", "LDGSTS") / steps, moved(w, "STG") / steps
         name = "pass" if streamed(w, "STG") else "rebuild" if stored >= 4 else "mark"
-        found.append(Loop(kernel, name, steps, tuple(waits(w)), loaded, stored))
+        copies = streamed(w, "LDGSTS")
+        ahead = turns_ahead(w) if copies else 0
+        found.append(Loop(kernel, name, steps, tuple(waits(w)), copies, ahead, loaded, stored))
     return found
 
 
@@ -291,6 +314,8 @@ def designed_loops():
                 row["loop"],
                 int(row["steps"]),
                 tuple(map(int, row["loads"].split())),
+                int(row["copies"]),
+                int(row["ahead"]),
                 float(row["loaded"]),
                 float(row["stored"]),
             )
@@ -312,11 +337,13 @@ def disassembled(path):
 def main():
     """Print the table of the objects that the command line names."""
     found = [loop for path in sys.argv[1:] for loop in main_loops(disassembled(path))]
-    columns = f"{'loads that go out together':28s}{'bytes loaded':>14s}{'stored':>8s}"
+    columns = f"{'loads together':18s}{'copies':>7s}{'ahead':>6s}{'bytes loaded':>14s}{'stored':>8s}"
     print(f"{'kernel':42s}{'loop':10s}{'steps':>6s}  {columns}")
-    for kernel, name, steps, loads, loaded, stored in sorted(found):
+    for kernel, name, steps, loads, copies, ahead, loaded, stored in sorted(found):
+        together = ", ".join(map(str, loads))
         print(
-            f"{kernel:42s}{name:10s}{steps:6d}  {', '.join(map(str, loads)):28s}{loaded:14.2f}{stored:8.2f}"
+            f"{kernel:42s}{name:10s}{steps:6d}  {together:18s}{copies:7d}{ahead:6d}"
+            f"{loaded:14.2f}{stored:8.2f}"
         )
     by_name, problems = {(loop.kernel, loop.name): loop for loop in found}, []
     for wanted in designed_loops():

@@ -33,7 +33,7 @@ MODELS_WITH_TAPS = ("KernelFilter", "Srm")
 TAPS_ALONE = ("fir.hpp", "common.cu")
 MODELS_OF_ONE_CARRY = ("Lif",)
 ALL_MODELS = MODELS + MODELS_WITH_TAPS + MODELS_OF_ONE_CARRY
-BARRIER = re.compile(r"__syncthreads\(\);")
+BARRIER = re.compile(r"__sync(threads|warp)\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 NOT_COMPARISONS = ("template", "#", "///", "//", "static_assert", "constexpr", "using", "namespace")
@@ -65,7 +65,7 @@ class Change(NamedTuple):
     def switch(self, k):
         """What is put there if the change may be made or not, as change k."""
         if not self.replacement.strip(";"):
-            return f"if (!::exodus::changes::made[{k}]) __syncthreads();"
+            return f"if (!::exodus::changes::made[{k}]) {self.line[self.begin : self.end]}"
         is_now = OPERATORS[self.line[self.begin : self.end]]
         return f"< ::exodus::changes::choice<{k}, ::exodus::changes::{is_now}> >"
 

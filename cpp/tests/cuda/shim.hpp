@@ -19,6 +19,7 @@
 #define EXODUS_DEVICE_SCALAR EXODUS_SCALAR
 #define EXODUS_DEVICE
 #define EXODUS_UNROLL
+#define EXODUS_ROLLED
 #define EXODUS_INLINE
 #define EXODUS_GRID_CONSTANT const
 
@@ -115,6 +116,7 @@ inline void __pipeline_wait_prior(std::size_t newest) {
 namespace exodus::cuda {
 
 constexpr std::int64_t max_blocks = 3;   // so that blocks go on to further work
+constexpr bool copies_asynchronously = true;
 
 inline const char* why_unavailable() {
   return nullptr;
