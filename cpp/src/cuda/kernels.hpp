@@ -459,13 +459,14 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     [[maybe_unused]] const std::int64_t closing = place.start + layout.time - 1;   // the neuron's last step
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
-    const State initial = entries_of<State, C::states>(call.initial, place);
+    // Read where it is needed, which is seldom: it would occupy registers throughout.
+    const auto initial = [&]() EXODUS_INLINE { return entries_of<State, C::states>(call.initial, place); };
     State final{};   // the direct gradient of the state after the last step
     if constexpr (with_final) final = entries_of<State, C::states>(call.grad_final, place);
     const Rebuilt<N, Form, V, ahead, Stepped, A> rebuilt(call, tapes, place, groups.neurons, parameters, total_current, memory);
     if constexpr (recurs) {
       if (total_current != nullptr && recurrent.sums_current) {
-        State state = all.begin == 0 ? initial : entries_of<State, C::states>(recurrent.state, place);
+        State state = all.begin == 0 ? initial() : entries_of<State, C::states>(recurrent.state, place);
         rebuilt.sum_current(exchange, recurrent.total_current, all.begin, all.end, state);
         store_entries<C::states>(recurrent.state, place, state);
         if (!recurrent.adjoins) continue;
@@ -474,7 +475,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     // A step's potential is read with its own inputs and with those of the step after it.
     Input input(sources, layout, place, {Stepped && own.begin > 0 ? own.begin - 1 : own.begin, own.end}, memory);
     const bool rebuilds = on_tape && tapes.steps != nullptr;
-    if (rebuilds && all.end == time) rebuilt.mark(initial, time, input.spare());
+    if (rebuilds && all.end == time) rebuilt.mark(initial(), time, input.spare());
 
     const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, fir_memory, all.end);
     Carry carry{};
@@ -503,7 +504,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       if (rebuilds && first < segment) {
         const std::int64_t stop = segment < time ? segment : time;
         segment -= tapes.segment;
-        rebuilt.rebuild(initial.potential, --mark, segment, stop, input.spare());
+        rebuilt.rebuild(initial().potential, --mark, segment, stop, input.spare());
       }
       State states[chunk + 1] = {};   // the states before each step, and after the last
       if (rebuilds) rebuilt.template read_chunk<chunk>(first, segment, steps, states);
@@ -534,7 +535,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         } else {
           before = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, u_before, V(0));
         }
-        if (!follows(d)) before = initial;
+        if (!follows(d)) before = initial();
         if constexpr (with_final && hidden) {
           if (n == closing) direct = final;
         }
@@ -573,7 +574,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     }
     if (all.begin == 0) {
       if constexpr (with_taps) fir.finish();
-      State grad_initial = initial_gradient<M, Form>(parameters, initial, A == Access::tiled ? first_carry : carry);
+      State grad_initial = initial_gradient<M, Form>(parameters, initial(), A == Access::tiled ? first_carry : carry);
       if constexpr (of_spikes) grad_initial.spikes += fir.of_spikes(-1);
       if constexpr (recurs) {
         if (groups.features > 0) grad_initial.spikes += exchange.gathered();

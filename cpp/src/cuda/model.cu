@@ -174,6 +174,11 @@ bool is_complete(const Formatted<BackwardCall, V>& call, bool terms) {
   return call.potential != nullptr && gradient != nullptr && call.grad_current != nullptr && (!terms || call.current != nullptr);
 }
 
+/// Whether a plain pass with gradients of parameters has a kernel of its own. That of a model of many states, tiled, would need local
+/// memory.
+template <template <class> class N, Access A, class V>
+constexpr bool has_plain_terms = A != Access::tiled || Traits<N<V>>::states <= 3;
+
 /// The kernel of a pass that has access to arrays in one way. Kernels that omit parameter gradients or the rarely used arrays exist only
 /// for float, as direct ones.
 template <template <class> class N, Access A, class V>
@@ -182,7 +187,9 @@ BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, bo
   constexpr bool fires = N<V>::fires;
   if constexpr (std::is_same_v<V, float>) {
     if (is_plain<fires>(call) && !terms) return backward_kernel_of<N, false, true, false, A, V>(call.method, call.variant, forms);
-    if (is_plain<fires>(call)) return backward_kernel_of<N, true, true, false, A, V>(call.method, call.variant, forms);
+    if constexpr (has_plain_terms<N, A, V>) {
+      if (is_plain<fires>(call)) return backward_kernel_of<N, true, true, false, A, V>(call.method, call.variant, forms);
+    }
   }
   if constexpr (A != Access::direct) return backward_kernel_of<N, true, !fires, false, A, V>(call.method, call.variant, forms);
   return nullptr;

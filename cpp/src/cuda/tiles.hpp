@@ -155,7 +155,7 @@ EXODUS_DEVICE_SCALAR int in_tile(int step, int lane) {
 template <class V, int D>
 class Tile {
  public:
-  static constexpr int batch = D < 4 ? D : 4;
+  static constexpr int batch = D < 16 ? 2 : 4;
 
   EXODUS_DEVICE Tile(const Layout& layout, const Place& place, std::int64_t first)
       : layout_(layout),
