@@ -27,6 +27,18 @@ done <"$STAND_INS/answers"
 PASSED = ("-m pytest", 0, "12 passed, 3 skipped in 4 s")
 
 
+def pack_what_was_built(folder):
+    """Put a built.tar.gz into the carried folder, as build_for_gpu.sh does at /elsewhere."""
+    made = folder / "made" / "build"
+    (made / "on_gpu").mkdir(parents=True)
+    (made / "cuda").mkdir()
+    (made / "on_gpu" / "root").write_text("/elsewhere\n")
+    (made / "cuda" / "tests.cmake").write_text('add_test("t" "/elsewhere/build/cuda/t")')
+    (folder / "carried").mkdir()
+    packed = shutil.make_archive(folder / "carried" / "built", "gztar", folder / "made")
+    assert packed.endswith("built.tar.gz")
+
+
 @pytest.fixture
 def run(tmp_path):
     """A function that runs the script with the given answers, and returns status, output and calls."""
@@ -39,8 +51,10 @@ def run(tmp_path):
         program.write_text(STAND_IN)
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
-    def run_with(*answers, limits=None):
+    def run_with(*answers, limits=None, built=False):
         script = folder / "on_gpu.sh"
+        if built:
+            pack_what_was_built(tmp_path)
         if limits is not None:
             script.write_text(script.read_text().replace(*limits))
         lines = [f"{part}|{code}|{text}\n" for part, code, text in (*answers, ("compute_cap", 0, "9.0"))]
@@ -60,6 +74,16 @@ def test_every_step_runs(run):
     assert "EXODUS_CUDA_CODE=sm_90" in calls
     order = ["pip wheel", "_unavailable", "ctest", "-m pytest", "bandwidth.py", "memcheck", "synccheck"]
     assert sorted(order, key=calls.index) == order
+
+
+def test_what_was_built_elsewhere_is_not_built_again(run, tmp_path):
+    code, output, calls = run(PASSED, built=True)
+    assert code == 0, output
+    assert "pip wheel" not in calls
+    order = ["pip install", "_unavailable", "ctest", "-m pytest", "bandwidth.py", "memcheck", "synccheck"]
+    assert sorted(order, key=calls.index) == order
+    listed = (tmp_path / "build" / "cuda" / "tests.cmake").read_text()
+    assert listed == f'add_test("t" "{tmp_path}/build/cuda/t")'
 
 
 @pytest.mark.parametrize("failing", ["ctest ", "-m pytest", "bandwidth.py", "racecheck"])

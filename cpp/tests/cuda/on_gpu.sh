@@ -4,8 +4,9 @@
 #
 # The machine needs nvcc 13 and a python3 with scikit-build-core, pybind11, cmake, ninja and pytest; torch, CuPy and JAX are tested as far as
 # they are there. Nothing is downloaded: CARRIED (carried/ by default) is a folder with GoogleTest's sources (googletest/) and with wheels of
-# what python3 lacks (array-api-compat). After a failed step the next one runs, unless no kernel can run at all. The last lines say what
-# failed, and which steps did not finish in their time.
+# what python3 lacks: array-api-compat and, for the benchmark to compare with, spikingjelly, loguru and SciencePlots. If it has
+# built.tar.gz, which build_for_gpu.sh makes on another machine, nothing is compiled. After a failed step the next one runs, unless no kernel
+# can run at all. The last lines say what failed, and which steps did not finish in their time.
 set -uo pipefail
 cd "$(dirname "$0")/../../.."
 carried=$PWD/${1:-carried}
@@ -50,15 +51,25 @@ architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -
 install=(python3 -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$site")
 export architecture carried prefix
 
+# What build_for_gpu.sh made: its folder's name is in the lists of tests, and in the programs, which look for their libraries there.
+unpack() {
+  tar xzf "$carried/built.tar.gz" && find build/cuda -name '*.cmake' -exec sed -i "s#$(<build/on_gpu/root)#$PWD#g" {} +
+}
+
 step 30 packages "${install[@]}" "$carried"/*.whl
-# shellcheck disable=SC2016  # the inner shell expands them
-step 60 googletest bash -c 'cmake -S "$carried/googletest" -B build/on_gpu/googletest -DCMAKE_INSTALL_PREFIX="$prefix" -DBUILD_GMOCK=OFF \
-  -DCMAKE_BUILD_TYPE=Release >/dev/null && cmake --build build/on_gpu/googletest --target install >/dev/null'
-# Side by side: each of them has a file or two that take most of its time.
-# shellcheck disable=SC2016
-step 300 build bash -c 'python3 -m pip wheel --quiet --no-index --no-build-isolation --no-deps --wheel-dir build/on_gpu/cpu . & cpu=$!
-  cpp/tests/cuda/build.sh "$architecture"; cuda=$?
-  wait $cpu && exit $cuda' || finish
+if [ -e "$carried/built.tar.gz" ]; then
+  unpack || failed+=(unpack)
+  export LD_LIBRARY_PATH=$PWD/build/cuda:$PWD/build/cuda/cpp/src/cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+else
+  # shellcheck disable=SC2016  # the inner shell expands them
+  step 60 googletest bash -c 'cmake -S "$carried/googletest" -B build/on_gpu/googletest -DCMAKE_INSTALL_PREFIX="$prefix" -DBUILD_GMOCK=OFF \
+    -DCMAKE_BUILD_TYPE=Release >/dev/null && cmake --build build/on_gpu/googletest --target install >/dev/null'
+  # Side by side: each of them has a file or two that take most of its time.
+  # shellcheck disable=SC2016
+  step 360 build bash -c 'python3 -m pip wheel --quiet --no-index --no-build-isolation --no-deps --wheel-dir build/on_gpu/cpu . & cpu=$!
+    cpp/tests/cuda/build.sh "$architecture"; cuda=$?
+    wait $cpu && exit $cuda' || finish
+fi
 step 60 install "${install[@]}" build/on_gpu/cpu/*.whl build/cu13/*.whl || finish
 step 60 available python3 -c 'import sys; from exodus_core import cuda; sys.exit(cuda._unavailable())' || finish
 
