@@ -174,10 +174,10 @@ bool is_complete(const Formatted<BackwardCall, V>& call, bool terms) {
   return call.potential != nullptr && gradient != nullptr && call.grad_current != nullptr && (!terms || call.current != nullptr);
 }
 
-/// Whether a plain pass with gradients of parameters has a kernel of its own. That of a model of many states, tiled, would need local
+/// Whether a plain pass with gradients of parameters has a kernel of its own. Tiled, that of a model with hidden states would need local
 /// memory.
 template <template <class> class N, Access A, class V>
-constexpr bool has_plain_terms = A != Access::tiled || Traits<N<V>>::states <= 3;
+constexpr bool has_plain_terms = A != Access::tiled || !reads_hidden_states<N, V, true>;
 
 /// The kernel of a pass that has access to arrays in one way. Kernels that omit parameter gradients or the rarely used arrays exist only
 /// for float, as direct ones.
