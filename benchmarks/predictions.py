@@ -4,10 +4,10 @@
 
 A loop over time takes the longer of two times: that of its bytes at the speed of a copy, and that of its
 waits. In each turn it waits once for each group of loads that go out together, for the latency of the memory,
-and for copies that started some turns ahead, for that part of it; all blocks that fit on the GPU wait side by
-side. By Little's law the latency is the number of bytes that must
-be under way for the full bandwidth, over that bandwidth. Chunks of a neuron that run side by side wait
-together. Not counted: launches, arithmetic, and that the L2 cache answers sooner.
+and for copies that started n turns ahead, for an n-th of it; all blocks that fit on the GPU wait side by
+side. By Little's law the latency is the number of bytes that must be under way for the full bandwidth, over
+that bandwidth. Chunks of a neuron that run side by side wait together. Launches and arithmetic are not
+counted, nor is it counted that the L2 cache answers sooner.
 """
 
 import argparse

@@ -61,7 +61,7 @@ EXODUS_SCALAR float16 to_float16(float x) {
 
 /// Rounds to nearest, ties to even.
 EXODUS_SCALAR bfloat16 to_bfloat16(float x) {
-  // The instruction for this exists from compute_80 on, but the PTX is for compute_75.
+  // The instruction for this exists from compute_80 on, but GPUs of compute_75 are served, too.
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
   const std::uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : rounded)};

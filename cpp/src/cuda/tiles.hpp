@@ -1,9 +1,9 @@
 /// @file
 /// Assigns neurons to threads, and moves a chunk of their time steps between arrays and registers.
 ///
-/// One thread per neuron. What a chunk reads is copied asynchronously into shared memory, some chunks ahead. Each thread copies the steps
-/// of its own neuron, and the copies of a warp coalesce, unless time is the last axis. Then a warp copies the steps of its neurons in the
-/// order of memory, and transposes them in shared memory.
+/// One thread per neuron. The inputs of a chunk are copied asynchronously into shared memory, some chunks ahead. Each thread copies the
+/// steps of its own neuron, and the copies of a warp coalesce, unless time is the last axis. Then a warp copies the steps of its neurons in
+/// the order of memory, and transposes them in shared memory.
 #pragma once
 
 #include "format.hpp"
@@ -21,7 +21,7 @@ template <class V>
 constexpr int half_chunk = 32 / sizeof(V);
 
 /// The chunks in shared memory: the one that is computed, and those whose copies are in flight. As many as fit into what a block can have
-/// on every GPU, up to four: more are no faster (docs/gpu.md). GPUs that copy synchronously need one besides the one that is computed.
+/// on every GPU, up to four. GPUs that copy synchronously need one besides the one that is computed.
 template <class V>
 EXODUS_DEVICE_SCALAR constexpr int stages_of(int arrays, int chunk, int threads) {
   constexpr int shared_bytes = 48 << 10, least = 2, most = copies_asynchronously ? 4 : least;
@@ -31,9 +31,9 @@ EXODUS_DEVICE_SCALAR constexpr int stages_of(int arrays, int chunk, int threads)
 
 /// How the threads of a kernel access arrays over time.
 enum class Access {
-  direct,   ///< each the elements of its neuron, which have the type of the arithmetic; no array is missing
-  lanes,    ///< each the elements of its neuron; the format, and which arrays there are, is known at run time
-  tiled     ///< a warp those of its neurons, in the order of memory, where time is the last axis; as above
+  direct,   ///< a thread accesses its neuron's elements, which have the type of the arithmetic; no array is missing
+  lanes,    ///< so it does here, but formats and missing arrays are known at run time only
+  tiled     ///< time is the last axis, and a warp accesses its neurons' elements in the order of memory; as for lanes
 };
 
 /// A positive divisor with its inverse. A 64-bit division is a long routine, and a call of it spills registers. The product with the
@@ -318,7 +318,7 @@ class Pipe {
   /// Starts to copy the chunk at `first`, which may be before the first step or after the last one. All threads of a warp must call this
   /// together; so with take(), sooner() and store().
   EXODUS_DEVICE void ask(std::int64_t first) {
-    if constexpr (A == Access::tiled) __syncwarp();   // what is overwritten has been read
+    if constexpr (A == Access::tiled) __syncwarp();   // all threads have read the chunk that is overwritten
     EXODUS_UNROLL
     for (int k = 0; k < Count; ++k) {
       const Source& source = sources_.at[k];

@@ -51,7 +51,7 @@ architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -
 install=(python3 -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$site")
 export architecture carried prefix
 
-# What build_for_gpu.sh made: its folder's name is in the lists of tests, and in the programs, which look for their libraries there.
+# Unpacks the archive of build_for_gpu.sh. The lists of tests name the folder that they were built in.
 unpack() {
   tar xzf "$carried/built.tar.gz" && find build/cuda -name '*.cmake' -exec sed -i "s#$(<build/on_gpu/root)#$PWD#g" {} +
 }
