@@ -126,7 +126,11 @@ def steps(title, build, x, rate, readout, rounds):
         "events, in place": build(True, partial(spiking, inplace=True)),
         "events, lean": build(True, partial(spiking, memory="lean")),
         "events, boxcar": build(True, partial(snn.IF, surrogate=Boxcar())),
+        "events, boxcar, masked": build(True, partial(snn.IF, surrogate=Boxcar())),
     }
+    for module in nets["events, boxcar, masked"].modules():
+        if isinstance(module, snn.Linear):
+            module.masked_input_grad = True
     snn.init_(nets["torch's products"], x, target_rate=rate)
     for name, net in nets.items():
         if name.startswith("events"):
@@ -138,7 +142,7 @@ def steps(title, build, x, rate, readout, rounds):
     for name, one in found.items():
         memory = peak_memory(calls[name])
         peak = "" if memory is None else f"{memory:8.0f} MB at the peak"
-        print(f"{name:20}{one:10.1f} ms{one / found['ReLU']:8.2f} of ReLU's{peak}", flush=True)
+        print(f"{name:24}{one:10.1f} ms{one / found['ReLU']:8.2f} of ReLU's{peak}", flush=True)
 
 
 def spoken_digits(data):

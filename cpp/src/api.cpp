@@ -76,9 +76,14 @@ Status run_forward(const Layout& layout, const N& neuron, const typename N::Forw
   cpu::ForwardPlan<V> plan;
   plan.format = format;
   if (const Status status = read(layout, neuron, arrays, plan); status != Status::ok) return status;
-  if (empty(layout)) return Status::ok;
   const cpu::Pass<V> pass = forward_pass<N>(layout, plan.fir, plan.recurrent, format);
-  if (const Status status = make_plan(pass, workspace, plan); status != Status::ok) return status;
+  if (!empty(layout)) {
+    if (const Status status = make_plan(pass, workspace, plan); status != Status::ok) return status;
+  }
+  for (const ElementBits& bits : {plan.fired, plan.support}) {
+    if (bits.words != nullptr && bits.count != nullptr) *bits.count = 0;
+  }
+  if (empty(layout)) return Status::ok;
   copy_weights(plan.recurrent, false, plan.weights, plan.threads);
   auto task = [&](std::int64_t row, int thread) { isa->forward(plan, row, thread); };
   cpu::parallel_for(plan.rows.count, plan.threads, task);

@@ -61,7 +61,8 @@ template <class V, class Element = V>
 struct ForwardCall : Call<V, Element> {
   V* potential = nullptr;
   Element* spikes = nullptr;
-  std::uint64_t* fired = nullptr;
+  ElementBits fired, support;
+  Surrogate<V> surrogate;   ///< of `support`
   V* final[max_states] = {};
 };
 

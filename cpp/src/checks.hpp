@@ -159,6 +159,20 @@ bool in_whole_words(const Layout& layout, const Recurrence<V>& recurrent) {
   return layout.inner % word == 0 && (recurrent.features == 0 || (recurrent.features % word == 0 && recurrent.repeat == 1));
 }
 
+/// Checks and fills in what is written as bits.
+template <class N, class Element>
+Status read_bits(const Layout& layout, const typename N::Forward& arrays, ForwardCall<typename Traits<N>::V, Element>& call) {
+  const bool wanted = arrays.fired.words != nullptr || arrays.support.words != nullptr;
+  if (wanted && !(N::fires && in_whole_words(layout, arrays.recurrent))) return Status::unsupported;
+  call.fired = arrays.fired;
+  call.support = arrays.support;
+  if (arrays.support.words == nullptr) return Status::ok;
+  if (arrays.surrogate == nullptr) return Status::null_pointer;
+  call.surrogate = *arrays.surrogate;
+  const bool of_table = call.surrogate.values == nullptr && valid(call.surrogate.kind);
+  return of_table && !surrogate_reads_hidden_state<N> ? Status::ok : Status::unsupported;
+}
+
 /// Checks the arguments and fills in a call.
 template <class N, class Element>
 Status read(const Layout& layout, const N& neuron, const typename N::Forward& arrays, ForwardCall<typename Traits<N>::V, Element>& call) {
@@ -169,8 +183,7 @@ Status read(const Layout& layout, const N& neuron, const typename N::Forward& ar
   call.current = arrays.current;
   call.potential = arrays.potential;
   call.spikes = N::fires ? arrays.spikes : nullptr;
-  if (arrays.fired != nullptr && !(N::fires && in_whole_words(layout, arrays.recurrent))) return Status::unsupported;
-  call.fired = arrays.fired;
+  if (const Status status = read_bits<N>(layout, arrays, call); status != Status::ok) return status;
   to_list<T::states>(arrays.final, call.final);
   take_histories<N>(call.fir, &FirRole<typename T::V>::final, call.final);
   return Status::ok;

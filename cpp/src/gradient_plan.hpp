@@ -59,7 +59,7 @@ bool rebuilds(const RequestedGradients<N>& requested, bool surrogate_given, cons
   int hidden = Traits<N>::states - first_hidden<N>;
   for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
   if (hidden == 0) return false;
-  if constexpr (requires { N::surrogate_reads_hidden_state; }) {
+  if constexpr (surrogate_reads_hidden_state<N>) {
     if (!surrogate_given) return true;
   }
   return requested.sums > 0;

@@ -44,8 +44,8 @@ void to_list(const Aggregate& aggregate, X* list) {
 }
 
 /// Whether the surrogate takes surrogate_argument(state) in place of the potential.
-template <template <class> class N, class V>
-inline constexpr bool surrogate_reads_hidden_state = requires { N<V>::surrogate_reads_hidden_state; };
+template <class N>
+inline constexpr bool surrogate_reads_hidden_state = requires { N::surrogate_reads_hidden_state; };
 
 /// Whether a kernel of a variant has taps, which an operator applies outside the neuron. The kernel of the current is 0, that of the
 /// spikes 1. (Immediate, like what follows: an object of an instruction set must not define a function that could be merged.)

@@ -16,6 +16,7 @@ struct Pass {
   Output<S> spikes;
   Output<arithmetic_t<S>> potential;
   Output<std::uint64_t> fired;
+  std::int64_t count = -1;
   Status status;
 
   Pass(const Layout& layout, bool with_bits, std::int64_t features = 0)
@@ -26,7 +27,7 @@ struct Pass {
     for (std::int64_t k = 0; k < elements(layout); ++k) current[k] = nearest<S>(static_cast<float>(random.uniform(-0.8, 1.2)));
     weights.fill(random, -0.1, 0.1);
     typename N::Forward to{.current = current.data(), .spikes = spikes.data(), .potential = potential.data()};
-    if (with_bits) to.fired = fired.data();
+    if (with_bits) to.fired = {fired.data(), &count};
     if (features > 0) to.recurrent = {weights.data(), features, 1};
     status = run_forward(layout, example_of<N>(), to, 3);
   }
@@ -48,6 +49,8 @@ void check(const Layout& layout, std::int64_t features = 0) {
     ASSERT_EQ(with.fired[k / 64] >> (k % 64) & 1, std::uint64_t{fired}) << k;
     spikes += fired;
   }
+  EXPECT_EQ(with.count, spikes);
+  EXPECT_EQ(without.count, -1);
   EXPECT_GT(spikes, 0);
   EXPECT_LT(spikes, elements(layout));
 }
@@ -78,7 +81,7 @@ TEST(BitsOfManySpikes, TellWhichNeuronsFire) {
   std::vector<std::uint64_t> fired(3);
   Lif<float> neuron;
   neuron.max_spikes = 0;
-  ASSERT_EQ(run_forward(layout, neuron, {.current = current.data(), .spikes = spikes.data(), .fired = fired.data()}, 1), Status::ok);
+  ASSERT_EQ(run_forward(layout, neuron, {.current = current.data(), .spikes = spikes.data(), .fired = {fired.data()}}, 1), Status::ok);
   EXPECT_EQ(spikes[0], 3);
   for (const std::uint64_t word : fired) EXPECT_EQ(word, ~std::uint64_t{0});
 }
@@ -86,7 +89,7 @@ TEST(BitsOfManySpikes, TellWhichNeuronsFire) {
 TEST(BitsThatAreNoWholeWords, AreUnsupported) {
   const std::vector<float> current(9 * 192 * 192, 0.5f);
   std::vector<std::uint64_t> fired(9 * 192 * 3, 7);
-  const Lif<float>::Forward to{.current = current.data(), .fired = fired.data()};
+  const Lif<float>::Forward to{.current = current.data(), .fired = {fired.data()}};
   for (const Layout& layout : {Layout{64, 9, 1}, Layout{1, 9, 63}, Layout{2, 9, 96}}) {
     EXPECT_EQ(run_forward(layout, Lif<float>{}, to, 1), Status::unsupported);
   }

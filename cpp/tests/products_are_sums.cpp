@@ -130,6 +130,37 @@ class Products : public testing::Test {
     ASSERT_EQ(product_gradients(shape, p.packed(), p.g.data(), weights, grad_bias.data(), memory.workspace()), Status::ok);
     ASSERT_TRUE(grad.zones_intact() && grad_bias.zones_intact() && memory.zones_intact());
   }
+
+  /// Checks the gradient of x at the elements that a matrix of other spikes wants.
+  static void expect_input_gradient(const Product<S>& p, const Product<S>& wanted, const Order& order, int threads, int offset) {
+    const ProductShape& shape = p.shape;
+    Output<S> grad(shape.rows * shape.inputs, offset);
+    run_input_gradient(p, wanted, order, threads, grad);
+    for (std::int64_t r = 0; r < shape.rows; ++r) {
+      for (std::int64_t k = 0; k < shape.inputs; ++k) {
+        const std::int64_t place = r * shape.inputs + k;
+        if (number(wanted.x[place]) == 0) {
+          ASSERT_EQ(bits_of(grad[place]), 0u) << r << ", " << k;
+          continue;
+        }
+        double sum = 0, size = 0;
+        for (std::int64_t j = 0; j < shape.outputs; ++j) {
+          const double term =
+              static_cast<double>(number(p.g[r * shape.outputs + j])) * static_cast<double>(number(p.weights[order.at(shape, k, j)]));
+          sum += term, size += std::fabs(term);
+        }
+        ASSERT_TRUE(near<S>(static_cast<double>(number(grad[place])), sum, size)) << r << ", " << k;
+      }
+    }
+  }
+
+  static void run_input_gradient(const Product<S>& p, const Product<S>& wanted, const Order& order, int threads, Output<S>& grad) {
+    const ProductShape& shape = p.shape;
+    const CallMemory memory(product_input_gradient_workspace<S>(shape, threads));
+    const WeightMatrix<const S> weights{p.weights.data(), order.input_stride(shape), order.output_stride(shape)};
+    ASSERT_EQ(product_input_gradient(shape, wanted.bits.data(), p.g.data(), weights, grad.data(), memory.workspace()), Status::ok);
+    ASSERT_TRUE(grad.zones_intact() && memory.zones_intact());
+  }
 };
 
 TYPED_TEST_SUITE(Products, ElementTypes, ElementName);
@@ -145,6 +176,7 @@ TYPED_TEST(Products, AreTheSumsOfTheirDefinition) {
       for (const bool transposed : {false, true}) {
         this->expect_product(p, {transposed}, random.coin(), 1 + static_cast<int>(random.below(3)), static_cast<int>(random.below(2)));
         this->expect_gradients(p, {transposed}, 1 + static_cast<int>(random.below(3)));
+        this->expect_input_gradient(p, p, {transposed}, 1 + static_cast<int>(random.below(3)), static_cast<int>(random.below(2)));
       }
     }
   }
@@ -157,10 +189,14 @@ TYPED_TEST(Products, HaveTheSameBitsForEveryThreadCount) {
   const Order order{true};
   Output<TypeParam> grad(130 * 70), grad_bias(70);
   this->run_gradients(p, order, 1, grad, grad_bias);
+  Output<TypeParam> grad_x(9000 * 130);
+  this->run_input_gradient(p, p, order, 1, grad_x);
   for (const int threads : {2, 3, 5}) {
-    Output<TypeParam> other(130 * 70), other_bias(70);
+    Output<TypeParam> other(130 * 70), other_bias(70), other_x(9000 * 130);
     this->run_gradients(p, order, threads, other, other_bias);
     EXPECT_TRUE(other.same_bits(grad) && other_bias.same_bits(grad_bias)) << threads;
+    this->run_input_gradient(p, p, order, threads, other_x);
+    EXPECT_TRUE(other_x.same_bits(grad_x)) << threads;
   }
 }
 
@@ -171,6 +207,10 @@ TYPED_TEST(Products, OfManyRowsAreStoredWhole) {
   p.pack(2);
   this->expect_product(p, {false}, true, 2, 0);
   this->expect_product(p, {false}, true, 2, 1);
+  Product<TypeParam> wide(random, {20000, 128, 20}, {0.05});
+  wide.pack(2);
+  this->expect_input_gradient(wide, wide, {true}, 2, 0);
+  this->expect_input_gradient(wide, wide, {true}, 2, 1);
 }
 
 TYPED_TEST(Products, NeedTheirWorkspace) {
@@ -181,14 +221,19 @@ TYPED_TEST(Products, NeedTheirWorkspace) {
   Output<TypeParam> y(300 * 33), grad(70 * 33);
   const WeightMatrix<const TypeParam> weights{p.weights.data(), 33, 1};
   const CallMemory memory(product_workspace<TypeParam>(shape, 1)), gradients(product_gradients_workspace<TypeParam>(shape, 1));
-  Workspace less = memory.workspace(), fewer = gradients.workspace();
-  --less.bytes, --fewer.bytes;
+  const CallMemory of_input(product_input_gradient_workspace<TypeParam>(shape, 1));
+  Output<TypeParam> grad_x(300 * 70);
+  Workspace less = memory.workspace(), fewer = gradients.workspace(), little = of_input.workspace();
+  --less.bytes, --fewer.bytes, --little.bytes;
+  EXPECT_EQ(product_input_gradient(shape, p.bits.data(), p.g.data(), weights, grad_x.data(), little), Status::workspace_too_small);
+  little.data = nullptr, ++little.bytes;
+  EXPECT_EQ(product_input_gradient(shape, p.bits.data(), p.g.data(), weights, grad_x.data(), little), Status::null_pointer);
   EXPECT_EQ(product<TypeParam>(shape, p.packed(), weights, nullptr, y.data(), less), Status::workspace_too_small);
   EXPECT_EQ(product_gradients<TypeParam>(shape, p.packed(), p.g.data(), {grad.data(), 33, 1}, nullptr, fewer), Status::workspace_too_small);
   less.data = fewer.data = nullptr, ++less.bytes, ++fewer.bytes;
   EXPECT_EQ(product<TypeParam>(shape, p.packed(), weights, nullptr, y.data(), less), Status::null_pointer);
   EXPECT_EQ(product_gradients<TypeParam>(shape, p.packed(), p.g.data(), {grad.data(), 33, 1}, nullptr, fewer), Status::null_pointer);
-  EXPECT_TRUE(y.untouched() && grad.untouched());
+  EXPECT_TRUE(y.untouched() && grad.untouched() && grad_x.untouched());
 }
 
 TYPED_TEST(Products, OfNothingAreTheBiasOrZero) {
@@ -198,6 +243,7 @@ TYPED_TEST(Products, OfNothingAreTheBiasOrZero) {
     p.pack(1);
     this->expect_product(p, {false}, true, 1, 0);
     this->expect_gradients(p, {false}, 1);
+    this->expect_input_gradient(p, p, {false}, 1, 0);
   }
 }
 
@@ -220,12 +266,22 @@ TYPED_TEST(Products, RefuseWhatTheyCannotCompute) {
   EXPECT_EQ(product<S>(shape, p.packed(), {}, nullptr, y.data(), memory.workspace()), Status::null_pointer);
   EXPECT_EQ(product<S>(shape, p.packed(), weights, nullptr, nullptr, memory.workspace()), Status::null_pointer);
   EXPECT_EQ(product_gradients<S>(shape, p.packed(), nullptr, {y.data(), 33, 1}, nullptr, gradients.workspace()), Status::null_pointer);
+  const CallMemory of_input(product_input_gradient_workspace<S>(shape, 1));
+  const auto input_gradient = [&](const ProductShape& own, const std::uint64_t* wanted, const S* g, const WeightMatrix<const S>& w, S* to) {
+    return product_input_gradient<S>(own, wanted, g, w, to, of_input.workspace());
+  };
+  EXPECT_EQ(input_gradient(shape, nullptr, p.g.data(), weights, y.data()), Status::null_pointer);
+  EXPECT_EQ(input_gradient(shape, p.bits.data(), nullptr, weights, y.data()), Status::null_pointer);
+  EXPECT_EQ(input_gradient(shape, p.bits.data(), p.g.data(), {}, y.data()), Status::null_pointer);
+  EXPECT_EQ(input_gradient(shape, p.bits.data(), p.g.data(), weights, nullptr), Status::null_pointer);
   for (const ProductShape& wrong :
        {ProductShape{-1, 5, 3}, ProductShape{4, -1, 3}, ProductShape{4, 5, -3}, ProductShape{1LL << 40, 1LL << 40, 1},
         ProductShape{1, 1LL << 40, 1LL << 40}, ProductShape{INT64_MAX, 1, 1}, ProductShape{1, INT64_MAX, 1}}) {
     EXPECT_EQ(pack<S>(wrong, p.x.data(), p.bits.data(), &count, 1), Status::bad_layout);
     EXPECT_EQ(product<S>(wrong, p.packed(), weights, nullptr, y.data(), memory.workspace()), Status::bad_layout);
     EXPECT_EQ(product_gradients<S>(wrong, p.packed(), p.g.data(), {y.data(), 33, 1}, nullptr, gradients.workspace()), Status::bad_layout);
+    EXPECT_EQ(input_gradient(wrong, p.bits.data(), p.g.data(), weights, y.data()), Status::bad_layout);
+    EXPECT_EQ(product_input_gradient_workspace<S>(wrong, 1).bytes, 0u);
     EXPECT_EQ(product_workspace<S>(wrong, 1).bytes, 0u);
     EXPECT_EQ(product_gradients_workspace<S>(wrong, 1).bytes, 0u);
   }

@@ -163,6 +163,14 @@ TEST(Stack, OfAProduct) {
                  "product");
     expect_small([&] { status = product_gradients<double>(shape, packed, g.data(), {grad.data(), 70, 1}, nullptr, more.workspace()); },
                  "product_gradients");
+    const CallMemory of_input(product_input_gradient_workspace<double>(shape, 1));
+    Output<double> grad_x(shape.rows * shape.inputs);
+    expect_small(
+        [&] {
+          status =
+              product_input_gradient<double>(shape, bits.data(), g.data(), {weights.data(), 70, 1}, grad_x.data(), of_input.workspace());
+        },
+        "product_input_gradient");
   }
 }
 

@@ -212,7 +212,8 @@ PYBIND11_MODULE(_core, m) {
   py::class_<BoundNeuron>(m, "BoundNeuron")
       .def(py::init(&bind_neuron<OnCpu>))
       .def("forward", &BoundNeuron::forward)
-      .def("backward", &BoundNeuron::backward);
+      .def("backward", &BoundNeuron::backward)
+      .def_property_readonly("surrogate_reads_hidden_state", &BoundNeuron::surrogate_reads_hidden_state);
   add_learnt_numbers<float>(m, "LearntFloats");
   add_learnt_numbers<double>(m, "LearntDoubles");
   m.def("delay", &exodus::python::delay<OnCpu>);
@@ -221,6 +222,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("pack_values", &exodus::python::pack_values);
   m.def("product", &exodus::python::product);
   m.def("product_gradients", &exodus::python::product_gradients);
+  m.def("product_input_gradient", &exodus::python::product_input_gradient);
   m.def("convolution", &exodus::python::convolution);
   m.def("convolution_gradients", &exodus::python::convolution_gradients);
   m.def("average_pool", &exodus::python::average_pool);

@@ -3,7 +3,6 @@
 /// steps, so that those which stay the same are converted once (benchmarks/overhead.py).
 #pragma once
 
-#include <bit>
 #include <memory>
 #include <vector>
 
@@ -17,13 +16,15 @@ class BoundNeuron {
   using Address = std::uintptr_t;
 
   virtual ~BoundNeuron() = default;
-  /// Returns the number of bits that are set in `fired`.
-  virtual std::int64_t forward(const py::tuple& learnt, Address current, Address spikes, Address potential, Address fired,
-                               const py::object& execution) const = 0;
+  /// Returns the numbers of bits that are set in `fired` and in `support`, that of `surrogate`.
+  virtual py::tuple forward(const py::tuple& learnt, Address current, Address spikes, Address potential, Address fired, Address support,
+                            const py::object& surrogate, const py::object& execution) const = 0;
   /// Returns the gradients of the parameters of these indices.
   virtual py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential,
                              Address current, Address grad_spikes, Address grad_potential, Address grad_current,
                              const std::vector<int>& wanted, const py::object& execution) const = 0;
+  /// Whether the surrogate reads more than the potential; there is no support then.
+  virtual bool surrogate_reads_hidden_state() const = 0;
 };
 
 template <class N, class Engine>
@@ -40,21 +41,23 @@ class BoundModel final : public BoundNeuron {
     elements_ = Counts(layout_).elements;
   }
 
-  std::int64_t forward(const py::tuple& learnt, Address current, Address spikes, Address potential, Address fired,
-                       const py::object& execution) const override {
+  py::tuple forward(const py::tuple& learnt, Address current, Address spikes, Address potential, Address fired, Address support,
+                    const py::object& surrogate, const py::object& execution) const override {
     const FloatingPointMode mode;   // numbers are rounded to the arrays' type
     const N neuron = with(learnt);
     typename N::Forward arrays;
     arrays.current = reinterpret_cast<const S*>(current);
     arrays.spikes = reinterpret_cast<S*>(spikes);
     arrays.potential = reinterpret_cast<V*>(potential);
-    arrays.fired = reinterpret_cast<std::uint64_t*>(fired);
+    std::int64_t spikes_count = 0, support_count = 0;
+    arrays.fired = {reinterpret_cast<std::uint64_t*>(fired), &spikes_count};
+    arrays.support = {reinterpret_cast<std::uint64_t*>(support), &support_count};
+    const Surrogate<V> native_surrogate = support == 0 ? Surrogate<V>{} : to_surrogate<V>(surrogate, elements_);
+    arrays.surrogate = &native_surrogate;
     const Engine engine(execution);
     const auto memory = engine.memory(engine.workspace(layout_, neuron, arrays));
     engine.check(without_lock([&] { return engine.forward(layout_, neuron, arrays, memory.workspace()); }));
-    std::int64_t count = 0;
-    for (std::int64_t k = 0; arrays.fired != nullptr && k < elements_ / 64; ++k) count += std::popcount(arrays.fired[k]);
-    return count;
+    return py::make_tuple(spikes_count, support_count);
   }
 
   py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential, Address current,
@@ -81,6 +84,8 @@ class BoundModel final : public BoundNeuron {
     for (std::size_t k = 0; k < wanted.size(); ++k) gradients[k] = sums.at(static_cast<std::size_t>(wanted[k]));
     return gradients;
   }
+
+  bool surrogate_reads_hidden_state() const override { return exodus::surrogate_reads_hidden_state<N>; }
 
  private:
   N with(const py::tuple& learnt) const {

@@ -99,6 +99,19 @@ inline void product_gradients(const std::string& type_name, const Sizes& sizes, 
   });
 }
 
+inline void product_input_gradient(const std::string& type_name, const Sizes& sizes, const py::object& wanted, const py::object& grad_y,
+                                   const py::object& weights, const Strides& strides, const py::object& grad_x, int threads) {
+  const ProductSizes own(sizes);
+  with_type(type_name, [&]<class S>(S) {
+    const auto* const bits = pointer<const std::uint64_t>(wanted, own.bits);
+    const S* const g = pointer<const S>(grad_y, own.y);
+    const WeightMatrix<const S> w{pointer<const S>(weights, own.weights), strides.first, strides.second};
+    S* const to = pointer<S>(grad_x, own.x);
+    const OwnWorkspace memory(product_input_gradient_workspace<S>(own.shape, threads));
+    check(without_lock([&] { return exodus::product_input_gradient(own.shape, bits, g, w, to, memory.workspace()); }));
+  });
+}
+
 using Axis = std::array<std::int64_t, 5>;   // size, kernel, stride, padding, dilation
 
 /// The sizes of a convolution, and of its arrays.

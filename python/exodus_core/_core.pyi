@@ -67,8 +67,10 @@ class BoundNeuron:
         spikes: int,
         potential: int,
         fired: int,
+        support: int,
+        surrogate: Surrogate | None,
         threads: int,
-    ) -> int: ...
+    ) -> tuple[int, int]: ...
     def backward(
         self,
         learnt: tuple[float, ...],
@@ -82,6 +84,8 @@ class BoundNeuron:
         wanted: tuple[int, ...],
         threads: int,
     ) -> tuple[float, ...]: ...
+    @property
+    def surrogate_reads_hidden_state(self) -> bool: ...
 
 class LearntFloats:
     def __init__(self, ranges: list[tuple[float, float, float]]) -> None: ...
@@ -123,6 +127,16 @@ def product_gradients(
     grad_weights: Array,
     strides: tuple[int, int],
     grad_bias: Array,
+    threads: int,
+) -> None: ...
+def product_input_gradient(
+    type_name: str,
+    sizes: tuple[int, int, int],
+    wanted: Array,
+    grad_y: Array,
+    weights: Array,
+    strides: tuple[int, int],
+    grad_x: Array,
     threads: int,
 ) -> None: ...
 def convolution(

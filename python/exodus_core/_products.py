@@ -29,6 +29,12 @@ _LANES = {"avx512": 16, "avx2": 8, "x86-64-v2": 4, "generic": 4}  # of float32
 _MULTIPLIED = 0.025
 _ISA = str(_core.isa())
 _NARROW = 45  # outputs; a dense product of fewer takes as long
+# The same of a gradient of the input that is computed in parts: of an element that is written, of one that is
+# computed, of a vector of weights that it reads, also where the weights exceed the caches of a core, and the
+# outputs below which the dense product takes as long.
+_WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
+_FAR = 1 << 18  # bytes of weights
+_NARROW_INPUT = 34
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
 _SAMPLE = 16  # the first rows, one of so many, are packed first, so that dense inputs cost little
 
@@ -58,6 +64,21 @@ class Packed(NamedTuple):
     bits: Any
     first: Any
     values: Any
+
+
+class Support(NamedTuple):
+    """The elements of a matrix of spikes at which the surrogate of their layer is not 0.
+
+    Attributes
+    ----------
+    elements : int
+        Their number.
+    bits : array
+        A bit for each element of the matrix, like those of ``Packed``.
+    """
+
+    elements: int
+    bits: Any
 
 
 def check_engine(engine: Any) -> None:
@@ -115,6 +136,20 @@ def estimate_of(sizes: Sizes, type_name: str) -> Estimate:
     elements = sizes.rows * sizes.inputs
     multiplications = elements * max(sizes.outputs, _NARROW)
     return estimated(elements, vectors(sizes.outputs, type_name), multiplications, type_name)
+
+
+@lru_cache(maxsize=256)
+def estimate_of_input_gradient(sizes: Sizes, type_name: str) -> Estimate:
+    """Estimate the times of the gradient of a product's input, by the share of elements that are computed."""
+    elements, of_row = sizes.rows * sizes.inputs, vectors(sizes.outputs, type_name)
+    itemsize = 8 if type_name == "float64" else 4
+    read = _READ_FAR if sizes.inputs * sizes.outputs * itemsize > _FAR else _READ
+    multiplied = _MULTIPLIED * (2 if type_name == "float64" else 1)
+    return Estimate(
+        elements * max(sizes.outputs, _NARROW_INPUT) * multiplied * _WORTHWHILE,
+        _CALLED + _WRITTEN * elements,
+        elements * (_COMPUTED + of_row * read),
+    )
 
 
 class Packing(NamedTuple):

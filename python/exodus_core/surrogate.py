@@ -43,6 +43,7 @@ class Surrogate(Value):
     """Base of the built-in surrogates."""
 
     _kind: ClassVar[str]
+    _compact: ClassVar[bool] = False  # 0 from some distance to the threshold on
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -141,6 +142,7 @@ class Boxcar(Surrogate):
     width: float = 1.0
     scale: float = 1.0
     _kind = "boxcar"
+    _compact = True
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,6 +156,7 @@ class Triangle(Surrogate):
     width: float = 1.0
     scale: float = 1.0
     _kind = "triangle"
+    _compact = True
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,7 +5,8 @@
 ///     y[r, j]     = b[j] + sum over the spikes k of row r of x[r, k] w[k, j]
 ///     dL/dw[k, j] = sum over the rows r with a spike at k of x[r, k] g[r, j],     dL/db[j] = sum over r of g[r, j],     g = dL/dy
 ///
-/// The gradient of x, dL/dx[r, k] = sum_j g[r, j] w[k, j], is a dense product, for which other libraries are made.
+/// The gradient of x, dL/dx[r, k] = sum_j g[r, j] w[k, j], is a dense product, for which other libraries are made. Where x are a neuron's
+/// spikes and its surrogate is 0 at most elements, few of the sums are needed: product_input_gradient() computes these.
 #pragma once
 
 #include "half.hpp"
@@ -66,6 +67,13 @@ template <class S>
 EXODUS_API Status product_gradients(const ProductShape& shape, const PackedSpikes<S>& x, const S* grad_y,
                                     const WeightMatrix<S>& grad_weights, S* grad_bias, Workspace workspace = {}) noexcept;
 
+/// dL/dx where a bit is set, and 0 elsewhere. `wanted` has a bit for each element of x, like PackedSpikes::bits. A neuron's backward pass
+/// multiplies dL/ds by the surrogate, so it needs no more than ForwardArrays::support. The results have the same bits for every thread
+/// count.
+template <class S>
+EXODUS_API Status product_input_gradient(const ProductShape& shape, const std::uint64_t* wanted, const S* grad_y,
+                                         const WeightMatrix<const S>& weights, S* grad_x, Workspace workspace = {}) noexcept;
+
 /// The workspace that product() needs, like workspace() of a neuron.
 template <class S>
 EXODUS_API Workspace product_workspace(const ProductShape& shape, int threads = 0) noexcept;
@@ -73,5 +81,9 @@ EXODUS_API Workspace product_workspace(const ProductShape& shape, int threads = 
 /// The same for product_gradients().
 template <class S>
 EXODUS_API Workspace product_gradients_workspace(const ProductShape& shape, int threads = 0) noexcept;
+
+/// The same for product_input_gradient().
+template <class S>
+EXODUS_API Workspace product_input_gradient_workspace(const ProductShape& shape, int threads = 0) noexcept;
 
 }   // namespace exodus

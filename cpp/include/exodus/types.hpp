@@ -138,6 +138,15 @@ inline constexpr const char* enumerators<Reset>[] = {"subtract", "zero", "none"}
 template <>
 inline constexpr const char* enumerators<ResetTiming>[] = {"after_decay", "before_decay"};
 
+/// A bit for each element of an array.
+struct ElementBits {
+  std::uint64_t* words = nullptr;   ///< bit k % 64 of word k / 64 is that of element k, out; null if not wanted
+  std::int64_t* count = nullptr;    ///< the number of bits that are set, out; null if not wanted
+};
+
+template <class S>
+struct Surrogate;
+
 /// What forward() reads and writes. `State` is the model's struct of state fields. Arrays with a time axis have the layout's
 /// outer*time*inner elements; state arrays have one element per neuron, and those of FIR kernels one for each tap but the first
 /// (kernel.hpp).
@@ -150,9 +159,12 @@ struct ForwardArrays {
   V* potential = nullptr;       ///< u[n], before the reset, out; null if not wanted
   State<V*> final{};            ///< state after the last step, out; null fields are not wanted
   Recurrence<V> recurrent{};    ///< of a neuron that fires
-  /// Bits of the spikes, out, on the CPU: bit k % 64 of word k / 64 tells whether element k is not 0. They need whole words: 64 divides
-  /// `inner` and, with a recurrence of repeat 1, the features. Null if not wanted.
-  std::uint64_t* fired = nullptr;
+  /// The elements that are spikes, on the CPU. Words must be whole: 64 divides `inner` and, with a recurrence of repeat 1, the features.
+  ElementBits fired{};
+  /// Likewise, those whose surrogate is not 0: everywhere else dL/ds affects no other gradient, if it is finite. For models whose
+  /// surrogate reads the potential only.
+  ElementBits support{};
+  const Surrogate<V>* surrogate = nullptr;   ///< the one of `support`, from the table
 };
 
 /// What backward() reads and writes; doubles for the parameters, in each Param's own `count`, and for taps in their own order. `Kernels` is

@@ -23,6 +23,7 @@ constexpr IsaFunctions<V> all = {
     .pack = pack_rows<V>,
     .product = product_rows<V>,
     .product_gradient = product_gradient_tile<V>,
+    .product_input_gradient = product_input_rows<V>,
     .convolution = convolution_frames<V>,
     .convolution_gradient = convolution_gradient_part<V>,
     .pool = pool_planes<V>,

@@ -13,9 +13,23 @@
 namespace exodus::cpu {
 namespace {
 
+/// The argument of the stage that computes a surrogate of the table, for the threshold of this index.
+template <class V>
+SurrogateRow<V> surrogate_row_of(const Surrogate<V>& surrogate, const ParameterLanes<V>& parameters, int threshold, V* h) {
+  return {parameters.lanes[threshold], surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2], h};
+}
+
+template <class V>
+SurrogateStage<V> surrogate_stage_of(const Surrogate<V>& surrogate, const ParameterLanes<V>& parameters, int threshold) {
+  const bool one_threshold = parameters.follow[threshold] == 0;
+  return surrogate_stages<V>[static_cast<int>(surrogate.kind)][one_threshold ? 1 : 0];
+}
+
 /// The forward pass of a row.
 template <class V>
 class ForwardRow {
+  static constexpr int word_lanes = 64;   // of a word of bits, which all are neurons of one step
+
  public:
   ForwardRow(const ForwardPlan<V>& plan, std::int64_t index, int thread)
       : plan_(plan),
@@ -33,6 +47,14 @@ class ForwardRow {
     for (int k = 0; k < model_.states; ++k) {
       work_.state[k] = memory_.state[k];
       copy_entry(memory_.state[k], plan.initial[k], 0, plan.rows, row_);
+    }
+    const bool with_bits = plan.fired.words != nullptr || plan.support.words != nullptr;
+    for (int k = 0; with_bits && k < row_.lanes / word_lanes; ++k) {
+      memory_.words[k] = element_index(layout_, plan.rows, 0, row_.begin + k * word_lanes) / word_lanes;
+    }
+    if (plan.support.words != nullptr) {
+      surrogate_row_ = surrogate_row_of(plan.surrogate, work_.parameters, model_.threshold, memory_.surrogate);
+      surrogate_stage_ = surrogate_stage_of(plan.surrogate, work_.parameters, model_.threshold);
     }
     set_ahead<V>(ahead_, row_, +1, false);
     for (int b = 0; operators_.filters_current() && b < row_.block_count; ++b) {
@@ -53,6 +75,8 @@ class ForwardRow {
       if (plan_.final[k] != nullptr) store_entry(plan_.final[k], 0, memory_.state[k], plan_.rows, row_);
     }
     operators_.finish();
+    add_count(plan_.fired, fired_);
+    add_count(plan_.support, supported_);
   }
 
  private:
@@ -95,18 +119,28 @@ class ForwardRow {
         if (results[k] != nullptr) store_lanes(results[k] + block.offset, state[k] + block.lane, block.lanes, stream);
       }
     }
-    if (fired_ != nullptr) pack_spikes_of(step);
+    if (plan_.fired.words != nullptr) fired_ += write_bits(plan_.fired.words, step, work_.state[1]);
+    if (plan_.support.words != nullptr) {
+      surrogate_stage_(surrogate_row_, 0, row_.lanes, work_.state[0]);
+      supported_ += write_bits(plan_.support.words, step, surrogate_row_.h);
+    }
   }
 
-  /// Packs the spikes of a step, while they are in the first-level cache. Each run of the row is whole words.
-  void pack_spikes_of(std::int64_t step) const {
-    constexpr std::int64_t word = 64;
-    for (std::int64_t lane = 0; lane < row_.lanes;) {
-      const std::int64_t place = row_.begin + lane, count = smaller(layout_.inner - place % layout_.inner, row_.lanes - lane);
-      std::uint64_t* const words = fired_ + element_index(layout_, plan_.rows, step, place) / word;
-      for (std::int64_t k = 0; k < count / word; ++k) words[k] = nonzero_word(work_.state[1] + lane + k * word);
-      lane += count;
+  /// Writes which lanes are not 0 at a step, while they are in the first-level cache, and returns their number.
+  std::int64_t write_bits(std::uint64_t* words, std::int64_t step, const V* lanes) const {
+    words += step * (layout_.inner / word_lanes);
+    std::int64_t count = 0;
+    for (int k = 0; k < row_.lanes / word_lanes; ++k) {
+      const std::uint64_t word = nonzero_word(lanes + k * word_lanes);
+      words[memory_.words[k]] = word;
+      count += __builtin_popcountll(word);
     }
+    return count;
+  }
+
+  /// Adds to what all rows count.
+  static void add_count(const ElementBits& bits, std::int64_t count) {
+    if (bits.words != nullptr && bits.count != nullptr) __atomic_fetch_add(bits.count, count, __ATOMIC_RELAXED);
   }
 
   const ForwardPlan<V>& plan_;
@@ -124,7 +158,9 @@ class ForwardRow {
   Ahead* const ahead_ = memory_.cut.ahead;
   StepRow<V> work_;
   StepStage<V> step_of_model_;
-  std::uint64_t* const fired_ = plan_.fired;
+  SurrogateRow<V> surrogate_row_{};
+  SurrogateStage<V> surrogate_stage_ = nullptr;
+  std::int64_t fired_ = 0, supported_ = 0;   ///< bits that are set
   const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
 };
 
@@ -277,11 +313,8 @@ class BackwardRow {
 
   void set_surrogate() {
     if (!model_.fires || plan_.surrogate.values != nullptr) return;
-    const Surrogate<V>& surrogate = plan_.surrogate;
-    surrogate_row_ = {
-        work_.parameters.lanes[model_.threshold], surrogate.scale, surrogate.shape[0], surrogate.shape[1], surrogate.shape[2], memory_.h};
-    const bool one_threshold = work_.parameters.follow[model_.threshold] == 0;
-    surrogate_stage_ = surrogate_stages<V>[static_cast<int>(surrogate.kind)][one_threshold ? 1 : 0];
+    surrogate_row_ = surrogate_row_of(plan_.surrogate, work_.parameters, model_.threshold, memory_.h);
+    surrogate_stage_ = surrogate_stage_of(plan_.surrogate, work_.parameters, model_.threshold);
   }
 
   /// Makes steps [begin, end) of all inputs readable and moves to the last of them.

@@ -69,6 +69,8 @@ decltype(auto) in_arithmetic(const typename N::Forward& arrays) {
     same.initial = arrays.initial;
     same.spikes = as_numbers<V>(arrays.spikes);
     same.fired = arrays.fired;
+    same.support = arrays.support;
+    same.surrogate = arrays.surrogate;
     same.potential = arrays.potential;
     same.final = arrays.final;
     same.recurrent = arrays.recurrent;

@@ -194,6 +194,8 @@ struct RecurrentMemory {
 template <class V>
 struct ForwardMemory {
   LaneArrays<V> parameters, state;
+  V* surrogate;
+  std::int64_t* words;   ///< where the bits of each 64 lanes are at step 0
   Tiles<V> tiles;
   FirForwardMemory<V> fir;
   RecurrentMemory<V> recurrent;
@@ -203,6 +205,8 @@ struct ForwardMemory {
                 std::int64_t segment_steps)
       : parameters(take_lanes<V>(arena, model.parameters, lanes)),
         state(take_lanes<V>(arena, model.states, lanes)),
+        surrogate(arena.take<V>(lanes)),
+        words(arena.take<std::int64_t>(lanes / 64)),
         tiles(arena, 3, rows, lanes),
         fir(arena, roles, lanes, segment_steps),
         recurrent(arena, rows, lanes, false),
@@ -312,6 +316,16 @@ struct ProductMemory {
 
   ProductMemory(Arena& arena, std::int64_t strip_lanes)
       : g(arena.take<V>(product_chunk * strip_lanes)), values(arena.take<std::int64_t>(product_chunk)) {}
+};
+
+/// The slot of a thread that computes the gradient of a product's input.
+template <class V>
+struct ProductInputMemory {
+  V* g;        ///< a row of the incoming gradient, with zeros up to the weights' stride
+  V* grad_x;   ///< a row of the gradient, in whole words
+
+  ProductInputMemory(Arena& arena, const ProductShape& shape, std::int64_t stride)
+      : g(arena.take<V>(stride)), grad_x(arena.take<V>(packed_words(shape.inputs) * 64)) {}
 };
 
 /// The slot of a thread that convolves frames.

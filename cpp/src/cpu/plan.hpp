@@ -192,6 +192,21 @@ struct ProductGradientPlan {
   std::size_t slot_bytes = 0;
 };
 
+/// The gradient of x where it is wanted.
+template <class V>
+struct ProductInputPlan {
+  ProductShape shape;
+  std::int64_t task_rows = 0;
+  Format format = Format::arithmetic;   ///< of grad_y and grad_x
+  const std::uint64_t* wanted = nullptr;
+  const void* grad_y = nullptr;
+  WeightRows<const V> weights;   ///< rows of zeros beyond the outputs, up to the stride
+  void* grad_x = nullptr;
+  bool stream = false;
+  char* slots = nullptr;   ///< `slot_bytes` of memory for each thread (ProductInputMemory)
+  std::size_t slot_bytes = 0;
+};
+
 /// Where a pixel's spikes meet the buffer of a convolution, and which runs of taps they have.
 struct ConvolutionPlace {
   std::int32_t offset, kind;
@@ -265,6 +280,7 @@ struct IsaFunctions {
   void (*pack)(const PackPlan<V>&, std::int64_t task) = nullptr;
   void (*product)(const ProductPlan<V>&, std::int64_t task) = nullptr;
   void (*product_gradient)(const ProductGradientPlan<V>&, std::int64_t task, int thread) = nullptr;
+  void (*product_input_gradient)(const ProductInputPlan<V>&, std::int64_t task, int thread) = nullptr;
   void (*convolution)(const ConvolutionPlan<V>&, std::int64_t task, int thread) = nullptr;
   void (*convolution_gradient)(const ConvolutionPlan<V>&, std::int64_t part, int thread) = nullptr;
   void (*pool)(const PoolingPlan<V>&, std::int64_t task) = nullptr;

@@ -49,13 +49,39 @@ std::int64_t padded(std::int64_t outputs) {
   return ceil_div(outputs, line) * line;
 }
 
-/// The weights and the bias in the arithmetic type, without gaps.
+/// The weights and the bias in the arithmetic type, in rows of padded(outputs) with zeros at their ends.
 template <class V>
 struct Weights {
+  std::int64_t stride;
   V *weights, *bias;
   Weights(cpu::Arena& arena, const ProductShape& shape)
-      : weights(arena.take<V>(shape.inputs * padded<V>(shape.outputs))), bias(arena.take<V>(padded<V>(shape.outputs))) {}
+      : stride(padded<V>(shape.outputs)), weights(arena.take<V>(shape.inputs * stride)), bias(arena.take<V>(stride)) {}
+
+  /// Copies the weights. Without a bias it is zero.
+  template <class S>
+  void set(const ProductShape& shape, const WeightMatrix<const S>& from, const S* from_bias) const {
+    for (std::int64_t k = 0; k < shape.inputs; ++k) {
+      copy_padded(weights + k * stride, shape.outputs,
+                  [&](std::int64_t j) { return from.data[k * from.input_stride + j * from.output_stride]; });
+    }
+    copy_padded(bias, from_bias == nullptr ? 0 : shape.outputs, [&](std::int64_t j) { return from_bias[j]; });
+  }
+
+ private:
+  template <class Element>
+  void copy_padded(V* to, std::int64_t count, Element element) const {
+    for (std::int64_t j = 0; j < count; ++j) to[j] = cpu::number_of<V>(element(j));
+    for (std::int64_t j = count; j < stride; ++j) to[j] = V(0);
+  }
 };
+
+/// Whether rows of so many elements of an array of results are written by streaming stores.
+template <class S>
+bool streams(std::int64_t rows, std::int64_t elements, const S* results) {
+  constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(S));
+  const bool lines = elements % line == 0 && reinterpret_cast<std::uintptr_t>(results) % 64 == 0;
+  return lines && std::is_same_v<S, arithmetic_t<S>> && beyond_caches(Layout{1, rows, elements}, 2 * sizeof(S));
+}
 
 /// The division of a gradient into parts of the rows and strips of the columns. The parts depend on the shape only, as the bits do.
 template <class V>
@@ -83,6 +109,11 @@ struct Division {
     return bytes_of([&](cpu::Arena& arena) { cpu::ProductMemory<V>(arena, strip_lanes); });
   }
 };
+
+template <class V>
+std::size_t input_slot_bytes(const ProductShape& shape) {
+  return bytes_of([&](cpu::Arena& arena) { cpu::ProductInputMemory<V>(arena, shape, padded<V>(shape.outputs)); });
+}
 
 template <class S>
 Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, SpikeCount& count, int threads) {
@@ -170,17 +201,9 @@ Status product(const ProductShape& shape, const PackedSpikes<S>& x, const Weight
   const FloatingPointMode mode;
   cpu::Arena arena(workspace.data);
   const Weights<V> own(arena, shape);
-  const std::int64_t stride = padded<V>(shape.outputs);
-  for (std::int64_t k = 0; k < shape.inputs; ++k) {
-    for (std::int64_t j = 0; j < shape.outputs; ++j) {
-      own.weights[k * stride + j] = cpu::number_of<V>(weights.data[k * weights.input_stride + j * weights.output_stride]);
-    }
-    for (std::int64_t j = shape.outputs; j < stride; ++j) own.weights[k * stride + j] = V(0);
-  }
-  for (std::int64_t j = 0; j < stride; ++j) own.bias[j] = bias != nullptr && j < shape.outputs ? cpu::number_of<V>(bias[j]) : V(0);
-  cpu::ProductPlan<V> plan{shape, product_rows, format_of<S>, x.bits, x.first, x.values, {own.weights, stride}, own.bias, y};
-  const bool lines = shape.outputs % (64 / static_cast<std::int64_t>(sizeof(V))) == 0 && reinterpret_cast<std::uintptr_t>(y) % 64 == 0;
-  plan.stream = lines && std::is_same_v<S, V> && beyond_caches(Layout{1, shape.rows, shape.outputs}, 2 * sizeof(V));
+  own.set(shape, weights, bias);
+  cpu::ProductPlan<V> plan{shape, product_rows, format_of<S>, x.bits, x.first, x.values, {own.weights, own.stride}, own.bias, y};
+  plan.stream = streams(shape.rows, shape.outputs, y);
   auto task = [&](std::int64_t k, int /*thread*/) { isa->product(plan, k); };
   cpu::parallel_for(ceil_div(shape.rows, product_rows), threads_for(shape, workspace.threads), task);
   return Status::ok;
@@ -222,6 +245,34 @@ Status product_gradients(const ProductShape& shape, const PackedSpikes<S>& x, co
 }
 
 template <class S>
+Status product_input_gradient(const ProductShape& shape, const std::uint64_t* wanted, const S* grad_y, const WeightMatrix<const S>& weights,
+                              S* grad_x, Workspace workspace) noexcept {
+  using V = arithmetic_t<S>;
+  const cpu::IsaFunctions<V>* const isa = isa_functions<V>();
+  if (isa == nullptr) return Status::unsupported;
+  if (const Status status = check(shape); status != Status::ok) return status;
+  if (shape.rows == 0 || shape.inputs == 0) return Status::ok;
+  if (wanted == nullptr || !valid(weights, shape) || grad_x == nullptr) return Status::null_pointer;
+  if (shape.outputs > 0 && grad_y == nullptr) return Status::null_pointer;
+  if (workspace.bytes < product_input_gradient_workspace<S>(shape, 1).bytes) return Status::workspace_too_small;
+  if (workspace.data == nullptr) return Status::null_pointer;
+  const FloatingPointMode mode;
+  cpu::Arena arena(workspace.data);
+  const Weights<V> own(arena, shape);
+  const S* const no_bias = nullptr;
+  own.set(shape, weights, no_bias);
+  cpu::ProductInputPlan<V> plan{shape, product_rows, format_of<S>, wanted, grad_y, {own.weights, own.stride}, grad_x};
+  plan.stream = streams(shape.rows, shape.inputs, grad_x);
+  const std::size_t weight_bytes = bytes_of([&](cpu::Arena& sizes) { Weights<V>(sizes, shape); });
+  plan.slots = static_cast<char*>(workspace.data) + weight_bytes;
+  plan.slot_bytes = input_slot_bytes<V>(shape);
+  const int threads = threads_with_slots(threads_for(shape, workspace.threads), plan.slot_bytes, workspace.bytes - weight_bytes);
+  auto task = [&](std::int64_t k, int thread) { isa->product_input_gradient(plan, k, thread); };
+  cpu::parallel_for(ceil_div(shape.rows, product_rows), threads, task);
+  return Status::ok;
+}
+
+template <class S>
 Workspace product_workspace(const ProductShape& shape, int threads) noexcept {
   if (check(shape) != Status::ok || shape.rows == 0 || shape.outputs == 0) return {nullptr, 0, threads};
   return {nullptr, bytes_of([&](cpu::Arena& arena) { Weights<arithmetic_t<S>>(arena, shape); }), threads};
@@ -237,15 +288,27 @@ Workspace product_gradients_workspace(const ProductShape& shape, int threads) no
   return {nullptr, division.partial_bytes(shape) + slots, threads};
 }
 
-#define EXODUS_INSTANTIATE(S)                                                                                                        \
-  template EXODUS_API Status pack<S>(const ProductShape&, const S*, std::uint64_t*, SpikeCount*, int) noexcept;                      \
-  template EXODUS_API Status pack_values<S>(const ProductShape&, const S*, const std::uint64_t*, std::int64_t*, S*, int) noexcept;   \
-  template EXODUS_API Status product<S>(const ProductShape&, const PackedSpikes<S>&, const WeightMatrix<const S>&, const S*, S*,     \
-                                        Workspace) noexcept;                                                                         \
-  template EXODUS_API Status product_gradients<S>(const ProductShape&, const PackedSpikes<S>&, const S*, const WeightMatrix<S>&, S*, \
-                                                  Workspace) noexcept;                                                               \
-  template EXODUS_API Workspace product_workspace<S>(const ProductShape&, int) noexcept;                                             \
-  template EXODUS_API Workspace product_gradients_workspace<S>(const ProductShape&, int) noexcept;
+template <class S>
+Workspace product_input_gradient_workspace(const ProductShape& shape, int threads) noexcept {
+  using V = arithmetic_t<S>;
+  if (check(shape) != Status::ok || shape.rows == 0 || shape.inputs == 0) return {nullptr, 0, threads};
+  const std::size_t weights = bytes_of([&](cpu::Arena& arena) { Weights<V>(arena, shape); });
+  const std::int64_t tasks = ceil_div(shape.rows, product_rows), most = threads_for(shape, threads);
+  return {nullptr, weights + static_cast<std::size_t>(tasks < most ? tasks : most) * input_slot_bytes<V>(shape), threads};
+}
+
+#define EXODUS_INSTANTIATE(S)                                                                                                             \
+  template EXODUS_API Status pack<S>(const ProductShape&, const S*, std::uint64_t*, SpikeCount*, int) noexcept;                           \
+  template EXODUS_API Status pack_values<S>(const ProductShape&, const S*, const std::uint64_t*, std::int64_t*, S*, int) noexcept;        \
+  template EXODUS_API Status product<S>(const ProductShape&, const PackedSpikes<S>&, const WeightMatrix<const S>&, const S*, S*,          \
+                                        Workspace) noexcept;                                                                              \
+  template EXODUS_API Status product_gradients<S>(const ProductShape&, const PackedSpikes<S>&, const S*, const WeightMatrix<S>&, S*,      \
+                                                  Workspace) noexcept;                                                                    \
+  template EXODUS_API Status product_input_gradient<S>(const ProductShape&, const std::uint64_t*, const S*, const WeightMatrix<const S>&, \
+                                                       S*, Workspace) noexcept;                                                           \
+  template EXODUS_API Workspace product_workspace<S>(const ProductShape&, int) noexcept;                                                  \
+  template EXODUS_API Workspace product_gradients_workspace<S>(const ProductShape&, int) noexcept;                                        \
+  template EXODUS_API Workspace product_input_gradient_workspace<S>(const ProductShape&, int) noexcept;
 EXODUS_INSTANTIATE(float)
 EXODUS_INSTANTIATE(double)
 EXODUS_INSTANTIATE(float16)

@@ -287,5 +287,106 @@ void product_gradient_tile(const ProductGradientPlan<V>& plan, std::int64_t task
   ProductGradientTile<V>(plan, task, thread).run();
 }
 
+/// The product of a row of weights with a row of g, of which `Vectors` are in registers, as lanes that are still to be summed.
+template <int Vectors, class V>
+EXODUS_SCALAR Vector<V> product_of_rows(const Vector<V> (&g)[Vectors], const V* weights) {
+  Vector<V> even = g[0] * load(weights), odd{};
+#pragma GCC unroll 8
+  for (int v = 1; v < Vectors; ++v) {
+    Vector<V>& sum = v % 2 == 0 ? even : odd;
+    sum = add_product<true, V>(g[v], load(weights + v * simd_lanes<V>), sum);
+  }
+  return even + odd;
+}
+
+/// Rows of the gradient of x. The elements that are wanted are products of rows. As many as a vector has lanes are summed at a time.
+template <class V>
+class ProductInputRows {
+  static constexpr std::int64_t rows_ahead = 4;   // a row has too few lines for the processor to find the next ones by itself
+
+ public:
+  ProductInputRows(const ProductInputPlan<V>& plan, int thread)
+      : plan_(plan),
+        shape_(plan.shape),
+        arena_(plan.slots + static_cast<std::size_t>(thread) * plan.slot_bytes),
+        memory_(arena_, plan.shape, plan.weights.stride) {
+    for (std::int64_t j = shape_.outputs; j < plan.weights.stride; ++j) memory_.g[j] = V(0);
+  }
+
+  void run(std::int64_t row) {
+    const V* const g = take_gradient(row);
+    clear_row(memory_.grad_x, static_cast<int>(packed_words(shape_.inputs) * 64));
+    for (std::int64_t first = 0; first < plan_.weights.stride; first += product_vectors * simd_lanes<V>) {
+      with_vectors((plan_.weights.stride - first) / simd_lanes<V>, [&](auto vectors) { add_strip<vectors>(row, g, first); });
+    }
+    store_row(row);
+  }
+
+ private:
+  /// A row of the incoming gradient as numbers, with zeros up to the stride.
+  const V* take_gradient(std::int64_t row) const {
+    if (plan_.format == Format::arithmetic && shape_.outputs == plan_.weights.stride) {
+      const V* const g = static_cast<const V*>(plan_.grad_y) + row * shape_.outputs;
+      for (std::int64_t j = 0; j < shape_.outputs; j += line_lanes<V>) __builtin_prefetch(g + rows_ahead * shape_.outputs + j);
+      return g;
+    }
+    with_elements<V>(plan_.grad_y, plan_.format,
+                     [&](const auto* grad_y) { read_lanes(memory_.g, grad_y + row * shape_.outputs, shape_.outputs); });
+    return memory_.g;
+  }
+
+  /// Adds the products of a strip of columns, `Vectors` vectors of which g stays in registers.
+  template <int Vectors>
+  void add_strip(std::int64_t row, const V* g, std::int64_t first) {
+    const std::int64_t words = packed_words(shape_.inputs);
+    Vector<V> of_row[Vectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) of_row[v] = load(g + first + v * simd_lanes<V>);
+    int count = 0;
+    for (std::int64_t w = 0; w < words; ++w) {
+      for (std::uint64_t word = plan_.wanted[row * words + w]; word != 0; word &= word - 1) {
+        const std::int64_t k = w * 64 + __builtin_ctzll(word);
+        inputs_[count] = k;
+        products_[count] = product_of_rows<Vectors, V>(of_row, plan_.weights.first + k * plan_.weights.stride + first);
+        if (++count == simd_lanes<V>) add_sums(count), count = 0;
+      }
+    }
+    if (count > 0) add_sums(count);
+  }
+
+  /// Adds the sums of the first products to the gradient.
+  void add_sums(int count) {
+    V sums[simd_lanes<V>];
+    store(sums, sums_of_lanes<V>(products_));
+    for (int k = 0; k < count; ++k) memory_.grad_x[inputs_[k]] += sums[k];
+  }
+
+  void store_row(std::int64_t row) const {
+    if (plan_.stream) {
+      V* const to = static_cast<V*>(plan_.grad_x) + row * shape_.inputs;
+      for (std::int64_t k = 0; k < shape_.inputs; k += simd_lanes<V>) stream_vector(to + k, load(memory_.grad_x + k));
+    } else {
+      with_elements<V>(plan_.grad_x, plan_.format,
+                       [&](auto* grad_x) { write_lanes(grad_x + row * shape_.inputs, memory_.grad_x, shape_.inputs); });
+    }
+  }
+
+  const ProductInputPlan<V>& plan_;
+  const ProductShape& shape_;
+  Arena arena_;
+  const ProductInputMemory<V> memory_;
+  Vector<V> products_[simd_lanes<V>] = {};    ///< as lanes that are still to be summed; those beyond the last are of earlier rows
+  std::int64_t inputs_[simd_lanes<V>] = {};   ///< whose gradients the sums are
+};
+
+/// The rows of a task of the gradient of x.
+template <class V>
+void product_input_rows(const ProductInputPlan<V>& plan, std::int64_t task, int thread) {
+  ProductInputRows<V> rows(plan, thread);
+  const std::int64_t begin = task * plan.task_rows, end = smaller(plan.shape.rows, begin + plan.task_rows);
+  for (std::int64_t row = begin; row < end; ++row) rows.run(row);
+  if (plan.stream) finish_streaming();
+}
+
 }   // namespace
 }   // namespace exodus::cpu

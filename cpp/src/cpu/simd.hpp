@@ -169,6 +169,22 @@ EXODUS_SCALAR void transpose_square(const V* from, std::int64_t from_stride, V* 
   for (int c = 0; c < simd_lanes<V>; ++c) store(to + c * to_stride, row[c]);
 }
 
+/// The sums of the lanes of as many vectors as a vector has lanes: lane k is that of vectors[k], which are overwritten.
+template <class V, int Bit = 1, class X>
+EXODUS_SCALAR X sums_of_lanes(X* vectors) {
+  if constexpr (Bit == simd_lanes<V>) {
+    return vectors[0];
+  } else {
+    constexpr std::make_integer_sequence<int, simd_lanes<V>> lanes{};
+#pragma GCC unroll 8
+    for (int k = 0; k < simd_lanes<V> / (2 * Bit); ++k) {
+      const X even = vectors[2 * k], odd = vectors[2 * k + 1];
+      vectors[k] = lanes_by_bit<false, Bit>(even, odd, lanes) + lanes_by_bit<true, Bit>(even, odd, lanes);
+    }
+    return sums_of_lanes<V, 2 * Bit>(vectors);
+  }
+}
+
 /// Adds a vector to the same number of doubles, which fill one vector or two.
 template <class V>
 EXODUS_SCALAR void add_to_doubles(Vector<double>* sums, const Vector<V>& values) {

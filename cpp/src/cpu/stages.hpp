@@ -102,7 +102,7 @@ void record_stage(const AdjointRow<V>& row, int lane, int lanes, const V* potent
   using C = Traits<N<V>>;
   const auto parameters = list<C::parameters>(row.parameters, lane);
   const V most_spikes = row.most_spikes;
-  if constexpr (N<V>::fires && !surrogate_reads_hidden_state<N, V>) {
+  if constexpr (N<V>::fires && !surrogate_reads_hidden_state<N<V>>) {
     EXODUS_LANES
     for (int i = 0; i < lanes; ++i) {
       spikes[i] =
@@ -140,7 +140,7 @@ void rebuild_stage(const AdjointRow<V>& row, int lane, int lanes, const V* poten
 template <template <class> class N, class V>
 void surrogate_argument_stage(const AdjointRow<V>& row, int lanes, const V* potential, std::int64_t at, V* x) {
   using C = Traits<N<V>>;
-  if constexpr (surrogate_reads_hidden_state<N, V>) {
+  if constexpr (surrogate_reads_hidden_state<N<V>>) {
     LaneList<const V*, C::states> states{};
     for (int k = 0; k < C::states; ++k) states.at[k] = k == 0 ? potential : row.before[k] + at;
     EXODUS_LANES
@@ -253,7 +253,7 @@ constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
           Traits<N<V>>::states,
           first_hidden<N<V>>,
           N<V>::fires,
-          surrogate_reads_hidden_state<N, V>,
+          surrogate_reads_hidden_state<N<V>>,
           parameter_of<N<V>>(Role::threshold),
           parameter_of<N<V>>(Role::gain),
           {summed<N<V>>(Terms::none), summed<N<V>>(Terms::decays), summed<N<V>>(Terms::usual)},

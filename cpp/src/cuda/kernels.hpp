@@ -334,7 +334,7 @@ EXODUS_DEVICE_SCALAR void fill_surrogate_chunk(const Surrogate<V>& surrogate, Pa
                                                const V (&u)[D], V (&h)[D]) {
   using C = Traits<N<V>>;
   const V threshold = field<parameter_of<N<V>>(Role::threshold), C::parameters, Parameters, V>(parameters);
-  if constexpr (surrogate_reads_hidden_state<N, V>) {
+  if constexpr (surrogate_reads_hidden_state<N<V>>) {
     V x[D];
     EXODUS_UNROLL
     for (int d = 0; d < D; ++d) {
@@ -417,7 +417,7 @@ struct ChunkRecord {
 
 /// Whether the terms of parameters (see StepRecord) or the surrogate read hidden states.
 template <template <class> class N, class V, bool Terms>
-constexpr bool reads_hidden_states = (Terms || surrogate_reads_hidden_state<N, V>) && Traits<N<V>>::states > first_hidden<N<V>>;
+constexpr bool reads_hidden_states = (Terms || surrogate_reads_hidden_state<N<V>>) && Traits<N<V>>::states > first_hidden<N<V>>;
 
 /// The number of blocks that must fit on a multiprocessor: the most that do not cause register spills.
 template <template <class> class N, Method M, class V, bool Terms, bool Plain, bool Stepped, Access A>

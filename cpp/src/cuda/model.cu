@@ -406,7 +406,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   Formatted<ForwardCall, V> call;
   call.format = format_of<typename N::Storage>;
   if (const Status status = read(layout, neuron, arrays, call); status != Status::ok) return status;
-  if (arrays.fired != nullptr) return Status::unsupported;
+  if (arrays.fired.words != nullptr || arrays.support.words != nullptr) return Status::unsupported;
   if (empty(layout)) return Status::ok;
   ForwardParts<N> parts(layout, call.fir, call.recurrent, workspace.data);
   parts.fir.last = call.initial[1];

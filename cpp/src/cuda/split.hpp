@@ -23,7 +23,7 @@ constexpr std::int64_t few_neurons = 8192;   // with more, a thread for each kee
 template <template <class> class N>
 constexpr bool carries_one_number =
     N<float>::fires && N<float>::carries_gradient && parameter_of<N<float>>(Role::gain) != -1 &&
-    field_count<typename N<float>::template Carry<float>, float> == 1 && !surrogate_reads_hidden_state<N, float>;
+    field_count<typename N<float>::template Carry<float>, float> == 1 && !surrogate_reads_hidden_state<N<float>>;
 
 /// Whether steps of a layout should run side by side: neurons are few, a neuron has more than a chunk of them, and time is not the last
 /// axis, so that a warp's loads of a step fill sectors of memory.

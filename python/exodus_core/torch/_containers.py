@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, overload
 
 import torch
@@ -24,7 +24,7 @@ from ._children import (
 )
 from ._folding import fold, mask_padding
 from ._function import Trace
-from ._handing import LEAST, asking, forget, leads_to
+from ._handing import LEAST, asking, forget, next_of
 from ._modules import Layer, _no_state, check_time_dim
 from ._products import EngineModule
 from ._recurrent import Recurrent
@@ -303,7 +303,7 @@ class Sequential(Container, nn.Sequential):
                 if folded is not None:
                     x = folded.owned(x) if getattr(module, "inplace", False) else folded.whole(x)
                     folded = None
-                with asking() if _hands_on(x, module, modules[k + 1 :]) else nullcontext():
+                with _asking_for(x, module, modules[k + 1 :]):
                     x, own = _over_time(name, module, x, own, lengths, time_dim)
             else:
                 check_stateless(name, module, own)
@@ -324,14 +324,14 @@ class Sequential(Container, nn.Sequential):
         return x, tuple(final)
 
 
-def _hands_on(x: Any, module: nn.Module, following: list[nn.Module]) -> bool:
-    """Tell whether a layer is to write its spikes as bits as well, for the product that comes next."""
+def _asking_for(x: Any, module: nn.Module, following: list[nn.Module]) -> AbstractContextManager[None]:
+    """Ask a layer for the bits that the product which comes next takes."""
+    is_large = isinstance(x, Tensor) and not torch.compiler.is_compiling() and x.numel() >= LEAST
+    product = next_of(EngineModule, module, following) if is_large and isinstance(module, Layer) else None
     return (
-        isinstance(module, Layer)
-        and isinstance(x, Tensor)
-        and not torch.compiler.is_compiling()
-        and x.numel() >= LEAST
-        and leads_to(EngineModule, module, following)
+        nullcontext()
+        if product is None
+        else asking(with_support=getattr(product, "masked_input_grad", False))
     )
 
 

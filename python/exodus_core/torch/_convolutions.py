@@ -186,7 +186,8 @@ def spike_convolution(
     """Convolve frames of spikes, or return None where all is faster by torch's convolution."""
     estimate, packed = geometry.estimate(type_name_of(x.dtype)), None
     if estimate.admits_events(call.engine):
-        packed = pack(x.detach().resolve_neg().contiguous().flatten(1), call.engine, estimate)
+        handed = pack(x.detach().resolve_neg().contiguous().flatten(1), call.engine, estimate)
+        packed = None if handed is None else handed.packed
     if packed is not None:
         call.used = "events"
     elif not (geometry.has_direct_gradient and x.requires_grad and torch.is_grad_enabled()):

@@ -20,12 +20,13 @@ from .._backends._memory import LARGE
 from .._backends.tensors import TENSORS, new
 from .._binding import Binding, bind
 from .._cache import IdentityCache
+from .._custom_surrogate import SurrogateLike
 from .._ieee import ieee
 from .._layout import arrange
-from .._products import Packed
+from .._products import Packed, Support
 from ..neurons import Neuron
 from ..surrogate import Surrogate
-from ._handing import LEAST, is_asked
+from ._handing import LEAST, Handed, is_asked, is_support_asked
 from ._learnt import number_of, range_of
 
 _TYPES = (torch.float32, torch.float64)
@@ -131,23 +132,47 @@ class Place:
         return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="cpu")
 
     def forward(
-        self, numbers: Numbers, current: Tensor, with_potential: bool, inplace: bool, threads: int
-    ) -> tuple[Tensor | None, Tensor | None, Packed | None]:
+        self,
+        numbers: Numbers,
+        current: Tensor,
+        with_potential: bool,
+        inplace: bool,
+        surrogate: SurrogateLike | None,
+        threads: int,
+    ) -> tuple[Tensor | None, Tensor | None, Handed | None]:
         """Run the forward pass; with `inplace` the potential is written over the current.
 
         Returns
         -------
         tuple
-            The spikes, the potential if it is wanted, and the packed spikes if a container has asked for
-            them.
+            The spikes, the potential if it is wanted, and bits if a container has asked for them.
         """
         spikes = self._empty() if self._fires else None
         potential = current if inplace else self._empty() if with_potential else None
         packs = self._packs and is_asked()
-        words = torch.empty(current.numel() // 64, dtype=torch.int64, device="cpu") if packs else None
-        addresses = _address(spikes), _address(potential), _address(words)
-        count = self._bound.forward(numbers.model, current.data_ptr(), *addresses, threads)
-        return spikes, potential, None if words is None else Packed(count, words, None, None)
+        fired = self._bits() if packs else None
+        support = self._bits() if packs and is_support_asked() and self._has_support(surrogate) else None
+        counts = self._bound.forward(
+            numbers.model,
+            current.data_ptr(),
+            _address(spikes),
+            _address(potential),
+            _address(fired),
+            _address(support),
+            surrogate._argument if isinstance(surrogate, Surrogate) else None,
+            threads,
+        )
+        if fired is None:
+            return spikes, potential, None
+        supported = None if support is None else Support(counts[1], support)
+        return spikes, potential, Handed(Packed(counts[0], fired, None, None), supported)
+
+    def _bits(self) -> Tensor:
+        return torch.empty(math.prod(self.shape) // 64, dtype=torch.int64, device="cpu")
+
+    def _has_support(self, surrogate: Any) -> bool:
+        is_compact = isinstance(surrogate, Surrogate) and surrogate._compact
+        return is_compact and not self._bound.surrogate_reads_hidden_state
 
     def backward(
         self,

@@ -17,11 +17,11 @@ from .._backward import incoming, request, run_backward
 from .._binding import Binding, bind
 from .._custom_surrogate import SurrogateLike
 from .._forward import run_forward
-from .._products import Packed
 from .._tape import Tape, record
 from ..neurons import Neuron
 from ..surrogate import SingleExponential, Surrogate
 from ._direct import Numbers, Place
+from ._handing import Handed
 
 _TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _TYPE_NAMES = "float32, float64, float16 or bfloat16"
@@ -69,7 +69,7 @@ class Call:
     neuron: Any = None  # with the learnt values in it
     differentiates: bool = True  # whether autograd records the call
     tape: Any = None  # of the forward pass, without the tensors over time
-    packed: Packed | None = None  # the spikes, if a container has asked for them
+    handed: Handed | None = None  # bits, if a container has asked for them
 
 
 def check_tensor(name: str, tensor: Any, instead: str = "for arrays use exodus_core.forward") -> None:
@@ -343,8 +343,13 @@ class _SpikeDirect(torch.autograd.Function):
         if call.inplace and reads is not None and reads.current:
             refuse_to_overwrite(neuron, wanted)
         keeps = reads is not None and reads.potential and call.memory == "full"
-        spikes, potential, call.packed = place.forward(
-            numbers, current, call.with_potential or keeps, call.inplace, _thread_count()
+        spikes, potential, call.handed = place.forward(
+            numbers,
+            current,
+            call.with_potential or keeps,
+            call.inplace,
+            call.surrogate if differentiates else None,
+            _thread_count(),
         )
         if call.inplace:
             ctx.mark_dirty(current)

@@ -13,18 +13,34 @@ from torch.nn.functional import linear
 
 from .. import _core
 from .._backends.tensors import TENSORS, new, type_name_of
-from .._products import Engine, Estimate, Packed, Packing, Sizes, check_engine, estimate_of
+from .._products import (
+    Engine,
+    Estimate,
+    Packed,
+    Packing,
+    Sizes,
+    check_engine,
+    estimate_of,
+    estimate_of_input_gradient,
+)
 from ._function import _TYPES, _thread_count, differentiable_once
-from ._handing import take
+from ._handing import Handed, take
 from ._run import is_traced
 
 
 @dataclass
 class Call:
-    """A call's choice of an engine, and the one that it used."""
+    """A call's choice of an engine, and the one that it used.
+
+    Attributes
+    ----------
+    masked : bool
+        Whether the gradient of the input is computed only where the layer before needs it.
+    """
 
     engine: Engine
     used: str = "dense"
+    masked: bool = False
 
 
 def takes_events(call: Call, x: Tensor, *others: Tensor | None) -> bool:
@@ -60,12 +76,14 @@ def packing(like: Tensor) -> Packing:
     )
 
 
-def pack(matrix: Tensor, engine: Engine, estimate: Estimate) -> Packed | None:
+def pack(matrix: Tensor, engine: Engine, estimate: Estimate) -> Handed | None:
     """Pack a matrix of spikes in C order, as ``Packing.pack`` does, or take the bits that its layer wrote."""
-    packed = take(matrix)
-    if packed is None:
-        return packing(matrix).pack(matrix, engine, estimate)
-    return packed if engine == "events" or estimate.prefers_events(packed.spikes / matrix.numel()) else None
+    handed = take(matrix)
+    if handed is None:
+        packed = packing(matrix).pack(matrix, engine, estimate)
+        return None if packed is None else Handed(packed, None)
+    spikes = handed.packed.spikes
+    return handed if engine == "events" or estimate.prefers_events(spikes / matrix.numel()) else None
 
 
 def handles(packed: Packed) -> tuple[Any, ...]:
@@ -78,30 +96,34 @@ NO_SPIKES = Packed(0, None, None, None)
 
 @dataclass(frozen=True)
 class Saved:
-    """The tensors kept for backward: weights, packed spikes or input. Hooks may have moved them and back."""
+    """The tensors kept for backward, which hooks may have moved and back.
+
+    They are the weights, the spikes, and what the gradient of the input reads: the input, or the bits of the
+    elements that are wanted.
+    """
 
     spikes: int
     kinds: tuple[tuple[torch.dtype, torch.Size] | None, ...]
 
     @staticmethod
-    def keep(ctx: Any, weight: Tensor, packed: Packed | None, x: Tensor | None = None) -> Saved:
+    def keep(ctx: Any, weight: Tensor, packed: Packed | None, of_input: Tensor | None) -> Saved:
         """Save the tensors for backward."""
         spikes, *parts = packed or NO_SPIKES
-        tensors = weight, x, *parts
+        tensors = weight, of_input, *parts
         ctx.save_for_backward(*tensors)
         return Saved(spikes, tuple(None if t is None else (t.dtype, t.shape) for t in tensors))
 
     def restore(self, tensors: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None, Packed]:
-        """Check the saved tensors, whose addresses the kernels get, and return weights, input and spikes."""
+        """Check the saved tensors, whose addresses the kernels get, and return them."""
         found = tuple(None if t is None else (t.dtype, t.shape) for t in tensors)
         if found != self.kinds:
             raise RuntimeError(
                 f"saved tensors must come back with the dtypes and shapes {self.kinds}, got {found}: a hook "
                 "on saved tensors has changed them"
             )
-        weight, x, *parts = tensors
+        weight, of_input, *parts = tensors
         assert weight is not None
-        return weight, x, Packed(self.spikes, *(None if t is None else t.contiguous() for t in parts))
+        return weight, of_input, Packed(self.spikes, *(None if t is None else t.contiguous() for t in parts))
 
 
 class _Linear(torch.autograd.Function):
@@ -109,9 +131,11 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, sizes: Sizes, packed: Packed, x: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any, sizes: Sizes, handed: Handed, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        ctx.sizes, ctx.shape, ctx.saved = sizes, x.shape, Saved.keep(ctx, weight, packed)
+        packed, support = handed
+        wanted = None if support is None else support.bits
+        ctx.sizes, ctx.shape, ctx.saved = sizes, x.shape, Saved.keep(ctx, weight, packed, wanted)
         y = new((*x.shape[:-1], sizes.outputs), x.dtype)
         own = weight.resolve_neg().contiguous()
         own_bias = None if bias is None else bias.resolve_neg().contiguous()
@@ -136,11 +160,11 @@ class _Linear(torch.autograd.Function):
         (grad,) = grads
         if grad is None:
             return (None,) * 5
-        weight, _, packed = ctx.saved.restore(ctx.saved_tensors)
+        weight, wanted, packed = ctx.saved.restore(ctx.saved_tensors)
         g = grad.resolve_neg().reshape(-1, ctx.sizes.outputs).contiguous()
         grad_x = grad_weight = grad_bias = None
         if with_x:
-            grad_x = torch.mm(g, weight, out=new((len(g), ctx.sizes.inputs), g.dtype)).view(ctx.shape)
+            grad_x = _input_gradient(ctx.sizes, g, weight, wanted).view(ctx.shape)
         if with_weight or with_bias:
             grad_weight = weight.new_empty(weight.shape) if with_weight else None
             grad_bias = weight.new_empty(ctx.sizes.outputs) if with_bias else None
@@ -150,18 +174,41 @@ class _Linear(torch.autograd.Function):
         return None, None, grad_x, grad_weight, grad_bias
 
 
+def _input_gradient(sizes: Sizes, g: Tensor, weight: Tensor, wanted: Tensor | None) -> Tensor:
+    """Compute the gradient of a product's input, everywhere or where it is wanted."""
+    grad_x = new((sizes.rows, sizes.inputs), g.dtype)
+    if wanted is None:
+        return torch.mm(g, weight, out=grad_x)
+    bits, own = wanted.contiguous(), weight.resolve_neg().contiguous()
+    addresses = bits.data_ptr(), g.data_ptr(), own.data_ptr()
+    arguments = (1, sizes.inputs), grad_x.data_ptr(), _thread_count()
+    _core.product_input_gradient(type_name_of(g.dtype), sizes, *addresses, *arguments)
+    return grad_x
+
+
+def _without_dense_support(handed: Handed, sizes: Sizes, type_name: str, engine: Engine) -> Handed:
+    """Leave the support out where it has so many elements that the dense product is faster."""
+    if handed.support is None or engine == "events":
+        return handed
+    share = handed.support.elements / (sizes.rows * sizes.inputs)
+    is_sparse = estimate_of_input_gradient(sizes, type_name).prefers_events(share)
+    return handed if is_sparse else handed._replace(support=None)
+
+
 def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Multiply spikes with weights by events, or with torch's product where that is faster."""
     outputs, inputs = weight.shape
     sizes = Sizes(math.prod(x.shape[:-1]), inputs, outputs)
-    estimate, packed = estimate_of(sizes, type_name_of(x.dtype)), None
+    type_name = type_name_of(x.dtype)
+    estimate, handed = estimate_of(sizes, type_name), None
     if estimate.admits_events(call.engine):
         rows = x.detach().resolve_neg().reshape(sizes.rows, inputs).contiguous()
-        packed = pack(rows, call.engine, estimate)
-    if packed is None:
+        handed = pack(rows, call.engine, estimate)
+    if handed is None:
         return linear(x, weight, bias)
-    call.used = "events"
-    y: Tensor = _Linear.apply(sizes, packed, x, weight, bias)
+    handed = _without_dense_support(handed, sizes, type_name, call.engine)
+    call.used, call.masked = "events", handed.support is not None
+    y: Tensor = _Linear.apply(sizes, handed, x, weight, bias)
     return y
 
 
@@ -201,17 +248,27 @@ class Linear(EngineModule, nn.Linear):
         "events" visits the spikes, "dense" uses torch's product. "auto" chooses by the shape, the number of
         spikes and the instruction set. Inputs that are not on the CPU, and programs that are compiled or
         transformed, take the dense product.
+    masked_input_grad : bool, optional
+        Compute the gradient of the input only where the surrogate of the layer before is not 0, and set it
+        to 0 elsewhere. That layer multiplies it by the surrogate, so all other gradients stay the same, to
+        rounding. It takes effect in ``Sequential``, after a layer that hands on its bits (docs/products.md)
+        and whose surrogate is ``Boxcar`` or ``Triangle``; with ``engine="auto"`` where that is faster.
 
     Attributes
     ----------
     engine_used : str or None
         The engine of the last call, "events" or "dense".
+    masks_input_grad : bool or None
+        Whether the backward pass of the last call computes only a part of the input's gradient.
 
     Raises
     ------
-    ValueError
-        If `engine` is none of these.
+    ValueError, TypeError
+        If an argument does not fit; the message names it.
     """
+
+    masked_input_grad: bool
+    masks_input_grad: bool | None = None
 
     def __init__(
         self,
@@ -222,9 +279,26 @@ class Linear(EngineModule, nn.Linear):
         dtype: torch.dtype | None = None,
         *,
         engine: Engine = "auto",
+        masked_input_grad: bool = False,
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
         self.engine = engine
+        self.masked_input_grad = masked_input_grad
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. Its own are checked."""
+        if name == "masked_input_grad" and not isinstance(value, bool):
+            raise TypeError(f"masked_input_grad must be a bool, got {value!r}")
+        super().__setattr__(name, value)
+
+    def _note(self, call: Call) -> None:
+        super()._note(call)
+        if not torch.compiler.is_compiling():
+            self.masks_input_grad = call.masked
+
+    def extra_repr(self) -> str:
+        """Show the module's arguments."""
+        return super().extra_repr() + (", masked_input_grad=True" if self.masked_input_grad else "")
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply the input with the weights, and add the bias.

@@ -99,8 +99,8 @@ def run(
         place = place_of(call.origin, current, call.time_dim, learnt)
         if place is not None:
             spikes, potential = _SpikeDirect.apply(call, place, current, *learnt.values())
-            if call.packed is not None:
-                give(spikes, call.packed)
+            if call.handed is not None:
+                give(spikes, call.handed)
             return Trace(spikes, potential, None)
     call.neuron = with_tensors(call.origin, current, learnt, call.remedy)
     spikes, potential, *final = _Spike.apply(call, current, recurrent, *learnt.values(), *(state or ()))
