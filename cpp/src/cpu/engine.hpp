@@ -84,19 +84,19 @@ class ForwardRow {
     current_.seek(layout_, plan_.rows, row_, begin, end, begin, nullptr);
     for (Output<V>& output : history_) output.begin = row_.tiled ? begin : 0;
     operators_.enter(begin, end);
+    const bool prefetches = row_.tiled && !row_.interleaved && end < layout_.time;
+    const NextTile next = prefetches ? NextTile(layout_, row_, end, smaller(end + segment_steps_, layout_.time), end - begin) : NextTile();
     for (std::int64_t step = begin; step < end; ++step, current_.now += current_.stride) {
-      if (row_.tiled) prefetch_next(begin, end, step);
+      if (prefetches) prefetch_next(next, step - begin);
       run_step(step);
     }
     for (const Output<V>& output : history_) output.flush(layout_, plan_.rows, row_, begin, end);
   }
 
-  /// Prefetches a share of the tiles after those of the steps [begin, end), at one of these steps. Always inlined, as prefetch() is.
-  [[gnu::always_inline]] void prefetch_next(std::int64_t begin, std::int64_t end, std::int64_t step) const {
-    if (row_.interleaved) return;
-    const TileShare share{end, smaller(end + segment_steps_, layout_.time), step - begin, end - begin};
-    prefetch_tile<V>(current_.array, current_.format, layout_, row_, share);
-    for (const Output<V>& output : history_) prefetch_tile<V>(output.array, output.format, layout_, row_, share);
+  /// Prefetches a share of the next tiles. Always inlined, as prefetch() is.
+  [[gnu::always_inline]] void prefetch_next(const NextTile& next, std::int64_t share) const {
+    prefetch_tile<V>(current_.array, current_.format, next, share);
+    for (const Output<V>& output : history_) prefetch_tile<V>(output.array, output.format, next, share);
   }
 
   void run_step(std::int64_t step) {
@@ -345,20 +345,20 @@ class BackwardRow {
     seek(begin, end);
     if (tape_ != nullptr) rebuild_segment(segment, end);
     operators_.enter(begin);
+    const bool prefetches = row_.tiled && !row_.interleaved && begin > 0;
+    const NextTile next = prefetches ? NextTile(layout_, row_, begin - plan_.segment_steps, begin, end - begin) : NextTile();
     for (std::int64_t step = end - 1; step >= begin; --step) {
-      if (row_.tiled) prefetch_next(begin, end, step);
+      if (prefetches) prefetch_next(next, end - 1 - step);
       run_step(step);
       if (step > begin) step_back();
     }
     grad_current_.flush(layout_, plan_.rows, row_, begin, end);
   }
 
-  /// Prefetches a share of the tiles before those of the steps [begin, end), at one of these steps. Always inlined, as prefetch() is.
-  [[gnu::always_inline]] void prefetch_next(std::int64_t begin, std::int64_t end, std::int64_t step) const {
-    if (row_.interleaved || begin == 0) return;
-    const TileShare share{begin - plan_.segment_steps, begin, end - 1 - step, end - begin};
-    for (const Input<V>* input : inputs_) prefetch_tile<V>(input->array, input->format, layout_, row_, share);
-    prefetch_tile<V>(grad_current_.array, grad_current_.format, layout_, row_, share);
+  /// Prefetches a share of the tiles before the present ones. Always inlined, as prefetch() is.
+  [[gnu::always_inline]] void prefetch_next(const NextTile& next, std::int64_t share) const {
+    for (const Input<V>* input : inputs_) prefetch_tile<V>(input->array, input->format, next, share);
+    prefetch_tile<V>(grad_current_.array, grad_current_.format, next, share);
   }
 
   /// Recomputes the states after a step, at `to` in the tape, from those before it, at `from`. The inputs stand `back` steps later.

@@ -159,24 +159,33 @@ void store_tile(E* array, const V* tile, const Layout& layout, const Rows& rows,
              [](E* step, const V* line, std::int64_t count) { write_lanes(step, line, count); });
 }
 
-/// A share of a tile's steps [begin, end): part `part` of `parts` of the row's outer indices.
-struct TileShare {
-  std::int64_t begin, end, part, parts;
+/// The tile after the present one, which is prefetched in shares while that one is processed.
+struct NextTile {
+  std::int64_t first = 0, outer_stride = 0, run = 0;   ///< elements: where it begins, from an outer index to the next, of each in the tile
+  std::int64_t outers = 0, share = 0;                  ///< outer indices: all, and those of a share
+
+  NextTile() = default;
+  /// The tile has steps [begin, end). There is a share for each of the present tile's steps.
+  NextTile(const Layout& layout, const Row& row, std::int64_t begin, std::int64_t end, std::int64_t shares)
+      : first((row.begin / layout.inner * layout.time + begin) * layout.inner),
+        outer_stride(layout.time * layout.inner),
+        run((end - begin) * layout.inner),
+        outers(row.lanes / layout.inner),
+        share((outers + shares - 1) / shares) {}
 };
 
 /// Prefetches a share of a tile into the second-level cache. Each outer index is contiguous for these steps, but all lie in different
 /// pages, where the hardware prefetches nothing. So the next tile is fetched, and its results' memory, while one is processed.
 template <class V>
-EXODUS_SCALAR void prefetch_tile(const void* array, Format format, const Layout& layout, const Row& row, const TileShare& share) {
+EXODUS_SCALAR void prefetch_tile(const void* array, Format format, const NextTile& tile, std::int64_t share) {
   constexpr int second_level = 2;
   if (array == nullptr) return;
   const std::int64_t bytes = format == Format::arithmetic ? static_cast<std::int64_t>(sizeof(V)) : 2;
-  const std::int64_t outers = row.lanes / layout.inner, run = (share.end - share.begin) * layout.inner * bytes;
-  for (std::int64_t o = share.part * outers / share.parts; o < (share.part + 1) * outers / share.parts; ++o) {
-    const std::int64_t first = ((row.begin / layout.inner + o) * layout.time + share.begin) * layout.inner;
-    const char* const from = static_cast<const char*>(array) + first * bytes;
+  const std::int64_t begin = share * tile.share, end = smaller(begin + tile.share, tile.outers);
+  for (std::int64_t o = begin; o < end; ++o) {
+    const char* const from = static_cast<const char*>(array) + (tile.first + o * tile.outer_stride) * bytes;
     const auto past_line = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(from) % 64);
-    for (std::int64_t at = 0; at < past_line + run; at += 64) __builtin_prefetch(from + at, 0, second_level);
+    for (std::int64_t at = 0; at < past_line + tile.run * bytes; at += 64) __builtin_prefetch(from + at, 0, second_level);
   }
 }
 

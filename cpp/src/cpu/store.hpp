@@ -78,28 +78,31 @@ EXODUS_SCALAR void with_elements(Array* array, Format format, F f) {
   f(static_cast<Wide*>(array));
 }
 
+/// Calls f with the beginnings of pieces of `size` that cover `count` >= size. The last may overlap the one before it.
+template <class F>
+EXODUS_SCALAR void for_overlapping(std::int64_t count, std::int64_t size, F f) {
+  std::int64_t begin = 0;
+  for (; begin + size <= count; begin += size) f(begin);
+  if (begin < count) f(count - size);
+}
+
 /// Transposes rows x columns elements: to[c * to_stride + r] = from[r * from_stride + c].
 template <class V>
 void transpose(const V* from, std::int64_t from_stride, V* to, std::int64_t to_stride, std::int64_t rows, std::int64_t columns) {
-  constexpr std::int64_t square = simd_lanes<V>, quad = 4;
-  const std::int64_t squares = columns / square * square, quads = columns / quad * quad;
-  std::int64_t r = 0;
-  for (; r + square <= rows; r += square) {
-    for (std::int64_t c = 0; c < squares; c += square) {
-      transpose_square(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
-    }
-  }
-  // What the squares have left over: columns beside them, and rows below them.
-  const std::int64_t beside = r;
-  for (r = 0; r + quad <= rows; r += quad) {
-    for (std::int64_t c = r < beside ? squares : 0; c < quads; c += quad) {
-      transpose_quad(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
-    }
-  }
-  const std::int64_t in_quads = r;
-  for (r = 0; r < rows; ++r) {
-    for (std::int64_t c = r < in_quads ? quads : 0; c < columns; ++c) to[c * to_stride + r] = from[r * from_stride + c];
-  }
+  const std::int64_t least = rows < columns ? rows : columns, size = least < 4 ? 1 : (least < simd_lanes<V> ? 4 : simd_lanes<V>);
+  for_overlapping(rows, size, [&](std::int64_t r) {
+    for_overlapping(columns, size, [&](std::int64_t c) {
+      const V* const square = from + r * from_stride + c;
+      V* const transposed = to + c * to_stride + r;
+      if (size == simd_lanes<V>) {
+        transpose_square(square, from_stride, transposed, to_stride);
+      } else if (size == 4) {
+        transpose_quad(square, from_stride, transposed, to_stride);
+      } else {
+        *transposed = *square;
+      }
+    });
+  });
 }
 
 /// to[i] = factor * from[i], with streaming stores if `around_caches`. Call finish_streaming() after the last.
