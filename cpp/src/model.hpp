@@ -47,6 +47,15 @@ void to_list(const Aggregate& aggregate, X* list) {
 template <class N>
 inline constexpr bool surrogate_reads_hidden_state = requires { N::surrogate_reads_hidden_state; };
 
+/// What reads the spikes of the step before in the adjoint: parameters' terms, one bit each, and the carry (carry_bit).
+template <template <class> class N, Method M, int Variant>
+consteval unsigned spike_readers() {
+  if constexpr (requires { N<float>::template spike_readers<M, Variant>(); }) {
+    return N<float>::template spike_readers<M, Variant>();
+  }
+  return ~0u;
+}
+
 /// Whether a kernel of a variant has taps, which an operator applies outside the neuron. The kernel of the current is 0, that of the
 /// spikes 1. (Immediate, like what follows: an object of an instruction set must not define a function that could be merged.)
 template <template <class> class N, int Variant>

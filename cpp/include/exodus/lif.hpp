@@ -42,6 +42,15 @@ struct LifCarry {
   X d{};
 };
 
+enum class LifReset { after_decay, before_decay, zero, none };
+
+/// A variant: the kind of reset, and whether a step may have several spikes.
+template <int Variant>
+struct LifVariant {
+  static constexpr LifReset reset = static_cast<LifReset>(Variant % 4);
+  static constexpr bool multi = Variant / 4 != 0;
+};
+
 /// A LIF, or a model whose membrane is one: its options, and the variants that they make.
 template <class S, template <class> class ParameterStruct, template <class> class StateStruct>
 struct LifModel : NeuronModel<S, ParameterStruct, StateStruct> {
@@ -70,6 +79,16 @@ struct Lif : LifModel<S, LifParameters, LifState> {
       {.name = "v_min", .domain = Domain::below_threshold, .default_value = never_clips},
   };
   static constexpr const char* state_names[] = {"potential", "spikes"};
+
+  /// The parameters whose terms read the spikes of the step before, one bit each, and `carry_bit` if the carry does.
+  template <Method M, int Variant>
+  static consteval unsigned spike_readers() {
+    constexpr unsigned alpha = 1, reset_amount = 8;
+    constexpr LifReset kind = LifVariant<Variant>::reset;
+    if (kind == LifReset::zero) return alpha | (M == Method::bptt ? carry_bit : 0);
+    if (kind == LifReset::before_decay) return alpha | reset_amount;
+    return kind == LifReset::after_decay ? reset_amount : 0;
+  }
 };
 
 /// Whether N is a LifModel.
@@ -83,15 +102,6 @@ static inline void for_each_option(N& neuron, F&& field) {
   field("max_spikes", neuron.max_spikes);
   field("gain_follows_alpha", neuron.gain_follows_alpha);
 }
-
-enum class LifReset { after_decay, before_decay, zero, none };
-
-/// A variant: the kind of reset, and whether a step may have several spikes.
-template <int Variant>
-struct LifVariant {
-  static constexpr LifReset reset = static_cast<LifReset>(Variant % 4);
-  static constexpr bool multi = Variant / 4 != 0;
-};
 
 template <HasLifMembrane N>
 static inline int variant_of(const N& neuron) {

@@ -23,6 +23,9 @@ EXODUS_SCALAR V fire(V u, V threshold, V most_spikes) {
   }
 }
 
+/// Beside a bit for each parameter: what a backward pass carries from step to step.
+inline constexpr unsigned carry_bit = 1u << 31;
+
 /// The index of a model's first state that is neither potential nor spikes.
 template <class N>
 inline constexpr int first_hidden = N::fires ? 2 : 1;

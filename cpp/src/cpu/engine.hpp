@@ -299,15 +299,21 @@ class BackwardRow {
     const bool by_shared = shared && terms < static_cast<int>(Terms::all);
     adjoint_ = by_shared ? stages_.adjoint_shared[terms] : stages_.adjoint[with_terms_ ? 1 : 0];
     from_carry_ = stages_.carries_gradient && by_shared;
+    records_ = tape_ == nullptr && (stages_.spike_readers & (wanted_terms() | carry_bit)) != 0;
     if (model_.gain >= 0) gain_ = work_.parameters.lanes[model_.gain][0];
+  }
+
+  /// The parameters whose gradients are wanted, one bit each.
+  unsigned wanted_terms() const {
+    unsigned wanted = 0;
+    for (int k = 0; k < model_.parameters; ++k) wanted |= plan_.sums[k] == nullptr ? 0 : 1u << k;
+    return wanted;
   }
 
   /// The fewest terms that have all wanted ones.
   int fewest_terms() const {
-    unsigned wanted = 0;
-    for (int k = 0; k < model_.parameters; ++k) wanted |= plan_.sums[k] == nullptr ? 0 : 1u << k;
     int terms = 0;
-    while (terms < static_cast<int>(Terms::all) && (wanted & ~model_.summed[terms]) != 0) ++terms;
+    while (terms < static_cast<int>(Terms::all) && (wanted_terms() & ~model_.summed[terms]) != 0) ++terms;
     return terms;
   }
 
@@ -460,7 +466,7 @@ class BackwardRow {
     std::int64_t from = 0;
     if (with_before_ && !step.first) {
       u_before = u - potential_.stride;
-      if (tape_ == nullptr) stages_.record(work_, block.lane, block.lanes, u_before, memory_.before[1]);
+      if (records_) stages_.record(work_, block.lane, block.lanes, u_before, memory_.before[1]);
     } else if (with_before_) {
       load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
       u_before = memory_.before[0];
@@ -565,6 +571,7 @@ class BackwardRow {
   V gain_ = V(1);
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_before_ = false;   ///< the state before each step is needed
+  bool records_ = false;       ///< and so are its spikes, which no tape has
   bool receives_ = false;      ///< the current with the recurrent contribution is needed
   const V* received_ = nullptr;
   const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;

@@ -79,7 +79,8 @@ struct BackwardStages {
   AdjointStage<V> adjoint_shared[3];   ///< by Terms up to `usual`, where all parameters are scalars
   AdjointStage<V> adjoint[2];          ///< without terms, and with all
   InitialStage<V> initial;
-  bool carries_gradient;   ///< adjoint_shared does not store dL/d(current), which is the gain times the first carry
+  unsigned spike_readers;   ///< what reads the spikes of the step before (model.hpp)
+  bool carries_gradient;    ///< adjoint_shared does not store dL/d(current), which is the gain times the first carry
 };
 
 template <class V>

@@ -244,6 +244,7 @@ constexpr BackwardStages<V> backward_stages() {
            adjoint_stage<N, M, adjoint_variant, Terms::usual, true, V>},
           {adjoint_stage<N, M, adjoint_variant, Terms::none, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::all, false, V>},
           initial_stage<N, M, adjoint_variant, V>,
+          spike_readers<N, M, adjoint_variant>(),
           carries_gradient<N, M, adjoint_variant, V>};
 }
 
