@@ -26,14 +26,17 @@ from turns import medians
 
 import exodus_core as ec
 import exodus_core.torch as snn
+from exodus_core._products import Sizes
 from exodus_core.surrogate import Boxcar, SingleExponential
+from exodus_core.torch._products import _input_gradient, packing
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 RATES = (0.01, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 LINEAR = ((32000, 128, 128), (8000, 512, 512), (32000, 128, 20))  # rows, inputs, outputs
 # frames, channels, outputs, side; kernels of 3 x 3
 CONVOLUTIONS = ((300, 2, 2, 64), (300, 2, 4, 32), (300, 4, 8, 16), (300, 8, 16, 8), (64, 64, 64, 16))
-SURROGATE = SingleExponential(0.5, 0.5)
+SURROGATE, BOXCAR = SingleExponential(0.5, 0.5), Boxcar(0.3)
 
 
 def passes(module, x, grad):
@@ -68,6 +71,22 @@ def compare(title, kind, arguments, x_shape, grad_shape, rounds):
             torchs, events, auto = (found[engine, key] for engine in ("torch", "events", "auto"))
             cells.append(f"{torchs:16.2f}{events:9.2f}{torchs / events:7.1f}x{auto / torchs:7.2f}")
         print(f"{rate:6}" + "".join(cells), flush=True)
+
+
+def compare_masked(rounds):
+    """Print torch's time of the input's gradient, and how much faster shares of its elements are."""
+    print("\nLinear, gradient of the input: torch's time, and how much faster is a part of the elements")
+    print(f"{'shape':>20}{'torch':>9}" + "".join(f"{share:8}" for share in SHARES))
+    for rows, inputs, outputs in LINEAR:
+        sizes = Sizes(rows, inputs, outputs)
+        grad, weight = torch.randn(rows, outputs), torch.rand(outputs, inputs)
+        calls = {"torch": partial(_input_gradient, sizes, grad, weight, None)}
+        for share in SHARES:
+            wanted = packing(grad).pack((torch.rand(rows, inputs) < share).float(), "events", None)
+            calls[share] = partial(_input_gradient, sizes, grad, weight, wanted.bits)
+        found = medians(calls, rounds)
+        cells = "".join(f"{found['torch'] / found[share]:7.1f}x" for share in SHARES)
+        print(f"{(rows, inputs, outputs)!s:>20}{found['torch']:9.2f}" + cells, flush=True)
 
 
 def compare_pooling(rounds):
@@ -125,8 +144,8 @@ def steps(title, build, x, rate, readout, rounds):
         "events": build(True, spiking),
         "events, in place": build(True, partial(spiking, inplace=True)),
         "events, lean": build(True, partial(spiking, memory="lean")),
-        "events, boxcar": build(True, partial(snn.IF, surrogate=Boxcar())),
-        "events, boxcar, masked": build(True, partial(snn.IF, surrogate=Boxcar())),
+        "events, boxcar": build(True, partial(snn.IF, surrogate=BOXCAR)),
+        "events, boxcar, masked": build(True, partial(snn.IF, surrogate=BOXCAR)),
     }
     for module in nets["events, boxcar, masked"].modules():
         if isinstance(module, snn.Linear):
@@ -186,6 +205,7 @@ def main():
             grad_shape = frames, outputs, side, side
             arguments = channels, outputs, 3, 1, 1
             compare(title, "Conv2d", arguments, shape, grad_shape, given.rounds)
+        compare_masked(given.rounds)
         compare_pooling(given.rounds)
     if given.only != "products":
         x = spoken_digits(given.data) if given.data else (torch.rand(128, 250, 100) < 0.03).float()
