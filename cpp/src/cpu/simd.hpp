@@ -59,9 +59,24 @@ EXODUS_SCALAR Vector<V> load_some(const V* lanes, int count) {
 #endif
 }
 
+/// Stores the first `count` lanes of a vector.
 template <class V, class X>
 EXODUS_SCALAR void store_some(V* lanes, const X& vector, int count) {
+#if defined(__AVX512F__)
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(V) == 4) _mm512_mask_storeu_epi32(lanes, static_cast<__mmask16>(mask), (__m512i)vector);
+  if constexpr (sizeof(V) == 8) _mm512_mask_storeu_epi64(lanes, static_cast<__mmask8>(mask), (__m512i)vector);
+#else
   __builtin_memcpy(lanes, &vector, static_cast<std::size_t>(count) * sizeof(V));
+#endif
+}
+
+/// Copies elements by vectors. GCC turns a plain loop into a string instruction, which is slow to start.
+template <class V>
+EXODUS_SCALAR void copy_by_vectors(V* to, const V* from, std::int64_t count) {
+  std::int64_t i = 0;
+  for (; i + simd_lanes<V> <= count; i += simd_lanes<V>) store(to + i, load(from + i));
+  if (i < count) store_some(to + i, load_some(from + i, static_cast<int>(count - i)), static_cast<int>(count - i));
 }
 
 /// x in every lane.

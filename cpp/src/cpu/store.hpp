@@ -49,6 +49,7 @@ constexpr bool has_conversion = std::is_same_v<V, float> && (std::is_same_v<E, f
 /// Reads elements as numbers, and writes numbers as elements.
 template <class V, class E>
 EXODUS_SCALAR void read_lanes(V* numbers, const E* elements, std::int64_t count) {
+  if constexpr (std::is_same_v<V, E>) return copy_by_vectors(numbers, elements, count);
   std::int64_t i = 0;
   if constexpr (has_conversion<V, E>) {
     for (; i + half_vector <= count; i += half_vector) halves_to_floats(numbers + i, elements + i);
@@ -59,6 +60,7 @@ EXODUS_SCALAR void read_lanes(V* numbers, const E* elements, std::int64_t count)
 
 template <class V, class E>
 EXODUS_SCALAR void write_lanes(E* elements, const V* numbers, std::int64_t count) {
+  if constexpr (std::is_same_v<V, E>) return copy_by_vectors(elements, numbers, count);
   std::int64_t i = 0;
   if constexpr (has_conversion<V, E>) {
     for (; i + half_vector <= count; i += half_vector) floats_to_halves(elements + i, numbers + i);
