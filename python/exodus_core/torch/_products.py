@@ -267,7 +267,7 @@ class Linear(EngineModule, nn.Linear):
         If an argument does not fit; the message names it.
     """
 
-    masked_input_grad: bool
+    masked_input_grad: bool = False
     masks_input_grad: bool | None = None
 
     def __init__(
