@@ -23,18 +23,16 @@ ENGINES = ("auto", "events", "dense")
 # multiplication in a dense product. They only have to be in proportion. torch and NumPy use the processor's
 # best instructions, whatever the kernels use.
 _CALLED = 150_000
-_PACKED = 0.15
+_PACKED = 0.5
 _ADDED = {"avx512": 1.2, "avx2": 1.2, "x86-64-v2": 1.2, "generic": 2.4}
 _LANES = {"avx512": 16, "avx2": 8, "x86-64-v2": 4, "generic": 4}  # of float32
 _MULTIPLIED = 0.025
 _ISA = str(_core.isa())
-_NARROW = 45  # outputs; a dense product of fewer takes as long
+_NARROW = 34  # outputs; a dense product of fewer takes as long
 # The same of a gradient of the input that is computed in parts: of an element that is written, of one that is
-# computed, of a vector of weights that it reads, also where the weights exceed the caches of a core, and the
-# outputs below which the dense product takes as long.
+# computed, and of a vector of weights that it reads, also where the weights exceed the caches of a core.
 _WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
 _FAR = 1 << 18  # bytes of weights
-_NARROW_INPUT = 34
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
 _SAMPLE = 16  # the first rows, one of so many, are packed first, so that dense inputs cost little
 
@@ -146,7 +144,7 @@ def estimate_of_input_gradient(sizes: Sizes, type_name: str) -> Estimate:
     read = _READ_FAR if sizes.inputs * sizes.outputs * itemsize > _FAR else _READ
     multiplied = _MULTIPLIED * (2 if type_name == "float64" else 1)
     return Estimate(
-        elements * max(sizes.outputs, _NARROW_INPUT) * multiplied * _WORTHWHILE,
+        elements * max(sizes.outputs, _NARROW) * multiplied * _WORTHWHILE,
         _CALLED + _WRITTEN * elements,
         elements * (_COMPUTED + of_row * read),
     )
