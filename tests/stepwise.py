@@ -166,6 +166,8 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, rec
         _grad(a), tuple(map(_grad, first)), {k: _gather(k, v.sum(0), shapes[k]) for k, v in terms.items()}
     )
     lane = np.max([_largest(x, lanes) for x in (expected.current, *expected.state)], axis=0)
+    # Terms of the seeds may cancel: the rounding of their sum is theirs, some of its units at least.
+    lane = np.maximum(lane, 1e-3 * np.max([_largest(g, lanes) for g in wanted if g is not None], axis=0))
     sizes = {k: _gather(k, np.abs(v).sum(0), shapes[k]) for k, v in terms.items()}
     if recurrent is not None:  # A term is a spike times the gradient of a current, which may cancel.
         before = np.abs([first[1].detach().numpy(), *(s.detach().numpy() for s in all_s[:-1])])
