@@ -166,7 +166,8 @@ def unroll(model, surrogate, current, initial, seeds, *, detach_reset=False, rec
         _grad(a), tuple(map(_grad, first)), {k: _gather(k, v.sum(0), shapes[k]) for k, v in terms.items()}
     )
     lane = np.max([_largest(x, lanes) for x in (expected.current, *expected.state)], axis=0)
-    # Terms of the seeds may cancel: the rounding of their sum is theirs, some of its units at least.
+    # The seeds' terms may cancel. Then their sum has the rounding errors of the terms, some 1e-16 of the
+    # seeds. The smallest tolerance, 1e-12 of the lane, must allow for these.
     lane = np.maximum(lane, 1e-3 * np.max([_largest(g, lanes) for g in wanted if g is not None], axis=0))
     sizes = {k: _gather(k, np.abs(v).sum(0), shapes[k]) for k, v in terms.items()}
     if recurrent is not None:  # A term is a spike times the gradient of a current, which may cancel.

@@ -100,7 +100,6 @@ def test_the_part_is_where_the_surrogate_is_not_zero(kind, input_gradients):
 
 
 def test_flattened_layers_hand_on_their_support():
-    torch.manual_seed(0)
     nets = []
     for masked in (True, False):
         torch.manual_seed(0)
@@ -165,7 +164,7 @@ def test_auto_computes_everything_where_that_is_faster():
     assert used == [("events", True), ("events", False), ("events", True)]
 
 
-def test_without_a_gradient_no_support_is_written(monkeypatch):
+def test_without_a_gradient_no_support_is_written():
     net, x = network(snn.LIF(alpha=0.9, surrogate=BOXCAR)), drive()
     with torch.no_grad():
         expected = net(x)

@@ -29,8 +29,9 @@ _LANES = {"avx512": 16, "avx2": 8, "x86-64-v2": 4, "generic": 4}  # of float32
 _MULTIPLIED = 0.025
 _ISA = str(_core.isa())
 _NARROW = 34  # outputs; a dense product of fewer takes as long
-# The same of a gradient of the input that is computed in parts: of an element that is written, of one that is
-# computed, and of a vector of weights that it reads, also where the weights exceed the caches of a core.
+# Estimates in these units for a gradient of the input that is computed in parts: of an element that is
+# written, of one that is computed, and of a vector of weights that it reads. The last one holds where the
+# weights exceed the caches of a core.
 _WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
 _FAR = 1 << 18  # bytes of weights
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look

@@ -83,7 +83,7 @@ struct Lif : LifModel<S, LifParameters, LifState> {
   /// The parameters whose terms read the spikes of the step before, one bit each, and `carry_bit` if the carry does.
   template <Method M, int Variant>
   static consteval unsigned spike_readers() {
-    constexpr unsigned alpha = 1, reset_amount = 8;
+    constexpr unsigned alpha = 1u << parameter_index<Lif>("alpha"), reset_amount = 1u << parameter_index<Lif>("reset_amount");
     constexpr LifReset kind = LifVariant<Variant>::reset;
     if (kind == LifReset::zero) return alpha | (M == Method::bptt ? carry_bit : 0);
     if (kind == LifReset::before_decay) return alpha | reset_amount;

@@ -315,7 +315,7 @@ class ProductInputRows {
 
   void run(std::int64_t row) {
     const V* const g = take_gradient(row);
-    clear_row(memory_.grad_x, static_cast<int>(packed_words(shape_.inputs) * 64));
+    clear_row(memory_.grad_x, packed_words(shape_.inputs) * 64);
     for (std::int64_t first = 0; first < plan_.weights.stride; first += product_vectors * simd_lanes<V>) {
       with_vectors((plan_.weights.stride - first) / simd_lanes<V>, [&](auto vectors) { add_strip<vectors>(row, g, first); });
     }

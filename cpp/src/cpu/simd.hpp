@@ -272,10 +272,10 @@ constexpr int half_vector = 0;   // no instruction for them
 /// Sets lanes to zero by vector stores. GCC turns a memset, or a loop that it recognises as one, into a string instruction, which is slow
 /// to start; the volatile zero keeps it from doing so.
 template <class V>
-EXODUS_SCALAR void clear_row(V* lanes, int count) {
+EXODUS_SCALAR void clear_row(V* lanes, std::int64_t count) {
   static constexpr volatile V zero = 0;
   const Vector<V> zeros = zero - Vector<V>{};
-  for (int i = 0; i < count; i += simd_lanes<V>) store(lanes + i, zeros);
+  for (std::int64_t i = 0; i < count; i += simd_lanes<V>) store(lanes + i, zeros);
 }
 
 /// A band: the vectors of lanes that are searched for spikes together.
