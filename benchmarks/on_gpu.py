@@ -16,6 +16,11 @@ from exodus_core import cuda
 L2_MULTIPLE = 4  # the total size of the buffers, in L2 caches
 LEAST_SETS = 4
 ARRAYS = 9  # of a set of Buffers, and one while they are made
+NEURONS = {
+    "Lif": ec.LIF(alpha=0.95),
+    "CubaLif": ec.CubaLIF(alpha=0.95, alpha_syn=0.9),
+    "Alif": ec.ALIF(alpha=0.95, alpha_adapt=0.98, adapt_scale=0.1),
+}
 
 
 def why_not():
@@ -101,6 +106,10 @@ class Buffers:
     def copy_backward(self):
         self.torch.add(self.grad_spikes, self.trace.potential, out=self.grads.current)
 
+    def copy_backward_with_parameters(self):
+        # It reads the current too.
+        self.torch.addcmul(self.grad_spikes, self.trace.potential, self.current, out=self.grads.current)
+
 
 def torch_loop(torch, alpha):
     """Make LIF neurons as a loop in torch, as users write it."""
@@ -179,19 +188,21 @@ def predicted(torch, layout, shape, dtype, kernel):
     return "" if time is None else f"  prediction {1e6 * time:9.1f} us"
 
 
-def against_copies(torch, layout, shape, time_axis, dtype, sets, rounds):
-    """Print a line for each pass."""
-    buffers = [Buffers(torch, ec.LIF(alpha=0.95), shape, time_axis, dtype) for _ in range(sets)]
-    bounds = {"forward": [x.copy_forward for x in buffers], "backward": [x.copy_backward for x in buffers]}
-    passes = [("forward", "", [x.forward for x in buffers])]
+def against_copies(torch, layout, shape, time_axis, dtype, sets, rounds, model="Lif"):
+    """Print a line for each pass of a neuron."""
+    buffers = [Buffers(torch, NEURONS[model], shape, time_axis, dtype) for _ in range(sets)]
+    passes = [("forward", "", "forward", ())]
     for method, parameters in (("exodus", ()), ("exodus", None), ("slayer", ()), ("bptt", ())):
-        variant = method + (" with parameters" if parameters is None else "")
-        passes.append(("backward", variant, [partial(x.backward, method, parameters) for x in buffers]))
-    for kind, variant, calls in passes:
-        share, time = compare(torch, bounds[kind], calls, rounds)
+        variant = " with parameters" if parameters is None else ""
+        passes.append(("backward" + variant, f" {method}{variant}", "backward", (method, parameters)))
+    for bound, variant, call, arguments in passes:
+        copies = [getattr(x, f"copy_{bound.replace(' ', '_')}") for x in buffers]
+        calls = [partial(getattr(x, call), *arguments) for x in buffers]
+        share, time = compare(torch, copies, calls, rounds)
         name = str(dtype).removeprefix("torch.")
-        prediction = predicted(torch, layout, shape, dtype, f"{kind} Lif 0 {variant}".rstrip())
-        print(f"{name:9s} {layout:12s} {kind:9s} {variant:24s} {share:6.2f} {1e6 * time:9.1f} us{prediction}")
+        prediction = predicted(torch, layout, shape, dtype, f"{call} {model} 0{variant}")
+        time = f"{1e6 * time:9.1f} us{prediction}"
+        print(f"{name:9s} {layout:12s} {model:8s} {call + variant:33s} {share:6.2f} {time}")
 
 
 def other_sizes(torch, rounds):
@@ -254,12 +265,14 @@ def main(arguments):
 
     t, b, n = arguments.steps, arguments.batch, arguments.neurons
     device = torch.cuda.get_device_properties(0)
-    print(f"LIF, {t} steps x {b} x {n}, {device.name}; share of the bandwidth of a copy, median time")
+    print(f"{t} steps x {b} x {n}, {device.name}; share of the bandwidth of a copy, median time")
     sets = sets_of(torch, t * b * n)
     layouts = {"time first": ((t, b, n), 0), "batch first": ((b, t, n), 1), "time last": ((b, n, t), 2)}
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for layout, (shape, time_axis) in layouts.items():
             against_copies(torch, layout, shape, time_axis, dtype, sets, arguments.rounds)
+    for model in ("CubaLif", "Alif"):
+        against_copies(torch, "time first", (t, b, n), 0, torch.float32, sets, arguments.rounds, model)
     other_sizes(torch, arguments.rounds)
     ratio, time = against_torch(torch, (t, b, n), arguments.rounds)
     print(f"forward and backward: {1e6 * time:.1f} us, {ratio:.0f} times as fast as torch's loop")

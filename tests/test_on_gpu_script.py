@@ -31,7 +31,7 @@ def pack_what_was_built(folder):
     """Put a built.tar.gz into the carried folder, as build_for_gpu.sh does at /elsewhere."""
     made = folder / "made" / "build"
     (made / "on_gpu").mkdir(parents=True)
-    (made / "cuda").mkdir()
+    (made / "cuda" / ".cmake").mkdir(parents=True)  # CMake's own, not a list of tests
     (made / "on_gpu" / "root").write_text("/elsewhere\n")
     (made / "cuda" / "tests.cmake").write_text('add_test("t" "/elsewhere/build/cuda/t")')
     (folder / "carried").mkdir()

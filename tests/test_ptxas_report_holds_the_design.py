@@ -23,22 +23,32 @@ FLOAT = "_ZN6exodus4cuda14forward_kernelINS_3LifELi0EfLb0EEEvNS0_9FormattedINS_1
 
 
 @pytest.mark.parametrize(
-    ("architecture", "registers", "shared", "blocks"),
+    ("architecture", "threads", "registers", "shared", "blocks"),
     [
-        ("sm_90", 96, 8256, 5),  # registers: 16384 / (32 * 96) = 5.3
-        ("sm_90", 97, 8256, 4),  # which are given out by 8: 104
-        ("sm_90", 168, 0, 3),
-        ("sm_90", 169, 0, 2),
-        ("sm_90", 255, 0, 2),
-        ("sm_90", 128, 16512, 4),
-        ("sm_75", 128, 16512, 3),  # 64 KiB of shared memory
-        ("sm_86", 64, 33 << 10, 2),  # 100 KiB, of which the system takes one for each block
-        ("sm_90", 16, 0, 16),  # 2048 threads
-        ("sm_89", 16, 0, 12),  # 1536 threads
+        ("sm_90", 128, 96, 8256, 5),  # registers: 16384 / (32 * 96) = 5.3
+        ("sm_90", 128, 97, 8256, 4),  # which are given out by 8: 104
+        ("sm_90", 128, 168, 0, 3),
+        ("sm_90", 128, 169, 0, 2),
+        ("sm_90", 128, 255, 0, 2),
+        ("sm_90", 128, 128, 16512, 4),
+        ("sm_75", 128, 128, 16512, 3),  # 64 KiB of shared memory
+        ("sm_86", 128, 64, 33 << 10, 2),  # 100 KiB, of which the system takes one for each block
+        ("sm_90", 128, 16, 0, 16),  # 2048 threads
+        ("sm_89", 128, 16, 0, 12),  # 1536 threads
+        ("sm_90", 64, 200, 0, 4),  # 2 warps of each part
+        ("sm_90", 64, 160, 0, 6),  # 3 warps of each part, 2 of a block
+        ("sm_90", 64, 16, 48 << 10, 4),
+        ("sm_90", 64, 16, 0, 32),
     ],
 )
-def test_blocks_are_those_that_fit(architecture, registers, shared, blocks):
-    assert ptxas_report.MULTIPROCESSORS[architecture].blocks(registers, shared) == blocks
+def test_blocks_are_those_that_fit(architecture, threads, registers, shared, blocks):
+    assert ptxas_report.MULTIPROCESSORS[architecture].blocks(threads, registers, shared) == blocks
+
+
+def test_blocks_have_half_the_threads_where_time_is_last():
+    kernel = ptxas_report.Kernel("forward Lif 0", "float", "sm_90", 160, 0, 0)
+    assert kernel.blocks() == 3
+    assert kernel._replace(name="forward Lif 0, tiled").blocks() == 6
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ void to_list(const Aggregate& aggregate, X* list) {
   for_each_field<Count>(aggregate, [list](const X& value, int k) { list[k] = value; });
 }
 
-/// Whether the surrogate takes surrogate_argument(state) in place of the potential.
+/// Whether the surrogate takes surrogate_argument(state) in place of the potential. What it reads then follows from potentials alone:
+/// restore_state() does not read the current.
 template <class N>
 inline constexpr bool surrogate_reads_hidden_state = requires { N::surrogate_reads_hidden_state; };
 

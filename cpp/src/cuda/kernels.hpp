@@ -45,12 +45,12 @@ EXODUS_DEVICE_SCALAR int steps_from(std::int64_t first, std::int64_t end, int mo
 }
 
 /// The neuron that this thread processes.
-template <class V, bool Stepped>
+template <bool Stepped>
 EXODUS_DEVICE_SCALAR Place taken_place(const Layout& layout, const Groups& groups, std::int64_t group) {
   if constexpr (Stepped) {
     if (groups.features > 0) return place_of_entries(layout, groups, group);
   }
-  return place_of<V>(layout, groups, group, static_cast<int>(threadIdx.x));
+  return place_of(layout, groups, group, static_cast<int>(threadIdx.x));
 }
 
 /// The steps of this thread's neuron that a launch computes, by their numbers (see Place), and those of its block.
@@ -60,29 +60,29 @@ EXODUS_DEVICE_SCALAR Steps steps_of(const Layout& layout, const Place& place, co
   return Stepped ? Steps{recurrent.begin, recurrent.end} : Steps{place.start, place.start + layout.time};
 }
 template <bool Stepped, class V>
-EXODUS_DEVICE_SCALAR Steps steps_of_block(const Layout& layout, const Groups& groups, const RecurrentMemory<V>& recurrent) {
-  return Stepped ? Steps{recurrent.begin, recurrent.end} : Steps{0, layout.time + groups.latest_start};
+EXODUS_DEVICE_SCALAR Steps steps_of_block(const Groups& groups, const RecurrentMemory<V>& recurrent) {
+  return Stepped ? Steps{recurrent.begin, recurrent.end} : Steps{0, groups.steps};
 }
 
 /// The most threads of a block.
-template <bool Stepped>
-constexpr int most_threads = Stepped ? entry_threads : block_threads;
+template <bool Stepped, Access A>
+constexpr int most_threads = Stepped ? entry_threads : (A == Access::tiled ? tiled_threads : block_threads);
 
 /// If the neuron has FIR kernels or recurrent weights (`Stepped`), a chunk is one step: the time is spent outside this loop.
 template <template <class> class N, int Variant, class V, bool Stepped, Access A>
-EXODUS_KERNEL(most_threads<Stepped>)
+EXODUS_KERNEL((most_threads<Stepped, A>))
 forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> fir_memory,
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
-  constexpr int chunk = Stepped ? 1 : whole_chunk<V>, stages = stages_of<V>(1, chunk, most_threads<Stepped>);
+  constexpr int chunk = Stepped ? 1 : whole_chunk<V>, stages = stages_of<A, V>(1, chunk, most_threads<Stepped, A>);
   constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1);
-  using Input = Pipe<A, 1, chunk, stages, V>;
-  EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped>));
+  using Input = Pipe<A, 1, chunk, stages, false, V, 1>;
+  EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped, A>));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
-  const Steps all = steps_of_block<Stepped>(call.layout, groups, recurrent);
+  const Steps all = steps_of_block<Stepped>(groups, recurrent);
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-    const Place place = taken_place<V, Stepped>(call.layout, groups, group);
+    const Place place = taken_place<Stepped>(call.layout, groups, group);
     const Steps own = steps_of<Stepped>(call.layout, place, recurrent);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
@@ -90,11 +90,11 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
     exchange.enter(place);
     const Sources<1> sources{{{call.current, call.format}}};
     Input input(sources, call.layout, place, own, memory);
-    for (int k = 0; k < stages; ++k) input.ask(all.begin + k * chunk);
+    input.start(all.begin);
     for (std::int64_t first = all.begin; first < all.end; first += chunk) {
       const Span span = own.template in_chunk<chunk>(first);
       V current[1][chunk], potential[chunk], spikes[chunk];
-      input.take(span, current);
+      input.take(first, span, current);
       if constexpr (A != Access::direct) decode(call.format, current[0]);
       const auto advance = [&](const Span& computed) EXODUS_INLINE {
         EXODUS_UNROLL
@@ -116,9 +116,9 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
       } else {
         advance(span);
       }
-      input.store(call.potential, Format::arithmetic, first, span, potential);
-      if constexpr (N<V>::fires) input.store(call.spikes, call.format, first, span, spikes);
-      input.ask(first + stages * chunk);
+      input.template store<0>(call.potential, Format::arithmetic, first, span, potential);
+      if constexpr (N<V>::fires) input.template store<1>(call.spikes, call.format, first, span, spikes);
+      input.release(first);
     }
     store_entries<C::states>(call.final, place, state);
     if constexpr (of_current || of_spikes) {
@@ -127,13 +127,13 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
   }
 }
 
-/// Workspace for the hidden states, which cannot be computed from the potential. Each slot has `states` - 1 arrays over the neurons. There
-/// is one slot per step of a segment and one more, and one checkpoint per segment.
+/// Workspace for the hidden states, which cannot be computed from the potential. The states before each segment are kept as a checkpoint,
+/// and those inside of it are recomputed. Each slot has `states` - 1 arrays over the neurons.
 template <class V>
 struct Tape {
-  V* steps = nullptr;   ///< null if not needed
-  V* marks = nullptr;
-  std::int64_t segment = 0;   ///< steps in a segment, a multiple of the chunk
+  V* marks = nullptr;         ///< a slot for each segment; null if not needed
+  V* steps = nullptr;         ///< a slot for each step of a segment and one more; only stepped passes need it, others have registers
+  std::int64_t segment = 0;   ///< steps in a segment: a chunk, or for stepped passes more of them
   std::int64_t segments = 0;
 };
 
@@ -148,129 +148,55 @@ EXODUS_DEVICE_SCALAR State restored_state(int variant, const Parameters& paramet
   return restore_state<Form>(parameters, most_spikes, before, u, a);
 }
 
-/// Recomputes the hidden states of a neuron onto its tape. It loads the inputs of `Ahead` steps at a time.
-template <template <class> class N, int Form, class V, int Ahead, bool Stepped, Access A>
-class Rebuilt {
+/// Recomputes the hidden states of a neuron.
+template <template <class> class N, int Form, class V>
+class HiddenStates {
  public:
   using C = Traits<N<V>>;
   using State = typename C::State;
 
-  /// `total_current`: a', the current including the recurrence; null if there is none.
-  EXODUS_DEVICE Rebuilt(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
-                        const typename C::Parameters& parameters, const V* total_current, SharedPointer<V> memory)
-      : call_(call),
-        tape_(tape),
-        place_(place),
-        own_(steps_of<false>(call.layout, place, RecurrentMemory<V>{})),
-        neurons_(neurons),
-        parameters_(parameters),
-        total_current_(total_current),
-        memory_(memory) {}
+  EXODUS_DEVICE HiddenStates(const Formatted<BackwardCall, V>& call, const Tape<V>& tape, const Place& place, std::int64_t neurons,
+                             const typename C::Parameters& parameters)
+      : call_(call), tape_(tape), place_(place), neurons_(neurons), parameters_(parameters) {}
 
-  /// Computes a' for steps [begin, end). `state` is the state before the first step on entry, and after the last step on return.
-  EXODUS_DEVICE void sum_current(Exchange<V>& exchange, V* total_current, std::int64_t begin, std::int64_t end, State& state) const {
-    for (std::int64_t n = begin; n < end; ++n) {
-      const V sum = exchange.from_spikes(state.spikes);
-      if (!place_.active) continue;
-      const std::int64_t at = place_.offset + n * call_.layout.inner;
-      const V current = element<V>({call_.current, call_.format}, at) + sum;
-      total_current[n * neurons_ + place_.neuron] = current;
-      state = restored(state, call_.potential == nullptr ? V(0) : call_.potential[at], current);
+  /// The checkpoint before a segment, without the potential.
+  EXODUS_DEVICE State marked(std::int64_t segment) const { return place_.active && segment >= 0 ? read(tape_.marks, segment) : State{}; }
+
+  /// Runs through all steps, and stores the state before each chunk. The inputs, the current only if asked for, come through the warp's
+  /// shared memory, `Elements` from `warp` on. All threads of a warp must call this together.
+  template <Access A, bool WithCurrent, int D, int Elements>
+  EXODUS_DEVICE void mark(State state, const Steps& own, std::int64_t end, SharedPointer<V> memory, int warp) const {
+    constexpr int inputs = WithCurrent ? 2 : 1, fit = Elements / (inputs * stage_steps<A, V>(inputs, D) * warp_threads);
+    static_assert(fit >= 2);
+    Sources<inputs> sources{{{call_.potential}}};
+    if constexpr (WithCurrent) sources.at[1] = {call_.current, call_.format};
+    Pipe<A, inputs, D, (fit < 4 ? fit : 4), false, V> input(sources, call_.layout, place_, own, memory, warp);
+    input.start(0);
+    for (std::int64_t first = 0; first < end; first += D) {
+      const Span span = own.template in_chunk<D>(first);
+      V values[inputs][D], none[D] = {};
+      input.take(first, span, values);
+      if constexpr (WithCurrent && A != Access::direct) decode(call_.format, values[1]);
+      write(tape_.marks, first / D, state);
+      State states[D + 1] = {state};
+      restore_chunk(span, values[0], WithCurrent ? values[inputs - 1] : none, states);
+      state = states[D];
+      input.release(first);
     }
   }
 
-  /// Recomputes the states of all steps before `end`, and stores the one before each segment as a checkpoint. `spare`: where shared memory
-  /// for two arrays is not in use. All threads of a warp must call this together; rebuild() too.
-  EXODUS_DEVICE void mark(State state, std::int64_t end, int spare) const {
-    std::int64_t mark = 0;
-    run(
-        0, end, spare, state,
-        [&](std::int64_t n) {
-          if (n == mark * tape_.segment) write(tape_.marks, mark++, state);
-        },
-        [](std::int64_t) {});
-  }
-
-  /// Recomputes the states of a segment from its checkpoint. The potential before the segment is in the array or, before step 0, is the
-  /// initial one.
-  EXODUS_DEVICE void rebuild(V initial_potential, std::int64_t mark, std::int64_t begin, std::int64_t end, int spare) const {
-    State state{};
-    if (place_.active) state = read(tape_.marks, mark);
-    state.potential = initial_potential;
-    if (own_.begin < begin && begin <= own_.end && call_.potential != nullptr && place_.active) {
-      state.potential = call_.potential[place_.offset + (begin - 1) * call_.layout.inner];
-    }
-    write(tape_.steps, 0, state);
-    run(begin, end, spare, state, [](std::int64_t) {}, [&](std::int64_t n) { write(tape_.steps, n - begin + 1, state); });
-  }
-
-  /// states[d] = the state before step first + d, without its potential, for d <= steps; the rest is 0. The segment starts at `begin`.
+  /// states[d] = the state before step d of a chunk, and states[D] = that after the last one. Steps that are not of the neuron leave the
+  /// state. states[0] is given.
   template <int D>
-  EXODUS_DEVICE void read_chunk(std::int64_t first, std::int64_t begin, int steps, State (&states)[D + 1]) const {
-    if (!place_.active) return;
-    if (steps == D) {
-      EXODUS_UNROLL
-      for (int d = 0; d <= D; ++d) states[d] = read(tape_.steps, first - begin + d);
-    } else {
-      EXODUS_UNROLL
-      for (int d = 0; d < D; ++d) states[d] = d <= steps ? read(tape_.steps, first - begin + d) : State{};
-    }
+  EXODUS_DEVICE void restore_chunk(const Span& span, const V (&u)[D], const V (&a)[D], State (&states)[D + 1]) const {
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) states[d + 1] = span.has(d) ? restored(states[d], u[d], a[d]) : states[d];
   }
 
- private:
-  /// Recomputes steps [begin, end). Calls `at_chunk` before each chunk and `after_step` after each step, also after those that are not this
-  /// neuron's, which leave the state.
-  template <class F, class G>
-  EXODUS_DEVICE void run(std::int64_t begin, std::int64_t end, int spare, State& state, const F& at_chunk, const G& after_step) const {
-    V now[2][Ahead] = {}, next[2][Ahead] = {};
-    for (std::int64_t first = begin - Ahead; first < end; first += Ahead) {
-      const std::int64_t later = first + Ahead;
-      if (later < end) load(later, steps_from(later, end, Ahead), spare, next);
-      if (first >= begin) {
-        const int steps = steps_from(first, end, Ahead);
-        const Span span = own_.template in_chunk<Ahead>(first);
-        if (A != Access::direct && (!Stepped || total_current_ == nullptr)) decode(call_.format, now[1]);
-        at_chunk(first);
-        EXODUS_UNROLL
-        for (int d = 0; d < Ahead; ++d) {
-          if (d >= steps) continue;
-          if (span.has(d)) state = restored(state, now[0][d], now[1][d]);
-          after_step(first + d);
-        }
-      }
-      EXODUS_UNROLL
-      for (int d = 0; d < Ahead; ++d) now[0][d] = next[0][d], now[1][d] = next[1][d];
-    }
-  }
-
-  /// Loads the potential and the bits of the current.
-  EXODUS_DEVICE void load(std::int64_t first, int steps, int spare, V (&values)[2][Ahead]) const {
-    const Source current{call_.current, call_.format};
-    if constexpr (!Stepped) {
-      const Sources<2> sources{{{call_.potential}, current}};
-      if constexpr (A == Access::tiled) {
-        Pipe<A, 2, Ahead, 1, V> input(sources, call_.layout, place_, own_, memory_, spare);
-        input.ask(first);
-        input.take(own_.template in_chunk<Ahead>(first), values);
-      } else {
-        load_lanes<A>(sources, call_.layout, place_, first, steps, values);
-      }
-    } else {
-      const std::int64_t at = place_.offset + first * call_.layout.inner;
-      const int there = place_.active ? steps : 0;
-      load_lane<V>({call_.potential}, at, call_.layout.inner, there, values[0]);
-      if (total_current_ != nullptr) {
-        load_lane<V>({total_current_}, first * neurons_ + place_.neuron, neurons_, there, values[1]);
-      } else {
-        load_lane<V>(current, at, call_.layout.inner, there, values[1]);
-      }
-    }
-  }
-
+ protected:
   EXODUS_DEVICE State restored(const State& before, V u, V a) const {
     return restored_state<N, Form>(call_.variant, parameters_, call_.most_spikes, before, u, a);
   }
-
   EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const {
     return (slot * (C::states - 1) + state - 1) * neurons_ + place_.neuron;
   }
@@ -291,11 +217,98 @@ class Rebuilt {
   const Formatted<BackwardCall, V>& call_;
   const Tape<V>& tape_;
   const Place& place_;
-  const Steps own_;
   const std::int64_t neurons_;
   const typename C::Parameters& parameters_;
-  const V* const total_current_;
-  SharedPointer<V> memory_;
+};
+
+/// The same for stepped passes, whose segments are longer than a chunk of one step: they are recomputed onto the tape. It loads the inputs
+/// of `Ahead` steps at a time.
+template <template <class> class N, int Form, class V, int Ahead>
+class SteppedHiddenStates : public HiddenStates<N, Form, V> {
+ public:
+  using Base = HiddenStates<N, Form, V>;
+  using C = Traits<N<V>>;
+  using State = typename C::State;
+  using Base::Base, Base::call_, Base::tape_, Base::place_, Base::neurons_, Base::restored, Base::read, Base::write;
+
+  /// Computes a' for steps [begin, end). `state` is the state before the first step on entry, and after the last step on return.
+  EXODUS_DEVICE void sum_current(Exchange<V>& exchange, V* total_current, std::int64_t begin, std::int64_t end, State& state) const {
+    for (std::int64_t n = begin; n < end; ++n) {
+      const V sum = exchange.from_spikes(state.spikes);
+      if (!place_.active) continue;
+      const std::int64_t at = place_.offset + n * call_.layout.inner;
+      const V current = element<V>({call_.current, call_.format}, at) + sum;
+      total_current[n * neurons_ + place_.neuron] = current;
+      state = restored(state, call_.potential == nullptr ? V(0) : call_.potential[at], current);
+    }
+  }
+
+  /// Runs through all steps, and stores the state before each segment. `total_current`: a', the current including the recurrence; null if
+  /// there is none.
+  EXODUS_DEVICE void mark(State state, std::int64_t end, const V* total_current) const {
+    std::int64_t mark = 0;
+    run(
+        0, end, total_current, state,
+        [&](std::int64_t n) {
+          if (n == mark * tape_.segment) write(tape_.marks, mark++, state);
+        },
+        [](std::int64_t) {});
+  }
+
+  /// Recomputes the states of a segment from its checkpoint. The potential before the segment is in the array or, before step 0, is the
+  /// initial one.
+  EXODUS_DEVICE void rebuild(V initial_potential, std::int64_t mark, std::int64_t begin, std::int64_t end, const V* total_current) const {
+    State state = Base::marked(mark);
+    state.potential = initial_potential;
+    if (begin > 0 && call_.potential != nullptr && place_.active) {
+      state.potential = call_.potential[place_.offset + (begin - 1) * call_.layout.inner];
+    }
+    write(tape_.steps, 0, state);
+    run(begin, end, total_current, state, [](std::int64_t) {}, [&](std::int64_t n) { write(tape_.steps, n - begin + 1, state); });
+  }
+
+  /// The states before and after step n, without the potential. The segment starts at `begin`.
+  EXODUS_DEVICE void read_step(std::int64_t n, std::int64_t begin, State (&states)[2]) const {
+    if (!place_.active) return;
+    states[0] = read(tape_.steps, n - begin), states[1] = read(tape_.steps, n - begin + 1);
+  }
+
+ private:
+  /// Recomputes steps [begin, end). Calls `at_chunk` before each chunk and `after_step` after each step.
+  template <class F, class G>
+  EXODUS_DEVICE void run(std::int64_t begin, std::int64_t end, const V* total_current, State& state, const F& at_chunk,
+                         const G& after_step) const {
+    V now[2][Ahead] = {}, next[2][Ahead] = {};
+    for (std::int64_t first = begin - Ahead; first < end; first += Ahead) {
+      const std::int64_t later = first + Ahead;
+      if (later < end) load(later, steps_from(later, end, Ahead), total_current, next);
+      if (first >= begin) {
+        const int steps = steps_from(first, end, Ahead);
+        if (total_current == nullptr) decode(call_.format, now[1]);
+        at_chunk(first);
+        EXODUS_UNROLL
+        for (int d = 0; d < Ahead; ++d) {
+          if (d >= steps) continue;
+          state = restored(state, now[0][d], now[1][d]);
+          after_step(first + d);
+        }
+      }
+      EXODUS_UNROLL
+      for (int d = 0; d < Ahead; ++d) now[0][d] = next[0][d], now[1][d] = next[1][d];
+    }
+  }
+
+  /// Loads the potential and the bits of the current.
+  EXODUS_DEVICE void load(std::int64_t first, int steps, const V* total_current, V (&values)[2][Ahead]) const {
+    const std::int64_t at = place_.offset + first * call_.layout.inner;
+    const int there = place_.active ? steps : 0;
+    load_lane<V>({call_.potential}, at, call_.layout.inner, there, values[0]);
+    if (total_current != nullptr) {
+      load_lane<V>({total_current}, first * neurons_ + place_.neuron, neurons_, there, values[1]);
+    } else {
+      load_lane<V>({call_.current, call_.format}, at, call_.layout.inner, there, values[1]);
+    }
+  }
 };
 
 /// h[d] = f'(x[d]) for the steps of a chunk. The quotients that each kind of surrogate needs are recomputed here: hoisted out of the time
@@ -372,7 +385,7 @@ EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, con
     double total = place.active ? sums[k] : 0.0;
     if ((groups.whole_sums >> k & 1) != 0) {
       for (unsigned delta = warp_threads / 2u; delta > 0; delta /= 2) total += __shfl_down_sync(0xffffffffu, total, delta);
-      if (lane == 0 && place.active) call.sums[k][group * (block_threads / warp_threads) + warp] = total;
+      if (lane == 0 && place.active) call.sums[k][group * (groups.threads / warp_threads) + warp] = total;
     } else if (place.active) {
       call.sums[k][place.neuron] = total;
     }
@@ -430,8 +443,8 @@ constexpr int blocks_backward() {
 }
 
 template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped, Access A>
-EXODUS_KERNEL_OF(most_threads<Stepped>, (blocks_backward<N, M, V, Terms, Plain, Stepped, A>()))
-backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tapes,
+EXODUS_KERNEL_OF((most_threads<Stepped, A>), (blocks_backward<N, M, V, Terms, Plain, Stepped, A>()))
+backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const Tape<V> tape,
                 const FirMemory<V> fir_memory, EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   using State = typename C::State;
@@ -440,42 +453,47 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
   constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && fires;
   constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
-  constexpr bool on_tape = reads_hidden_states<N, V, Terms>;
-  constexpr int chunk = Stepped ? 1 : (Plain && !(on_tape && C::states > 3) ? whole_chunk<V> : half_chunk<V>);
-  constexpr int ahead = !Stepped ? chunk : (std::is_same_v<V, float> ? half_chunk<V> : 2);   // the chunk of recomputed states
-  constexpr int stages = stages_of<V>(inputs, chunk, most_threads<Stepped>);
-  using Input = Pipe<A, inputs, chunk, stages, V>;
-  EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped>));
+  constexpr bool reads_hidden = reads_hidden_states<N, V, Terms>;
+  constexpr int chunk = Stepped ? 1 : (Plain && !Terms ? whole_chunk<V> : half_chunk<V>);
+  constexpr int stages = stages_of<A, V>(inputs, chunk, most_threads<Stepped, A>);
+  using Input = Pipe<A, inputs, chunk, stages, true, V>;
+  using Hidden =
+      std::conditional_t<Stepped, SteppedHiddenStates<N, Form, V, std::is_same_v<V, float> ? half_chunk<V> : 2>, HiddenStates<N, Form, V>>;
+  EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped, A>));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   const Layout& layout = call.layout;
   const Sources<inputs> sources = sources_of<fires, Plain, Terms>(call);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
-  const Steps all = steps_of_block<Stepped>(layout, groups, recurrent);
-  const std::int64_t time = layout.time + groups.latest_start;   // the end of all launches' steps
+  const Steps all = steps_of_block<Stepped>(groups, recurrent);
+  const std::int64_t time = groups.steps;   // the end of all launches' steps
   const V* const total_current = recurs ? recurrent.total_current : nullptr;
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-    const Place place = taken_place<V, Stepped>(layout, groups, group);
+    const Place place = taken_place<Stepped>(layout, groups, group);
     const Steps own = steps_of<Stepped>(layout, place, recurrent);
     [[maybe_unused]] const std::int64_t closing = place.start + layout.time - 1;   // the neuron's last step
     exchange.enter(place);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
-    // Read where it is needed, which is seldom: it would occupy registers throughout.
+    // Read where they are needed, which is seldom: they would occupy registers throughout. The latter is the direct gradient of the state
+    // after the last step.
     const auto initial = [&]() EXODUS_INLINE { return entries_of<State, C::states>(call.initial, place); };
-    State final{};   // the direct gradient of the state after the last step
-    if constexpr (with_final) final = entries_of<State, C::states>(call.grad_final, place);
-    const Rebuilt<N, Form, V, ahead, Stepped, A> rebuilt(call, tapes, place, groups.neurons, parameters, total_current, memory);
+    [[maybe_unused]] const auto final = [&]() EXODUS_INLINE { return entries_of<State, C::states>(call.grad_final, place); };
+    const Hidden hidden_states(call, tape, place, groups.neurons, parameters);
     if constexpr (recurs) {
       if (total_current != nullptr && recurrent.sums_current) {
         State state = all.begin == 0 ? initial() : entries_of<State, C::states>(recurrent.state, place);
-        rebuilt.sum_current(exchange, recurrent.total_current, all.begin, all.end, state);
+        hidden_states.sum_current(exchange, recurrent.total_current, all.begin, all.end, state);
         store_entries<C::states>(recurrent.state, place, state);
         if (!recurrent.adjoins) continue;
       }
     }
     // A step's potential is read with its own inputs and with those of the step after it.
     Input input(sources, layout, place, {Stepped && own.begin > 0 ? own.begin - 1 : own.begin, own.end}, memory);
-    const bool rebuilds = on_tape && tapes.steps != nullptr;
-    if (rebuilds && all.end == time) rebuilt.mark(initial(), time, input.spare());
+    const bool restores = reads_hidden && tape.marks != nullptr;
+    if constexpr (reads_hidden && Stepped) {
+      if (restores && all.end == time) hidden_states.mark(initial(), time, total_current);
+    } else if constexpr (reads_hidden) {
+      if (restores) hidden_states.template mark<A, Terms, chunk, Input::warp_elements>(initial(), own, time, memory, input.base());
+    }
 
     const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, fir_memory, all.end);
     Carry carry{};
@@ -487,27 +505,48 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         for (int k = 0; k < C::parameters; ++k) sums[k] = call.sums[k] != nullptr && place.active ? call.sums[k][place.neuron] : 0.0;
       }
     }
-    // The segment on the tape, and its first step.
-    std::int64_t mark = all.end == time ? tapes.segments : all.end / tapes.segment, segment = mark * tapes.segment;
     const std::int64_t top = (all.end - 1) / chunk * chunk;
-    for (int k = 0; k < stages; ++k) input.ask(top - k * chunk);
+    // Stepped: the segment on the tape, and its first step. Else: the checkpoint before the chunk, which plain passes read a chunk ahead;
+    // others lack the registers.
+    [[maybe_unused]] std::int64_t mark = 0, segment = 0;
+    [[maybe_unused]] State marked{};
+    if constexpr (Stepped) {
+      mark = all.end == time ? tape.segments : all.end / tape.segment, segment = mark * tape.segment;
+    } else {
+      if (Plain && restores) marked = hidden_states.marked(top / chunk);
+    }
+    [[maybe_unused]] const V initial_potential = reads_hidden && !Stepped ? initial().potential : V(0);
+    input.start(top);
     for (std::int64_t first = top; first > all.begin - chunk; first -= chunk) {
-      const int steps = steps_from(first, all.end, chunk);
       const Span span = own.template in_chunk<chunk>(first);
       // The neuron's first step, if it is in the chunk, and whether there are steps of this neuron before one.
       [[maybe_unused]] const int opening = first > place.start ? -1 : span.lo;
       const auto follows = [&](int d) EXODUS_INLINE { return A == Access::tiled ? d > opening : d > 0 || first > 0; };
       V values[inputs][chunk], grad[chunk];
-      input.take(span, values);
+      input.take(first, span, values);
       ChunkRecord<V, chunk> at;
+      const auto before_step = [&](int d) EXODUS_INLINE { return d > 0 ? at.u[d > 0 ? d - 1 : 0] : input.sooner(first); };
       at.template take<A, fires, Plain, Terms>(call.format, values);
-      if (rebuilds && first < segment) {
-        const std::int64_t stop = segment < time ? segment : time;
-        segment -= tapes.segment;
-        rebuilt.rebuild(initial().potential, --mark, segment, stop, input.spare());
-      }
       State states[chunk + 1] = {};   // the states before each step, and after the last
-      if (rebuilds) rebuilt.template read_chunk<chunk>(first, segment, steps, states);
+      if constexpr (Stepped) {
+        if (restores && first < segment) {
+          const std::int64_t stop = segment < time ? segment : time;
+          segment -= tape.segment;
+          hidden_states.rebuild(initial().potential, --mark, segment, stop, total_current);
+        }
+        if (restores) {
+          hidden_states.read_step(first, segment, states);
+          states[0].potential = before_step(0);
+        }
+      } else {
+        if (restores) {
+          states[0] = Plain ? marked : hidden_states.marked(first / chunk);
+          states[0].potential = before_step(0);
+          if (first <= place.start) states[0].potential = initial_potential;
+          hidden_states.restore_chunk(span, at.u, at.a, states);
+          if constexpr (Plain) marked = hidden_states.marked(first / chunk - 1);
+        }
+      }
       if constexpr (fires) {
         if (Plain || call.surrogate.values == nullptr) fill_surrogate_chunk<N>(call.surrogate, parameters, states, at.u, at.h);
       }
@@ -515,8 +554,9 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         EXODUS_UNROLL
         for (int d = chunk - 1; d >= 0; --d) {
           if (first + d != closing) continue;
-          at.q[d] += final.potential;
-          if constexpr (fires) at.e[d] += final.spikes;
+          const State direct = final();
+          at.q[d] += direct.potential;
+          if constexpr (fires) at.e[d] += direct.spikes;
         }
       }
       if constexpr (recurs) {
@@ -528,16 +568,14 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       for (int d = chunk - 1; d >= 0; --d) {   // the inputs and the carry of steps that are not this neuron's are 0, and so are the terms
         const std::int64_t n = first + d;
         State before, direct{};
-        const V u_before = d > 0 ? at.u[d > 0 ? d - 1 : 0] : input.sooner(first - 1);
-        if (rebuilds) {
+        if (restores) {
           before = states[d];
-          before.potential = u_before;
         } else {
-          before = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, u_before, V(0));
+          before = restored_state<N, Form>(call.variant, parameters, call.most_spikes, State{}, before_step(d), V(0));
         }
         if (!follows(d)) before = initial();
         if constexpr (with_final && hidden) {
-          if (n == closing) direct = final;
+          if (n == closing) direct = final();
         }
         if constexpr (of_spikes) at.e[d] += fir.of_spikes(n);
         const StepRecord<V, State> record{at.u[d], before, direct, at.h[d], at.e[d], at.q[d], at.a[d]};
@@ -566,8 +604,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
       }
       void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
-      input.store(result, call.format, first, span, grad);
-      input.ask(first - stages * chunk);
+      input.template store<0>(result, call.format, first, span, grad);
+      input.release(first);
     }
     if constexpr (recurs) {
       if (recurrent.carry != nullptr) store_carry<carries>(recurrent.carry, groups.neurons, place, carry);

@@ -161,6 +161,12 @@ EXODUS_DEVICE_SCALAR float unforeseen(float value) {
 #endif
   return value;
 }
+EXODUS_DEVICE_SCALAR int unforeseen(int value) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(value));
+#endif
+  return value;
+}
 EXODUS_DEVICE_SCALAR double unforeseen(double value) {
 #if defined(__CUDACC__)
   asm volatile("" : "+d"(value));
@@ -178,6 +184,68 @@ EXODUS_DEVICE_SCALAR T load_once(const T* at) {
 #endif
 }
 
+/// Four elements that a thread accesses at once. In memory they begin at a multiple of their size.
+template <class T>
+struct Four {
+  T at[4];
+};
+
+/// Whether memory begins at a multiple of the size of four elements.
+template <class T>
+EXODUS_DEVICE_SCALAR bool in_fours(const T* array) {
+  return reinterpret_cast<std::uintptr_t>(array) % (4 * sizeof(T)) == 0;
+}
+
+/// Loads and stores four elements of global memory, the latter under a condition without a branch. (Through a pointer to vectors, the
+/// compiler stores each element for itself.)
+#if defined(__CUDACC__)
+EXODUS_DEVICE_SCALAR Four<std::uint16_t> load_four(const std::uint16_t* at) {
+  const ushort4 four = __ldcs(reinterpret_cast<const ushort4*>(at));
+  return {{four.x, four.y, four.z, four.w}};
+}
+EXODUS_DEVICE_SCALAR void store_four(bool condition, float* at, const Four<float>& four) {
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %0, 0; @p st.global.v4.f32 [%1], {%2, %3, %4, %5}; }" ::"r"(static_cast<int>(condition)),
+               "l"(__cvta_generic_to_global(at)), "f"(four.at[0]), "f"(four.at[1]), "f"(four.at[2]), "f"(four.at[3]));
+}
+EXODUS_DEVICE_SCALAR void store_four(bool condition, std::uint16_t* at, const Four<std::uint16_t>& four) {
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %0, 0; @p st.global.v4.u16 [%1], {%2, %3, %4, %5}; }" ::"r"(static_cast<int>(condition)),
+               "l"(__cvta_generic_to_global(at)), "h"(four.at[0]), "h"(four.at[1]), "h"(four.at[2]), "h"(four.at[3]));
+}
+#else
+template <class T>
+Four<T> load_four(const T* at) {
+  if (!in_fours(at)) shim::fail("four elements are loaded from where they are not aligned");
+  return {{at[0], at[1], at[2], at[3]}};
+}
+template <class T>
+void store_four(bool condition, T* at, const Four<T>& four) {
+  if (!condition) return;
+  if (!in_fours(at)) shim::fail("four elements are stored where they are not aligned");
+  for (int k = 0; k < 4; ++k) at[k] = four.at[k];
+}
+#endif
+
+/// Loads and stores four elements of shared memory, from number `k` on, a multiple of four.
+template <class T>
+EXODUS_DEVICE_SCALAR Four<T> load_shared_four(SharedPointer<T> memory, int k) {
+#if defined(__CUDACC__)
+  const float4 four = *reinterpret_cast<const float4*>(memory + k);
+  return {{four.x, four.y, four.z, four.w}};
+#else
+  if (k % 4 != 0) shim::fail("four elements of shared memory are loaded where they are not aligned");
+  return {{memory[k], memory[k + 1], memory[k + 2], memory[k + 3]}};
+#endif
+}
+template <class T>
+EXODUS_DEVICE_SCALAR void store_shared_four(SharedPointer<T> memory, int k, const Four<T>& four) {
+#if defined(__CUDACC__)
+  *reinterpret_cast<float4*>(memory + k) = make_float4(four.at[0], four.at[1], four.at[2], four.at[3]);
+#else
+  if (k % 4 != 0) shim::fail("four elements of shared memory are stored where they are not aligned");
+  for (int i = 0; i < 4; ++i) memory[k + i] = four.at[i];
+#endif
+}
+
 /// Stores a value that is not reused soon (a streaming store).
 template <class T>
 EXODUS_DEVICE_SCALAR void store_once(T* at, T value) {
@@ -185,6 +253,13 @@ EXODUS_DEVICE_SCALAR void store_once(T* at, T value) {
   __stcs(at, value);
 #else
   *at = value;
+#endif
+}
+EXODUS_DEVICE_SCALAR void store_four_once(float* at, const Four<float>& four) {
+#if defined(__CUDACC__)
+  __stcs(reinterpret_cast<float4*>(at), make_float4(four.at[0], four.at[1], four.at[2], four.at[3]));
+#else
+  store_four(true, at, four);
 #endif
 }
 

@@ -97,6 +97,13 @@ inline bool is_direct(const Groups& groups, Format format) {
   return !groups.tiled && format == Format::arithmetic;
 }
 
+/// Whether direct access can move four neurons at once: those of a warp lie side by side, and so do the elements of these arrays in memory.
+template <class... Array>
+bool lie_in_rows(const Layout& layout, const Array*... arrays) {
+  const auto is_aligned = [](const void* array) { return reinterpret_cast<std::uintptr_t>(array) % (4 * sizeof(float)) == 0; };
+  return layout.inner % warp_threads == 0 && (is_aligned(arrays) && ...);
+}
+
 template <template <class> class N, class V>
 ForwardKernel<V> forward_kernel_for(const Formatted<ForwardCall, V>& call, const Groups& groups) {
   constexpr std::make_integer_sequence<int, N<V>::variants> variants;
@@ -113,7 +120,8 @@ ForwardKernel<V> forward_kernel_for(const Formatted<ForwardCall, V>& call, const
 
 template <template <class> class N, class V>
 Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, RecurrentMemory<V> recurrent, Stream stream) {
-  const Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
+  Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
+  groups.in_rows = lie_in_rows(call.layout, call.current, call.potential, call.spikes);
   const auto kernel = forward_kernel_for<N>(call, groups);
   recurrent.end = call.layout.time;
   if (!step_by_step(groups, call.recurrent)) return launch(kernel, grid_of<V>(groups), stream, call, groups, memory, recurrent);
@@ -294,11 +302,12 @@ struct BackwardParts {
     for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(requested.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
     const std::int64_t square = given.features * given.features;
     weights = carver.take<double>(requested.recurrent ? weight_parts(layout, given.features) * square : 0);
-    const std::int64_t time = layout.time + latest_start<V>(layout, with_fir(roles) || given.features > 0);
-    tape.segment = rebuilt_steps(time, whole_chunk<V>);
+    const bool stepped = with_fir(roles) || given.features > 0;
+    const std::int64_t time = numbered_steps<V>(layout, stepped);
+    tape.segment = stepped ? rebuilt_steps(time, whole_chunk<V>) : half_chunk<V>;   // the shortest chunk of the kernels
     tape.segments = (time + tape.segment - 1) / tape.segment;
-    tape.steps = carver.take<V>((tape.segment + 1) * slot);
     tape.marks = carver.take<V>(tape.segments * slot);
+    tape.steps = carver.take<V>(stepped ? (tape.segment + 1) * slot : 0);
     fir.lam = carver.take<V>(with_fir(roles) ? layout.time * neurons : 0);
     fir.spikes = carver.take<V>(requested.taps[1] != nullptr ? layout.time * neurons : 0);
     for (int k = 0; k < 2; ++k) fir.scattered[k] = carver.take<V>(roles[k].taps.length * neurons);
@@ -464,6 +473,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   for (int k = 0; k < 2; ++k) call.fir[k].sums = parts.taps[k];
   Groups groups(layout, call.parameters, call.fir, call.recurrent);
   groups.whole_sums = whole_sums(neuron, requested, call);
+  groups.in_rows = lie_in_rows(layout, call.potential, call.current, call.grad_spikes, call.grad_potential, call.grad_current);
   Status status = [&]<template <class> class M>(const M<typename N::Storage>&) {
     return launch_backward<M, V>(call, groups, parts.tape, parts.fir, parts.recurrent, requested.sums > 0, stream);
   }(neuron);

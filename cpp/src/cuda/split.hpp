@@ -92,7 +92,7 @@ split_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_C
   const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_threads, warp = thread / warp_threads;
   const int warps = groups.threads / warp_threads, round = warps * chunk;   // the steps of all warps
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
-    const Place place = place_of<V>(layout, groups, group, lane);
+    const Place place = place_of(layout, groups, group, lane);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     const V gain = field<parameter_of<N<V>>(Role::gain), C::parameters, decltype(parameters), V>(parameters);
     V later = V(0);   // d after the round's steps
@@ -100,7 +100,7 @@ split_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_C
       const std::int64_t first = begin + warp * chunk;
       const int steps = steps_from(first, layout.time, chunk);   // less than one if the chunk is after the end
       V values[2][chunk];
-      load_lanes<Access::lanes>(arrays, layout, place, first, steps, values);
+      load_lanes(arrays, layout, place, first, steps, values);
       LinearSteps<V, chunk> at;
       at.template take<N, M, Form>(call, parameters, values[0], values[1]);
       V product = V(1), sum = V(0);   // d at the chunk's begin is product times the d after it, and sum

@@ -10,6 +10,6 @@ mkdir -p build/on_gpu "$carried"
 python3 -m pip wheel --quiet --no-index --no-build-isolation --no-deps --wheel-dir build/on_gpu/cpu .
 cpp/tests/cuda/build.sh "$1"
 pwd >build/on_gpu/root
-mapfile -t lists < <(find build/cuda -name '*.cmake' -not -path '*/CMakeFiles/*')
+mapfile -t lists < <(find build/cuda -type f -name '*.cmake' -not -path '*/CMakeFiles/*')
 tar czf "$carried/built.tar.gz" build/on_gpu/root build/on_gpu/cpu build/cu13 build/cuda/build.log build/cuda/libexodus_core.so \
   build/cuda/cpp/src/cuda/libexodus_cuda.so build/cuda/cpp/tests/cuda/{gpu_kernels_are_the_cpu,gpu_cuda_says_why_not,old_driver} "${lists[@]}"

@@ -14,23 +14,26 @@
 
 namespace exodus::test {
 
-/// Memory whose ends are watched, for one call after another.
+/// Memory whose ends are watched, for one call after another. Arrays begin `skipped` elements after an address that is aligned for vectors.
 class HostMemory {
  public:
+  explicit HostMemory(std::int64_t skipped = 0) : skipped_(skipped) {}
+
+  /// Memory for a workspace.
+  void* bytes(std::size_t count) {
+    blocks_.emplace_back(::operator new(count));
+    return std::memset(blocks_.back().get(), 0xa5, count);
+  }
   template <class T>
   const T* in(const T* values, std::int64_t count) {
-    // As long as it is: a sanitizer sees what is read beyond.
-    T* const copy = static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T)));
-    blocks_.emplace_back(copy);
+    T* const copy = out<T>(count);
     std::copy(values, values + count, copy);
     return copy;
   }
   template <class T>
   T* out(std::int64_t count) {
-    T* const array = static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T)));
-    blocks_.emplace_back(array);
-    std::memset(static_cast<void*>(array), 0xa5, static_cast<std::size_t>(count) * sizeof(T));
-    return array;
+    // As long as it is: a sanitizer sees what is read beyond.
+    return static_cast<T*>(bytes(static_cast<std::size_t>(skipped_ + count) * sizeof(T))) + skipped_;
   }
   template <class T>
   std::vector<T> fetch(const T* array, std::int64_t count) {
@@ -41,6 +44,7 @@ class HostMemory {
   struct Free {
     void operator()(void* block) const { ::operator delete(block); }
   };
+  std::int64_t skipped_;
   std::vector<std::unique_ptr<void, Free>> blocks_;
 };
 
@@ -49,14 +53,14 @@ class OnCpu : public HostMemory {
   template <class N>
   Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays) {
     Workspace memory = workspace(layout, neuron, arrays);
-    memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    memory.data = bytes(memory.bytes);
     return exodus::forward(layout, neuron, arrays, memory);
   }
   template <class N>
   Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                   const typename N::Backward& arrays) {
     Workspace memory = workspace(layout, neuron, method, surrogate, arrays);
-    memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    memory.data = bytes(memory.bytes);
     return exodus::backward(layout, neuron, method, surrogate, arrays, memory);
   }
 };
@@ -73,6 +77,16 @@ inline bool finish() {
 #else
 class DeviceMemory {
  public:
+  explicit DeviceMemory(std::int64_t skipped = 0) : skipped_(skipped) {}
+
+  /// Memory for a workspace.
+  void* bytes(std::size_t count) {
+    void* block = nullptr;
+    EXPECT_EQ(cudaMalloc(&block, count + 1), cudaSuccess);
+    blocks_.emplace_back(block);
+    EXPECT_EQ(cudaMemset(block, 0xa5, count), cudaSuccess);
+    return block;
+  }
   template <class T>
   const T* in(const T* values, std::int64_t count) {
     T* const copy = out<T>(count);
@@ -81,11 +95,7 @@ class DeviceMemory {
   }
   template <class T>
   T* out(std::int64_t count) {
-    void* array = nullptr;
-    EXPECT_EQ(cudaMalloc(&array, static_cast<std::size_t>(count) * sizeof(T) + 1), cudaSuccess);
-    blocks_.emplace_back(array);
-    EXPECT_EQ(cudaMemset(array, 0xa5, static_cast<std::size_t>(count) * sizeof(T)), cudaSuccess);
-    return static_cast<T*>(array);
+    return static_cast<T*>(bytes(static_cast<std::size_t>(skipped_ + count) * sizeof(T))) + skipped_;
   }
   template <class T>
   std::vector<T> fetch(const T* array, std::int64_t count) {
@@ -98,6 +108,7 @@ class DeviceMemory {
   struct Free {
     void operator()(void* block) const { cudaFree(block); }
   };
+  std::int64_t skipped_;
   std::vector<std::unique_ptr<void, Free>> blocks_;
 };
 constexpr unsigned orders_of_threads = 1;
@@ -109,12 +120,12 @@ inline bool finish() {
 
 class OnDevice : public DeviceMemory {
  public:
-  explicit OnDevice(unsigned seed) { prepare(seed); }
+  explicit OnDevice(unsigned seed, std::int64_t skipped = 0) : DeviceMemory(skipped) { prepare(seed); }
 
   template <class N>
   Status forward(const Layout& layout, const N& neuron, const typename N::Forward& arrays) {
     Workspace memory = cuda::workspace(layout, neuron, arrays);
-    if (memory.bytes > 0) memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    if (memory.bytes > 0) memory.data = bytes(memory.bytes);
     const Status status = cuda::forward(layout, neuron, arrays, memory);
     return finish() ? status : Status::cuda;
   }
@@ -122,7 +133,7 @@ class OnDevice : public DeviceMemory {
   Status backward(const Layout& layout, const N& neuron, Method method, const Surrogate<typename N::Storage>& surrogate,
                   const typename N::Backward& arrays) {
     Workspace memory = cuda::workspace(layout, neuron, arrays);
-    if (memory.bytes > 0) memory.data = out<char>(static_cast<std::int64_t>(memory.bytes));
+    if (memory.bytes > 0) memory.data = bytes(memory.bytes);
     const Status status = cuda::backward(layout, neuron, method, surrogate, arrays, memory);
     return finish() ? status : Status::cuda;
   }

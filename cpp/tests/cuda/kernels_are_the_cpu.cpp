@@ -77,12 +77,13 @@ TYPED_TEST(Cuda, IsTheCpuWithFewNeurons) {
 }
 
 /// As most networks call it, without the rarely used arrays: time last, where a warp's neurons start at different numbers of steps, and
-/// time first, with all gradients of parameters, some or none.
+/// time first, whole warps of neurons side by side or not, with all gradients of parameters, some or none. Every other time the arrays
+/// begin where no vector of elements can.
 TYPED_TEST(Cuda, IsTheCpuInPlainPasses) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   Random random(sizeof(typename TypeParam::Storage) + 30);
-  constexpr Layout layouts[] = {{33, 1, 1},  {64, 15, 1}, {70, 16, 1}, {129, 17, 1}, {31, 33, 1}, {5, 150, 1},
-                                {40, 70, 1}, {3, 33, 4},  {2, 150, 7}, {1, 48, 130}, {30, 31, 2}, {25, 70, 3}};
+  constexpr Layout layouts[] = {{33, 1, 1},  {64, 15, 1},  {70, 16, 1}, {129, 17, 1}, {31, 33, 1}, {5, 150, 1}, {40, 70, 1}, {3, 33, 4},
+                                {2, 150, 7}, {1, 48, 130}, {30, 31, 2}, {25, 70, 3},  {1, 48, 64}, {3, 33, 32}, {1, 9, 160}};
   constexpr int turns = 3 * static_cast<int>(std::size(layouts));
   for (int turn = 0; turn < turns; ++turn) {
     const Layout& layout = layouts[static_cast<std::size_t>(turn) % std::size(layouts)];
@@ -93,7 +94,7 @@ TYPED_TEST(Cuda, IsTheCpuInPlainPasses) {
     for (bool& wanted : problem.wanted) wanted = wanted && !none;
     const Method method = static_cast<Method>(turn / static_cast<int>(std::size(layouts)));
     OnCpu cpu;
-    OnDevice device(static_cast<unsigned>(turn));
+    OnDevice device(static_cast<unsigned>(turn), turn % 2);
     const auto expected = solve<Witness<TypeParam>>(problem, method, cpu), results = solve<TypeParam>(problem, method, device);
     ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, describe(layout) + " turn " + std::to_string(turn)));
   }

@@ -4,9 +4,9 @@
 #
 # The machine needs nvcc 13 and a python3 with scikit-build-core, pybind11, cmake, ninja and pytest; torch, CuPy and JAX are tested as far as
 # they are there. Nothing is downloaded: CARRIED (carried/ by default) is a folder with GoogleTest's sources (googletest/) and with wheels of
-# what python3 lacks: array-api-compat and, for the benchmark to compare with, spikingjelly, loguru and SciencePlots. If it has
-# built.tar.gz, which build_for_gpu.sh makes on another machine, nothing is compiled. After a failed step the next one runs, unless no kernel
-# can run at all. The last lines say what failed, and which steps did not finish in their time.
+# what python3 lacks: array-api-compat, pytest-xdist with execnet and, for the benchmark to compare with, spikingjelly, loguru and
+# SciencePlots. If it has built.tar.gz, which build_for_gpu.sh makes on another machine, nothing is compiled. After a failed step the next one
+# runs, unless no kernel can run at all. The last lines say what failed, and which steps did not finish in their time.
 set -uo pipefail
 cd "$(dirname "$0")/../../.."
 carried=$PWD/${1:-carried}
@@ -53,7 +53,7 @@ export architecture carried prefix
 
 # Unpacks the archive of build_for_gpu.sh. The lists of tests name the folder that they were built in.
 unpack() {
-  tar xzf "$carried/built.tar.gz" && find build/cuda -name '*.cmake' -exec sed -i "s#$(<build/on_gpu/root)#$PWD#g" {} +
+  tar xzf "$carried/built.tar.gz" && find build/cuda -type f -name '*.cmake' -exec sed -i "s#$(<build/on_gpu/root)#$PWD#g" {} +
 }
 
 step 30 packages "${install[@]}" "$carried"/*.whl
@@ -75,7 +75,7 @@ step 60 available python3 -c 'import sys; from exodus_core import cuda; sys.exit
 
 step 10 occupancy python3 cpp/tests/cuda/ptxas_report.py build/cuda/build.log
 step 150 ctest ctest --test-dir build/cuda -L gpu --output-on-failure
-step 150 pytest python3 -m pytest -q -rs tests/test_on_a_gpu.py && ! grep -q ' passed' build/on_gpu/pytest.log && failed+=("pytest ran no test")
+step 150 pytest python3 -m pytest -q -rs -n 8 --durations=10 tests/test_on_a_gpu.py && ! grep -q ' passed' build/on_gpu/pytest.log && failed+=("pytest ran no test")
 step 90 benchmark python3 benchmarks/bandwidth.py --device cuda --rounds 7
 for tool in memcheck racecheck initcheck synccheck; do
   step 120 $tool compute-sanitizer --tool $tool --error-exitcode 1 build/cuda/cpp/tests/cuda/gpu_kernels_are_the_cpu \

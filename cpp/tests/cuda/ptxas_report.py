@@ -2,8 +2,8 @@
 
 python ptxas_report.py LOG... reads what `nvcc -Xptxas -v` printed (cmake -DCMAKE_CUDA_FLAGS="-Xptxas -v"),
 and prints a line for each kernel and architecture. It fails if a float32 kernel spills or uses local memory,
-or if fewer blocks of 128 threads fit on a multiprocessor of sm_90 than occupancy.csv says. Other GPUs have
-less shared memory; there the registers must leave room for as many.
+or if fewer blocks (of 64 threads where time is the last axis, else of 128) fit on a multiprocessor of sm_90
+than occupancy.csv says. Other GPUs have less shared memory; there the registers must leave room for as many.
 """
 
 import csv
@@ -31,12 +31,12 @@ class Multiprocessor(NamedTuple):
     shared_of_system: int  # in each block
     shared_unit: int
 
-    def blocks(self, registers, shared):
-        """The blocks of 128 threads that fit, with these registers of a thread and bytes of a block."""
-        # A multiprocessor has four parts of 16384 registers. Each takes one of a block's four warps.
-        by_registers = 16384 // rounded_up(32 * registers, 256)
+    def blocks(self, threads, registers, shared):
+        """The blocks that fit, of so many threads, with these registers of a thread and bytes of a block."""
+        # A multiprocessor has four parts of 16384 registers, among which the warps are shared out.
+        by_registers = 16384 // rounded_up(32 * registers, 256) * 4 * 32 // threads
         by_memory = self.shared // max(1, rounded_up(shared + self.shared_of_system, self.shared_unit))
-        return min(by_registers, by_memory, self.threads // 128)
+        return min(by_registers, by_memory, self.threads // threads)
 
 
 MULTIPROCESSORS = {
@@ -63,7 +63,7 @@ class Kernel(NamedTuple):
     def blocks(self):
         """The blocks that fit on a multiprocessor."""
         multiprocessor = MULTIPROCESSORS.get(self.architecture, MULTIPROCESSORS["sm_90"])
-        return multiprocessor.blocks(self.registers, self.shared)
+        return multiprocessor.blocks(64 if ", tiled" in self.name else 128, self.registers, self.shared)
 
     def designed(self):
         """The blocks that count: those that fit or, where shared memory is scarce, those by registers."""
