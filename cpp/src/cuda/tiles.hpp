@@ -435,7 +435,6 @@ class Pipe {
       } else {
         store_tile(static_cast<V*>(array), stage_of(first), stage);
       }
-      if constexpr (Output > 0) __syncwarp();   // the next tile's results overwrite these
     } else if constexpr (A == Access::direct) {
       if (place_.in_rows) return store_rows(static_cast<V*>(array), first, bits);
       store_lanes(array, Format::arithmetic, layout_, place_, first, span, bits);
@@ -474,7 +473,7 @@ class Pipe {
 
   /// Starts to copy the stage at `first`, which may be before the first step or after the last one.
   EXODUS_DEVICE void ask(std::int64_t first) {
-    if constexpr (A != Access::lanes) __syncwarp();   // all threads have read the stage that is overwritten
+    if constexpr (A != Access::lanes) __syncwarp();   // all threads have read the stage that is overwritten, and the last results
     EXODUS_UNROLL
     for (int k = 0; k < Count; ++k) {
       const Source& source = sources_.at[k];
