@@ -107,7 +107,7 @@ class Buffers:
         self.torch.add(self.grad_spikes, self.trace.potential, out=self.grads.current)
 
     def copy_backward_with_parameters(self):
-        # It reads the current too.
+        # This pass reads the current too.
         self.torch.addcmul(self.grad_spikes, self.trace.potential, self.current, out=self.grads.current)
 
 

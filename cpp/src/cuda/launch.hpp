@@ -225,9 +225,10 @@ void store_four(bool condition, T* at, const Four<T>& four) {
 }
 #endif
 
-/// Loads and stores four elements of shared memory, from number `k` on, a multiple of four.
+/// Loads and stores four elements of shared memory, of four bytes each, from number `k` on, a multiple of four.
 template <class T>
 EXODUS_DEVICE_SCALAR Four<T> load_shared_four(SharedPointer<T> memory, int k) {
+  static_assert(sizeof(T) == 4);
 #if defined(__CUDACC__)
   const float4 four = *reinterpret_cast<const float4*>(memory + k);
   return {{four.x, four.y, four.z, four.w}};
@@ -238,6 +239,7 @@ EXODUS_DEVICE_SCALAR Four<T> load_shared_four(SharedPointer<T> memory, int k) {
 }
 template <class T>
 EXODUS_DEVICE_SCALAR void store_shared_four(SharedPointer<T> memory, int k, const Four<T>& four) {
+  static_assert(sizeof(T) == 4);
 #if defined(__CUDACC__)
   *reinterpret_cast<float4*>(memory + k) = make_float4(four.at[0], four.at[1], four.at[2], four.at[3]);
 #else

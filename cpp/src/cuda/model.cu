@@ -303,7 +303,7 @@ struct BackwardParts {
     const std::int64_t square = given.features * given.features;
     weights = carver.take<double>(requested.recurrent ? weight_parts(layout, given.features) * square : 0);
     const bool stepped = with_fir(roles) || given.features > 0;
-    const std::int64_t time = numbered_steps<V>(layout, stepped);
+    const std::int64_t time = numbered_steps(layout, is_tiled<V>(layout, stepped));
     tape.segment = stepped ? rebuilt_steps(time, whole_chunk<V>) : half_chunk<V>;   // the shortest chunk of the kernels
     tape.segments = (time + tape.segment - 1) / tape.segment;
     tape.marks = carver.take<V>(tape.segments * slot);

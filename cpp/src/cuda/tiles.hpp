@@ -20,7 +20,7 @@ constexpr int whole_chunk = 64 / sizeof(V);
 template <class V>
 constexpr int half_chunk = 32 / sizeof(V);
 
-/// The steps in a tile, the elements of 128 bytes, if time is the last axis. It has several chunks.
+/// If time is the last axis: the steps in a tile, which are 128 bytes of an array of float. A tile has several chunks.
 constexpr int tile_steps = 32;
 constexpr int tiled_threads = 64;   // threads per block then, so that tiles fit into shared memory
 
@@ -74,10 +74,8 @@ bool is_tiled(const Layout& layout, bool stepped) {
 
 /// The steps of a block, by their numbers (see Place): if time is the last axis, whole tiles from 0 to the end of the neuron that starts
 /// last.
-template <class V>
-std::int64_t numbered_steps(const Layout& layout, bool stepped) {
-  if (!is_tiled<V>(layout, stepped)) return layout.time;
-  return (layout.time + 2 * tile_steps - 2) / tile_steps * tile_steps;
+inline std::int64_t numbered_steps(const Layout& layout, bool tiled) {
+  return tiled ? (layout.time + 2 * tile_steps - 2) / tile_steps * tile_steps : layout.time;
 }
 
 /// The assignment of neurons to blocks, and of parameter values to neurons.
@@ -98,7 +96,7 @@ struct Groups {
   Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent)
       : neurons(layout.outer * layout.inner),
         tiled(is_tiled<V>(layout, with_fir(fir) || recurrent.features > 0)),
-        steps(numbered_steps<V>(layout, !tiled)),
+        steps(numbered_steps(layout, tiled)),
         inner(layout.inner) {
     if (0 < recurrent.features && recurrent.features <= entry_threads) {   // one wide entry, or as many narrow ones as fit in a warp
       features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat);
@@ -178,9 +176,10 @@ class Tile {
  public:
   static constexpr int turns = S / 4;   ///< the neurons of a thread
 
-  /// Four steps of a neuron, the first of which has this number, from the neuron's first one on.
+  /// Four steps of a neuron.
   struct FourSteps {
-    int turn, number;
+    int turn;          ///< which of the thread's neurons it is
+    int number;        ///< counts the first of them from the neuron's first step on; negative before that
     std::int64_t at;   ///< the offset of the first in the array
     int slot;          ///< its place in the tile
     bool in_array;     ///< whether all four are in the array
@@ -507,7 +506,7 @@ class Pipe {
     }
   }
 
-  /// In rows, an eighth of a warp's threads has a step, and each of its threads four neurons.
+  /// In rows, a step belongs to a quarter of a warp's threads, and four of its neurons to each of them.
   static constexpr int row_threads = warp_threads / 4;
   EXODUS_DEVICE std::int64_t in_rows(std::int64_t first) const {
     return place_.offset - lane_ + (first + lane_ / row_threads) * layout_.inner + lane_ % row_threads * 4;

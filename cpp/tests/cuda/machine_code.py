@@ -220,7 +220,7 @@ class Loop(NamedTuple):
     ----------
     kernel : str
     name : str
-        "pass", or how hidden states are recomputed: "mark" (through all of time) or "rebuild" (of a segment).
+        "pass", or "mark": through all of time, to keep hidden states.
     steps : int
         The steps of a chunk, which one turn of the loop computes.
     loads : tuple of int
@@ -287,7 +287,7 @@ def loops_of(kernel, listing):
     found = []
     for w in ways:
         loaded, stored = moved(w, "LDG", "LDGSTS") / steps, moved(w, "STG") / steps
-        name = "pass" if streamed(w, "STG") else "rebuild" if stored >= 4 else "mark"
+        name = "pass" if streamed(w, "STG") else "mark"
         copies = streamed(w, "LDGSTS")
         ahead = turns_ahead(w) if copies else 0
         found.append(Loop(kernel, name, steps, tuple(waits(w)), copies, ahead, loaded, stored))
