@@ -109,7 +109,12 @@ def main():
     print(f"LIF, float32, {t} steps x {b} x {n}, {arguments.threads} threads, {ec.isa()}")
     print(f"{'':48s} {'share of the bandwidth':s}")
     print(f"{'layout':12s} {'pass':9s} {'':24s} {'best':>6s} {'median':>7s} {'median':>8s}")
-    layouts = {"time first": ((t, b, n), 0), "batch first": ((b, t, n), 1), "time last": ((b, n, t), 2)}
+    layouts = {
+        "time first": ((t, b, n), 0),
+        "batch first": ((b, t, n), 1),
+        "ten neurons": ((b * n // 10, t, 10), 1),
+        "time last": ((b, n, t), 2),
+    }
     for layout, (shape, time_axis) in layouts.items():
         measure(library, layout, shape, time_axis, arguments.threads, arguments.rounds)
 

@@ -13,7 +13,7 @@
 namespace exodus::test {
 namespace {
 
-constexpr Layout layouts[] = {{1, 37, 600}, {5, 20, 70}, {6, 33, 7}, {9, 70, 1}, {1, 1, 3}};
+constexpr Layout layouts[] = {{1, 37, 600}, {5, 20, 70}, {6, 33, 7}, {44, 70, 7}, {9, 70, 1}, {1, 1, 3}};
 
 float number_of(float16 x) {
   return to_float(x);

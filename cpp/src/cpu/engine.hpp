@@ -82,9 +82,9 @@ class ForwardRow {
  private:
   void run_segment(std::int64_t begin, std::int64_t end) {
     current_.seek(layout_, plan_.rows, row_, begin, end, begin, nullptr);
-    for (Output<V>& output : history_) output.begin = row_.tiled ? begin : 0;
+    for (Output<V>& output : history_) output.begin = row_.tiled() ? begin : 0;
     operators_.enter(begin, end);
-    const bool prefetches = row_.tiled && !row_.interleaved && end < layout_.time;
+    const bool prefetches = row_.prefetched() && end < layout_.time;
     const NextTile next = prefetches ? NextTile(layout_, row_, end, smaller(end + segment_steps_, layout_.time), end - begin) : NextTile();
     for (std::int64_t step = begin; step < end; ++step, current_.now += current_.stride) {
       if (prefetches) prefetch_next(next, step - begin);
@@ -100,7 +100,7 @@ class ForwardRow {
   }
 
   void run_step(std::int64_t step) {
-    const std::int64_t steps_left = row_.tiled ? -1 : layout_.time - 1 - step;
+    const std::int64_t steps_left = row_.tiled() ? -1 : layout_.time - 1 - step;
     const V* const lanes = with_operators_ ? operators_.gather(step, current_) : nullptr;
     V* const results[2] = {history_[0].at(row_, step), history_[1].at(row_, step)};
     // Local copies: for the compiler, a stored vector may change members.
@@ -161,7 +161,7 @@ class ForwardRow {
   SurrogateRow<V> surrogate_row_{};
   SurrogateStage<V> surrogate_stage_ = nullptr;
   std::int64_t fired_ = 0, supported_ = 0;   ///< bits that are set
-  const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
+  const bool stream_ = plan_.stream && !row_.tiled();
 };
 
 template <class V>
@@ -239,7 +239,7 @@ class BackwardRow {
   /// After step 0: stores the sums over the row's steps, and dL/d(initial state).
   void finish() {
     for (int k = 0; k < model_.parameters; ++k) {
-      if (plan_.sums[k] != nullptr) copy_lanes(plan_.sums[k] + row_.begin, memory_.sums[k], row_.lanes);
+      if (plan_.sums[k] != nullptr) store_at_places(plan_.sums[k], memory_.sums[k], row_);
     }
     if (with_operators_) operators_.finish();
     for (int b = 0; b < row_.block_count; ++b) finish_block(row_.blocks[b]);
@@ -326,7 +326,7 @@ class BackwardRow {
   /// Makes steps [begin, end) of all inputs readable and moves to the last of them.
   void seek(std::int64_t begin, std::int64_t end) {
     for (Input<V>* input : inputs_) seek_input(*input, begin, end);
-    grad_current_.begin = row_.tiled ? begin : 0;
+    grad_current_.begin = row_.tiled() ? begin : 0;
   }
 
   void seek_input(Input<V>& input, std::int64_t begin, std::int64_t end) const {
@@ -351,7 +351,7 @@ class BackwardRow {
     seek(begin, end);
     if (tape_ != nullptr) rebuild_segment(segment, end);
     operators_.enter(begin);
-    const bool prefetches = row_.tiled && !row_.interleaved && begin > 0;
+    const bool prefetches = row_.prefetched() && begin > 0;
     const NextTile next = prefetches ? NextTile(layout_, row_, begin - plan_.segment_steps, begin, end - begin) : NextTile();
     for (std::int64_t step = end - 1; step >= begin; --step) {
       if (prefetches) prefetch_next(next, end - 1 - step);
@@ -574,7 +574,7 @@ class BackwardRow {
   bool records_ = false;       ///< and so are its spikes, which no tape has
   bool receives_ = false;      ///< the current with the recurrent contribution is needed
   const V* received_ = nullptr;
-  const bool stream_ = plan_.stream && plan_.rows.tile_steps == 0;
+  const bool stream_ = plan_.stream && !row_.tiled();
   const bool down_ = plan_.rows.lanes == layout_.inner;   ///< the row is one piece of memory through all of time
 };
 

@@ -28,6 +28,12 @@ std::int64_t steps_of_tile(const Layout& layout) {
   return steps < layout.time ? steps : layout.time;
 }
 
+/// Tiles for two-byte numbers, where the inner axis is not narrow.
+void convert_in_tiles(Rows& rows, const Layout& layout) {
+  rows.access = Access::pieces;
+  rows.tile_steps = half_steps < layout.time ? half_steps : layout.time;
+}
+
 /// Rows of whole batch entries of a recurrence, if possible at least four: the backward product loads the weights once for all entries of a
 /// row. Arrays are used in place if the neurons of an entry are contiguous and steps are wide enough.
 template <class V>
@@ -44,12 +50,27 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, boo
   const bool whole = rows.repeat == 1 && layout.inner % rows.features == 0;   // each entry is contiguous within a step
   if (!(whole && layout.inner >= narrow_lanes)) {
     rows.tile_steps = steps_of_tile(layout);
+    rows.access = rows.repeat > 1 ? Access::elements : (layout.inner == 1 ? Access::strips : Access::pieces);
     if (whole) in_row = ceil_div(in_row * rows.features, layout.inner) * layout.inner / rows.features;   // whole outer indices
   }
-  if (converts && rows.tile_steps == 0) rows.tile_steps = half_steps < layout.time ? half_steps : layout.time;
+  if (converts && rows.access == Access::in_place) convert_in_tiles(rows, layout);
   rows.lanes = in_row * rows.features;
   rows.count = ceil_div(rows.neurons, rows.lanes);
   return rows;
+}
+
+/// Rows of whole outer indices, for a narrow inner axis. Transposed strips are faster than pieces where a tile has squares of them, since
+/// the steps of an inner axis of up to 16 fill no vectors (benchmarks/bandwidth.py, ten neurons).
+template <class V>
+void set_tiles(Rows& rows, const Layout& layout) {
+  constexpr std::int64_t tile = 4096, square = 16;   // elements; lanes of the widest vector
+  rows.tile_steps = steps_of_tile(layout);
+  const std::int64_t lanes = tile / rows.tile_steps < max_row_lanes<V> ? tile / rows.tile_steps : max_row_lanes<V>;
+  std::int64_t outers = lanes / layout.inner;
+  rows.access = layout.inner == 1 || (outers >= square && layout.outer >= square) ? Access::strips : Access::pieces;
+  if (rows.access == Access::strips) outers = outers / square * square;
+  outers = outers < layout.outer ? outers : layout.outer;
+  rows.lanes = outers * layout.inner;
 }
 
 /// Rows of at most `page` lanes: a page per array and step, or less. If the inner axis is shorter, a row is an outer index, which is
@@ -58,7 +79,7 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, boo
 template <class V>
 Rows partition_neurons(const Layout& layout, bool converts, int threads, std::int64_t page) {
   if (converts && page > half_lanes) page = half_lanes;
-  constexpr std::int64_t tile = 4096, least = 256, narrow = narrow_lanes;
+  constexpr std::int64_t least = 256, narrow = narrow_lanes;
   Rows rows;
   rows.neurons = layout.outer * layout.inner;
   if (layout.inner >= page || (layout.inner >= narrow && layout.outer == 1)) {
@@ -70,12 +91,9 @@ Rows partition_neurons(const Layout& layout, bool converts, int threads, std::in
   } else if (layout.inner >= narrow) {
     rows.lanes = layout.inner;
   } else {
-    rows.tile_steps = steps_of_tile(layout);
-    const std::int64_t lanes = tile / rows.tile_steps < max_row_lanes<V> ? tile / rows.tile_steps : max_row_lanes<V>;
-    const std::int64_t whole = lanes / layout.inner * layout.inner;
-    rows.lanes = whole < rows.neurons ? whole : rows.neurons;
+    set_tiles<V>(rows, layout);
   }
-  if (converts && rows.tile_steps == 0) rows.tile_steps = half_steps < layout.time ? half_steps : layout.time;
+  if (converts && rows.access == Access::in_place) convert_in_tiles(rows, layout);
   rows.count = ceil_div(rows.neurons, rows.lanes);
   return rows;
 }

@@ -19,12 +19,21 @@ inline constexpr std::int64_t half_steps = 16;
 template <class V>
 inline constexpr int max_row_lanes = 4096 / sizeof(V);   // a page of each array per step
 
+/// How a row reads and writes its arrays over time.
+enum class Access {
+  in_place,   ///< where they are
+  strips,     ///< by tiles of some steps, for which each outer index is contiguous: these strips of memory are transposed
+  pieces,     ///< by tiles, to which each step of each outer index is copied
+  elements,   ///< by tiles, element for element: batch entries interleave
+};
+
 /// The division of neurons into rows, and of time into tiles. A row is a range of neurons through all of time, processed by one thread.
 struct Rows {
+  Access access = Access::in_place;
   std::int64_t neurons = 0;      ///< in the layout
   std::int64_t lanes = 0;        ///< neurons in a row; the last row may have fewer
   std::int64_t count = 0;        ///< the number of rows
-  std::int64_t tile_steps = 0;   ///< steps that are transposed at a time; 0 if arrays are used in place
+  std::int64_t tile_steps = 0;   ///< steps of a tile; 0 if arrays are used in place
   std::int64_t features = 0;     ///< with a recurrence, the neurons of a batch entry. A row has whole entries, one after another
   std::int64_t repeat = 1;       ///< the distance between the neurons of an entry
 };

@@ -17,11 +17,24 @@ constexpr int line_lanes = 64 / sizeof(V);   // a cache line
 struct Row {
   std::int64_t begin;
   int lanes;
-  bool interleaved;   ///< whether the order of places differs from that of memory (neuron_at)
-  bool tiled;
+  Access access;
+  std::int64_t strips;        ///< outer indices, of a row of whole ones
+  bool in_memory_order;       ///< whether neighbouring lanes are neighbouring neurons
   std::int64_t step_stride;   ///< elements between consecutive steps
   int block_count;
   Block* blocks;
+
+  /// Whether neighbouring lanes have neighbouring places.
+  bool places_in_order() const { return access != Access::strips || strips == lanes; }
+  bool tiled() const { return access != Access::in_place; }
+  /// Whether the next tile is fetched while one is processed.
+  bool prefetched() const { return access == Access::strips || access == Access::pieces; }
+
+  /// The place of a lane in the order of rows.
+  std::int64_t place(std::int64_t lane) const {
+    if (access != Access::strips) return begin + lane;
+    return begin + lane % strips * (lanes / strips) + lane / strips;
+  }
 };
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) {
@@ -46,12 +59,14 @@ Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* 
   Row row;
   row.begin = index * rows.lanes;
   row.lanes = static_cast<int>(lanes_of(rows, index));
-  row.interleaved = rows.repeat > 1;
-  row.tiled = rows.tile_steps > 0;
+  row.strips = row.lanes / layout.inner;
+  const bool transposes = row.strips >= 4 || layout.inner == 1;   // fewer are no square: the rest of the neurons
+  row.access = rows.access == Access::strips && !transposes ? Access::pieces : rows.access;
+  row.in_memory_order = rows.repeat == 1 && row.places_in_order();
   row.blocks = blocks;
-  row.step_stride = row.tiled ? row.lanes : layout.inner;
+  row.step_stride = row.tiled() ? row.lanes : layout.inner;
   row.block_count = 0;
-  if (row.tiled) {
+  if (row.tiled()) {
     add_run(row, 0, 0, row.lanes);
     return row;
   }
@@ -84,47 +99,64 @@ EXODUS_SCALAR void for_pieces(Array* array, Tile* tile, const Layout& layout, co
   }
 }
 
-/// The first element of a tiled row of an inner axis of length 1 at a step.
-template <class Array>
-EXODUS_SCALAR Array* tile_source(Array* array, const Layout& layout, const Row& row, std::int64_t step) {
-  return array + row.begin * layout.time + step;
-}
+/// Strips: the steps of a tile are contiguous in memory for each outer index. Element i of strip o is lane i * strips + o of its step, so a
+/// tile is the transpose of strips x (steps * inner) elements.
+struct Strips {
+  std::int64_t begin;    ///< the first element of the first strip, in the array
+  std::int64_t stride;   ///< between neighbouring strips, in elements
+  std::int64_t count, length;
 
-/// Steps of a neuron that are converted at a time, if they are contiguous in memory.
-constexpr std::int64_t converted_steps = 64;
+  /// Those of steps [first, end).
+  Strips(const Layout& layout, const Row& row, std::int64_t first, std::int64_t end)
+      : begin(row.begin * layout.time + first * layout.inner),
+        stride(layout.time * layout.inner),
+        count(row.strips),
+        length((end - first) * layout.inner) {}
+};
 
-/// Transposes the steps of a row into a tile.
+/// Transposes strips into a tile.
 template <class V>
-void transpose_into(V* tile, const V* source, const Layout& layout, const Row& row, std::int64_t steps) {
-  transpose(source, layout.time, tile, row.lanes, row.lanes, steps);
+void read_strips(const V* array, V* tile, const Strips& strips) {
+  transpose(array + strips.begin, strips.stride, tile, strips.count, strips.count, strips.length);
 }
-template <class V, class E>
-void transpose_into(V* tile, const E* source, const Layout& layout, const Row& row, std::int64_t steps) {
-  V numbers[converted_steps];
-  for (std::int64_t lane = 0; lane < row.lanes; ++lane) {
-    for (std::int64_t first = 0; first < steps; first += converted_steps) {
-      const std::int64_t count = smaller(converted_steps, steps - first);
-      read_lanes(numbers, source + lane * layout.time + first, count);
-      for (std::int64_t n = 0; n < count; ++n) tile[(first + n) * row.lanes + lane] = numbers[n];
+
+/// Transposes a tile into strips.
+template <class V>
+void write_strips(V* array, const V* tile, const Strips& strips) {
+  transpose(tile, strips.count, array + strips.begin, strips.stride, strips.length, strips.count);
+}
+
+/// Elements of strips that are converted at a time, as numbers on the stack.
+constexpr std::int64_t converted_strips = 16, converted_elements = 64;
+
+/// Calls f(strip, strips, element, elements) for the parts that are converted at a time.
+template <class F>
+EXODUS_SCALAR void for_converted(const Strips& strips, F f) {
+  for (std::int64_t o = 0; o < strips.count; o += converted_strips) {
+    for (std::int64_t k = 0; k < strips.length; k += converted_elements) {
+      f(o, smaller(converted_strips, strips.count - o), k, smaller(converted_elements, strips.length - k));
     }
   }
 }
 
-/// Transposes a tile into the steps of a row.
-template <class V>
-void transpose_out_of(const V* tile, V* target, const Layout& layout, const Row& row, std::int64_t steps) {
-  transpose(tile, row.lanes, target, layout.time, steps, row.lanes);
-}
 template <class V, class E>
-void transpose_out_of(const V* tile, E* target, const Layout& layout, const Row& row, std::int64_t steps) {
-  V numbers[converted_steps];
-  for (std::int64_t lane = 0; lane < row.lanes; ++lane) {
-    for (std::int64_t first = 0; first < steps; first += converted_steps) {
-      const std::int64_t count = smaller(converted_steps, steps - first);
-      for (std::int64_t n = 0; n < count; ++n) numbers[n] = tile[(first + n) * row.lanes + lane];
-      write_lanes(target + lane * layout.time + first, numbers, count);
-    }
-  }
+void read_strips(const E* array, V* tile, const Strips& strips) {
+  V numbers[converted_strips * converted_elements];
+  for_converted(strips, [&](std::int64_t first, std::int64_t count, std::int64_t k, std::int64_t elements) {
+    const E* from = array + strips.begin + first * strips.stride + k;
+    for (std::int64_t o = 0; o < count; ++o, from += strips.stride) read_lanes(numbers + o * converted_elements, from, elements);
+    transpose(numbers, converted_elements, tile + k * strips.count + first, strips.count, count, elements);
+  });
+}
+
+template <class V, class E>
+void write_strips(E* array, const V* tile, const Strips& strips) {
+  V numbers[converted_strips * converted_elements];
+  for_converted(strips, [&](std::int64_t first, std::int64_t count, std::int64_t k, std::int64_t elements) {
+    transpose(tile + k * strips.count + first, strips.count, numbers, converted_elements, elements, count);
+    E* to = array + strips.begin + first * strips.stride + k;
+    for (std::int64_t o = 0; o < count; ++o, to += strips.stride) write_lanes(to, numbers + o * converted_elements, elements);
+  });
 }
 
 /// Calls copy(array, tile) for each element of a row whose entries interleave.
@@ -140,10 +172,10 @@ void for_elements(Array* array, Tile* tile, const Layout& layout, const Rows& ro
 /// Copies steps [begin, end) of a tiled row from an array to a tile.
 template <class V, class E>
 void load_tile(const E* array, V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
-  if (row.interleaved) {
+  if (row.access == Access::strips) return read_strips(array, tile, Strips(layout, row, begin, end));
+  if (row.access == Access::elements) {
     return for_elements(array, tile, layout, rows, row, begin, end, [](const E* element, V* place) { *place = number_of<V>(*element); });
   }
-  if (layout.inner == 1) return transpose_into(tile, tile_source(array, layout, row, begin), layout, row, end - begin);
   for_pieces(array, tile, layout, row, begin, end - begin,
              [](const E* step, V* line, std::int64_t count) { read_lanes(line, step, count); });
 }
@@ -151,10 +183,10 @@ void load_tile(const E* array, V* tile, const Layout& layout, const Rows& rows, 
 /// Copies them back.
 template <class V, class E>
 void store_tile(E* array, const V* tile, const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end) {
-  if (row.interleaved) {
+  if (row.access == Access::strips) return write_strips(array, tile, Strips(layout, row, begin, end));
+  if (row.access == Access::elements) {
     return for_elements(array, tile, layout, rows, row, begin, end, [](E* element, const V* place) { set_element<V>(*element, *place); });
   }
-  if (layout.inner == 1) return transpose_out_of(tile, tile_source(array, layout, row, begin), layout, row, end - begin);
   for_pieces(array, tile, layout, row, begin, end - begin,
              [](E* step, const V* line, std::int64_t count) { write_lanes(step, line, count); });
 }
@@ -200,7 +232,7 @@ struct Input {
   std::int64_t stride = 0;   ///< elements between consecutive steps; 0 if the input is missing
   std::int64_t mask = 0;     ///< for a block's offset: 0 if the input is missing, else all ones
 
-  bool in_place(const Row& row) const { return array != nullptr && !row.tiled; }
+  bool in_place(const Row& row) const { return array != nullptr && !row.tiled(); }
 
   /// Makes steps [begin, end) readable and moves to `step`.
   void seek(const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end, std::int64_t step,
@@ -211,7 +243,7 @@ struct Input {
     }
     mask = ~std::int64_t{0};
     stride = row.step_stride;
-    if (!row.tiled) {
+    if (!row.tiled()) {
       now = static_cast<const V*>(array) + step * stride;
       return;
     }
@@ -241,11 +273,11 @@ struct Output {
 
   V* at(const Row& row, std::int64_t step) const {
     if (array == nullptr) return nullptr;
-    return (row.tiled ? tile : static_cast<V*>(array)) + (step - begin) * row.step_stride;
+    return (row.tiled() ? tile : static_cast<V*>(array)) + (step - begin) * row.step_stride;
   }
 
   void flush(const Layout& layout, const Rows& rows, const Row& row, std::int64_t from, std::int64_t to) const {
-    if (!row.tiled || array == nullptr) return;
+    if (!row.tiled() || array == nullptr) return;
     with_elements<V>(array, format, [&](auto* elements) { store_tile(elements, tile, layout, rows, row, from, to); });
   }
 };
@@ -258,15 +290,21 @@ EXODUS_SCALAR void clear(V* lanes, std::int64_t count) {
 /// Loads lanes of a row, from `lane`, from an array over the neurons.
 template <class V>
 void load_neurons(V* to, const V* array, const Rows& rows, const Row& row, int lane, int lanes) {
-  if (!row.interleaved) return copy_lanes(to, array + row.begin + lane, lanes);
-  for (int i = 0; i < lanes; ++i) to[i] = array[neuron_at(rows, row.begin + lane + i)];
+  if (row.in_memory_order) return copy_lanes(to, array + row.begin + lane, lanes);
+  for (int i = 0; i < lanes; ++i) to[i] = array[neuron_at(rows, row.place(lane + i))];
 }
 
 /// Copies them back.
 template <class V>
 void store_neurons(V* array, const V* from, const Rows& rows, const Row& row, int lane, int lanes) {
-  if (!row.interleaved) return copy_lanes(array + row.begin + lane, from, lanes);
-  for (int i = 0; i < lanes; ++i) array[neuron_at(rows, row.begin + lane + i)] = from[i];
+  if (row.in_memory_order) return copy_lanes(array + row.begin + lane, from, lanes);
+  for (int i = 0; i < lanes; ++i) array[neuron_at(rows, row.place(lane + i))] = from[i];
+}
+
+/// Stores numbers in the order of rows.
+inline void store_at_places(double* numbers, const double* from, const Row& row) {
+  if (row.places_in_order()) return copy_lanes(numbers + row.begin, from, row.lanes);
+  for (int i = 0; i < row.lanes; ++i) numbers[row.place(i)] = from[i];
 }
 
 /// Copies a row's part of entry k of a state array. An entry has one value per neuron; the state of a FIR kernel has several entries. A
@@ -289,8 +327,8 @@ void store_entry(V* array, std::int64_t k, const V* from, const Rows& rows, cons
 /// Expands an array of `count` values, each used by `repeat` consecutive neurons, to the neurons of a row.
 template <class V>
 void expand(V* lanes, const V* values, std::int64_t count, std::int64_t repeat, const Rows& rows, const Row& row) {
-  if (row.interleaved) {
-    for (int i = 0; i < row.lanes; ++i) lanes[i] = values[neuron_at(rows, row.begin + i) / repeat % count];
+  if (!row.in_memory_order) {
+    for (int i = 0; i < row.lanes; ++i) lanes[i] = values[neuron_at(rows, row.place(i)) / repeat % count];
     return;
   }
   std::int64_t index = row.begin / repeat % count, used = row.begin % repeat;
@@ -315,7 +353,7 @@ void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage,
     if (scalar) {
       const V value = p.data == nullptr ? p.value : p.data[0];
       for (int i = 0; i < block_lanes; ++i) storage[k][i] = value;
-    } else if (p.repeat == 1 && !row.interleaved && row.begin % period + row.lanes <= period) {
+    } else if (p.repeat == 1 && row.in_memory_order && row.begin % period + row.lanes <= period) {
       parameters.lanes[k] = p.data + row.begin % period;
     } else {
       expand(storage[k], p.data, p.count, p.repeat, rows, row);
@@ -342,6 +380,16 @@ void move_sums(double* sums, V* partial, int lanes) {
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
     sums[i] += static_cast<double>(partial[i]);
+    partial[i] = V(0);
+  }
+}
+
+/// Adds partial sums of a row to the sums, in the order of rows, and clears them.
+template <class V>
+void move_sums_to_places(double* sums, V* partial, const Row& row) {
+  if (row.places_in_order()) return move_sums(sums + row.begin, partial, row.lanes);
+  for (int i = 0; i < row.lanes; ++i) {
+    sums[row.place(i)] += static_cast<double>(partial[i]);
     partial[i] = V(0);
   }
 }

@@ -297,7 +297,7 @@ class BackwardTaps {
       if (memory_.partial[k] == nullptr) continue;
       clear(memory_.partial[k], count * stride_);
       clear(memory_.inputs[k], max_fir_steps * stride_);
-      for (std::int64_t tap = 0; tap < count; ++tap) clear(sums(k, tap), row.lanes);
+      for (std::int64_t tap = 0; tap < count; ++tap) clear(sums(k, tap) + row.begin, row.lanes);
     }
   }
 
@@ -387,7 +387,8 @@ class BackwardTaps {
   /// A step's place in its group of steps.
   static std::int64_t in_step_group(std::int64_t step) { return step & (fir_steps - 1); }
 
-  double* sums(int role, std::int64_t tap) const { return plan_.fir[role].sums + tap * plan_.rows.neurons + row_.begin; }
+  /// The sums of all neurons.
+  double* sums(int role, std::int64_t tap) const { return plan_.fir[role].sums + tap * plan_.rows.neurons; }
 
   V* scattered(int role, std::int64_t step) const { return memory_.scattered[role] + (step - base_ + taps_[role].count) * stride_; }
 
@@ -411,8 +412,8 @@ class BackwardTaps {
     const V* const direct = plan_.fir[role].grad_final;
     if (direct == nullptr || entry < 0 || entry >= taps_[role].count - 1) return;
     V* const lanes = gathered(role, step);
-    if (!row_.interleaved) return add_lanes(lanes, direct + entry * plan_.rows.neurons + row_.begin, row_.lanes);
-    for (int i = 0; i < row_.lanes; ++i) lanes[i] += direct[entry * plan_.rows.neurons + neuron_at(plan_.rows, row_.begin + i)];
+    if (row_.in_memory_order) return add_lanes(lanes, direct + entry * plan_.rows.neurons + row_.begin, row_.lanes);
+    for (int i = 0; i < row_.lanes; ++i) lanes[i] += direct[entry * plan_.rows.neurons + neuron_at(plan_.rows, row_.place(i))];
   }
 
   void add_terms(std::int64_t first, int steps) {
@@ -428,7 +429,7 @@ class BackwardTaps {
   void move_terms() {
     for (int role = 0; role < 2; ++role) {
       for (std::int64_t k = 0; with_terms(role) && k < taps_[role].count; ++k) {
-        move_sums(sums(role, k), memory_.partial[role] + k * stride_, row_.lanes);
+        move_sums_to_places(sums(role, k), memory_.partial[role] + k * stride_, row_);
       }
     }
   }
