@@ -108,6 +108,26 @@ def test_auto_takes_events_for_few_spikes(rate, events, monkeypatch):
     assert (not called) == events
 
 
+@pytest.mark.parametrize("part", ["later rows", "later columns", "every fourth row"])
+@pytest.mark.parametrize("inputs", [64, 128, 192, 100])
+def test_auto_sees_dense_inputs_without_reading_all(part, inputs, monkeypatch):
+    x = np.zeros((8192, inputs), np.float32)
+    if part == "later rows":  # a network is silent in its first steps
+        x[4096:] = 1
+    elif part == "later columns":
+        x[:, inputs // 2 :] = 1
+    else:
+        x[3::4] = 1
+    looked, find = [], _products.Packing._find
+    monkeypatch.setattr(
+        _products.Packing, "_find", lambda own, x, bits: looked.append(x.size) or find(own, x, bits)
+    )
+    called = []
+    monkeypatch.setattr(_products, "_dense", lambda a, b: called.append(1) or a @ b)
+    ec.spike_matmul(x, np.ones((inputs, 64), np.float32))
+    assert called and sum(looked) < x.size / 8
+
+
 X, W = sparse((6, 4)), np.ones((4, 3), np.float32)
 
 

@@ -35,7 +35,9 @@ _NARROW = 34  # outputs; a dense product of fewer takes as long
 _WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
 _FAR = 1 << 18  # bytes of weights
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
-_SAMPLE = 16  # the first rows, one of so many, are packed first, so that dense inputs cost little
+# Of a matrix that is so many times as large, some runs of neighbouring elements are looked at first, so that
+# dense inputs cost little.
+_LARGER, _RUNS, _RUN = 8, 512, 64
 
 
 class Sizes(NamedTuple):
@@ -162,6 +164,8 @@ class Packing(NamedTuple):
         A function that returns an array in the form that the extension takes.
     empty : callable
         A function that allocates a number of elements of a kind: "bits", "first" or "values".
+    contiguous : callable
+        A function that returns an array in C order, a copy if it is not.
     threads : int
         The number of threads; 0 is all.
     """
@@ -169,6 +173,7 @@ class Packing(NamedTuple):
     type_name: str
     handle: Callable[[Any], Any]
     empty: Callable[[int, str], Any]
+    contiguous: Callable[[Any], Any]
     threads: int
 
     def pack(self, x: Any, engine: Engine, estimate: Estimate) -> Packed | None:
@@ -189,13 +194,9 @@ class Packing(NamedTuple):
             The spikes.
         """
         rows, inputs = x.shape
-        words = -(-inputs // 64)
-        if engine == "auto" and rows >= _SAMPLE:
-            some = x[: rows // _SAMPLE]
-            spikes, _ = self._find(some, self.empty(len(some) * words, "bits"))
-            if not estimate.prefers_events(spikes / max(len(some) * inputs, 1)):
-                return None
-        bits = self.empty(rows * words, "bits")
+        if engine == "auto" and not estimate.prefers_events(self._share_of_sample(x)):
+            return None
+        bits = self.empty(rows * -(-inputs // 64), "bits")
         spikes, binary = self._find(x, bits)
         if engine == "auto" and not estimate.prefers_events(spikes / max(rows * inputs, 1)):
             return None
@@ -209,6 +210,19 @@ class Packing(NamedTuple):
     def _find(self, x: Any, bits: Any) -> tuple[int, bool]:
         rows, inputs = x.shape
         return _core.pack(self.type_name, (rows, inputs, 0), self.handle(x), self.handle(bits), self.threads)
+
+    def _share_of_sample(self, x: Any) -> float:
+        """Return the share of spikes in a sample of a large matrix, or 0."""
+        rows, inputs = x.shape
+        runs = rows * inputs // _RUN
+        apart = runs // _RUNS
+        if apart < _LARGER:
+            return 0.0
+        while math.gcd(apart, runs) > 1:  # so that the sample is of all columns, and of all steps
+            apart += 1
+        some = self.contiguous(x.reshape(-1)[: runs * _RUN].reshape(runs, _RUN)[::apart])
+        spikes, _ = self._find(some, self.empty(len(some), "bits"))
+        return spikes / (len(some) * _RUN)
 
 
 class SpikeMatmulGradients(NamedTuple):
@@ -252,7 +266,9 @@ def _packed(x: np.ndarray, sizes: Sizes, engine: Engine) -> Packed | None:
     if not estimate.admits_events(engine):
         return None
     kinds = {"bits": "uint64", "first": "int64", "values": name}
-    packing = Packing(name, NUMPY.handle, lambda count, kind: np.empty(count, kinds[kind]), 0)
+    packing = Packing(
+        name, NUMPY.handle, lambda count, kind: np.empty(count, kinds[kind]), np.ascontiguousarray, 0
+    )
     return packing.pack(x.reshape(sizes.rows, sizes.inputs), engine, estimate)
 
 

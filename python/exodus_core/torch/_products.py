@@ -72,6 +72,7 @@ def packing(like: Tensor) -> Packing:
         type_name_of(like.dtype),
         TENSORS.handle,
         lambda count, kind: torch.empty(count, dtype=kinds[kind], device="cpu"),
+        torch.Tensor.contiguous,
         _thread_count(),
     )
 
@@ -226,7 +227,7 @@ class EngineModule(nn.Module):
 
     def _note(self, call: Call) -> None:
         if not torch.compiler.is_compiling():
-            self.engine_used = call.used
+            self.__dict__["engine_used"] = call.used  # not by torch's __setattr__, which takes microseconds
 
     def extra_repr(self) -> str:
         """Show the module's own arguments, and the engine if it is forced."""
