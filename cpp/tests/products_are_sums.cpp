@@ -184,19 +184,21 @@ TYPED_TEST(Products, AreTheSumsOfTheirDefinition) {
 
 TYPED_TEST(Products, HaveTheSameBitsForEveryThreadCount) {
   Random random(2);
-  Product<TypeParam> p(random, {9000, 130, 70}, {0.1, false});
-  p.pack(1);
   const Order order{true};
-  Output<TypeParam> grad(130 * 70), grad_bias(70);
-  this->run_gradients(p, order, 1, grad, grad_bias);
-  Output<TypeParam> grad_x(9000 * 130);
-  this->run_input_gradient(p, p, order, 1, grad_x);
-  for (const int threads : {2, 3, 5}) {
-    Output<TypeParam> other(130 * 70), other_bias(70), other_x(9000 * 130);
-    this->run_gradients(p, order, threads, other, other_bias);
-    EXPECT_TRUE(other.same_bits(grad) && other_bias.same_bits(grad_bias)) << threads;
-    this->run_input_gradient(p, p, order, threads, other_x);
-    EXPECT_TRUE(other_x.same_bits(grad_x)) << threads;
+  for (const ProductShape& shape : {ProductShape{9000, 130, 70}, ProductShape{2100, 530, 500}}) {   // threads share large weights, too
+    Product<TypeParam> p(random, shape, {0.1, false});
+    p.pack(1);
+    const std::int64_t of_weights = shape.inputs * shape.outputs, of_x = shape.rows * shape.inputs;
+    Output<TypeParam> grad(of_weights), grad_bias(shape.outputs), grad_x(of_x);
+    this->run_gradients(p, order, 1, grad, grad_bias);
+    this->run_input_gradient(p, p, order, 1, grad_x);
+    for (const int threads : {2, 3, 5}) {
+      Output<TypeParam> other(of_weights), other_bias(shape.outputs), other_x(of_x);
+      this->run_gradients(p, order, threads, other, other_bias);
+      EXPECT_TRUE(other.same_bits(grad) && other_bias.same_bits(grad_bias)) << threads;
+      this->run_input_gradient(p, p, order, threads, other_x);
+      EXPECT_TRUE(other_x.same_bits(grad_x)) << threads;
+    }
   }
 }
 

@@ -49,6 +49,36 @@ std::int64_t padded(std::int64_t outputs) {
   return ceil_div(outputs, line) * line;
 }
 
+/// Copies the weights of some inputs to rows, one for each input. torch's matrix has a row for each output.
+template <class S, class V>
+void read_weights(const WeightMatrix<const S>& weights, std::int64_t first, std::int64_t inputs, std::int64_t outputs, V* rows,
+                  std::int64_t stride) {
+  const S* const from = weights.data + first * weights.input_stride;
+  if constexpr (std::is_same_v<S, V>) {
+    if (weights.input_stride == 1) return cpu::transpose(from, weights.output_stride, rows, stride, outputs, inputs);
+  }
+  for (std::int64_t k = 0; k < inputs; ++k) {
+    for (std::int64_t j = 0; j < outputs; ++j) {
+      rows[k * stride + j] = cpu::number_of<V>(from[k * weights.input_stride + j * weights.output_stride]);
+    }
+  }
+}
+
+/// Copies such rows back.
+template <class S, class V>
+void write_weights(const V* rows, std::int64_t stride, std::int64_t first, std::int64_t inputs, std::int64_t outputs,
+                   const WeightMatrix<S>& weights) {
+  S* const to = weights.data + first * weights.input_stride;
+  if constexpr (std::is_same_v<S, V>) {
+    if (weights.input_stride == 1) return cpu::transpose(rows, stride, to, weights.output_stride, inputs, outputs);
+  }
+  for (std::int64_t k = 0; k < inputs; ++k) {
+    for (std::int64_t j = 0; j < outputs; ++j) {
+      cpu::set_element<V>(to[k * weights.input_stride + j * weights.output_stride], rows[k * stride + j]);
+    }
+  }
+}
+
 /// The weights and the bias in the arithmetic type, in rows of padded(outputs) with zeros at their ends.
 template <class V>
 struct Weights {
@@ -59,19 +89,19 @@ struct Weights {
 
   /// Copies the weights. Without a bias it is zero.
   template <class S>
-  void set(const ProductShape& shape, const WeightMatrix<const S>& from, const S* from_bias) const {
-    for (std::int64_t k = 0; k < shape.inputs; ++k) {
-      copy_padded(weights + k * stride, shape.outputs,
-                  [&](std::int64_t j) { return from.data[k * from.input_stride + j * from.output_stride]; });
-    }
-    copy_padded(bias, from_bias == nullptr ? 0 : shape.outputs, [&](std::int64_t j) { return from_bias[j]; });
+  void set(const ProductShape& shape, const WeightMatrix<const S>& from, const S* from_bias, int threads) const {
+    for_some_rows(shape.inputs, stride, threads, [&](std::int64_t first, std::int64_t count) {
+      V* const rows = weights + first * stride;
+      read_weights(from, first, count, shape.outputs, rows, stride);
+      for (std::int64_t k = 0; k < count; ++k) clear_from(shape.outputs, rows + k * stride);
+    });
+    for (std::int64_t j = 0; from_bias != nullptr && j < shape.outputs; ++j) bias[j] = cpu::number_of<V>(from_bias[j]);
+    clear_from(from_bias == nullptr ? 0 : shape.outputs, bias);
   }
 
  private:
-  template <class Element>
-  void copy_padded(V* to, std::int64_t count, Element element) const {
-    for (std::int64_t j = 0; j < count; ++j) to[j] = cpu::number_of<V>(element(j));
-    for (std::int64_t j = count; j < stride; ++j) to[j] = V(0);
+  void clear_from(std::int64_t first, V* row) const {
+    for (std::int64_t j = first; j < stride; ++j) row[j] = V(0);
   }
 };
 
@@ -140,16 +170,16 @@ Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, 
   return Status::ok;
 }
 
-/// Sums the parts of a gradient in order, and stores them as elements with strides.
-template <class S, class V>
-void store_parts(const ProductShape& shape, const Division<V>& division, const V* partials, std::int64_t input, S* to,
-                 std::int64_t stride) {
+/// Adds the parts of a gradient to the first one, in order, for `count` rows of sums from `first`, and returns these.
+template <class V>
+const V* sum_parts(const ProductShape& shape, const Division<V>& division, V* partials, std::int64_t first, std::int64_t count) {
   const std::int64_t part_size = (shape.inputs + 1) * division.stride;
-  for (std::int64_t j = 0; j < shape.outputs; ++j) {
-    V sum = V(0);
-    for (std::int64_t part = 0; part < division.parts; ++part) sum += partials[part * part_size + input * division.stride + j];
-    cpu::set_element<V>(to[j * stride], sum);
+  V* const sums = partials + first * division.stride;
+  for (std::int64_t part = 1; part < division.parts; ++part) {
+    const V* const terms = sums + part * part_size;
+    for (std::int64_t i = 0; i < count * division.stride; ++i) sums[i] += terms[i];
   }
+  return sums;
 }
 
 }   // namespace
@@ -201,11 +231,12 @@ Status product(const ProductShape& shape, const PackedSpikes<S>& x, const Weight
   const FloatingPointMode mode;
   cpu::Arena arena(workspace.data);
   const Weights<V> own(arena, shape);
-  own.set(shape, weights, bias);
+  const int threads = threads_for(shape, workspace.threads);
+  own.set(shape, weights, bias, threads);
   cpu::ProductPlan<V> plan{shape, product_rows, format_of<S>, x.bits, x.first, x.values, {own.weights, own.stride}, own.bias, y};
   plan.stream = streams(shape.rows, shape.outputs, y);
   auto task = [&](std::int64_t k, int /*thread*/) { isa->product(plan, k); };
-  cpu::parallel_for(ceil_div(shape.rows, product_rows), threads_for(shape, workspace.threads), task);
+  cpu::parallel_for(ceil_div(shape.rows, product_rows), threads, task);
   return Status::ok;
 }
 
@@ -237,10 +268,16 @@ Status product_gradients(const ProductShape& shape, const PackedSpikes<S>& x, co
   const int threads = threads_with_slots(threads_for(shape, workspace.threads), slot, workspace.bytes - partials);
   auto task = [&](std::int64_t k, int thread) { isa->product_gradient(plan, k, thread); };
   cpu::parallel_for(division.parts * division.strips, threads, task);
-  for (std::int64_t k = 0; grad_weights.data != nullptr && k < shape.inputs; ++k) {
-    store_parts(shape, division, plan.partials, k, grad_weights.data + k * grad_weights.input_stride, grad_weights.output_stride);
+  if (grad_weights.data != nullptr) {
+    for_some_rows(shape.inputs, division.stride, threads, [&](std::int64_t first, std::int64_t count) {
+      const V* const sums = sum_parts(shape, division, plan.partials, first, count);
+      write_weights(sums, division.stride, first, count, shape.outputs, grad_weights);
+    });
   }
-  if (grad_bias != nullptr) store_parts(shape, division, plan.partials, shape.inputs, grad_bias, 1);
+  if (grad_bias != nullptr) {
+    const V* const sums = sum_parts(shape, division, plan.partials, shape.inputs, 1);
+    for (std::int64_t j = 0; j < shape.outputs; ++j) cpu::set_element<V>(grad_bias[j], sums[j]);
+  }
   return Status::ok;
 }
 
@@ -260,7 +297,7 @@ Status product_input_gradient(const ProductShape& shape, const std::uint64_t* wa
   cpu::Arena arena(workspace.data);
   const Weights<V> own(arena, shape);
   const S* const no_bias = nullptr;
-  own.set(shape, weights, no_bias);
+  own.set(shape, weights, no_bias, threads_for(shape, workspace.threads));
   cpu::ProductInputPlan<V> plan{shape, product_rows, format_of<S>, wanted, grad_y, {own.weights, own.stride}, grad_x};
   plan.stream = streams(shape.rows, shape.inputs, grad_x);
   const std::size_t weight_bytes = bytes_of([&](cpu::Arena& sizes) { Weights<V>(sizes, shape); });

@@ -7,6 +7,7 @@
 #include "exodus/functions.hpp"
 #include "isa.hpp"
 #include "memory.hpp"
+#include "threads.hpp"
 
 namespace exodus {
 namespace {
@@ -53,6 +54,16 @@ std::size_t bytes_of(Take take) {
 inline int threads_with_slots(int threads, std::size_t slot_bytes, std::size_t bytes) {
   const std::size_t slots = bytes / slot_bytes;
   return slots < static_cast<std::size_t>(threads) ? static_cast<int>(slots) : threads;
+}
+
+/// Calls f(first, count) for the rows of a matrix, some at a time, on several threads if it is large. A task that transposes reads whole
+/// cache lines of that many columns, and the lines that it writes stay in the cache until they are full.
+template <class F>
+void for_some_rows(std::int64_t rows, std::int64_t columns, int threads, F f) {
+  constexpr std::int64_t some = 64;
+  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements; waking a thread takes as long as copying some thousand
+  auto task = [&](std::int64_t k, int /*thread*/) { f(k * some, rows - k * some < some ? rows - k * some : some); };
+  cpu::parallel_for(ceil_div(rows, some), rows * columns < worth_a_thread ? 1 : threads, task);
 }
 
 /// out[c] += sign * (sum over the neurons j with (j / repeat) % count == c), in the order of rows. That is the order of j unless batch

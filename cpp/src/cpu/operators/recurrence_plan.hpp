@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "../store.hpp"
-#include "../threads.hpp"
 #include "../work.hpp"
 
 namespace exodus {
@@ -22,10 +21,6 @@ template <class V>
 std::size_t weights_size(const Recurrence<V>& recurrent) {
   return static_cast<std::size_t>(recurrent.features * weight_stride(recurrent)) * sizeof(V);
 }
-
-/// The rows that a task copies. Rows of the transpose are columns of W: a task reads whole cache lines, and the lines that it writes stay
-/// in the cache until they are full.
-constexpr std::int64_t copied_rows = 64;
 
 /// Copies rows [first, first + count) of the weights, or of their transpose.
 template <class V>
@@ -45,13 +40,8 @@ void copy_weight_rows(const Recurrence<V>& recurrent, bool transposed, std::int6
 template <class V>
 void copy_weights(const Recurrence<V>& recurrent, bool transposed, const cpu::WeightRows<V>& rows, int threads) {
   if (rows.first == nullptr) return;
-  constexpr std::int64_t worth_a_thread = std::int64_t{1} << 18;   // elements; waking a thread takes as long as copying some thousand
-  const std::int64_t features = recurrent.features;
-  auto task = [&](std::int64_t k, int /*thread*/) {
-    const std::int64_t first = k * copied_rows, left = features - first;
-    copy_weight_rows(recurrent, transposed, first, left < copied_rows ? left : copied_rows, rows);
-  };
-  cpu::parallel_for(ceil_div(features, copied_rows), features * features < worth_a_thread ? 1 : threads, task);
+  for_some_rows(recurrent.features, recurrent.features, threads,
+                [&](std::int64_t first, std::int64_t count) { copy_weight_rows(recurrent, transposed, first, count, rows); });
 }
 
 /// The number of words for the bits of the features that fired before each step.
