@@ -11,6 +11,7 @@ from ._arguments import check_not_torch
 from ._backends import ARITHMETIC, Array, Operand, on_device
 from ._binding import BoundParameter, bind_parameter
 from ._ieee import ieee
+from ._integers import integer
 from ._layout import Layout, arrange, require
 from ._values import number, require_that
 
@@ -143,10 +144,7 @@ class BoundDelay(NamedTuple):
 def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
     """Check a user's delay, and return it with the longest delay for which the state has room."""
     if most is not None:
-        if isinstance(most, bool) or not isinstance(most, (int, np.integer)):
-            raise TypeError(f"most must be an integer, got {most!r}")
-        if most < 0:
-            raise ValueError(f"most must be at least 0, got {most}")
+        most = integer("most", most, 0)
     if on_device(delay):  # The values are not checked: reading them would wait for the device.
         if most is None:
             raise ValueError("most must be given with delays on a device, got None")

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-import numpy as np
-
 from ._backends import NUMPY, Array, Backend, Operand, backend_of
+from ._integers import integer
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,12 @@ def arrange(
     given = array = backend.array(name, value)
     shape = tuple(array.shape)
     if time_axis is not None:
-        if isinstance(time_axis, bool) or not isinstance(time_axis, (int, np.integer)):
-            raise TypeError(f"{axis_name} must be an integer or None, got {time_axis!r}")
+        time_axis = integer(axis_name, time_axis, other=" or None")
         if not -len(shape) <= time_axis < len(shape):
             raise ValueError(
                 f"{axis_name} must be an axis of {name}, whose shape is {shape}, got {time_axis}"
             )
-        time_axis = int(time_axis) % len(shape)
+        time_axis %= len(shape)
         if shape[time_axis] == 0:
             raise ValueError(f"{name} must not have a time axis of length zero, got shape {shape}")
     layout = _layout(shape, backend.strides(array), backend.itemsize(array), time_axis, backend)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 import re
 
 from . import _core
+from ._integers import integer
 
 _VARIABLE = "EXODUS_NUM_THREADS"
 
@@ -52,10 +52,7 @@ def set_num_threads(threads: int) -> None:
     ValueError, TypeError
         If `threads` is not an integer of at least 1.
     """
-    if isinstance(threads, bool) or not isinstance(threads, numbers.Integral):
-        raise TypeError(f"threads must be an integer, got {threads!r}")
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    threads = integer("threads", threads, 1)
     global _chosen
     _chosen = True
     _core.set_num_threads(min(int(threads), 2**31 - 1))

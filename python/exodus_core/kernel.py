@@ -7,7 +7,6 @@ in that order.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -17,21 +16,13 @@ import numpy as np
 from ._backends import decay, register_plain
 from ._domains import FREE, LEAST_TAU, POSITIVE, Facts, check_values
 from ._ieee import ieee
+from ._integers import integer
 from ._maps import Constant, Formula, Map, Same, relations
 from ._values import Number, Value, in_float64, number, plain
 
 FILTER_MODEL = "KernelFilter"  # the C++ model that convolves without spikes
 
 __all__ = ["FIR", "Alpha", "DoubleExponential", "Exponential", "Kernel"]
-
-
-def check_length(length: Any) -> int:
-    """Check a number of taps, and return it as an int."""
-    if isinstance(length, bool) or not isinstance(length, numbers.Integral):
-        raise TypeError(f"length must be an integer, got {length!r}")
-    if length < 0:
-        raise ValueError(f"length must not be negative, got {length}")
-    return int(length)
 
 
 def _powers(length: int, base: np.ndarray) -> np.ndarray:
@@ -86,7 +77,7 @@ class Kernel(Value):
         """
         values = [np.asarray(getattr(self, name), np.float64) for name in self._fields()]
         with ieee():
-            return self._evaluate(check_length(length), *np.broadcast_arrays(*values))
+            return self._evaluate(integer("length", length, 0), *np.broadcast_arrays(*values))
 
     def _evaluate(self, length: int, *values: np.ndarray) -> np.ndarray:
         """Return the taps for parameters of equal shapes."""
@@ -218,7 +209,7 @@ class _Taps(np.ndarray):
     """The taps of an FIR kernel. They are callable, since ``taps(length)`` is a method of other kernels."""
 
     def __call__(self, length: int) -> np.ndarray:
-        values = np.zeros((check_length(length), *self.shape[1:]))
+        values = np.zeros((integer("length", length, 0), *self.shape[1:]))
         values[: len(self)] = self[:length]
         return values
 

@@ -8,12 +8,13 @@ storages tell. Memory that is in use, by a view or a graph for instance, is neve
 
 from __future__ import annotations
 
-import numbers
 import os
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
+
+from .._integers import integer
 
 LARGE = 1 << 20  # bytes, from which reuse pays (benchmarks/fresh.py)
 _LIMIT = 1 << 30  # bytes
@@ -132,8 +133,4 @@ def set_cache_limit(limit: int) -> None:
     ValueError, TypeError
         If `limit` is not an integer of at least 0.
     """
-    if isinstance(limit, bool) or not isinstance(limit, numbers.Integral):
-        raise TypeError(f"limit must be an integer, got {limit!r}")
-    if limit < 0:
-        raise ValueError(f"limit must be at least 0, got {limit}")
-    MEMORY.reset(int(limit))
+    MEMORY.reset(integer("limit", limit, 0))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import numpy as np
 
 from .. import _core
 from .._backends import Array
+from .._integers import integer
 from .._maps import Map, same
 from .._values import Number, choice
 from ._protocol import Neuron, Recording
@@ -21,9 +21,7 @@ def check_max_spikes(value: Any) -> None:
     """Check the largest number of spikes in a step."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"max_spikes must be an integer or None, got {value!r}")
-    if not 1 <= int(value) < 2**63:
+    if not 1 <= integer("max_spikes", value, other=" or None") < 2**63:
         raise ValueError(f"max_spikes must be at least 1, or None for any number, got {value}")
 
 

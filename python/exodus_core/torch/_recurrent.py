@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._integers import integer
 from ._modules import Layer, _no_state
 from ._stateful import Stateful
 
@@ -49,10 +50,7 @@ class Recurrent(Stateful, nn.Module):
             raise TypeError(f"layer must be a spiking layer such as LIF, got {type(layer).__name__}")
         if not layer.neuron._fires:
             raise ValueError(f"layer must be one that fires, got {type(layer).__name__}")
-        if isinstance(features, bool) or not isinstance(features, int):
-            raise TypeError(f"features must be an integer, got {features!r}")
-        if features < 1:
-            raise ValueError(f"features must be at least 1, got {features}")
+        features = integer("features", features, 1)
         self.layer, self.features = layer, features
         self.weight = nn.Parameter(torch.empty(features, features, device=device, dtype=dtype))
         self.register_buffer("mask", self._checked(mask))
