@@ -240,12 +240,14 @@ TYPED_TEST(Products, NeedTheirWorkspace) {
 
 TYPED_TEST(Products, OfNothingAreTheBiasOrZero) {
   Random random(5);
-  for (const ProductShape& shape : {ProductShape{0, 5, 3}, ProductShape{4, 0, 3}, ProductShape{4, 5, 0}}) {
+  for (const ProductShape& shape : {ProductShape{0, 5, 3}, ProductShape{4, 0, 3}, ProductShape{4, 5, 0}, ProductShape{4, 70, 0}}) {
     Product<TypeParam> p(random, shape, {0.5});
     p.pack(1);
-    this->expect_product(p, {false}, true, 1, 0);
-    this->expect_gradients(p, {false}, 1);
-    this->expect_input_gradient(p, p, {false}, 1, 0);
+    for (const bool transposed : {false, true}) {
+      this->expect_product(p, {transposed}, true, 1, 0);
+      this->expect_gradients(p, {transposed}, 1);
+      this->expect_input_gradient(p, p, {transposed}, 1, 0);
+    }
   }
 }
 

@@ -148,13 +148,13 @@ def check_delay(delay: Any, most: Any) -> tuple[Any, int]:
     if on_device(delay):  # The values are not checked: reading them would wait for the device.
         if most is None:
             raise ValueError("most must be given with delays on a device, got None")
-        return delay, int(most)
+        return delay, most
     value = number("delay", delay)
     require_that("delay", value, value >= 0, "at least 0")
     if most is None:
         return value, math.ceil(np.max(value))
     require_that("delay", value, value <= most, f"at most {most}, the longest (most=)")
-    return value, int(most)
+    return value, most
 
 
 def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDelay:

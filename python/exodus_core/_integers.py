@@ -1,8 +1,7 @@
 """The check of integers that a user gives."""
 
+import numbers
 from typing import Any
-
-import numpy as np
 
 
 def integer(name: str, value: Any, least: int | None = None, *, other: str = "") -> int:
@@ -13,11 +12,11 @@ def integer(name: str, value: Any, least: int | None = None, *, other: str = "")
     name : str
         The argument, for errors.
     value : int
-        The value. A bool is none.
+        The value. A bool is refused.
     least : int, optional
         The least integer that is allowed.
     other : str, optional
-        What the argument may be besides, for the error.
+        Text for the error about other values that are allowed, such as " or None".
 
     Returns
     -------
@@ -31,7 +30,7 @@ def integer(name: str, value: Any, least: int | None = None, *, other: str = "")
     ValueError
         If it is less than `least`.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer{other}, got {value!r}")
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -35,9 +35,9 @@ _NARROW = 34  # outputs; a dense product of fewer takes as long
 _WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
 _FAR = 1 << 18  # bytes of weights
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
-# Of a matrix that is so many times as large, some runs of neighbouring elements are looked at first, so that
-# dense inputs cost little.
-_LARGER, _RUNS, _RUN = 8, 512, 64
+# A sample of so many runs of so many neighbouring elements is counted first, so that dense inputs cost less.
+# Only matrices that are at least so many times as large as the sample have one.
+_RUNS, _RUN, _LARGER = 512, 64, 8
 
 
 class Sizes(NamedTuple):

@@ -55,4 +55,4 @@ def set_num_threads(threads: int) -> None:
     threads = integer("threads", threads, 1)
     global _chosen
     _chosen = True
-    _core.set_num_threads(min(int(threads), 2**31 - 1))
+    _core.set_num_threads(min(threads, 2**31 - 1))

@@ -59,15 +59,15 @@ Rows partition_entries(const Layout& layout, const Recurrence<V>& recurrent, boo
   return rows;
 }
 
-/// Rows of whole outer indices, for a narrow inner axis. Transposed strips are faster than pieces where a tile has squares of them, since
-/// the steps of an inner axis of up to 16 fill no vectors (benchmarks/bandwidth.py, ten neurons).
+/// Rows of whole outer indices, for a narrow inner axis. Up to an inner axis of 16, transposed strips are faster than pieces, which would
+/// not fill vectors (benchmarks/bandwidth.py, ten neurons). Strips are transposed in squares, so whole squares make a row.
 template <class V>
 void set_tiles(Rows& rows, const Layout& layout) {
   constexpr std::int64_t tile = 4096, square = 16;   // elements; lanes of the widest vector
   rows.tile_steps = steps_of_tile(layout);
   const std::int64_t lanes = tile / rows.tile_steps < max_row_lanes<V> ? tile / rows.tile_steps : max_row_lanes<V>;
   std::int64_t outers = lanes / layout.inner;
-  rows.access = layout.inner == 1 || (outers >= square && layout.outer >= square) ? Access::strips : Access::pieces;
+  rows.access = layout.inner == 1 || (layout.inner <= square && layout.outer >= square) ? Access::strips : Access::pieces;
   if (rows.access == Access::strips) outers = outers / square * square;
   outers = outers < layout.outer ? outers : layout.outer;
   rows.lanes = outers * layout.inner;

@@ -49,10 +49,11 @@ std::int64_t padded(std::int64_t outputs) {
   return ceil_div(outputs, line) * line;
 }
 
-/// Copies the weights of some inputs to rows, one for each input. torch's matrix has a row for each output.
+/// Copies the weights of some inputs to rows, one for each input. torch's matrix has a row for each output, so that this is a transpose.
 template <class S, class V>
 void read_weights(const WeightMatrix<const S>& weights, std::int64_t first, std::int64_t inputs, std::int64_t outputs, V* rows,
                   std::int64_t stride) {
+  if (outputs == 0) return;   // the weights may be null
   const S* const from = weights.data + first * weights.input_stride;
   if constexpr (std::is_same_v<S, V>) {
     if (weights.input_stride == 1) return cpu::transpose(from, weights.output_stride, rows, stride, outputs, inputs);

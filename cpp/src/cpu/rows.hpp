@@ -60,7 +60,7 @@ Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* 
   row.begin = index * rows.lanes;
   row.lanes = static_cast<int>(lanes_of(rows, index));
   row.strips = row.lanes / layout.inner;
-  const bool transposes = row.strips >= 4 || layout.inner == 1;   // fewer are no square: the rest of the neurons
+  const bool transposes = row.strips >= 4 || layout.inner == 1;   // the last row may have fewer, which do not fill the smallest square
   row.access = rows.access == Access::strips && !transposes ? Access::pieces : rows.access;
   row.in_memory_order = rows.repeat == 1 && row.places_in_order();
   row.blocks = blocks;
@@ -129,7 +129,7 @@ void write_strips(V* array, const V* tile, const Strips& strips) {
 /// Elements of strips that are converted at a time, as numbers on the stack.
 constexpr std::int64_t converted_strips = 16, converted_elements = 64;
 
-/// Calls f(strip, strips, element, elements) for the parts that are converted at a time.
+/// Calls f(first strip, strips, first element, elements) for the parts that are converted at a time.
 template <class F>
 EXODUS_SCALAR void for_converted(const Strips& strips, F f) {
   for (std::int64_t o = 0; o < strips.count; o += converted_strips) {
@@ -301,7 +301,7 @@ void store_neurons(V* array, const V* from, const Rows& rows, const Row& row, in
   for (int i = 0; i < lanes; ++i) array[neuron_at(rows, row.place(lane + i))] = from[i];
 }
 
-/// Stores numbers in the order of rows.
+/// Stores a row's lanes in an array that is in the order of rows.
 inline void store_at_places(double* numbers, const double* from, const Row& row) {
   if (row.places_in_order()) return copy_lanes(numbers + row.begin, from, row.lanes);
   for (int i = 0; i < row.lanes; ++i) numbers[row.place(i)] = from[i];
@@ -384,7 +384,7 @@ void move_sums(double* sums, V* partial, int lanes) {
   }
 }
 
-/// Adds partial sums of a row to the sums, in the order of rows, and clears them.
+/// Adds a row's partial sums to sums of all neurons, in the order of rows, and clears them.
 template <class V>
 void move_sums_to_places(double* sums, V* partial, const Row& row) {
   if (row.places_in_order()) return move_sums(sums + row.begin, partial, row.lanes);

@@ -227,7 +227,8 @@ class EngineModule(nn.Module):
 
     def _note(self, call: Call) -> None:
         if not torch.compiler.is_compiling():
-            self.__dict__["engine_used"] = call.used  # not by torch's __setattr__, which takes microseconds
+            # Directly, since torch's __setattr__ searches modules and parameters first.
+            self.__dict__["engine_used"] = call.used
 
     def extra_repr(self) -> str:
         """Show the module's own arguments, and the engine if it is forced."""
