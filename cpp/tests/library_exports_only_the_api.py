@@ -12,6 +12,7 @@ API = {
     *("forward", "backward", "workspace", "evaluate", "decay", "rotation", "delay", "delay_adjoint"),
     *(
         "pack",
+        "estimate_share",
         "pack_values",
         "product",
         "product_gradients",

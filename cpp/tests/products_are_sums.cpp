@@ -238,6 +238,33 @@ TYPED_TEST(Products, NeedTheirWorkspace) {
   EXPECT_TRUE(y.untouched() && grad.untouched() && grad_x.untouched());
 }
 
+/// The estimated share of spikes in a matrix whose element (row, input) is 1 where `spikes` says so, else 0.
+template <class S, class F>
+double estimated_share(const ProductShape& shape, F spikes) {
+  Input<S> x(shape.rows * shape.inputs);
+  for (std::int64_t r = 0; r < shape.rows; ++r) {
+    for (std::int64_t k = 0; k < shape.inputs; ++k) x[r * shape.inputs + k] = element<S>(spikes(r, k) ? 1 : 0);
+  }
+  double share = -1;
+  EXPECT_EQ(estimate_share(shape, x.data(), &share), Status::ok);
+  return share;
+}
+
+TYPED_TEST(Products, AreEstimatedFromAllRowsAndColumns) {
+  Random random(7);
+  for (const ProductShape& shape : {ProductShape{4000, 128, 1}, ProductShape{2500, 130, 1}, ProductShape{300, 2048, 1}}) {
+    const auto share = [&](auto spikes) { return estimated_share<TypeParam>(shape, spikes); };
+    EXPECT_EQ(share([](auto, auto) { return false; }), 0);
+    EXPECT_EQ(share([](auto, auto) { return true; }), 1);
+    EXPECT_NEAR(share([&](auto, auto) { return random.below(20) == 0; }), 0.05, 0.01);
+    EXPECT_NEAR(share([&](auto row, auto) { return row >= shape.rows / 4; }), 0.75, 0.02);
+    EXPECT_NEAR(share([&](auto row, auto) { return row % 4 == 3; }), 0.25, 0.02);
+    EXPECT_NEAR(share([&](auto, auto input) { return input >= shape.inputs / 2; }), 0.5, 0.02);
+  }
+  EXPECT_EQ(estimated_share<TypeParam>({100, 100, 1}, [](auto, auto) { return true; }), 0) << "of a small matrix";
+  EXPECT_EQ(estimated_share<TypeParam>({0, 100, 1}, [](auto, auto) { return true; }), 0);
+}
+
 TYPED_TEST(Products, OfNothingAreTheBiasOrZero) {
   Random random(5);
   for (const ProductShape& shape : {ProductShape{0, 5, 3}, ProductShape{4, 0, 3}, ProductShape{4, 5, 0}, ProductShape{4, 70, 0}}) {
@@ -264,6 +291,9 @@ TYPED_TEST(Products, RefuseWhatTheyCannotCompute) {
   EXPECT_EQ(pack<S>(shape, nullptr, p.bits.data(), &count, 1), Status::null_pointer);
   EXPECT_EQ(pack<S>(shape, p.x.data(), nullptr, &count, 1), Status::null_pointer);
   EXPECT_EQ(pack<S>(shape, p.x.data(), p.bits.data(), nullptr, 1), Status::null_pointer);
+  double share;
+  EXPECT_EQ(estimate_share<S>(shape, nullptr, &share), Status::null_pointer);
+  EXPECT_EQ(estimate_share<S>(shape, p.x.data(), nullptr), Status::null_pointer);
   EXPECT_EQ(pack_values<S>(shape, p.x.data(), p.bits.data(), nullptr, y.data(), 1), Status::null_pointer);
   EXPECT_EQ(product<S>(shape, {}, weights, nullptr, y.data(), memory.workspace()), Status::null_pointer);
   EXPECT_EQ(product<S>(shape, {p.bits.data(), nullptr, p.x.data()}, weights, nullptr, y.data(), memory.workspace()), Status::null_pointer);

@@ -156,6 +156,8 @@ TEST(Stack, OfAProduct) {
       EXPECT_EQ(status, Status::ok) << name;
     };
     expect_small([&] { status = pack(shape, x.data(), bits.data(), &count, 1); }, "pack");
+    double share;
+    expect_small([&] { status = estimate_share(shape, x.data(), &share); }, "estimate_share");
     expect_small([&] { status = pack_values(shape, x.data(), bits.data(), first.data(), values.data(), 1); }, "pack_values");
     const PackedSpikes<double> packed{bits.data(), binary ? nullptr : first.data(), binary ? nullptr : values.data()};
     const CallMemory memory(product_workspace<double>(shape, 1)), more(product_gradients_workspace<double>(shape, 1));

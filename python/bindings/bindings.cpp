@@ -219,6 +219,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("delay", &exodus::python::delay<OnCpu>);
   m.def("delay_adjoint", &exodus::python::delay_adjoint<OnCpu>);
   m.def("pack", &exodus::python::pack);
+  m.def("estimate_share", &exodus::python::estimate_share);
   m.def("pack_values", &exodus::python::pack_values);
   m.def("product", &exodus::python::product);
   m.def("product_gradients", &exodus::python::product_gradients);

@@ -59,6 +59,13 @@ inline py::tuple pack(const std::string& type_name, const Sizes& sizes, const py
   return py::make_tuple(count.spikes, count.binary);
 }
 
+inline double estimate_share(const std::string& type_name, const Sizes& sizes, const py::object& x) {
+  const ProductSizes own(sizes);
+  double share = 0;
+  with_type(type_name, [&]<class S>(S) { check(exodus::estimate_share(own.shape, pointer<const S>(x, own.x), &share)); });
+  return share;
+}
+
 inline void pack_values(const std::string& type_name, const Sizes& sizes, std::int64_t spikes, const py::object& x, const Packed& packed,
                         int threads) {
   const ProductSizes own(sizes);

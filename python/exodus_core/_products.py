@@ -35,9 +35,6 @@ _NARROW = 34  # outputs; a dense product of fewer takes as long
 _WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
 _FAR = 1 << 18  # bytes of weights
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
-# A sample of so many runs of so many neighbouring elements is counted first, so that dense inputs cost less.
-# Only matrices that are at least so many times as large as the sample have one.
-_RUNS, _RUN, _LARGER = 512, 64, 8
 
 
 class Sizes(NamedTuple):
@@ -164,8 +161,6 @@ class Packing(NamedTuple):
         A function that returns an array in the form that the extension takes.
     empty : callable
         A function that allocates a number of elements of a kind: "bits", "first" or "values".
-    contiguous : callable
-        A function that returns an array in C order, a copy if it is not.
     threads : int
         The number of threads; 0 is all.
     """
@@ -173,7 +168,6 @@ class Packing(NamedTuple):
     type_name: str
     handle: Callable[[Any], Any]
     empty: Callable[[int, str], Any]
-    contiguous: Callable[[Any], Any]
     threads: int
 
     def pack(self, x: Any, engine: Engine, estimate: Estimate) -> Packed | None:
@@ -194,35 +188,22 @@ class Packing(NamedTuple):
             The spikes.
         """
         rows, inputs = x.shape
-        if engine == "auto" and not estimate.prefers_events(self._share_of_sample(x)):
-            return None
+        sizes, source = (rows, inputs, 0), self.handle(x)
+        if engine == "auto":
+            share = _core.estimate_share(self.type_name, sizes, source)
+            if not estimate.prefers_events(share):
+                return None
         bits = self.empty(rows * -(-inputs // 64), "bits")
-        spikes, binary = self._find(x, bits)
+        words = self.handle(bits)
+        spikes, binary = _core.pack(self.type_name, sizes, source, words, self.threads)
         if engine == "auto" and not estimate.prefers_events(spikes / max(rows * inputs, 1)):
             return None
         if binary:
             return Packed(spikes, bits, None, None)
         first, values = self.empty(rows, "first"), self.empty(spikes, "values")
-        handles = self.handle(bits), self.handle(first), self.handle(values)
-        _core.pack_values(self.type_name, (rows, inputs, 0), spikes, self.handle(x), handles, self.threads)
+        handles = words, self.handle(first), self.handle(values)
+        _core.pack_values(self.type_name, sizes, spikes, source, handles, self.threads)
         return Packed(spikes, bits, first, values)
-
-    def _find(self, x: Any, bits: Any) -> tuple[int, bool]:
-        rows, inputs = x.shape
-        return _core.pack(self.type_name, (rows, inputs, 0), self.handle(x), self.handle(bits), self.threads)
-
-    def _share_of_sample(self, x: Any) -> float:
-        """Return the share of spikes in a sample of a large matrix, or 0."""
-        rows, inputs = x.shape
-        runs = rows * inputs // _RUN
-        apart = runs // _RUNS
-        if apart < _LARGER:
-            return 0.0
-        while math.gcd(apart, runs) > 1:  # so that the sample is of all columns, and of all steps
-            apart += 1
-        some = self.contiguous(x.reshape(-1)[: runs * _RUN].reshape(runs, _RUN)[::apart])
-        spikes, _ = self._find(some, self.empty(len(some), "bits"))
-        return spikes / (len(some) * _RUN)
 
 
 class SpikeMatmulGradients(NamedTuple):
@@ -266,9 +247,7 @@ def _packed(x: np.ndarray, sizes: Sizes, engine: Engine) -> Packed | None:
     if not estimate.admits_events(engine):
         return None
     kinds = {"bits": "uint64", "first": "int64", "values": name}
-    packing = Packing(
-        name, NUMPY.handle, lambda count, kind: np.empty(count, kinds[kind]), np.ascontiguousarray, 0
-    )
+    packing = Packing(name, NUMPY.handle, lambda count, kind: np.empty(count, kinds[kind]), 0)
     return packing.pack(x.reshape(sizes.rows, sizes.inputs), engine, estimate)
 
 

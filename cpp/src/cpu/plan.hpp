@@ -162,6 +162,7 @@ inline constexpr int product_chunk = 512;   // rows whose spikes are transposed 
 template <class V>
 struct PackPlan {
   ProductShape shape;
+  std::int64_t row_stride = 0;   ///< elements from a row of x to the next
   std::int64_t task_rows = 0;
   Format format = Format::arithmetic;   ///< of x
   const void* x = nullptr;

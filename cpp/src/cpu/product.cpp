@@ -2,6 +2,8 @@
 /// The exported functions of products with spikes: checks, tasks, the sum of the parts of a gradient.
 #include "exodus/product.hpp"
 
+#include <numeric>
+
 #include "../checks.hpp"
 #include "../floating_point.hpp"
 #include "store.hpp"
@@ -160,7 +162,7 @@ Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, 
   std::int64_t task_rows = ceil_div(pack_elements, shape.inputs);
   if (ceil_div(shape.rows, task_rows) > most_tasks) task_rows = ceil_div(shape.rows, most_tasks);
   SpikeCount counts[most_tasks];
-  const cpu::PackPlan<V> plan{shape, task_rows, format_of<S>, x, bits, counts};
+  const cpu::PackPlan<V> plan{shape, shape.inputs, task_rows, format_of<S>, x, bits, counts};
   const std::int64_t tasks = ceil_div(shape.rows, task_rows);
   auto task = [&](std::int64_t k, int /*thread*/) { isa->pack(plan, k); };
   cpu::parallel_for(tasks, threads_for(shape, threads), task);
@@ -169,6 +171,22 @@ Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, 
     count.binary = count.binary && counts[k].binary;
   }
   return Status::ok;
+}
+
+/// Counts the spikes of `sample_runs` words of elements at equal distances. The distance has no factor in common with the number of words
+/// of the matrix, so that these are in all columns, and in all parts of the rows, which may be steps of time.
+template <class S>
+double share_of_sample(const cpu::IsaFunctions<arithmetic_t<S>>& isa, const S* x, std::int64_t elements) {
+  constexpr std::int64_t word = 64, sample_runs = 256, least_distance = 16;
+  const std::int64_t words = elements / word;
+  std::int64_t distance = ceil_div(words, sample_runs);
+  if (distance < least_distance) return 0;
+  while (std::gcd(distance, words) > 1) ++distance;
+  const std::int64_t runs = ceil_div(words, distance);
+  std::uint64_t bits[sample_runs];
+  SpikeCount count;
+  isa.pack({{runs, word, 0}, distance * word, runs, format_of<S>, x, bits, &count}, 0);
+  return static_cast<double>(count.spikes) / static_cast<double>(runs * word);
 }
 
 /// Adds the parts of a gradient to the first one, in order, for `count` rows of sums from `first`, and returns these.
@@ -189,6 +207,21 @@ template <class S>
 Status pack(const ProductShape& shape, const S* x, std::uint64_t* bits, SpikeCount* count, int threads) noexcept {
   if (count == nullptr) return Status::null_pointer;
   return pack_numbers(shape, x, bits, *count, threads);
+}
+
+template <class S>
+Status estimate_share(const ProductShape& shape, const S* x, double* share) noexcept {
+  const auto* const isa = isa_functions<arithmetic_t<S>>();
+  if (isa == nullptr) return Status::unsupported;
+  if (const Status status = check(shape); status != Status::ok) return status;
+  if (share == nullptr) return Status::null_pointer;
+  *share = 0;
+  const std::int64_t elements = shape.rows * shape.inputs;
+  if (elements == 0) return Status::ok;
+  if (x == nullptr) return Status::null_pointer;
+  const FloatingPointMode mode;
+  *share = share_of_sample(*isa, x, elements);
+  return Status::ok;
 }
 
 template <class S>
@@ -337,6 +370,7 @@ Workspace product_input_gradient_workspace(const ProductShape& shape, int thread
 
 #define EXODUS_INSTANTIATE(S)                                                                                                             \
   template EXODUS_API Status pack<S>(const ProductShape&, const S*, std::uint64_t*, SpikeCount*, int) noexcept;                           \
+  template EXODUS_API Status estimate_share<S>(const ProductShape&, const S*, double*) noexcept;                                          \
   template EXODUS_API Status pack_values<S>(const ProductShape&, const S*, const std::uint64_t*, std::int64_t*, S*, int) noexcept;        \
   template EXODUS_API Status product<S>(const ProductShape&, const PackedSpikes<S>&, const WeightMatrix<const S>&, const S*, S*,          \
                                         Workspace) noexcept;                                                                              \

@@ -50,7 +50,7 @@ void pack_rows(const PackPlan<V>& plan, std::int64_t task) {
   with_elements<V>(plan.x, plan.format, [&](const auto* x) {
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t w = 0; w < words; ++w) {
-        const WordBits word = pack_word<V>(x + row * shape.inputs + w * 64, smaller(std::int64_t{64}, shape.inputs - w * 64));
+        const WordBits word = pack_word<V>(x + row * plan.row_stride + w * 64, smaller(std::int64_t{64}, shape.inputs - w * 64));
         plan.bits[row * words + w] = word.spikes;
         count.spikes += __builtin_popcountll(word.spikes);
         count.binary = count.binary && word.others == 0;

@@ -72,7 +72,6 @@ def packing(like: Tensor) -> Packing:
         type_name_of(like.dtype),
         TENSORS.handle,
         lambda count, kind: torch.empty(count, dtype=kinds[kind], device="cpu"),
-        torch.Tensor.contiguous,
         _thread_count(),
     )
 
