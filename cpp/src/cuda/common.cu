@@ -81,52 +81,159 @@ int width_of(const Sum& sum) {
   return sum.values >= warp_threads && sum.repeat.value <= short_runs ? warp_threads : 1;
 }
 
+constexpr int fir_results = 8;   // steps or taps whose sums a thread computes together
+
+/// The offset of step 0 of a neuron in the layout of the call.
 template <class V>
-EXODUS_DEVICE_SCALAR std::int64_t place_of(const FirAfter<V>& fir, std::int64_t neuron, std::int64_t step) {
-  const std::int64_t outer = quotient(neuron, fir.inner);
-  return (outer * (fir.layout.time - 1) + step) * fir.layout.inner + neuron;
+EXODUS_DEVICE_SCALAR std::int64_t offset_of(const FirLaunch<V>& fir, std::int64_t neuron) {
+  return quotient(neuron, fir.inner) * (fir.layout.time - 1) * fir.layout.inner + neuron;
 }
 
-/// One thread per neuron and step, from step `begin`, which may be negative.
+/// sums[d] += the sum over m of taps[m - (D - 1) + d] value(m), in ascending order, for m in [begin, end) with such a tap. A tap and a
+/// value are loaded once for all sums. Without `Fused` products are rounded, as in a forward pass.
+template <bool Fused, int D, class V, class Value>
+EXODUS_DEVICE_SCALAR void slide(const OwnTaps<V>& taps, std::int64_t begin, std::int64_t end, const Value& value, V (&sums)[D]) {
+  V window[D];   // of taps
+  EXODUS_UNROLL
+  for (int d = 0; d < D; ++d) {
+    const std::int64_t k = begin - D + d;
+    window[d] = k >= 0 && k < taps.count ? taps[k] : V(0);
+  }
+  const auto add = [&](std::int64_t m, bool whole) EXODUS_INLINE {
+    EXODUS_UNROLL
+    for (int d = 0; d < D - 1; ++d) window[d] = window[d + 1];
+    window[D - 1] = m < taps.count ? taps[m] : V(0);
+    const V factor = value(m);
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      const std::int64_t k = m - (D - 1) + d;
+      if (!whole && (k < 0 || k >= taps.count)) continue;
+      sums[d] = Fused ? multiply_add(window[d], factor, sums[d]) : sums[d] + window[d] * factor;
+    }
+  };
+  const std::int64_t last = end < taps.count ? end : taps.count;
+  for (std::int64_t m = begin; m < end;) {
+    if (m >= D - 1 && m + D <= last) {
+      EXODUS_UNROLL
+      for (int r = 0; r < D; ++r) add(m + r, true);
+      m += D;
+    } else {
+      add(m++, false);
+    }
+  }
+}
+
+/// One thread per neuron and `fir_results` steps. Also stores the last inputs as the final history.
 template <class V>
 EXODUS_KERNEL(item_threads)
-correlate_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir, std::int64_t begin, std::int64_t end) {
-  const std::int64_t neurons = fir.neurons.value;
-  for (std::int64_t item = first_item(); item < (end - begin) * neurons; item += next_item()) {
-    const std::int64_t row = quotient(item, fir.neurons), step = begin + row, neuron = item - row * neurons;
+filter_kernel(EXODUS_GRID_CONSTANT FirLaunch<V> fir, std::int64_t items) {
+  constexpr int results = fir_results;
+  const std::int64_t neurons = fir.neurons.value, time = fir.layout.time, inner = fir.layout.inner;
+  for (std::int64_t item = first_item(); item < items; item += next_item()) {
+    const std::int64_t row = quotient(item, fir.neurons), first = row * results, neuron = item - row * neurons;
+    const std::int64_t offset = offset_of(fir, neuron), newest = first + results - 1;
     const OwnTaps<V> taps = taps_of(fir.role.taps, fir.repeat, fir.count, neuron);
-    V sum[1] = {correlation(taps, fir.lam, fir.role.grad_final, neurons, neuron, step + fir.lead, fir.layout.time)};
-    const std::int64_t of_initial = -1 - fir.lead - step;
-    if (step >= 0) {
-      encode(fir.inputs.format, sum);
-      put_bits(fir.grad_inputs, fir.inputs.format, place_of(fir, neuron, step), sum[0]);
-    } else if (of_initial >= 0) {   // the pass itself computes the gradient of the spikes of step -1
-      fir.role.grad_initial[of_initial * neurons + neuron] = sum[0];
+    const Before<V> before{fir.role.initial, nullptr, neurons, neuron, false};
+    const auto input = [&](std::int64_t step)
+                           EXODUS_INLINE { return step < 0 ? before[step] : element<V>(fir.inputs, offset + step * inner); };
+    const std::int64_t begin = newest < time ? 0 : newest - time + 1, all = taps.count + results - 1;
+    V sums[results] = {};
+    slide<false>(
+        taps, begin, before.given() || all < newest + 1 ? all : newest + 1, [&](std::int64_t m) EXODUS_INLINE { return input(newest - m); },
+        sums);
+    EXODUS_UNROLL
+    for (int d = 0; d < results; ++d) {
+      if (first + d < time) fir.filtered[offset + (first + d) * inner] = sums[d];
+    }
+    // Each thread has the entries of its own steps, and the first also those of steps before the pass.
+    std::int64_t entry = newest < time ? time - 1 - newest : 0;
+    const std::int64_t entries = first == 0 || time - first > taps.count - 1 ? taps.count - 1 : time - first;
+    for (; fir.role.final != nullptr && entry < entries; ++entry) fir.role.final[entry * neurons + neuron] = input(time - 1 - entry);
+  }
+}
+
+/// One thread per neuron and `fir_results` steps of [begin, end). `begin` may be negative.
+template <class V>
+EXODUS_KERNEL(item_threads)
+correlate_kernel(EXODUS_GRID_CONSTANT FirLaunch<V> fir, std::int64_t begin, std::int64_t end, std::int64_t items) {
+  constexpr int results = fir_results;
+  const std::int64_t neurons = fir.neurons.value, time = fir.layout.time;
+  for (std::int64_t item = first_item(); item < items; item += next_item()) {
+    const std::int64_t row = quotient(item, fir.neurons), first = begin + row * results, neuron = item - row * neurons;
+    const std::int64_t offset = offset_of(fir, neuron), oldest = first + fir.lead;   // the first step that the first of the inputs reaches
+    const OwnTaps<V> taps = taps_of(fir.role.taps, fir.repeat, fir.count, neuron);
+    const std::int64_t all = taps.count + results - 1;
+    V sums[results] = {};   // the last step first
+    slide<true>(
+        taps, oldest < 0 ? -oldest : 0, all < time - oldest ? all : time - oldest,
+        [&](std::int64_t m) EXODUS_INLINE { return fir.lam[(oldest + m) * neurons + neuron]; }, sums);
+    EXODUS_UNROLL
+    for (int d = 0; d < results; ++d) {
+      const std::int64_t step = first + d, entry = time - 1 - fir.lead - step, of_initial = -1 - fir.lead - step;
+      V sum[1] = {sums[results - 1 - d]};
+      if (step >= end) continue;
+      if (fir.role.grad_final != nullptr && entry >= 0 && entry < taps.count - 1) sum[0] += fir.role.grad_final[entry * neurons + neuron];
+      if (step >= 0) {
+        encode(fir.inputs.format, sum);
+        put_bits(fir.grad_inputs, fir.inputs.format, offset + step * fir.layout.inner, sum[0]);
+      } else if (of_initial >= 0) {   // the pass itself computes the gradient of the spikes of step -1
+        fir.role.grad_initial[of_initial * neurons + neuron] = sum[0];
+      }
     }
   }
 }
 
-/// One thread per neuron and tap.
+/// One thread per neuron and `fir_results` taps.
 template <class V>
 EXODUS_KERNEL(item_threads)
-sum_taps_kernel(EXODUS_GRID_CONSTANT FirAfter<V> fir) {
+sum_taps_kernel(EXODUS_GRID_CONSTANT FirLaunch<V> fir, std::int64_t items) {
+  constexpr int results = fir_results;
   constexpr std::int64_t terms_steps = 32;   // terms summed in V before they are added to the double
-  const std::int64_t neurons = fir.neurons.value;
-  for (std::int64_t item = first_item(); item < fir.role.taps.length * neurons; item += next_item()) {
-    const std::int64_t tap = quotient(item, fir.neurons), neuron = item - tap * neurons;
+  const std::int64_t neurons = fir.neurons.value, time = fir.layout.time;
+  for (std::int64_t item = first_item(); item < items; item += next_item()) {
+    const std::int64_t row = quotient(item, fir.neurons), tap = row * results, neuron = item - row * neurons;
+    const std::int64_t offset = offset_of(fir, neuron), lag = tap + fir.lead;   // from the newest of the inputs to the step that reads it
     const Before<V> before{fir.role.initial, fir.last, neurons, neuron, fir.lead == 1};
-    double total = 0;
-    for (std::int64_t begin = before.given() ? 0 : tap + fir.lead; begin < fir.layout.time; begin += terms_steps) {
-      V partial = V(0);
-      for (std::int64_t n = begin; n < begin + terms_steps && n < fir.layout.time; ++n) {
-        const std::int64_t step = n - fir.lead - tap;
-        const std::int64_t at = fir.inputs_lie ? place_of(fir, neuron, step) : step * neurons + neuron;
-        partial = multiply_add(fir.lam[n * neurons + neuron], step < 0 ? before[step] : element<V>(fir.inputs, at), partial);
+    const auto input = [&](std::int64_t step) EXODUS_INLINE {
+      if (step < 0) return before.given() ? before[step] : V(0);
+      return element<V>(fir.inputs, fir.inputs_lie ? offset + step * fir.layout.inner : step * neurons + neuron);
+    };
+    const std::int64_t begin = before.given() ? 0 : lag;
+    double totals[results] = {};
+    V partial[results] = {}, window[results];   // window[d]: the input that tap + d multiplies
+    EXODUS_UNROLL
+    for (int d = 1; d < results; ++d) window[d - 1] = tap + d < fir.role.taps.length ? input(begin - lag - d) : V(0);
+    const auto add = [&](std::int64_t n) EXODUS_INLINE {
+      EXODUS_UNROLL
+      for (int d = results - 1; d > 0; --d) window[d] = window[d - 1];
+      window[0] = input(n - lag);
+      const V lam = fir.lam[n * neurons + neuron];
+      EXODUS_UNROLL
+      for (int d = 0; d < results; ++d) {
+        if (before.given() || n >= lag + d) partial[d] = multiply_add(lam, window[d], partial[d]);
       }
-      total += static_cast<double>(partial);
+    };
+    for (std::int64_t n = begin; n < time;) {
+      const std::int64_t stop = n + terms_steps < time ? n + terms_steps : time;
+      for (; n + results <= stop; n += results) {
+        EXODUS_UNROLL
+        for (int r = 0; r < results; ++r) add(n + r);
+      }
+      for (; n < stop; ++n) add(n);
+      EXODUS_UNROLL
+      for (int d = 0; d < results; ++d) totals[d] += static_cast<double>(partial[d]), partial[d] = V(0);
     }
-    fir.role.sums[item] = total;
+    EXODUS_UNROLL
+    for (int d = 0; d < results; ++d) {
+      if (tap + d < fir.role.taps.length) fir.role.sums[(tap + d) * neurons + neuron] = totals[d];
+    }
   }
+}
+
+/// The threads for `count` results of each neuron.
+template <class V>
+std::int64_t items_of(const FirLaunch<V>& fir, std::int64_t count) {
+  return (count + fir_results - 1) / fir_results * fir.neurons.value;
 }
 
 /// One thread per decay.
@@ -172,22 +279,32 @@ Status Sums::launch(cudaStream_t stream) const {
 }
 
 template <class V>
-Status correlate(const FirAfter<V>& fir, cudaStream_t stream) {
-  const std::int64_t begin = fir.role.grad_initial != nullptr ? 1 - fir.lead - fir.role.taps.length : 0;
-  const std::int64_t end = fir.grad_inputs != nullptr ? fir.layout.time : 0;
-  if (begin == end) return Status::ok;
-  return launch(correlate_kernel<V>, {blocks_of((end - begin) * fir.neurons.value), item_threads}, stream, fir, begin, end);
+Status filter(const FirLaunch<V>& fir, cudaStream_t stream) {
+  const std::int64_t items = items_of(fir, fir.layout.time);
+  return launch(filter_kernel<V>, {blocks_of(items), item_threads}, stream, fir, items);
 }
 
 template <class V>
-Status sum_taps(const FirAfter<V>& fir, cudaStream_t stream) {
-  return launch(sum_taps_kernel<V>, {blocks_of(fir.role.taps.length * fir.neurons.value), item_threads}, stream, fir);
+Status correlate(const FirLaunch<V>& fir, cudaStream_t stream) {
+  const std::int64_t begin = fir.role.grad_initial != nullptr ? 1 - fir.lead - fir.role.taps.length : 0;
+  const std::int64_t end = fir.grad_inputs != nullptr ? fir.layout.time : 0, items = items_of(fir, end - begin);
+  if (items == 0) return Status::ok;
+  return launch(correlate_kernel<V>, {blocks_of(items), item_threads}, stream, fir, begin, end, items);
 }
 
-template Status correlate(const FirAfter<float>&, cudaStream_t);
-template Status correlate(const FirAfter<double>&, cudaStream_t);
-template Status sum_taps(const FirAfter<float>&, cudaStream_t);
-template Status sum_taps(const FirAfter<double>&, cudaStream_t);
+template <class V>
+Status sum_taps(const FirLaunch<V>& fir, cudaStream_t stream) {
+  const std::int64_t items = items_of(fir, fir.role.taps.length);
+  return launch(sum_taps_kernel<V>, {blocks_of(items), item_threads}, stream, fir, items);
+}
+
+#define EXODUS_INSTANTIATE(V)                                   \
+  template Status filter(const FirLaunch<V>&, cudaStream_t);    \
+  template Status correlate(const FirLaunch<V>&, cudaStream_t); \
+  template Status sum_taps(const FirLaunch<V>&, cudaStream_t);
+EXODUS_INSTANTIATE(float)
+EXODUS_INSTANTIATE(double)
+#undef EXODUS_INSTANTIATE
 
 Status decay(const Param<double>& dt, const Param<double>& tau, std::int64_t count, double* decays, Stream stream) noexcept {
   if (count < 0) return Status::bad_layout;

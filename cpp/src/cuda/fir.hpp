@@ -1,8 +1,9 @@
 /// @file
-/// FIR kernels (kernel.hpp) on a device (docs/mathematics.md, Kernels). They are filters outside the neuron model. In the forward pass, a
-/// thread filters the current at each step, and scatters each spike into a ring buffer of future steps. The backward pass stores lam of
-/// every step in the workspace and evaluates the correlation for the spikes when a step needs it. Separate launches compute the other
-/// gradients (correlate(), sum_taps()).
+/// FIR kernels (kernel.hpp) on a device (docs/mathematics.md, Kernels). They are filters outside the neuron model. A launch before the
+/// forward pass filters the current (filter()); with a recurrence, which adds to it, the pass filters it step by step. The pass scatters
+/// each spike into a ring buffer of future steps. The backward pass stores lam of every step in the workspace and evaluates the correlation
+/// for the spikes when a step needs it. Separate launches compute the other gradients (correlate(), sum_taps()). In these launches a thread
+/// computes several neighbouring results, so that it loads a value once for all of them.
 #pragma once
 
 #include "reduce.hpp"
@@ -13,9 +14,10 @@ namespace exodus::cuda {
 /// The workspace of FIR kernels. Each member has one array over the neurons per step or ring slot; null if not needed.
 template <class V>
 struct FirMemory {
-  V* pending = nullptr;      ///< forward: the ring of contributions to future steps, one slot per tap of the spikes' kernel
+  V* filtered = nullptr;     ///< forward: the filtered current, in the call's layout, or its potential's array; null if the pass filters
+  V* pending = nullptr;      ///< forward: the ring of contributions to future steps, one slot per tap; null if it is in shared memory
   V* past = nullptr;         ///< forward: the ring of the last spikes, one slot per tap but one
-  V* inputs = nullptr;       ///< forward: the ring of the last inputs, one slot per tap, if the input is not the current itself
+  V* inputs = nullptr;       ///< forward, where the pass filters: the ring of the last inputs, one slot per tap
   const V* last = nullptr;   ///< forward: the spikes of step -1
   V* lam = nullptr;          ///< backward: lam of all steps
   V* spikes = nullptr;       ///< backward: the spikes of all steps
@@ -35,6 +37,39 @@ EXODUS_DEVICE_SCALAR OwnTaps<V> taps_of(const Taps<V>& taps, const Divisor& repe
   const std::int64_t turn = quotient(neuron, repeat);
   return {taps.data + (turn - quotient(turn, count) * taps.count), taps.count, taps.length};
 }
+
+constexpr std::size_t most_ring_bytes = 32 << 10;   // of a block's shared memory
+
+/// Whether the ring of the spikes' kernel, one slot per tap, is in shared memory. With a recurrence threads exchange spikes there.
+template <class V>
+bool ring_in_shared(std::int64_t taps, std::int64_t features) {
+  return features == 0 && taps <= static_cast<std::int64_t>(most_ring_bytes / (block_threads * sizeof(V)));
+}
+
+/// A ring buffer of a neuron: in shared memory, a slot for each thread after those of the slot before it, or in an array over the neurons
+/// per slot.
+template <class V>
+class Ring {
+ public:
+  EXODUS_DEVICE Ring(V* arrays, std::int64_t neurons, std::int64_t neuron, SharedPointer<V> shared)
+      : arrays_(arrays), neurons_(neurons), neuron_(neuron), shared_(shared) {}
+
+  EXODUS_DEVICE V get(std::int64_t slot) const { return arrays_ == nullptr ? V(shared_[place(slot)]) : arrays_[slot * neurons_ + neuron_]; }
+  EXODUS_DEVICE void set(std::int64_t slot, V value) const {
+    if (arrays_ == nullptr) {
+      shared_[place(slot)] = value;
+    } else {
+      arrays_[slot * neurons_ + neuron_] = value;
+    }
+  }
+
+ private:
+  EXODUS_DEVICE static int place(std::int64_t slot) { return static_cast<int>(slot) * block_threads + static_cast<int>(threadIdx.x); }
+
+  V* const arrays_;
+  const std::int64_t neurons_, neuron_;
+  SharedPointer<V> shared_;
+};
 
 /// The gradient of an input that is first used at step `first`: the correlation of lam with the taps, plus the direct gradient if the input
 /// is part of the final history (`direct`, newest first).
@@ -72,12 +107,18 @@ class FirForward {
  public:
   /// Starts or resumes at step `begin`.
   EXODUS_DEVICE FirForward(const Formatted<ForwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory,
-                           std::int64_t begin)
-      : call_(call), groups_(groups), place_(place), memory_(memory) {
+                           SharedPointer<V> shared, std::int64_t begin)
+      : call_(call), groups_(groups), place_(place), memory_(memory), pending_(memory.pending, groups.neurons, place.neuron, shared) {
     if constexpr (OfSpikes) {
       now_ = begin % taps(1).count;
       if (begin == 0) start_spikes();
     }
+  }
+
+  /// What the neuron's current is read from.
+  EXODUS_DEVICE Source source() const {
+    if (OfCurrent && memory_.filtered != nullptr) return {memory_.filtered};
+    return {call_.current, call_.format};
   }
 
   /// The filtered inputs of a step: from the current, and from the spikes of earlier steps.
@@ -86,8 +127,10 @@ class FirForward {
     in.current = current;
     if (!place_.active) return in;
     if constexpr (OfCurrent) {
-      if (memory_.inputs != nullptr) at(memory_.inputs, step % taps(0).count) = current;
-      in.current = filtered(step);
+      if (memory_.filtered == nullptr) {
+        at(memory_.inputs, step % taps(0).count) = current;
+        in.current = filtered(step);
+      }
     }
     if constexpr (OfSpikes) {   // the spikes of the last step are stored in the state, older ones in this ring
       if (memory_.past != nullptr && step > 0) at(memory_.past, (step - 1) % (taps(1).count - 1)) = spikes;
@@ -102,11 +145,11 @@ class FirForward {
     }
   }
 
-  /// Stores the final history of the kernels.
+  /// Stores the final history of the kernels that the pass filters with.
   EXODUS_DEVICE void finish() const {
     if (!place_.active) return;
     const std::int64_t time = call_.layout.time;
-    for (int role = 0; role < 2; ++role) {
+    for (int role = memory_.filtered != nullptr ? 1 : 0; role < 2; ++role) {
       V* const final = call_.fir[role].final;
       for (std::int64_t k = 0; given(role) && final != nullptr && k < taps(role).count - 1; ++k) {
         const std::int64_t step = time - 1 - role - k;
@@ -127,10 +170,7 @@ class FirForward {
     return taps_of(call_.fir[role].taps, groups_.taps_repeats[role], groups_.taps_counts[role], place_.neuron);
   }
   EXODUS_DEVICE V& at(V* arrays, std::int64_t slot) const { return arrays[slot * groups_.neurons + place_.neuron]; }
-  EXODUS_DEVICE V input(std::int64_t step) const {
-    if (memory_.inputs != nullptr) return at(memory_.inputs, step % taps(0).count);
-    return element<V>({call_.current, call_.format}, place_.offset + step * call_.layout.inner);
-  }
+  EXODUS_DEVICE V input(std::int64_t step) const { return at(memory_.inputs, step % taps(0).count); }
   EXODUS_DEVICE Before<V> before(int role) const {
     return {call_.fir[role].initial, role == 1 ? memory_.last : nullptr, groups_.neurons, place_.neuron, role == 1};
   }
@@ -149,16 +189,15 @@ class FirForward {
   EXODUS_DEVICE void start_spikes() {
     if (!place_.active) return;
     const std::int64_t count = taps(1).count;
-    for (std::int64_t slot = 0; slot < count; ++slot) at(memory_.pending, slot) = V(0);
+    for (std::int64_t slot = 0; slot < count; ++slot) pending_.set(slot, V(0));
     const Before<V> earlier = before(1);
     for (std::int64_t step = -count; earlier.given() && step < 0; ++step) add(earlier[step], -1 - step);
   }
 
   /// Returns and clears the contributions to the current step, and advances the ring.
   EXODUS_DEVICE V take() {
-    V& slot = at(memory_.pending, now_);
-    const V value = slot;
-    slot = V(0);
+    const V value = pending_.get(now_);
+    pending_.set(now_, V(0));
     now_ = now_ + 1 == taps(1).count ? 0 : now_ + 1;
     return value;
   }
@@ -169,8 +208,7 @@ class FirForward {
     const OwnTaps<V> own = taps(1);
     std::int64_t slot = now_;
     for (std::int64_t k = first; k < own.count; ++k) {
-      V& sum = at(memory_.pending, slot);
-      sum = sum + own[k] * spikes;
+      pending_.set(slot, pending_.get(slot) + own[k] * spikes);
       slot = slot + 1 == own.count ? 0 : slot + 1;
     }
   }
@@ -179,6 +217,7 @@ class FirForward {
   const Groups& groups_;
   const Place& place_;
   const FirMemory<V>& memory_;
+  const Ring<V> pending_;
   std::int64_t now_ = 0;   ///< the ring slot of the next step
 };
 
@@ -281,20 +320,21 @@ class FirBackward {
   const FirMemory<V>& memory_;
 };
 
-/// The arguments of the launches for a FIR kernel after a backward pass.
+/// The arguments of the launches for a FIR kernel beside a pass.
 template <class V>
-struct FirAfter {
+struct FirLaunch {
   Layout layout;
   FirRole<V> role;
   Divisor neurons, inner, repeat, count;
   int lead = 0;                  ///< steps between an input and its first use: 0 for the current, 1 for spikes
-  const V* lam = nullptr;        ///< lam of all steps, one array over the neurons per step
   Source inputs;                 ///< the kernel's inputs, stored like lam or, if `inputs_lie`, in the call's layout
   bool inputs_lie = false;       ///< whether they are in the layout of the call
+  V* filtered = nullptr;         ///< forward: the kernel's output, in the call's layout
+  const V* lam = nullptr;        ///< lam of all steps, one array over the neurons per step
   const V* last = nullptr;       ///< the spikes of step -1
   void* grad_inputs = nullptr;   ///< the gradient of the current
 
-  FirAfter(const Layout& of, const FirRole<V>& kernel, int which)
+  FirLaunch(const Layout& of, const FirRole<V>& kernel, int which)
       : layout(of),
         role(kernel),
         neurons(of.outer * of.inner),
@@ -304,11 +344,14 @@ struct FirAfter {
         lead(which) {}
 };
 
+/// The output of a kernel of the current, whose inputs lie in the call's layout, and its final history.
+template <class V>
+Status filter(const FirLaunch<V>& fir, cudaStream_t stream);
 /// The gradient of the inputs: the correlation of lam with the taps.
 template <class V>
-Status correlate(const FirAfter<V>& fir, cudaStream_t stream);
+Status correlate(const FirLaunch<V>& fir, cudaStream_t stream);
 /// The gradient of each neuron's taps, in double, stored in fir.role.sums.
 template <class V>
-Status sum_taps(const FirAfter<V>& fir, cudaStream_t stream);
+Status sum_taps(const FirLaunch<V>& fir, cudaStream_t stream);
 
 }   // namespace exodus::cuda

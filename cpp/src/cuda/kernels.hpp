@@ -68,6 +68,14 @@ EXODUS_DEVICE_SCALAR Steps steps_of_block(const Groups& groups, const RecurrentM
 template <bool Stepped, Access A>
 constexpr int most_threads = Stepped ? entry_threads : (A == Access::tiled ? tiled_threads : block_threads);
 
+/// Whether a kernel that has so many elements of shared memory leaves room for what threads of a recurrence exchange (`Recurs`), or for
+/// the ring of the spikes' kernel.
+template <class V, bool Recurs, bool WithRing>
+EXODUS_DEVICE_SCALAR constexpr bool leaves_room(int elements) {
+  const std::size_t exchanged = Recurs ? exchange_bytes<V>(widest_entry<V>) : 0, ring = WithRing ? most_ring_bytes : 0;
+  return static_cast<std::size_t>(elements) * sizeof(V) + (exchanged < ring ? ring : exchanged) <= shared_bytes;
+}
+
 /// If the neuron has FIR kernels or recurrent weights (`Stepped`), a chunk is one step: the time is spent outside this loop.
 template <template <class> class N, int Variant, class V, bool Stepped, Access A>
 EXODUS_KERNEL((most_threads<Stepped, A>))
@@ -77,6 +85,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
   constexpr int chunk = Stepped ? 1 : whole_chunk<V>, stages = stages_of<A, V>(1, chunk, most_threads<Stepped, A>);
   constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1);
   using Input = Pipe<A, 1, chunk, stages, false, V, 1>;
+  static_assert(leaves_room < V, Stepped && N<V>::fires, of_spikes > (Input::elements(most_threads<Stepped, A>)));
   EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped, A>));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
@@ -86,16 +95,16 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
     const Steps own = steps_of<Stepped>(call.layout, place, recurrent);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
-    FirForward<V, of_current, of_spikes> fir(call, groups, place, fir_memory, all.begin);
+    FirForward<V, of_current, of_spikes> fir(call, groups, place, fir_memory, exchanged, all.begin);
     exchange.enter(place);
-    const Sources<1> sources{{{call.current, call.format}}};
+    const Sources<1> sources{{fir.source()}};
     Input input(sources, call.layout, place, own, memory);
     input.start(all.begin);
     for (std::int64_t first = all.begin; first < all.end; first += chunk) {
       const Span span = own.template in_chunk<chunk>(first);
       V current[1][chunk], potential[chunk], spikes[chunk];
       input.take(first, span, current);
-      if constexpr (A != Access::direct) decode(call.format, current[0]);
+      if constexpr (A != Access::direct) decode(sources.at[0].format, current[0]);
       const auto advance = [&](const Span& computed) EXODUS_INLINE {
         EXODUS_UNROLL
         for (int d = 0; d < chunk; ++d) {
@@ -457,6 +466,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr int chunk = Stepped ? 1 : (Plain && !Terms ? whole_chunk<V> : half_chunk<V>);
   constexpr int stages = stages_of<A, V>(inputs, chunk, most_threads<Stepped, A>);
   using Input = Pipe<A, inputs, chunk, stages, true, V>;
+  static_assert(leaves_room<V, recurs, false>(Input::elements(most_threads<Stepped, A>)));
   using Hidden =
       std::conditional_t<Stepped, SteppedHiddenStates<N, Form, V, std::is_same_v<V, float> ? half_chunk<V> : 2>, HiddenStates<N, Form, V>>;
   EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped, A>));

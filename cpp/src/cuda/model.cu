@@ -86,9 +86,11 @@ bool step_by_step(const Groups& groups, const Recurrence<V>& recurrent) {
   return recurrent.features > 0 && groups.features == 0;
 }
 
+/// `ring_slots`: those in shared memory for each thread.
 template <class V>
-Grid grid_of(const Groups& groups) {
-  return {blocks_for(groups.count), groups.threads, exchange_bytes<V>(groups)};
+Grid grid_of(const Groups& groups, std::int64_t ring_slots = 0) {
+  const std::size_t rings = static_cast<std::size_t>(ring_slots) * block_threads * sizeof(V);
+  return {blocks_for(groups.count), groups.threads, (groups.features == 0 ? 0 : exchange_bytes<V>(groups.threads)) + rings};
 }
 
 /// Whether each thread accesses the elements of its neuron, which have the type of the arithmetic. Such kernels, like the tiled ones, exist
@@ -118,13 +120,25 @@ ForwardKernel<V> forward_kernel_for(const Formatted<ForwardCall, V>& call, const
   return forward_kernel_of<N, false, Access::lanes, V>(call.variant, variants);
 }
 
+template <class V>
+Status filter_current(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, Stream stream) {
+  FirLaunch<V> fir(call.layout, call.fir[0], 0);
+  fir.inputs = {call.current, call.format}, fir.inputs_lie = true;
+  fir.filtered = memory.filtered;
+  return filter(fir, stream);
+}
+
 template <template <class> class N, class V>
 Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, RecurrentMemory<V> recurrent, Stream stream) {
   Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
   groups.in_rows = lie_in_rows(call.layout, call.current, call.potential, call.spikes);
   const auto kernel = forward_kernel_for<N>(call, groups);
   recurrent.end = call.layout.time;
-  if (!step_by_step(groups, call.recurrent)) return launch(kernel, grid_of<V>(groups), stream, call, groups, memory, recurrent);
+  if (memory.filtered != nullptr) {
+    if (const Status status = filter_current(call, memory, stream); status != Status::ok) return status;
+  }
+  const Grid grid = grid_of<V>(groups, memory.pending == nullptr ? call.fir[1].taps.length : 0);
+  if (!step_by_step(groups, call.recurrent)) return launch(kernel, grid, stream, call, groups, memory, recurrent);
 
   const Entries entries(call.layout, call.recurrent);
   Formatted<ForwardCall, V> one = call;
@@ -136,7 +150,7 @@ Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
       one.final[k] = n + 1 == call.layout.time ? call.final[k] : recurrent.state[k];
     }
     status = multiply_spikes(entries, one.initial[1], call.recurrent.weights, recurrent.sums, stream);
-    if (status == Status::ok) status = launch(kernel, grid_of<V>(groups), stream, one, groups, memory, recurrent);
+    if (status == Status::ok) status = launch(kernel, grid, stream, one, groups, memory, recurrent);
   }
   return status;
 }
@@ -260,7 +274,7 @@ constexpr int most_carried = most_carried_by<N, typename Traits<N>::V, Method::e
 /// Allocates the workspace of a recurrence that runs step by step, for a model with `states` states.
 template <class V>
 void take_steps(Carver& carver, const Layout& layout, const Recurrence<V>& recurrent, int states, RecurrentMemory<V>& memory) {
-  const std::int64_t neurons = recurrent.features > entry_threads ? layout.outer * layout.inner : 0;
+  const std::int64_t neurons = recurrent.features > widest_entry<V> ? layout.outer * layout.inner : 0;
   memory.sums = carver.take<V>(neurons);
   for (int k = 0; k < states; ++k) memory.state[k] = carver.take<V>(neurons);
 }
@@ -272,10 +286,18 @@ struct ForwardParts {
   RecurrentMemory<V> recurrent;
   std::size_t bytes;
 
-  ForwardParts(const Layout& layout, const FirRole<V> (&roles)[2], const Recurrence<V>& weights, void* memory) {
+  ForwardParts(const Layout& layout, const FirRole<V> (&roles)[2], const typename N::Forward& arrays, void* memory) {
     Carver carver(memory);
+    const Recurrence<V>& weights = arrays.recurrent;
     const std::int64_t taps = roles[1].taps.length, neurons = layout.outer * layout.inner;
-    fir.pending = carver.take<V>(taps * neurons);
+    if (roles[0].taps.length > 0 && weights.features == 0) {
+      // Where the potential is wanted, it replaces the filtered current step by step.
+      const void* const current = arrays.current;
+      const bool apart = arrays.potential == nullptr || arrays.potential == current;
+      V* const own = carver.take<V>(apart ? layout.time * neurons : 0);
+      fir.filtered = apart ? own : arrays.potential;
+    }
+    fir.pending = carver.take<V>(ring_in_shared<V>(taps, weights.features) ? 0 : taps * neurons);
     fir.past = carver.take<V>(taps > 1 ? (taps - 1) * neurons : 0);
     fir.inputs = carver.take<V>(weights.features > 0 ? roles[0].taps.length * neurons : 0);
     take_steps(carver, layout, weights, Traits<N>::states, recurrent);
@@ -314,7 +336,7 @@ struct BackwardParts {
     recurrent.transposed = carver.take<V>(square);
     recurrent.total_current = carver.take<V>(given.features > 0 && requested.reads_current() ? layout.time * neurons : 0);
     take_steps(carver, layout, given, Traits<N>::states, recurrent);
-    const std::int64_t step = given.features > entry_threads ? neurons : 0;
+    const std::int64_t step = given.features > widest_entry<V> ? neurons : 0;
     recurrent.gradient = carver.take<V>(step);
     recurrent.carry = carver.take<V>(most_carried<N> * step);
     bytes = carver.bytes();
@@ -385,7 +407,7 @@ template <class N, class V>
 Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N>& parts, Stream stream) {
   for (int k = 0; k < 2; ++k) {
     if (call.fir[k].taps.length == 0) continue;
-    FirAfter<V> fir(call.layout, call.fir[k], k);
+    FirLaunch<V> fir(call.layout, call.fir[k], k);
     fir.lam = parts.fir.lam;
     if (k == 0) {
       fir.inputs = {call.current, call.format}, fir.inputs_lie = true;
@@ -417,7 +439,7 @@ Status forward(const Layout& layout, const N& neuron, const typename N::Forward&
   if (const Status status = read(layout, neuron, arrays, call); status != Status::ok) return status;
   if (arrays.fired.words != nullptr || arrays.support.words != nullptr) return Status::unsupported;
   if (empty(layout)) return Status::ok;
-  ForwardParts<N> parts(layout, call.fir, call.recurrent, workspace.data);
+  ForwardParts<N> parts(layout, call.fir, arrays, workspace.data);
   parts.fir.last = call.initial[1];
   if (const Status status = check(workspace, parts.bytes); status != Status::ok) return status;
   const DeviceOf device(arrays.current);
@@ -432,7 +454,7 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::For
   FirRole<typename Traits<N>::V> roles[2];
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
-  return {nullptr, ForwardParts<N>(layout, roles, arrays.recurrent, nullptr).bytes};
+  return {nullptr, ForwardParts<N>(layout, roles, arrays, nullptr).bytes};
 }
 
 template <class N>

@@ -144,8 +144,8 @@ class Exchange {
 
 /// The shared memory of an Exchange, in bytes per block.
 template <class V>
-std::size_t exchange_bytes(const Groups& groups) {
-  return groups.features == 0 ? 0 : 2 * static_cast<std::size_t>(groups.threads + warp_threads) * sizeof(V);
+EXODUS_DEVICE_SCALAR constexpr std::size_t exchange_bytes(int threads) {
+  return 2 * static_cast<std::size_t>(threads + warp_threads) * sizeof(V);
 }
 
 /// The layout of the neurons of batch entries.

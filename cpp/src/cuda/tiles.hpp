@@ -11,8 +11,11 @@
 namespace exodus::cuda {
 
 constexpr int block_threads = 128;
-/// The widest batch entry that one block processes. With more threads, a thread would not have enough registers.
+/// The most threads of a block that processes batch entries. With more, a thread would not have enough registers.
 constexpr int entry_threads = 512;
+/// The widest batch entry that one block processes. In double it leaves shared memory for what the threads exchange.
+template <class V>
+constexpr int widest_entry = sizeof(V) == 4 ? entry_threads : entry_threads - 32;
 constexpr std::int64_t longest_tiled = 1 << 25;   // so that the offsets of a warp's elements are ints
 /// The steps in a chunk. Passes that read more arrays use half_chunk to save registers and shared memory.
 template <class V>
@@ -98,7 +101,7 @@ struct Groups {
         tiled(is_tiled<V>(layout, with_fir(fir) || recurrent.features > 0)),
         steps(numbered_steps(layout, tiled)),
         inner(layout.inner) {
-    if (0 < recurrent.features && recurrent.features <= entry_threads) {   // one wide entry, or as many narrow ones as fit in a warp
+    if (0 < recurrent.features && recurrent.features <= widest_entry<V>) {   // one wide entry, or as many narrow ones as fit in a warp
       features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat);
       lanes = features < warp_threads ? warp_threads / features * features : features;
       threads = (lanes + warp_threads - 1) / warp_threads * warp_threads;

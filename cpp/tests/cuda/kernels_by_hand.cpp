@@ -149,6 +149,36 @@ TEST(CudaTaps, ForgetAnInfinityAfterTheLast) {
   }
 }
 
+/// The filtered current is in the potential's array where that is wanted and is not the current's own.
+TEST(CudaTaps, FilterTheCurrentWhereverThePotentialIs) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  constexpr std::int64_t length = 9;
+  for (const std::int64_t time : {5, 50}) {
+    const Layout layout{3, time, 37};
+    const std::int64_t size = elements(layout), history = (length - 1) * layout.outer * layout.inner;
+    Random random(11);
+    Input<float> current(size), taps(length), initial(history);
+    current.fill(random, -0.8, 1.2), taps.fill(random, -0.2, 1), initial.fill(random, -0.5, 0.5);
+    OnDevice device(1);
+    Srm<float> neuron;
+    neuron.taps.epsilon = {device.in(taps.data(), length), length, 1, 1};
+    const auto run = [&](float* potential, const float* input) {
+      Srm<float>::Forward to{.current = input, .spikes = device.out<float>(size), .potential = potential};
+      to.initial.epsilon_x = device.in(initial.data(), history), to.final.epsilon_x = device.out<float>(history);
+      EXPECT_EQ(device.forward(layout, neuron, to), Status::ok);
+      return std::pair{device.fetch(to.spikes, size), device.fetch(to.final.epsilon_x, history)};
+    };
+    const auto copy = [&] { return device.in(current.data(), size); };
+    auto* const own = device.out<float>(size);
+    auto* const both = const_cast<float*>(copy());
+    const auto expected = run(own, copy());
+    EXPECT_GT(std::count(expected.first.begin(), expected.first.end(), 1.0f), 5 * time);
+    EXPECT_EQ(run(nullptr, copy()), expected);
+    EXPECT_EQ(run(both, both), expected);
+    EXPECT_EQ(device.fetch(both, size), device.fetch(own, size));
+  }
+}
+
 TEST(CudaTaps, NeedTheWorkspaceThatIsSaid) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   const Layout layout{1, 4, 3};
