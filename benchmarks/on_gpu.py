@@ -8,6 +8,7 @@ Python's time does not count. Beside what is measured stands what predictions.py
 import statistics
 from functools import partial
 
+import numpy as np
 import predictions
 
 import exodus_core as ec
@@ -16,10 +17,12 @@ from exodus_core import cuda
 L2_MULTIPLE = 4  # the total size of the buffers, in L2 caches
 LEAST_SETS = 4
 ARRAYS = 9  # of a set of Buffers, and one while they are made
+DECAY = np.exp(-np.arange(64) / 20)  # a kernel by its taps
 NEURONS = {
     "Lif": ec.LIF(alpha=0.95),
     "CubaLif": ec.CubaLIF(alpha=0.95, alpha_syn=0.9),
     "Alif": ec.ALIF(alpha=0.95, alpha_adapt=0.98, adapt_scale=0.1),
+    "64 taps": ec.SRM(ec.kernel.FIR(0.4 * DECAY), ec.kernel.FIR(-DECAY)),
 }
 
 
@@ -271,7 +274,7 @@ def main(arguments):
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for layout, (shape, time_axis) in layouts.items():
             against_copies(torch, layout, shape, time_axis, dtype, sets, arguments.rounds)
-    for model in ("CubaLif", "Alif"):
+    for model in ("CubaLif", "Alif", "64 taps"):
         against_copies(torch, "time first", (t, b, n), 0, torch.float32, sets, arguments.rounds, model)
     other_sizes(torch, arguments.rounds)
     ratio, time = against_torch(torch, (t, b, n), arguments.rounds)

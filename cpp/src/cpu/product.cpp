@@ -173,8 +173,9 @@ Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, 
   return Status::ok;
 }
 
-/// Counts the spikes of `sample_runs` words of elements at equal distances. The distance has no factor in common with the number of words
-/// of the matrix, so that these are in all columns, and in all parts of the rows, which may be steps of time.
+/// The share of elements that are not 0 in up to `sample_runs` words of 64 elements, at equal distances. The distance has no factor in
+/// common with the number of words of the matrix, so that these are in all columns, and in all parts of the rows, which may be steps of
+/// time.
 template <class S>
 double share_of_sample(const cpu::IsaFunctions<arithmetic_t<S>>& isa, const S* x, std::int64_t elements) {
   constexpr std::int64_t word = 64, sample_runs = 256, least_distance = 16;
