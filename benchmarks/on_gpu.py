@@ -22,7 +22,7 @@ NEURONS = {
     "Lif": ec.LIF(alpha=0.95),
     "CubaLif": ec.CubaLIF(alpha=0.95, alpha_syn=0.9),
     "Alif": ec.ALIF(alpha=0.95, alpha_adapt=0.98, adapt_scale=0.1),
-    "64 taps": ec.SRM(ec.kernel.FIR(0.4 * DECAY), ec.kernel.FIR(-DECAY)),
+    "64 taps": ec.SRM(ec.kernel.FIR(0.9 * DECAY), ec.kernel.FIR(-DECAY)),
 }
 
 
