@@ -38,7 +38,7 @@ class ForwardRow {
         segment_steps_(segment_steps_of(plan.fir, plan.rows, layout_.time)),
         arena_(plan.slots + thread * plan.slot_bytes),
         memory_(arena_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), segment_steps_),
-        row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
+        row_(make_row(layout_, plan.rows, index, memory_.cut.blocks, block_lanes)),
         operators_(plan, row_, memory_.fir, memory_.recurrent, memory_.state[1]) {
     set_parameters(work_.parameters, memory_.parameters, plan.parameters, model_.parameters, plan.rows, row_);
     step_of_model_ = model_.forward[plan.variant][work_.parameters.all_scalar ? 1 : 0];
@@ -209,7 +209,7 @@ class BackwardRow {
         arena_(plan.slots + thread * plan.slot_bytes),
         memory_(arena_, {model_.parameters, model_.states}, plan.fir, plan.rows, lanes_of(plan.rows, index), layout_.time,
                 plan.segment_steps, plan.taped, with_terms_, plan.method == Method::bptt),
-        row_(make_row(layout_, plan.rows, index, memory_.cut.blocks)),
+        row_(make_row(layout_, plan.rows, index, memory_.cut.blocks, with_terms_ ? summing_block_lanes : block_lanes)),
         operators_(plan, row_, memory_.fir, memory_.recurrent) {
     with_before_ = with_terms_ || plan.method == Method::bptt;
     if (!with_terms_ && !operators_.reads_current() && !recomputes_) current_.array = nullptr;

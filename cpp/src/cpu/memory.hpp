@@ -31,7 +31,7 @@ struct BlockMemory {
 
   /// Runs of lanes have at least `narrow_lanes`, except for the first and the last.
   BlockMemory(Arena& arena, std::int64_t lanes) {
-    const std::int64_t most = lanes / block_lanes + lanes / narrow_lanes + 3;
+    const std::int64_t most = lanes / summing_block_lanes + lanes / narrow_lanes + 3;
     blocks = arena.take<Block>(most);
     ahead = arena.take<Ahead>(most);
   }

@@ -138,7 +138,7 @@ std::int64_t widest_row(const Pass<V>& pass, Take take) {
   Rows narrowest;
   narrowest.lanes = narrow_lanes;
   const std::size_t bytes = bytes_of([&](Arena& arena) { take(arena, narrowest); });
-  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow_lanes / block_lanes * block_lanes;
+  const std::int64_t fit = static_cast<std::int64_t>(cache / bytes) * narrow_lanes / summing_block_lanes * summing_block_lanes;
   return fit < narrow_lanes ? narrow_lanes : (fit < max_row_lanes<V> ? fit : max_row_lanes<V>);
 }
 

@@ -41,9 +41,9 @@ inline std::int64_t smaller(std::int64_t a, std::int64_t b) {
   return a < b ? a : b;
 }
 
-/// Cuts a run of contiguous lanes into blocks of equal size.
-void add_run(Row& row, std::int64_t offset, int lane, int lanes) {
-  const int pieces = (lanes + block_lanes - 1) / block_lanes;
+/// Cuts a run of contiguous lanes into blocks of equal size, of at most `most` lanes.
+void add_run(Row& row, std::int64_t offset, int lane, int lanes, int most) {
+  const int pieces = (lanes + most - 1) / most;
   for (int k = 0, done = 0; k < pieces; ++k) {
     const int size = lanes / pieces + (k < lanes % pieces ? 1 : 0);
     row.blocks[row.block_count++] = {offset + done, lane + done, size};
@@ -55,7 +55,8 @@ std::int64_t lanes_of(const Rows& rows, std::int64_t index) {
   return smaller(rows.lanes, rows.neurons - index * rows.lanes);
 }
 
-Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* blocks) {
+/// `most`: the most lanes of a block.
+Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* blocks, int most) {
   Row row;
   row.begin = index * rows.lanes;
   row.lanes = static_cast<int>(lanes_of(rows, index));
@@ -67,13 +68,13 @@ Row make_row(const Layout& layout, const Rows& rows, std::int64_t index, Block* 
   row.step_stride = row.tiled() ? row.lanes : layout.inner;
   row.block_count = 0;
   if (row.tiled()) {
-    add_run(row, 0, 0, row.lanes);
+    add_run(row, 0, 0, row.lanes, most);
     return row;
   }
   for (int lane = 0; lane < row.lanes;) {
     const std::int64_t outer = (row.begin + lane) / layout.inner, first = (row.begin + lane) % layout.inner;
     const int lanes = static_cast<int>(smaller(layout.inner - first, row.lanes - lane));
-    add_run(row, outer * layout.time * layout.inner + first, lane, lanes);
+    add_run(row, outer * layout.time * layout.inner + first, lane, lanes, most);
     lane += lanes;
   }
   return row;
