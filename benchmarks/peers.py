@@ -42,7 +42,8 @@ ALPHA, SLOPE = 0.95, 2.0
 TAU = -1 / math.log(ALPHA)
 SURROGATE = FastSigmoid(SLOPE)
 PAUSE = 0.02  # seconds before each turn: threads of the one before spin for a while
-SHORT, WARMING = 200, 4  # shorter calls, in ms, have some before them: after a pause the processor is cold
+SHORT = 200  # ms; shorter calls are repeated before they are timed, since after a pause the processor is cold
+WARMING = 4  # the repetitions
 LEAST_EQUAL = 0.999  # of the spikes; libraries round differently
 
 

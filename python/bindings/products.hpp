@@ -59,6 +59,7 @@ inline py::tuple pack(const std::string& type_name, const Sizes& sizes, const py
   return py::make_tuple(count.spikes, count.binary);
 }
 
+/// Keeps the interpreter's lock, since it reads only a sample.
 inline double estimate_share(const std::string& type_name, const Sizes& sizes, const py::object& x) {
   const ProductSizes own(sizes);
   double share = 0;

@@ -462,7 +462,8 @@ class BackwardRow {
       h = surrogate_[block];
     }
     for (int k = 1; k < inputs; ++k) prefetch(in_place_[k]->now + ahead.offset, ahead.lanes, down_);
-    // Plain stores would wait for their lines, most where steps go down in contiguous memory (bandwidth.py --steps 500 --batch 16).
+    // Plain stores would wait for their lines, most where steps go down in contiguous memory
+    // (benchmarks/bandwidth.py --steps 500 --batch 16).
     if (inputs > 0 && step.result != nullptr && !stream_) prefetch(step.result + ahead.offset, ahead.lanes, down_);
     const V* u_before = memory_.zeros;
     std::int64_t from = 0;

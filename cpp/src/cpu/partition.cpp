@@ -129,8 +129,8 @@ int sums_of(const BackwardPass<V>& pass) {
   return sums;
 }
 
-/// The most lanes of a row: whole blocks whose memory for FIR kernels stays in the second-level cache, or a page without such kernels.
-/// `take(arena, rows)` allocates that memory.
+/// The most lanes of a row: whole small blocks whose memory for FIR kernels stays in the second-level cache, or a page without such
+/// kernels. `take(arena, rows)` allocates that memory.
 template <class V, class Take>
 std::int64_t widest_row(const Pass<V>& pass, Take take) {
   if (!with_fir(pass.fir)) return max_row_lanes<V>;

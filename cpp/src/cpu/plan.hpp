@@ -12,7 +12,7 @@
 namespace exodus::cpu {
 
 inline constexpr int block_lanes = 256;           // the most lanes that a stage processes at a time
-inline constexpr int summing_block_lanes = 128;   // if it also sums terms, whose lanes would leave the first-level cache (bandwidth.py)
+inline constexpr int summing_block_lanes = 128;   // if it also sums parameters' terms (benchmarks/bandwidth.py)
 inline constexpr int narrow_lanes = 64;           // an inner axis shorter than this uses tiles
 inline constexpr int half_lanes = 256;            // neurons in a row, and steps in a tile, if two-byte numbers are converted
 inline constexpr std::int64_t half_steps = 16;

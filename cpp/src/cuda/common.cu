@@ -148,7 +148,8 @@ filter_kernel(EXODUS_GRID_CONSTANT FirLaunch<V> fir, std::int64_t items) {
     // Each thread has the entries of its own steps, and the first also those of steps before the pass.
     std::int64_t entry = newest < time ? time - 1 - newest : 0;
     const std::int64_t entries = first == 0 || time - first > taps.count - 1 ? taps.count - 1 : time - first;
-    for (; fir.role.final != nullptr && entry < entries; ++entry) fir.role.final[entry * neurons + neuron] = input(time - 1 - entry);
+    if (fir.role.final == nullptr) continue;
+    for (; entry < entries; ++entry) fir.role.final[entry * neurons + neuron] = input(time - 1 - entry);
   }
 }
 

@@ -68,8 +68,8 @@ EXODUS_DEVICE_SCALAR Steps steps_of_block(const Groups& groups, const RecurrentM
 template <bool Stepped, Access A>
 constexpr int most_threads = Stepped ? entry_threads : (A == Access::tiled ? tiled_threads : block_threads);
 
-/// Whether a kernel that has so many elements of shared memory leaves room for what threads of a recurrence exchange (`Recurs`), or for
-/// the ring of the spikes' kernel.
+/// Whether a block has shared memory for `elements` of the kernel's own, and for the exchange of a recurrence (`Recurs`) or the ring of the
+/// spikes' kernel (`WithRing`). A launch has at most one of the two.
 template <class V, bool Recurs, bool WithRing>
 EXODUS_DEVICE_SCALAR constexpr bool leaves_room(int elements) {
   const std::size_t exchanged = Recurs ? exchange_bytes<V>(widest_entry<V>) : 0, ring = WithRing ? most_ring_bytes : 0;
@@ -83,9 +83,9 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
   constexpr int chunk = Stepped ? 1 : whole_chunk<V>, stages = stages_of<A, V>(1, chunk, most_threads<Stepped, A>);
-  constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1);
+  constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1), recurs = Stepped && N<V>::fires;
   using Input = Pipe<A, 1, chunk, stages, false, V, 1>;
-  static_assert(leaves_room < V, Stepped && N<V>::fires, of_spikes > (Input::elements(most_threads<Stepped, A>)));
+  static_assert(leaves_room<V, recurs, of_spikes>(Input::elements(most_threads<Stepped, A>)));
   EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped, A>));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
@@ -108,7 +108,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
       const auto advance = [&](const Span& computed) EXODUS_INLINE {
         EXODUS_UNROLL
         for (int d = 0; d < chunk; ++d) {
-          if constexpr (Stepped && N<V>::fires) {
+          if constexpr (recurs) {
             if (exchange.given()) current[0][d] = current[0][d] + exchange.from_spikes(state.spikes);
           }
           V spikes_before = V(0);

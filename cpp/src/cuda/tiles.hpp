@@ -13,7 +13,7 @@ namespace exodus::cuda {
 constexpr int block_threads = 128;
 /// The most threads of a block that processes batch entries. With more, a thread would not have enough registers.
 constexpr int entry_threads = 512;
-/// The widest batch entry that one block processes. In double it leaves shared memory for what the threads exchange.
+/// The widest batch entry that one block processes. In double, wider ones would leave too little shared memory for an Exchange.
 template <class V>
 constexpr int widest_entry = sizeof(V) == 4 ? entry_threads : entry_threads - 32;
 constexpr std::int64_t longest_tiled = 1 << 25;   // so that the offsets of a warp's elements are ints

@@ -149,7 +149,7 @@ TEST(CudaTaps, ForgetAnInfinityAfterTheLast) {
   }
 }
 
-/// The filtered current is in the potential's array where that is wanted and is not the current's own.
+/// The filtered current is in the potential's array where that is wanted and is not the current's own. The CPU is the witness.
 TEST(CudaTaps, FilterTheCurrentWhereverThePotentialIs) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   constexpr std::int64_t length = 9;
@@ -159,23 +159,27 @@ TEST(CudaTaps, FilterTheCurrentWhereverThePotentialIs) {
     Random random(11);
     Input<float> current(size), taps(length), initial(history);
     current.fill(random, -0.8, 1.2), taps.fill(random, -0.2, 1), initial.fill(random, -0.5, 0.5);
-    OnDevice device(1);
-    Srm<float> neuron;
-    neuron.taps.epsilon = {device.in(taps.data(), length), length, 1, 1};
-    const auto run = [&](float* potential, const float* input) {
-      Srm<float>::Forward to{.current = input, .spikes = device.out<float>(size), .potential = potential};
-      to.initial.epsilon_x = device.in(initial.data(), history), to.final.epsilon_x = device.out<float>(history);
-      EXPECT_EQ(device.forward(layout, neuron, to), Status::ok);
-      return std::pair{device.fetch(to.spikes, size), device.fetch(to.final.epsilon_x, history)};
+    const auto run = [&](auto& place, float* potential, const float* input) {
+      Srm<float> neuron;
+      neuron.taps.epsilon = {place.in(taps.data(), length), length, 1, 1};
+      Srm<float>::Forward to{.current = input, .spikes = place.template out<float>(size), .potential = potential};
+      to.initial.epsilon_x = place.in(initial.data(), history), to.final.epsilon_x = place.template out<float>(history);
+      EXPECT_EQ(place.forward(layout, neuron, to), Status::ok);
+      return std::pair{place.fetch(to.spikes, size), place.fetch(to.final.epsilon_x, history)};
     };
+    OnCpu cpu;
+    auto* const on_cpu = cpu.out<float>(size);
+    const auto expected = run(cpu, on_cpu, cpu.in(current.data(), size));
+    OnDevice device(1);
     const auto copy = [&] { return device.in(current.data(), size); };
     auto* const own = device.out<float>(size);
     auto* const both = const_cast<float*>(copy());
-    const auto expected = run(own, copy());
     EXPECT_GT(std::count(expected.first.begin(), expected.first.end(), 1.0f), 5 * time);
-    EXPECT_EQ(run(nullptr, copy()), expected);
-    EXPECT_EQ(run(both, both), expected);
-    EXPECT_EQ(device.fetch(both, size), device.fetch(own, size));
+    EXPECT_EQ(run(device, own, copy()), expected);
+    EXPECT_EQ(run(device, nullptr, copy()), expected);
+    EXPECT_EQ(run(device, both, both), expected);
+    EXPECT_EQ(device.fetch(own, size), cpu.fetch(on_cpu, size));
+    EXPECT_EQ(device.fetch(both, size), cpu.fetch(on_cpu, size));
   }
 }
 
