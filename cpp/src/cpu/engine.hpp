@@ -217,6 +217,7 @@ class BackwardRow {
     for (Input<V>* input : inputs_) {
       if (input->in_place(row_)) in_place_[in_place_count_++] = input;
     }
+    if (with_before_ && in_place_count_ > 0 && in_place_[0] == &potential_) earlier_ = -row_.step_stride;
     set_ahead<V>(ahead_, row_, -1, down_);
     clear(memory_.zeros, block_lanes);
     clear(memory_.carry.first, model_.states * memory_.carry.stride);
@@ -297,9 +298,10 @@ class BackwardRow {
     const bool shared = work_.parameters.all_scalar && !operators_.recurrent();
     const int terms = fewest_terms();
     const bool by_shared = shared && terms < static_cast<int>(Terms::all);
-    adjoint_ = by_shared ? stages_.adjoint_shared[terms] : stages_.adjoint[with_terms_ ? 1 : 0];
+    first_adjoint_ = stages_.adjoint[with_terms_ ? 1 : 0];
+    adjoint_ = by_shared ? stages_.adjoint_shared[terms] : first_adjoint_;
     from_carry_ = stages_.carries_gradient && by_shared;
-    records_ = tape_ == nullptr && (stages_.spike_readers & (wanted_terms() | carry_bit)) != 0;
+    records_ = tape_ == nullptr && !(by_shared && stages_.restores_spikes) && (stages_.spike_readers & (wanted_terms() | carry_bit)) != 0;
     if (model_.gain >= 0) gain_ = work_.parameters.lanes[model_.gain][0];
   }
 
@@ -413,6 +415,9 @@ class BackwardRow {
   /// A block of the potential of the current step.
   const V* potential(const Block& block) const { return recomputes_ ? potential_.now + block.lane : potential_[block]; }
 
+  /// From `steps` before step n to the step of in_place_[0] that is the first one read there.
+  std::int64_t earlier(std::int64_t n, std::int64_t steps) const { return n > steps ? earlier_ : 0; }
+
   void step_back() {
     for (Input<V>* input : inputs_) input->now -= input->stride;
   }
@@ -422,7 +427,7 @@ class BackwardRow {
     if (with_operators_) before_step(step);
     // If the next step is in other pages, touch two lines of each page at once, which starts the prefetcher of the second-level cache.
     for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
-      prefetch(in_place_[k]->now - row_.step_stride + row_.blocks[0].offset, 2 * line_lanes<V>, false);
+      prefetch(in_place_[k]->now + (k == 0 ? earlier(n, 1) : 0) - row_.step_stride + row_.blocks[0].offset, 2 * line_lanes<V>, false);
     }
     for (int b = 0; b < row_.block_count; ++b) {
       const int inputs = n >= ahead_[b].steps ? in_place_count_ : 0;
@@ -442,7 +447,7 @@ class BackwardRow {
   /// Prefetches `ahead` of the first `inputs` arrays of `in_place_`.
   void run_block(const Block& block, const Step& step, const Ahead& ahead, int inputs) {
     // In two bursts, because a processor has a limited number of outstanding misses.
-    if (inputs > 0) prefetch(in_place_[0]->now + ahead.offset, ahead.lanes, down_);
+    if (inputs > 0) prefetch(in_place_[0]->now + earlier(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_);
     const V* const u = potential(block);
     const V* e = grad_spikes_[block];
     const V* q = grad_potential_[block];
@@ -476,7 +481,8 @@ class BackwardRow {
     }
     if (tape_ != nullptr) from = tape_offset(step.n - 1) + block.lane;
     const V* const a = receives_ ? received_ + block.lane : current_[block];
-    adjoint_(work_, block.lane, block.lanes, u, u_before, from, h, e, q, a);
+    const AdjointStage<V> adjoint = step.first ? first_adjoint_ : adjoint_;
+    adjoint(work_, block.lane, block.lanes, u, u_before, from, h, e, q, a);
     if (with_operators_) keep_inputs(block, step.n, u, a);
     if (step.result == nullptr) return;
     if (from_carry_) {
@@ -563,14 +569,15 @@ class BackwardRow {
   Input<V>* const inputs_[5] = {&potential_, &grad_spikes_, &grad_potential_, &current_, &surrogate_};
   Input<V>* in_place_[5];
   int in_place_count_ = 0;
+  std::int64_t earlier_ = 0;   ///< if in_place_[0] is the potential, and each step reads the step before it too: from the one to the other
   Ahead* const ahead_ = memory_.cut.ahead;
   Output<V> grad_current_{plan_.grad_current, memory_.tiles[5], plan_.format};
   AdjointRow<V> work_;
   StepRow<V> step_work_{};
   StepStage<V> step_of_model_ = nullptr;
   SurrogateRow<V> surrogate_row_{};
-  AdjointStage<V> adjoint_ = nullptr;
-  SurrogateStage<V> surrogate_stage_ = nullptr;   ///< null if h is given or not needed
+  AdjointStage<V> adjoint_ = nullptr, first_adjoint_ = nullptr;   ///< of steps from 1 on, and of step 0
+  SurrogateStage<V> surrogate_stage_ = nullptr;                   ///< null if h is given or not needed
   V gain_ = V(1);
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_before_ = false;   ///< the state before each step is needed

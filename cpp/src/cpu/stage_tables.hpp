@@ -50,8 +50,9 @@ struct AdjointRow {
 };
 
 /// The terms of the parameters' gradients that an adjoint stage sums: none; those of decays; with them those of the threshold and of
-/// parameters that equal it unless they are given; or all. Each term costs a load and a store (benchmarks/bandwidth.py).
-enum class Terms { none, decays, usual, all };
+/// parameters that equal it unless they are given; all but those of lower bounds, which few neurons have; or all. Each term costs a load
+/// and a store (benchmarks/bandwidth.py).
+enum class Terms { none, decays, usual, unclipped, all };
 
 template <class V>
 using StepStage = void (*)(const StepRow<V>&, int lane, int lanes, const V* current);
@@ -76,10 +77,11 @@ struct BackwardStages {
   RecordStage<V> record;
   RebuildStage<V> rebuild;
   SurrogateArgumentStage<V> surrogate_argument;
-  AdjointStage<V> adjoint_shared[3];   ///< by Terms up to `usual`, where all parameters are scalars
+  AdjointStage<V> adjoint_shared[4];   ///< by Terms up to `unclipped`, where all parameters are scalars; from step 1 on
   AdjointStage<V> adjoint[2];          ///< without terms, and with all
   InitialStage<V> initial;
   unsigned spike_readers;   ///< what reads the spikes of the step before (model.hpp)
+  bool restores_spikes;     ///< but not in adjoint_shared, which takes them from the potential
   bool carries_gradient;    ///< adjoint_shared does not store dL/d(current), which is the gain times the first carry
 };
 
@@ -92,7 +94,7 @@ struct ModelStages {
   bool surrogate_reads_hidden_state;             ///< the surrogate takes the surrogate_argument stage's result
   int threshold;                                 ///< the parameter that is the threshold
   int gain;                                      ///< the parameter that multiplies the current, or -1
-  unsigned summed[3];                            ///< the parameters whose terms are summed, one bit each, by Terms up to `usual`
+  unsigned summed[4];                            ///< the parameters whose terms are summed, one bit each, by Terms up to `unclipped`
   StepStage<V> forward[max_variants][2];         ///< by whether all parameters are scalars
   BackwardStages<V> backward[3][max_variants];   ///< by method
 };

@@ -166,7 +166,11 @@ constexpr unsigned summed(Terms terms) {
   for (unsigned k = 0; k < std::size(N::parameter_table); ++k) {
     const ParameterFacts& facts = N::parameter_table[k];
     const bool decay = facts.domain == Domain::decay, of_threshold = facts.role == Role::threshold || facts.same_as != nullptr;
-    if (terms == Terms::all || (terms >= Terms::decays && decay) || (terms == Terms::usual && of_threshold)) bits |= 1u << k;
+    const Terms first = decay                                     ? Terms::decays
+                        : of_threshold                            ? Terms::usual
+                        : facts.domain != Domain::below_threshold ? Terms::unclipped
+                                                                  : Terms::all;
+    if (terms >= first) bits |= 1u << k;
   }
   return bits;
 }
@@ -175,9 +179,19 @@ constexpr unsigned summed(Terms terms) {
 template <template <class> class N, Method M, int Variant, class V>
 constexpr bool carries_gradient = N<V>::carries_gradient && !(M == Method::bptt && N<V>::fires) && !has_taps<N, Variant>(0);
 
+/// Whether a model's spikes follow from its potential and no other state is hidden, so that no tape has them.
+template <class N>
+constexpr bool only_spikes_are_lost = N::fires && Traits<N>::states == first_hidden<N>;
+
+/// Whether adjoint_stage reads the spikes of the step before, and with `Shared` takes them from that step's potential. To record them and
+/// to load them again costs more (benchmarks/bandwidth.py, decay and threshold).
+template <template <class> class N, Method M, int Variant, Terms Summed, class V>
+constexpr bool restores_spikes = only_spikes_are_lost<N<V>> && (spike_readers<N, M, Variant>() & (summed<N<V>>(Summed) | carry_bit)) != 0;
+
 /// u, h, e, q and a are blocks at step n; `before` is the potential of step n-1, and the rest of that state is in the row at `from`. The
 /// gradient of the current is not stored in two cases. If `Shared` and it is the gain times the first carry, the engine computes it from
-/// the carry, because stores bound this loop. If both kernels have taps, it equals the gradient of the feedback.
+/// the carry, because stores bound this loop. If both kernels have taps, it equals the gradient of the feedback. Where `Shared` restores
+/// spikes, step n-1 is one of the pass: at step 0 they are in the row.
 template <template <class> class N, Method M, int Variant, Terms Summed, bool Shared, class V>
 void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, const V* before, std::int64_t from, const V* h, const V* e,
                    const V* q, const V* a) {
@@ -186,6 +200,7 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   using Carry = carry_of<N<V>, M, V>;
   constexpr bool feedback = takes_feedback<N, Variant>;
   constexpr bool stores_current = !(Shared && carries_gradient<N, M, Variant, V>) && !(feedback && has_taps<N, Variant>(0));
+  constexpr bool restores = Shared && restores_spikes<N, M, Variant, Summed, V>;
   constexpr int carries = field_count<Carry, V>;
   static_assert(carries <= C::states);   // a row has memory for C::states carries
   const auto parameters = list<C::parameters>(row.parameters, lane);
@@ -197,12 +212,15 @@ void adjoint_stage(const AdjointRow<V>& row, int lane, int lanes, const V* u, co
   befores.at[0] = before;
   for (int k = 1; k < C::states; ++k) befores.at[k] = row.before[k] + from;
   const auto grad_states = list<C::states>(row.grad_state);
+  const V most_spikes = row.most_spikes;
   V* const grad_current = row.grad_current + (lane & row.grad_current_follows);
   V* const grad_feedback = feedback ? row.grad_feedback + lane : nullptr;
   EXODUS_LANES
   for (int i = 0; i < lanes; ++i) {
-    const StepRecord<V, typename C::State> at{
-        u[i], gather<typename C::State, Fields>(befores, i), gather<typename C::State, Fields>(grad_states, i), h[i], e[i], q[i], a[i]};
+    auto state_before = gather<typename C::State, Fields>(befores, i);
+    if constexpr (restores) state_before = restore_state<Variant>(shared, most_spikes, state_before, before[i], V(0));
+    const StepRecord<V, typename C::State> at{u[i], state_before, gather<typename C::State, Fields>(grad_states, i), h[i], e[i],
+                                              q[i], a[i]};
     auto carry = gather<Carry, Fields>(carry_lanes, i);
     typename C::Parameters terms;
     const auto gradient = adjoint<M, Variant>(Shared ? shared : gather<typename C::Parameters>(parameters, i), at, carry, terms);
@@ -234,17 +252,25 @@ void initial_stage(const AdjointRow<V>& row, int lane, int lanes) {
   }
 }
 
+/// How many spikes a step may have makes a difference to an adjoint only where it restores them.
+template <template <class> class N, Method M, int Variant, Terms Summed, class V>
+constexpr int shared_variant = restores_spikes<N, M, Variant, Summed, V> ? Variant : Variant % Traits<N<V>>::adjoint_variants;
+
+template <template <class> class N, Method M, int Variant, Terms Summed, class V>
+constexpr AdjointStage<V> adjoint_shared = adjoint_stage<N, M, shared_variant<N, M, Variant, Summed, V>, Summed, true, V>;
+
 template <template <class> class N, Method M, int Variant, class V>
 constexpr BackwardStages<V> backward_stages() {
   constexpr int adjoint_variant = Variant % Traits<N<V>>::adjoint_variants;
   return {record_stage<N, Variant, V>,
           rebuild_stage<N, Variant, V>,
           surrogate_argument_stage<N, V>,
-          {adjoint_stage<N, M, adjoint_variant, Terms::none, true, V>, adjoint_stage<N, M, adjoint_variant, Terms::decays, true, V>,
-           adjoint_stage<N, M, adjoint_variant, Terms::usual, true, V>},
+          {adjoint_shared<N, M, Variant, Terms::none, V>, adjoint_shared<N, M, Variant, Terms::decays, V>,
+           adjoint_shared<N, M, Variant, Terms::usual, V>, adjoint_shared<N, M, Variant, Terms::unclipped, V>},
           {adjoint_stage<N, M, adjoint_variant, Terms::none, false, V>, adjoint_stage<N, M, adjoint_variant, Terms::all, false, V>},
           initial_stage<N, M, adjoint_variant, V>,
           spike_readers<N, M, adjoint_variant>(),
+          only_spikes_are_lost<N<V>>,
           carries_gradient<N, M, adjoint_variant, V>};
 }
 
@@ -257,7 +283,7 @@ constexpr ModelStages<V> model_stages(std::integer_sequence<int, Variant...>) {
           surrogate_reads_hidden_state<N<V>>,
           parameter_of<N<V>>(Role::threshold),
           parameter_of<N<V>>(Role::gain),
-          {summed<N<V>>(Terms::none), summed<N<V>>(Terms::decays), summed<N<V>>(Terms::usual)},
+          {summed<N<V>>(Terms::none), summed<N<V>>(Terms::decays), summed<N<V>>(Terms::usual), summed<N<V>>(Terms::unclipped)},
           {{step_stage<N, Variant, false, V>, step_stage<N, Variant, true, V>}...},
           {{backward_stages<N, Method::exodus, Variant, V>()...},
            {backward_stages<N, Method::slayer, Variant, V>()...},
