@@ -8,7 +8,8 @@ exodus_core/_products.py and exodus_core/torch/_convolutions.py come from these 
     python benchmarks/products.py [--rounds 7] [--threads 2] [--data DIR]
 
 With --data, a folder of recordings (docs/experiments.md), the steps read spoken digits and the events of a
-camera. Without, inputs are random at the same rates. Their memory is the peak above what the process has.
+camera. Without, inputs are random at the same rates. Their memory is the peak above what the process has, and
+what autograd keeps from the forward pass to the backward pass.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 from footprint import peak_memory
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 from turns import medians
 
@@ -133,6 +135,22 @@ def step(net, x, labels, readout):
     cross_entropy(readout(net(x)), labels).backward()
 
 
+def kept_for_backward(net, call):
+    """Return the megabytes that autograd keeps between the passes of a call, beside the parameters."""
+    own = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        call()
+    return sum(kept.values()) / 2**20
+
+
 def steps(title, build, x, rate, readout, rounds):
     """Compare a network's step with that of its ReLU twin."""
     labels = torch.arange(len(x)) % 10
@@ -159,9 +177,12 @@ def steps(title, build, x, rate, readout, rounds):
     share = float((x != 0).float().mean())
     print(f"\n{title}: batch {len(x)}, input {share:.3f}, layers {rate} spikes per step")
     for name, one in found.items():
-        memory = peak_memory(calls[name])
+        memory, kept = peak_memory(calls[name]), kept_for_backward(nets[name], calls[name])
         peak = "" if memory is None else f"{memory:8.0f} MB at the peak"
-        print(f"{name:24}{one:10.1f} ms{one / found['ReLU']:8.2f} of ReLU's{peak}", flush=True)
+        share = one / found["ReLU"]
+        print(
+            f"{name:24}{one:10.1f} ms{share:8.2f} of ReLU's{kept:8.1f} MB kept for backward{peak}", flush=True
+        )
 
 
 def spoken_digits(data):

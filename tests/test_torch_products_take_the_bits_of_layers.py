@@ -53,7 +53,7 @@ def check(net, x, packs, own):
     assert len(packs) == own < without
     assert expected[0].abs().sum() > 0
     assert all(map(torch.equal, found, expected))
-    assert _handing._hands.fired is None and not _handing._hands.asked
+    assert _handing._hands.offer is None and _handing._hands.asked is None
     packs.clear()
 
 
@@ -137,16 +137,19 @@ def test_what_could_change_the_spikes_keeps_products_reading(packs):
 
 
 def test_bits_are_taken_for_the_memory_that_was_written_only():
-    spikes, packed = (torch.rand(64, 64) < 0.1).float(), _products.Packed(3, None, None, None)
-    _handing.give(spikes, packed)
-    assert _handing.take(spikes.view(32, 128)) is packed
-    assert _handing.take(spikes) is None  # once
+    spikes = (torch.rand(64, 64) < 0.1).float()
+    handed = _handing.Handed(_products.Packed(3, None, None, None), None)
+    _handing.give(spikes, handed)
+    assert _handing.take_handed(spikes.view(32, 128)) is handed
+    assert _handing.take_handed(spikes) is None  # once
     for other in (spikes.clone(), spikes[:32], spikes.view(torch.int32), spikes.view(128, 32)):
-        _handing.give(spikes, packed)
-        assert _handing.take(other) is None
-    _handing.give(spikes, packed)
+        _handing.give(spikes, handed)
+        assert _handing.take_handed(other) is None
+    _handing.give(spikes, handed)
+    assert _handing.take_recipe(spikes) is None  # of another kind
+    _handing.give(spikes, handed)
     spikes[0, 0] = 1 - spikes[0, 0]
-    assert _handing.take(spikes) is None
+    assert _handing.take_handed(spikes) is None
 
 
 def test_dense_inputs_take_the_dense_product(packs):
@@ -169,4 +172,4 @@ def test_an_error_leaves_nothing_behind():
     net = snn.Sequential(nn.Linear(20, 128), snn.IF(), Fails(128, 5))
     with pytest.raises(RuntimeError, match="no product today"):
         net(torch.rand(STEPS, BATCH, 20))
-    assert _handing._hands.fired is None and not _handing._hands.asked
+    assert _handing._hands.offer is None and _handing._hands.asked is None

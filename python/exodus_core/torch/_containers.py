@@ -24,7 +24,7 @@ from ._children import (
 )
 from ._folding import fold, mask_padding
 from ._function import Trace
-from ._handing import LEAST, asking, forget, next_of
+from ._handing import LEAST, Handed, Recipe, asking, forget, next_of
 from ._modules import Layer, _no_state, check_time_dim
 from ._products import EngineModule
 from ._recurrent import Recurrent
@@ -303,14 +303,15 @@ class Sequential(Container, nn.Sequential):
                 if folded is not None:
                     x = folded.owned(x) if getattr(module, "inplace", False) else folded.whole(x)
                     folded = None
-                with _asking_for(x, module, modules[k + 1 :]):
+                with _asking_a_layer(x, module, modules[k + 1 :]):
                     x, own = _over_time(name, module, x, own, lengths, time_dim)
             else:
                 check_stateless(name, module, own)
                 if folded is None:
                     folded = fold(x, time_dim, lengths)
                     x = folded.flat(x)
-                x, own = module(x), None
+                with _asking_a_product(x, module, modules[k + 1 :]):
+                    x, own = module(x), None
                 folded.check(x, name, module)
             final.append(own)
         result = _masked(x, lengths, time_dim) if folded is None else folded.whole(x)
@@ -324,15 +325,24 @@ class Sequential(Container, nn.Sequential):
         return x, tuple(final)
 
 
-def _asking_for(x: Any, module: nn.Module, following: list[nn.Module]) -> AbstractContextManager[None]:
+def _is_large(x: Any) -> bool:
+    return isinstance(x, Tensor) and not torch.compiler.is_compiling() and x.numel() >= LEAST
+
+
+def _asking_a_layer(x: Any, module: nn.Module, following: list[nn.Module]) -> AbstractContextManager[None]:
     """Ask a layer for the bits that the product which comes next takes."""
-    is_large = isinstance(x, Tensor) and not torch.compiler.is_compiling() and x.numel() >= LEAST
-    product = next_of(EngineModule, module, following) if is_large and isinstance(module, Layer) else None
-    return (
-        nullcontext()
-        if product is None
-        else asking(with_support=getattr(product, "masked_input_grad", False))
-    )
+    is_layer = isinstance(module, Layer) and _is_large(x)
+    product = next_of(EngineModule, module, following) if is_layer else None
+    if product is None:
+        return nullcontext()
+    return asking(Handed, with_support=getattr(product, "masked_input_grad", False))
+
+
+def _asking_a_product(x: Any, module: nn.Module, following: list[nn.Module]) -> AbstractContextManager[None]:
+    """Ask a product how it is computed again, for a layer that comes next and keeps no current."""
+    is_product = isinstance(module, EngineModule) and _is_large(x) and torch.is_grad_enabled()
+    layer = next_of(Layer, module, following) if is_product else None
+    return nullcontext() if layer is None or layer.memory != "lean" else asking(Recipe)
 
 
 def _add(body: Tensor, shortcut: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,8 @@ from .. import _core
 from .._backends.tensors import TENSORS, new, type_name_of
 from .._products import Engine, Estimate, Packed, estimated, vectors
 from ._function import _thread_count, differentiable_once
-from ._products import Call, EngineModule, Saved, handles, in_autocast, pack, takes_events
+from ._handing import Recipe, is_asked
+from ._products import Call, EngineModule, Saved, handles, in_autocast, offer_recipe, pack, takes_events
 
 _FEW = 8  # channels, below which torch's own convolutions are slow (benchmarks/products.py)
 # How much longer a multiplication takes in torch's convolutions than in its matrix products, by the number of
@@ -106,6 +107,17 @@ def geometry_of(
     return Geometry(shape[0], shape[1], outputs, groups, y, width)
 
 
+def _convolve(geometry: Geometry, packed: Packed, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve packed frames of spikes, and add the bias."""
+    y = new(geometry.shape, weight.dtype)
+    own, own_bias = (None if t is None else t.resolve_neg().contiguous() for t in (weight, bias))
+    sizes = geometry.sizes, geometry.y, geometry.x
+    tensors = TENSORS.handle(own), TENSORS.handle(own_bias), y.data_ptr()
+    name = type_name_of(weight.dtype)
+    _core.convolution(name, *sizes, packed.spikes, handles(packed), *tensors, _thread_count())
+    return y
+
+
 class _Convolution(torch.autograd.Function):
     """The convolution of frames (frames, channels, height, width) as a function of its tensors."""
 
@@ -116,13 +128,7 @@ class _Convolution(torch.autograd.Function):
         ctx.geometry, ctx.saved = geometry, Saved.keep(ctx, weight, packed, x if packed is None else None)
         if packed is None:
             return torch.conv2d(x, weight, bias, *_arguments(geometry), geometry.groups)
-        y = new(geometry.shape, x.dtype)
-        own, own_bias = (None if t is None else t.resolve_neg().contiguous() for t in (weight, bias))
-        sizes = geometry.sizes, geometry.y, geometry.x
-        tensors = TENSORS.handle(own), TENSORS.handle(own_bias), y.data_ptr()
-        name = type_name_of(x.dtype)
-        _core.convolution(name, *sizes, packed.spikes, handles(packed), *tensors, _thread_count())
-        return y
+        return _convolve(geometry, packed, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -193,6 +199,8 @@ def spike_convolution(
     elif not (geometry.has_direct_gradient and x.requires_grad and torch.is_grad_enabled()):
         return None
     y: Tensor = _Convolution.apply(geometry, packed, x, weight, bias)
+    if packed is not None and is_asked(Recipe):
+        offer_recipe(y, partial(_convolve, geometry), packed, weight, bias)
     return y
 
 

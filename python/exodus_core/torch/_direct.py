@@ -149,7 +149,7 @@ class Place:
         """
         spikes = self._empty() if self._fires else None
         potential = current if inplace else self._empty() if with_potential else None
-        packs = self._packs and is_asked()
+        packs = self._packs and is_asked(Handed)
         fired = self._bits() if packs else None
         support = self._bits() if packs and is_support_asked() and self._has_support(surrogate) else None
         counts = self._bound.forward(

@@ -21,7 +21,7 @@ from .._tape import Tape, record
 from ..neurons import Neuron
 from ..surrogate import SingleExponential, Surrogate
 from ._direct import Numbers, Place
-from ._handing import Handed
+from ._handing import Handed, Recipe
 
 _TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _TYPE_NAMES = "float32, float64, float16 or bfloat16"
@@ -70,6 +70,7 @@ class Call:
     differentiates: bool = True  # whether autograd records the call
     tape: Any = None  # of the forward pass, without the tensors over time
     handed: Handed | None = None  # bits, if a container has asked for them
+    recipe: Recipe | None = None  # of the current, which then need not be kept
 
 
 def check_tensor(name: str, tensor: Any, instead: str = "for arrays use exodus_core.forward") -> None:
@@ -190,8 +191,9 @@ class _Spike(torch.autograd.Function):
         ctx.call, ctx.binding = call, call.tape.binding
         if differentiates:
             read = read_by_backward(call, needs, current, recurrent, rest, spikes, potential)
+            ctx.compute_current, of_current = _kept(call, read.pop("current", None))
             ctx.saved_names = tuple(read)
-            ctx.save_for_backward(*read.values())
+            ctx.save_for_backward(*read.values(), *of_current)
         return (spikes, potential if call.with_potential else None, *final)
 
     @staticmethod
@@ -202,8 +204,26 @@ class _Spike(torch.autograd.Function):
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         if all([grad is None for grad in grads]):
             return (None,) * len(ctx.needs_input_grad)
-        saved = dict(zip(ctx.saved_names, ctx.saved_tensors, strict=True))
+        tensors = ctx.saved_tensors  # once: torch.utils.checkpoint refuses to unpack again
+        saved = dict(zip(ctx.saved_names, tensors, strict=False))
+        current = _restored(ctx.compute_current, tensors[len(saved) :])
+        if current is not None:
+            saved["current"] = current
         return (None, *launch_backward(ctx.call, ctx.binding, saved, grads, ctx.needs_input_grad))
+
+
+_Kept = Sequence[Tensor | None]
+
+
+def _kept(call: Call, current: Tensor | None) -> tuple[Callable[..., Tensor] | None, _Kept]:
+    """Return what is kept for the current, which is None if nothing reads it: its recipe, or itself."""
+    recipe, call.recipe = call.recipe, None
+    return (None, (current,)) if recipe is None or current is None else recipe
+
+
+def _restored(compute: Callable[..., Tensor] | None, kept: _Kept) -> Tensor | None:
+    """Return the current from what `_kept` has returned."""
+    return kept[0] if compute is None else compute(*kept)
 
 
 def launch(
@@ -355,11 +375,10 @@ class _SpikeDirect(torch.autograd.Function):
             ctx.mark_dirty(current)
         ctx.set_materialize_grads(False)
         if reads is not None:
-            recomputes = reads.potential and not keeps
-            ctx.save_for_backward(
-                potential if keeps else None, current if reads.current or recomputes else None
-            )
-            ctx.context = call, place, numbers, reads
+            reads_current = reads.current or (reads.potential and not keeps)
+            compute, of_current = _kept(call, current if reads_current else None)
+            ctx.save_for_backward(potential if keeps else None, *of_current)
+            ctx.context = call, place, numbers, reads, compute
         return spikes, potential if call.with_potential else None
 
     @staticmethod
@@ -368,8 +387,9 @@ class _SpikeDirect(torch.autograd.Function):
 
     @staticmethod
     def _gradients(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        call, place, numbers, reads = ctx.context
-        saved, method, surrogate = ctx.saved_tensors, call.method, call.surrogate
+        call, place, numbers, reads, compute = ctx.context
+        potential, *of_current = ctx.saved_tensors
+        saved, method, surrogate = (potential, _restored(compute, of_current)), call.method, call.surrogate
         if not isinstance(surrogate, Surrogate) or not place.has_all(*saved, *grads):
             return _SpikeDirect._general_gradients(ctx, saved, grads)
         current, own = place.backward(numbers, reads, saved, grads, method, surrogate, _thread_count())
@@ -385,7 +405,7 @@ class _SpikeDirect(torch.autograd.Function):
     def _general_gradients(
         ctx: Any, saved: Sequence[Tensor | None], grads: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
-        call, place, numbers, _ = ctx.context
+        call, place, numbers, *_ = ctx.context
         neuron = call.origin._with_unchecked(dict(zip(call.learnt, numbers.own, strict=True)))
         binding = bind(neuron, place.layout, place.type_name, call.learnt, call.origin)
         by_name = zip(("potential", "current"), saved, strict=True)

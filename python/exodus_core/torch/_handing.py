@@ -1,18 +1,21 @@
-"""Bits of a layer's spikes, which a container hands on to the product that follows.
+"""What a container hands on beside a tensor: bits of a layer's spikes, and how a product came about.
 
-A layer can write a bit for each spike while the spikes are in the cache. The product then need not read them.
-A layer whose surrogate is 0 at most elements can write where it is not, too: the product's backward pass need
-compute no other element of the gradient of the spikes.
-That is right only as long as nothing changes the spikes in between. So a container asks for bits only where
-the product comes next, and a product takes them only for the very memory that the layer has written.
+A layer can write a bit for each spike while the spikes are in the cache. The product that follows then need
+not read them. A layer whose surrogate is 0 at most elements can write where it is not, too: the product's
+backward pass need compute no other element of the gradient of the spikes.
+A product keeps its spikes as bits, from which it can be computed again. So the layer that follows need not
+keep its current, with ``memory="lean"``.
+Both are right only as long as nothing changes the tensor in between. So a container asks for them only where
+they will be taken, and they are taken only with the very memory that the module before has written.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,44 +34,50 @@ class Handed(NamedTuple):
     support: Support | None
 
 
-class _Fired(NamedTuple):
-    result: Tensor  # of a layer; as long as it is held, its memory is not used again
-    version: int  # torch counts changes in place
-    handed: Handed
+class Recipe(NamedTuple):
+    """How a product is computed again, bit for bit."""
 
-    def is_whole(self, matrix: Tensor) -> bool:
-        """Tell whether a matrix in C order is the layer's result, unchanged, in rows of whole words."""
+    compute: Callable[..., Tensor]  # a function of the tensors, which holds none of them
+    tensors: tuple[Tensor | None, ...]  # autograd has to keep them, and to see that nothing changes them
+
+
+class _Offer(NamedTuple):
+    result: Tensor  # of a module; as long as it is held, its memory is not used again
+    version: int  # torch counts changes in place
+    offered: Any
+
+    def is_for(self, tensor: Tensor) -> bool:
+        """Tell whether a dense tensor is the module's result, unchanged."""
         return (
-            matrix.data_ptr() == self.result.data_ptr()
-            and matrix.numel() == self.result.numel()
-            and matrix.dtype is self.result.dtype
-            and matrix.shape[1] % 64 == 0
+            tensor.data_ptr() == self.result.data_ptr()
+            and tensor.numel() == self.result.numel()
+            and tensor.dtype is self.result.dtype
             and self.result._version == self.version
         )
 
 
 class _Hands(threading.local):
-    asked = False
+    asked: type[Handed] | type[Recipe] | None = None
     support_asked = False
-    fired: _Fired | None = None
+    offer: _Offer | None = None
 
 
 _hands = _Hands()
 
 
 @contextmanager
-def asking(with_support: bool) -> Iterator[None]:
-    """Ask the layer that is called inside for bits of its spikes, and of the support of its surrogate."""
-    _hands.asked, _hands.support_asked, _hands.fired = True, with_support, None
+def asking(kind: type[Handed] | type[Recipe], with_support: bool = False) -> Iterator[None]:
+    """Ask the module that is called inside for `Handed` (with the support or without) or a `Recipe`."""
+    _hands.asked, _hands.support_asked = kind, with_support
     try:
         yield
     finally:
-        _hands.asked = _hands.support_asked = False
+        _hands.asked, _hands.support_asked = None, False
 
 
-def is_asked() -> bool:
-    """Tell whether a layer is to write bits of its spikes."""
-    return _hands.asked
+def is_asked(kind: type[Handed] | type[Recipe]) -> bool:
+    """Tell whether a module is to offer a `Handed` or a `Recipe`."""
+    return _hands.asked is kind
 
 
 def is_support_asked() -> bool:
@@ -76,21 +85,40 @@ def is_support_asked() -> bool:
     return _hands.support_asked
 
 
-def give(result: Tensor, handed: Handed) -> None:
-    """Hand on a layer's result and its bits."""
+def give(result: Tensor, offered: Handed | Recipe) -> None:
+    """Offer something for a module's result, which is dense."""
     if not result.is_inference():  # which has no version
-        _hands.fired = _Fired(result, result._version, handed)
+        _hands.offer = _Offer(result, result._version, offered)
 
 
-def take(matrix: Tensor) -> Handed | None:
-    """Return what has been handed on with a matrix in C order, if anything has."""
-    fired, _hands.fired = _hands.fired, None
-    return fired.handed if fired is not None and fired.is_whole(matrix) else None
+def _take(kind: type, tensor: Tensor) -> Any:
+    offer, _hands.offer = _hands.offer, None
+    return offer.offered if offer and isinstance(offer.offered, kind) and offer.is_for(tensor) else None
+
+
+def take_handed(matrix: Tensor) -> Handed | None:
+    """Return the bits of a matrix in C order, if they have been handed on and its rows are whole words."""
+    handed: Handed | None = _take(Handed, matrix)
+    return handed if handed is not None and matrix.shape[1] % 64 == 0 else None
+
+
+def take_recipe(tensor: Tensor) -> Recipe | None:
+    """Return how a dense tensor is computed again, in its shape and order of memory, if that is known."""
+    recipe: Recipe | None = _take(Recipe, tensor)
+    if recipe is None:
+        return None
+    return Recipe(partial(_compute, recipe.compute, tensor.shape, tensor.stride()), recipe.tensors)
+
+
+def _compute(
+    compute: Callable[..., Tensor], shape: tuple[int, ...], strides: tuple[int, ...], *tensors: Tensor | None
+) -> Tensor:
+    return compute(*tensors).as_strided(shape, strides)
 
 
 def forget() -> None:
-    """Release a result that no product has taken."""
-    _hands.fired = None
+    """Release a result for which nothing has been taken."""
+    _hands.offer = None
 
 
 def next_of(kind: type[_Kind], layer: nn.Module, following: Sequence[nn.Module]) -> _Kind | None:

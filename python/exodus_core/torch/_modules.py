@@ -105,8 +105,9 @@ class Layer(Stateful, Valued):
         ``reset_state()`` forgets it. It is not part of the ``state_dict``.
     memory : {"full", "lean"}, optional
         "lean" keeps the current for the backward pass in place of the potential, which is recomputed. The
-        gradients have the same bits. It saves memory where something else keeps the current anyway, and in
-        the forward pass. The surrogate must be a built-in one, and the tensors on the CPU.
+        gradients have the same bits. In ``Sequential``, after a product that visits the spikes only, the
+        current is computed again from them and not kept either. Elsewhere it saves memory where something
+        else keeps the current anyway. The surrogate must be a built-in one, and the tensors on the CPU.
     inplace : bool, optional
         Whether to write the potential over the current, as ``nn.ReLU(inplace=True)`` does: the tensor that
         the layer gets is the potential afterwards. It is an error if the current is a view or a leaf that

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from .._products import (
     estimate_of_input_gradient,
 )
 from ._function import _TYPES, _thread_count, differentiable_once
-from ._handing import Handed, take
+from ._handing import Handed, Recipe, give, is_asked, take_handed
 from ._run import is_traced
 
 
@@ -78,7 +79,7 @@ def packing(like: Tensor) -> Packing:
 
 def pack(matrix: Tensor, engine: Engine, estimate: Estimate) -> Handed | None:
     """Pack a matrix of spikes in C order, as ``Packing.pack`` does, or take the bits that its layer wrote."""
-    handed = take(matrix)
+    handed = take_handed(matrix)
     if handed is None:
         packed = packing(matrix).pack(matrix, engine, estimate)
         return None if packed is None else Handed(packed, None)
@@ -92,26 +93,33 @@ def handles(packed: Packed) -> tuple[Any, ...]:
 
 
 NO_SPIKES = Packed(0, None, None, None)
+_Tensors = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
 class Saved:
     """The tensors kept for backward, which hooks may have moved and back.
 
-    They are the weights, the spikes, and what the gradient of the input reads: the input, or the bits of the
-    elements that are wanted.
+    They are the weights, the spikes, and one other: what the gradient of the input reads, which is the input
+    or the bits of the elements that are wanted; or the bias, to compute the product again.
     """
 
     spikes: int
     kinds: tuple[tuple[torch.dtype, torch.Size] | None, ...]
 
     @staticmethod
+    def of(weight: Tensor, packed: Packed | None, other: Tensor | None) -> tuple[Saved, _Tensors]:
+        """Return what describes the tensors, and the tensors to keep."""
+        spikes, *parts = packed or NO_SPIKES
+        tensors = weight, other, *parts
+        return Saved(spikes, tuple(None if t is None else (t.dtype, t.shape) for t in tensors)), tensors
+
+    @staticmethod
     def keep(ctx: Any, weight: Tensor, packed: Packed | None, of_input: Tensor | None) -> Saved:
         """Save the tensors for backward."""
-        spikes, *parts = packed or NO_SPIKES
-        tensors = weight, of_input, *parts
+        saved, tensors = Saved.of(weight, packed, of_input)
         ctx.save_for_backward(*tensors)
-        return Saved(spikes, tuple(None if t is None else (t.dtype, t.shape) for t in tensors))
+        return saved
 
     def restore(self, tensors: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None, Packed]:
         """Check the saved tensors, whose addresses the kernels get, and return them."""
@@ -121,9 +129,35 @@ class Saved:
                 f"saved tensors must come back with the dtypes and shapes {self.kinds}, got {found}: a hook "
                 "on saved tensors has changed them"
             )
-        weight, of_input, *parts = tensors
+        weight, other, *parts = tensors
         assert weight is not None
-        return weight, of_input, Packed(self.spikes, *(None if t is None else t.contiguous() for t in parts))
+        return weight, other, Packed(self.spikes, *(None if t is None else t.contiguous() for t in parts))
+
+
+def offer_recipe(
+    y: Tensor, compute: Callable[..., Tensor], packed: Packed, weight: Tensor, bias: Tensor | None
+) -> None:
+    """Hand on how a product is computed again. `compute` takes packed spikes, weights and bias."""
+    saved, tensors = Saved.of(weight.detach(), packed, None if bias is None else bias.detach())
+    give(y, Recipe(partial(_again, compute, saved), tensors))
+
+
+def _again(compute: Callable[..., Tensor], saved: Saved, *tensors: Tensor | None) -> Tensor:
+    weight, bias, packed = saved.restore(tensors)
+    return compute(packed, weight, bias)
+
+
+def _multiply(
+    sizes: Sizes, leading: tuple[int, ...], packed: Packed, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """Multiply packed spikes with weights, and add the bias. `leading` are the result's other dimensions."""
+    y = new((*leading, sizes.outputs), weight.dtype)
+    own = weight.resolve_neg().contiguous()
+    own_bias = None if bias is None else bias.resolve_neg().contiguous()
+    spikes = type_name_of(weight.dtype), sizes, packed.spikes, handles(packed)
+    weights = own.data_ptr(), (1, sizes.inputs), TENSORS.handle(own_bias)
+    _core.product(*spikes, *weights, y.data_ptr(), _thread_count())
+    return y
 
 
 class _Linear(torch.autograd.Function):
@@ -136,19 +170,7 @@ class _Linear(torch.autograd.Function):
         packed, support = handed
         wanted = None if support is None else support.bits
         ctx.sizes, ctx.shape, ctx.saved = sizes, x.shape, Saved.keep(ctx, weight, packed, wanted)
-        y = new((*x.shape[:-1], sizes.outputs), x.dtype)
-        own = weight.resolve_neg().contiguous()
-        own_bias = None if bias is None else bias.resolve_neg().contiguous()
-        arguments = (
-            type_name_of(x.dtype),
-            sizes,
-            packed.spikes,
-            handles(packed),
-            own.data_ptr(),
-            (1, sizes.inputs),
-        )
-        _core.product(*arguments, TENSORS.handle(own_bias), y.data_ptr(), _thread_count())
-        return y
+        return _multiply(sizes, x.shape[:-1], packed, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -209,6 +231,8 @@ def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
     handed = _without_dense_support(handed, sizes, type_name, call.engine)
     call.used, call.masked = "events", handed.support is not None
     y: Tensor = _Linear.apply(sizes, handed, x, weight, bias)
+    if is_asked(Recipe):
+        offer_recipe(y, partial(_multiply, sizes, x.shape[:-1]), handed.packed, weight, bias)
     return y
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._text import to_text
 from ._direct import place_of
 from ._function import Call, Trace, _Spike, _SpikeDirect
-from ._handing import give
+from ._handing import give, take_recipe
 from ._learnt import with_tensors
 from ._operators import FUNCTION, Program, spike, surrogate_text
 from ._transforms import SpikeFunction
@@ -93,6 +93,8 @@ def run(
             return trace
         return _run_operator(call, current, learnt, state, recurrent)
     call.differentiates = torch.is_grad_enabled()
+    if call.memory == "lean":
+        call.recipe = take_recipe(current)
     if call.inplace:
         _check_may_be_overwritten(current, (recurrent, *learnt.values(), *(state or ())))
     if state is None and recurrent is None and not call.with_state:
