@@ -140,16 +140,21 @@ def test_bits_are_taken_for_the_memory_that_was_written_only():
     spikes = (torch.rand(64, 64) < 0.1).float()
     handed = _handing.Handed(_products.Packed(3, None, None, None), None)
     _handing.give(spikes, handed)
-    assert _handing.take_handed(spikes.view(32, 128)) is handed
-    assert _handing.take_handed(spikes) is None  # once
-    for other in (spikes.clone(), spikes[:32], spikes.view(torch.int32), spikes.view(128, 32)):
+    assert _handing.take_handed(spikes.view(32, 128), 128) is handed
+    assert _handing.take_handed(spikes, 64) is None  # once
+    for other, inputs in (
+        (spikes.clone(), 64),
+        (spikes[:32], 64),
+        (spikes.view(torch.int32), 64),
+        (spikes, 32),
+    ):
         _handing.give(spikes, handed)
-        assert _handing.take_handed(other) is None
+        assert _handing.take_handed(other, inputs) is None
     _handing.give(spikes, handed)
     assert _handing.take_recipe(spikes) is None  # of another kind
     _handing.give(spikes, handed)
     spikes[0, 0] = 1 - spikes[0, 0]
-    assert _handing.take_handed(spikes) is None
+    assert _handing.take_handed(spikes, 64) is None
 
 
 def test_dense_inputs_take_the_dense_product(packs):

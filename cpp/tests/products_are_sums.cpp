@@ -252,7 +252,8 @@ double estimated_share(const ProductShape& shape, F spikes) {
 
 TYPED_TEST(Products, AreEstimatedFromAllRowsAndColumns) {
   Random random(7);
-  for (const ProductShape& shape : {ProductShape{4000, 128, 1}, ProductShape{2500, 130, 1}, ProductShape{300, 2048, 1}}) {
+  for (const ProductShape& shape :
+       {ProductShape{4000, 128, 1}, ProductShape{2500, 130, 1}, ProductShape{300, 2048, 1}, ProductShape{1700, 128, 1}}) {
     const auto share = [&](auto spikes) { return estimated_share<TypeParam>(shape, spikes); };
     EXPECT_EQ(share([](auto, auto) { return false; }), 0);
     EXPECT_EQ(share([](auto, auto) { return true; }), 1);
@@ -261,7 +262,8 @@ TYPED_TEST(Products, AreEstimatedFromAllRowsAndColumns) {
     EXPECT_NEAR(share([&](auto row, auto) { return row % 4 == 3; }), 0.25, 0.02);
     EXPECT_NEAR(share([&](auto, auto input) { return input >= shape.inputs / 2; }), 0.5, 0.02);
   }
-  EXPECT_EQ(estimated_share<TypeParam>({100, 100, 1}, [](auto, auto) { return true; }), 0) << "of a small matrix";
+  EXPECT_EQ(estimated_share<TypeParam>({256, 128, 1}, [](auto, auto) { return true; }), 1) << "the smallest that is sampled";
+  EXPECT_EQ(estimated_share<TypeParam>({255, 128, 1}, [](auto, auto) { return true; }), 0) << "of a small matrix";
   EXPECT_EQ(estimated_share<TypeParam>({0, 100, 1}, [](auto, auto) { return true; }), 0);
 }
 

@@ -150,6 +150,11 @@ def estimate_of_input_gradient(sizes: Sizes, type_name: str) -> Estimate:
     )
 
 
+def may_be_sparse(type_name: str, sizes: tuple[int, int, int], x: Any, estimate: Estimate) -> bool:
+    """Tell whether events may be faster, by a sample of a matrix in the form that the extension takes."""
+    return estimate.prefers_events(_core.estimate_share(type_name, sizes, x))
+
+
 class Packing(NamedTuple):
     """How arrays of a library are packed.
 
@@ -171,7 +176,7 @@ class Packing(NamedTuple):
     threads: int
 
     def pack(self, x: Any, engine: Engine, estimate: Estimate) -> Packed | None:
-        """Pack a matrix, or return None if the dense product is to be used.
+        """Pack a matrix that may be sparse, or return None if the dense product is to be used.
 
         Parameters
         ----------
@@ -189,10 +194,6 @@ class Packing(NamedTuple):
         """
         rows, inputs = x.shape
         sizes, source = (rows, inputs, 0), self.handle(x)
-        if engine == "auto":
-            share = _core.estimate_share(self.type_name, sizes, source)
-            if not estimate.prefers_events(share):
-                return None
         bits = self.empty(rows * -(-inputs // 64), "bits")
         words = self.handle(bits)
         spikes, binary = _core.pack(self.type_name, sizes, source, words, self.threads)
@@ -245,6 +246,8 @@ def _packed(x: np.ndarray, sizes: Sizes, engine: Engine) -> Packed | None:
     name = NUMPY.type_name(x)
     estimate = estimate_of(sizes, name)
     if not estimate.admits_events(engine):
+        return None
+    if engine == "auto" and not may_be_sparse(name, (sizes.rows, sizes.inputs, 0), x, estimate):
         return None
     kinds = {"bits": "uint64", "first": "int64", "values": name}
     packing = Packing(name, NUMPY.handle, lambda count, kind: np.empty(count, kinds[kind]), 0)

@@ -51,8 +51,8 @@ struct WeightMatrix {
 template <class S>
 EXODUS_API Status pack(const ProductShape& shape, const S* x, std::uint64_t* bits, SpikeCount* count, int threads = 0) noexcept;
 
-/// Estimates the share of elements of x that are not 0, from up to 16384 of them, spread over all rows and columns: it reads a small part
-/// of what pack() reads. For a matrix of fewer than about 15 times as many elements the estimate is 0. `outputs` is not read.
+/// Estimates the share of elements of x that are not 0, from a sixteenth of them and at most 16384, spread over all rows and columns: it
+/// reads a small part of what pack() reads. For a matrix of fewer than 32768 elements the estimate is 0. `outputs` is not read.
 template <class S>
 EXODUS_API Status estimate_share(const ProductShape& shape, const S* x, double* share) noexcept;
 

@@ -2,6 +2,7 @@
 /// The exported functions of products with spikes: checks, tasks, the sum of the parts of a gradient.
 #include "exodus/product.hpp"
 
+#include <algorithm>
 #include <numeric>
 
 #include "../checks.hpp"
@@ -173,18 +174,18 @@ Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, 
   return Status::ok;
 }
 
-/// The share of elements that are not 0 in up to `sample_runs` words of 64 elements, at equal distances. The distance has no factor in
+/// The share of elements that are not 0 in up to `most_runs` words of 64 elements, at equal distances. The distance has no factor in
 /// common with the number of words of the matrix, so that these are in all columns, and in all parts of the rows, which may be steps of
-/// time.
+/// time. It is 0 where so few words would tell little.
 template <class S>
 double share_of_sample(const cpu::IsaFunctions<arithmetic_t<S>>& isa, const S* x, std::int64_t elements) {
-  constexpr std::int64_t word = 64, sample_runs = 256, least_distance = 16;
+  constexpr std::int64_t word = 64, most_runs = 256, fewest_runs = 32, least_distance = 16;
   const std::int64_t words = elements / word;
-  std::int64_t distance = ceil_div(words, sample_runs);
-  if (distance < least_distance) return 0;
+  if (words < fewest_runs * least_distance) return 0;
+  std::int64_t distance = std::max(ceil_div(words, most_runs), least_distance);
   while (std::gcd(distance, words) > 1) ++distance;
   const std::int64_t runs = ceil_div(words, distance);
-  std::uint64_t bits[sample_runs];
+  std::uint64_t bits[most_runs];
   SpikeCount count;
   isa.pack({{runs, word, 0}, distance * word, runs, format_of<S>, x, bits, &count}, 0);
   return static_cast<double>(count.spikes) / static_cast<double>(runs * word);

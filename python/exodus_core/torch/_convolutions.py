@@ -50,6 +50,11 @@ class Geometry(NamedTuple):
     x: Axis
 
     @property
+    def inputs(self) -> int:
+        """The number of elements of a frame."""
+        return self.channels * self.y.size * self.x.size
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the result."""
         return self.frames, self.outputs, self.y.output, self.x.output
@@ -72,7 +77,7 @@ class Geometry(NamedTuple):
             self.y.kernel * n for n in (outputs * -(-self.x.kernel // 4), vectors(joined, type_name))
         )
         per_spike = min(planes, max(together, _OVERLAPPING))
-        inputs = self.frames * self.channels * self.y.size * self.x.size
+        inputs = self.frames * self.inputs
         results = self.frames * self.outputs * self.y.output * self.x.output
         taps = self.channels // self.groups * self.y.kernel * self.x.kernel
         slower = [factor for channels, factor in _SLOWER if channels <= self.fewest_channels][-1]
@@ -192,7 +197,7 @@ def spike_convolution(
     """Convolve frames of spikes, or return None where all is faster by torch's convolution."""
     estimate, packed = geometry.estimate(type_name_of(x.dtype)), None
     if estimate.admits_events(call.engine):
-        handed = pack(x.detach().resolve_neg().contiguous().flatten(1), call.engine, estimate)
+        handed = pack(x, geometry.frames, geometry.inputs, call.engine, estimate)
         packed = None if handed is None else handed.packed
     if packed is not None:
         call.used = "events"
@@ -257,8 +262,6 @@ class _ConvolutionModule(EngineModule):
 
     def _by_kernels(self, call: Call, input: Tensor) -> Tensor | None:
         """Convolve by this library's kernels, or return None where torch is to do so."""
-        if call.engine == "dense":
-            return None
         batched = input.dim() == len(self.kernel_size) + 2  # type: ignore[arg-type]
         x, weight, bias = in_autocast(input if batched else input.unsqueeze(0), self.weight, self.bias)
         if not takes_events(call, x, weight, bias):

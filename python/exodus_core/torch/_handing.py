@@ -96,10 +96,10 @@ def _take(kind: type, tensor: Tensor) -> Any:
     return offer.offered if offer and isinstance(offer.offered, kind) and offer.is_for(tensor) else None
 
 
-def take_handed(matrix: Tensor) -> Handed | None:
-    """Return the bits of a matrix in C order, if they have been handed on and its rows are whole words."""
-    handed: Handed | None = _take(Handed, matrix)
-    return handed if handed is not None and matrix.shape[1] % 64 == 0 else None
+def take_handed(x: Tensor, inputs: int) -> Handed | None:
+    """Return the bits of a tensor in C order, if they are handed on and rows of `inputs` are whole words."""
+    handed: Handed | None = _take(Handed, x)
+    return handed if handed is not None and inputs % 64 == 0 else None
 
 
 def take_recipe(tensor: Tensor) -> Recipe | None:

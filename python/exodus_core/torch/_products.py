@@ -23,6 +23,7 @@ from .._products import (
     check_engine,
     estimate_of,
     estimate_of_input_gradient,
+    may_be_sparse,
 )
 from ._function import _TYPES, _thread_count, differentiable_once
 from ._handing import Handed, Recipe, give, is_asked, take_handed
@@ -46,16 +47,22 @@ class Call:
 
 def takes_events(call: Call, x: Tensor, *others: Tensor | None) -> bool:
     """Tell whether the kernels can compute a product; raise if they cannot and are asked for."""
+    if call.engine == "dense":
+        return False
     reason = ""
     if is_traced(x):
         reason = "a program that is compiled or transformed takes dense products"
-    elif not all(t is None or (t.is_cpu and t.layout == torch.strided) for t in (x, *others)):
-        reason = f"the kernels take dense tensors on the CPU, got {x.layout} on {x.device}"
-    elif x.dtype not in _TYPES or any(t is not None and t.dtype is not x.dtype for t in others):
+    elif x.dtype not in _TYPES:
         reason = f"input and weights must have one of the kernels' dtypes, got {x.dtype}"
+    else:
+        for t in (x, *others):
+            if t is not None and not (t.is_cpu and t.layout is torch.strided):
+                reason = f"the kernels take dense tensors on the CPU, got {x.layout} on {x.device}"
+            elif t is not None and t.dtype is not x.dtype:
+                reason = f"input and weights must have one of the kernels' dtypes, got {x.dtype}"
     if reason and call.engine == "events":
         raise RuntimeError(f'engine="events" cannot be used here: {reason}')
-    return not reason and call.engine != "dense"
+    return not reason
 
 
 def in_autocast(*tensors: Any) -> tuple[Any, ...]:
@@ -77,14 +84,21 @@ def packing(like: Tensor) -> Packing:
     )
 
 
-def pack(matrix: Tensor, engine: Engine, estimate: Estimate) -> Handed | None:
-    """Pack a matrix of spikes in C order, as ``Packing.pack`` does, or take the bits that its layer wrote."""
-    handed = take_handed(matrix)
+def pack(x: Tensor, rows: int, inputs: int, engine: Engine, estimate: Estimate) -> Handed | None:
+    """Pack a tensor as a matrix of spikes, or take the bits that its layer wrote.
+
+    Returns None where the dense product is to be used.
+    """
+    in_order = x if x.is_contiguous() and not x.is_neg() else x.detach().resolve_neg().contiguous()
+    handed = take_handed(in_order, inputs)
     if handed is None:
-        packed = packing(matrix).pack(matrix, engine, estimate)
+        type_name, address = type_name_of(x.dtype), in_order.data_ptr()
+        if engine == "auto" and not may_be_sparse(type_name, (rows, inputs, 0), address, estimate):
+            return None
+        packed = packing(x).pack(in_order.detach().view(rows, inputs), engine, estimate)
         return None if packed is None else Handed(packed, None)
-    spikes = handed.packed.spikes
-    return handed if engine == "events" or estimate.prefers_events(spikes / matrix.numel()) else None
+    share = handed.packed.spikes / (rows * inputs)
+    return handed if engine == "events" or estimate.prefers_events(share) else None
 
 
 def handles(packed: Packed) -> tuple[Any, ...]:
@@ -224,8 +238,7 @@ def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
     type_name = type_name_of(x.dtype)
     estimate, handed = estimate_of(sizes, type_name), None
     if estimate.admits_events(call.engine):
-        rows = x.detach().resolve_neg().reshape(sizes.rows, inputs).contiguous()
-        handed = pack(rows, call.engine, estimate)
+        handed = pack(x, sizes.rows, inputs, call.engine, estimate)
     if handed is None:
         return linear(x, weight, bias)
     handed = _without_dense_support(handed, sizes, type_name, call.engine)
@@ -319,7 +332,7 @@ class Linear(EngineModule, nn.Linear):
     def _note(self, call: Call) -> None:
         super()._note(call)
         if not torch.compiler.is_compiling():
-            self.masks_input_grad = call.masked
+            self.__dict__["masks_input_grad"] = call.masked
 
     def extra_repr(self) -> str:
         """Show the module's arguments."""
