@@ -217,7 +217,7 @@ class BackwardRow {
     for (Input<V>* input : inputs_) {
       if (input->in_place(row_)) in_place_[in_place_count_++] = input;
     }
-    if (with_before_ && in_place_count_ > 0 && in_place_[0] == &potential_) earlier_ = -row_.step_stride;
+    if (with_terms_ && in_place_count_ > 0 && in_place_[0] == &potential_) earlier_ = -row_.step_stride;
     set_ahead<V>(ahead_, row_, -1, down_);
     clear(memory_.zeros, block_lanes);
     clear(memory_.carry.first, model_.states * memory_.carry.stride);
@@ -569,7 +569,7 @@ class BackwardRow {
   Input<V>* const inputs_[5] = {&potential_, &grad_spikes_, &grad_potential_, &current_, &surrogate_};
   Input<V>* in_place_[5];
   int in_place_count_ = 0;
-  std::int64_t earlier_ = 0;   ///< if in_place_[0] is the potential, and each step reads the step before it too: from the one to the other
+  std::int64_t earlier_ = 0;   ///< if in_place_[0] is the potential, and terms read that of the step before: from the one to the other
   Ahead* const ahead_ = memory_.cut.ahead;
   Output<V> grad_current_{plan_.grad_current, memory_.tiles[5], plan_.format};
   AdjointRow<V> work_;
