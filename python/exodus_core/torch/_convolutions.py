@@ -201,7 +201,7 @@ def spike_convolution(
         packed = None if handed is None else handed.packed
     if packed is not None:
         call.used = "events"
-    elif not (geometry.has_direct_gradient and x.requires_grad and torch.is_grad_enabled()):
+    elif not (x.requires_grad and torch.is_grad_enabled() and geometry.has_direct_gradient):
         return None
     y: Tensor = _Convolution.apply(geometry, packed, x, weight, bias)
     if packed is not None and is_asked(Recipe):
@@ -274,12 +274,12 @@ class _ConvolutionModule(EngineModule):
                     f"equal on both sides, got shape {tuple(input.shape)} and {self}"
                 )
             return None
-        planes, kernels = (t if t.dim() == 4 else t.unsqueeze(2) for t in (x, weight))
-        y = spike_convolution(call, geometry, planes, kernels, bias)
-        if y is None:
-            return None
-        y = y if x.dim() == 4 else y.squeeze(2)
-        return y if batched else y.squeeze(0)
+        if x.dim() == 4:
+            y = spike_convolution(call, geometry, x, weight, bias)
+        else:
+            y = spike_convolution(call, geometry, x.unsqueeze(2), weight.unsqueeze(2), bias)
+            y = None if y is None else y.squeeze(2)
+        return y if batched or y is None else y.squeeze(0)
 
 
 class Conv1d(_ConvolutionModule, nn.Conv1d):
