@@ -4,7 +4,8 @@ The kernels sum the terms of the wanted parameters only: those of decays alone, 
 all but those of v_min, or all. Where all parameters are scalars, other loops sum them.
 Properties: whatever is wanted, each gradient has the bits that it has among all, and so has the current's.
 The gradient of a scalar is the sum of those of equal values, one for each neuron.
-Witness: the pass with all parameters, which other tests compare with dense Jacobians and autograd.
+Witnesses: the pass with all parameters, which other tests compare with dense Jacobians and autograd; the
+loops for arrays of values.
 """
 
 from itertools import combinations

@@ -150,9 +150,11 @@ def estimate_of_input_gradient(sizes: Sizes, type_name: str) -> Estimate:
     )
 
 
-def may_be_sparse(type_name: str, sizes: tuple[int, int, int], x: Any, estimate: Estimate) -> bool:
-    """Tell whether events may be faster, by a sample of a matrix in the form that the extension takes."""
-    return estimate.prefers_events(_core.estimate_share(type_name, sizes, x))
+def may_be_sparse(engine: Engine, type_name: str, rows: int, inputs: int, x: Any, estimate: Estimate) -> bool:
+    """Tell whether to pack a matrix in the form that the extension takes: "auto" looks at a sample of it."""
+    if engine == "events":
+        return True
+    return estimate.prefers_events(_core.estimate_share(type_name, (rows, inputs, 0), x))
 
 
 class Packing(NamedTuple):
@@ -247,7 +249,7 @@ def _packed(x: np.ndarray, sizes: Sizes, engine: Engine) -> Packed | None:
     estimate = estimate_of(sizes, name)
     if not estimate.admits_events(engine):
         return None
-    if engine == "auto" and not may_be_sparse(name, (sizes.rows, sizes.inputs, 0), x, estimate):
+    if not may_be_sparse(engine, name, sizes.rows, sizes.inputs, x, estimate):
         return None
     kinds = {"bits": "uint64", "first": "int64", "values": name}
     packing = Packing(name, NUMPY.handle, lambda count, kind: np.empty(count, kinds[kind]), 0)

@@ -217,7 +217,7 @@ class BackwardRow {
     for (Input<V>* input : inputs_) {
       if (input->in_place(row_)) in_place_[in_place_count_++] = input;
     }
-    if (with_terms_ && in_place_count_ > 0 && in_place_[0] == &potential_) earlier_ = -row_.step_stride;
+    if (with_terms_ && in_place_count_ > 0 && in_place_[0] == &potential_) to_first_read_ = -row_.step_stride;
     set_ahead<V>(ahead_, row_, -1, down_);
     clear(memory_.zeros, block_lanes);
     clear(memory_.carry.first, model_.states * memory_.carry.stride);
@@ -415,8 +415,8 @@ class BackwardRow {
   /// A block of the potential of the current step.
   const V* potential(const Block& block) const { return recomputes_ ? potential_.now + block.lane : potential_[block]; }
 
-  /// From `steps` before step n to the step of in_place_[0] that is the first one read there.
-  std::int64_t earlier(std::int64_t n, std::int64_t steps) const { return n > steps ? earlier_ : 0; }
+  /// The offset, in in_place_[0], from the step `steps` before n to the row that this step reads first: its own or the one before.
+  std::int64_t to_first_read(std::int64_t n, std::int64_t steps) const { return n > steps ? to_first_read_ : 0; }
 
   void step_back() {
     for (Input<V>* input : inputs_) input->now -= input->stride;
@@ -427,7 +427,7 @@ class BackwardRow {
     if (with_operators_) before_step(step);
     // If the next step is in other pages, touch two lines of each page at once, which starts the prefetcher of the second-level cache.
     for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
-      prefetch(in_place_[k]->now + (k == 0 ? earlier(n, 1) : 0) - row_.step_stride + row_.blocks[0].offset, 2 * line_lanes<V>, false);
+      prefetch(in_place_[k]->now + (k == 0 ? to_first_read(n, 1) : 0) - row_.step_stride + row_.blocks[0].offset, 2 * line_lanes<V>, false);
     }
     for (int b = 0; b < row_.block_count; ++b) {
       const int inputs = n >= ahead_[b].steps ? in_place_count_ : 0;
@@ -447,7 +447,7 @@ class BackwardRow {
   /// Prefetches `ahead` of the first `inputs` arrays of `in_place_`.
   void run_block(const Block& block, const Step& step, const Ahead& ahead, int inputs) {
     // In two bursts, because a processor has a limited number of outstanding misses.
-    if (inputs > 0) prefetch(in_place_[0]->now + earlier(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_);
+    if (inputs > 0) prefetch(in_place_[0]->now + to_first_read(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_);
     const V* const u = potential(block);
     const V* e = grad_spikes_[block];
     const V* q = grad_potential_[block];
@@ -569,7 +569,7 @@ class BackwardRow {
   Input<V>* const inputs_[5] = {&potential_, &grad_spikes_, &grad_potential_, &current_, &surrogate_};
   Input<V>* in_place_[5];
   int in_place_count_ = 0;
-  std::int64_t earlier_ = 0;   ///< if in_place_[0] is the potential, and terms read that of the step before: from the one to the other
+  std::int64_t to_first_read_ = 0;   ///< not 0 if terms read the potential of the step before, which is then loaded first
   Ahead* const ahead_ = memory_.cut.ahead;
   Output<V> grad_current_{plan_.grad_current, memory_.tiles[5], plan_.format};
   AdjointRow<V> work_;

@@ -93,7 +93,7 @@ def pack(x: Tensor, rows: int, inputs: int, engine: Engine, estimate: Estimate) 
     handed = take_handed(in_order, inputs)
     if handed is None:
         type_name, address = type_name_of(x.dtype), in_order.data_ptr()
-        if engine == "auto" and not may_be_sparse(type_name, (rows, inputs, 0), address, estimate):
+        if not may_be_sparse(engine, type_name, rows, inputs, address, estimate):
             return None
         packed = packing(x).pack(in_order.detach().view(rows, inputs), engine, estimate)
         return None if packed is None else Handed(packed, None)
