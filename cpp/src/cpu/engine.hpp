@@ -447,7 +447,7 @@ class BackwardRow {
   /// Prefetches `ahead` of the first `inputs` arrays of `in_place_`.
   void run_block(const Block& block, const Step& step, const Ahead& ahead, int inputs) {
     // In two bursts, because a processor has a limited number of outstanding misses.
-    if (inputs > 0) prefetch(in_place_[0]->now + to_first_read(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_);
+    if (inputs > 0) prefetch(in_place_[0]->now + to_first_read(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_, to_level_);
     const V* const u = potential(block);
     const V* e = grad_spikes_[block];
     const V* q = grad_potential_[block];
@@ -466,10 +466,10 @@ class BackwardRow {
     } else {
       h = surrogate_[block];
     }
-    for (int k = 1; k < inputs; ++k) prefetch(in_place_[k]->now + ahead.offset, ahead.lanes, down_);
+    for (int k = 1; k < inputs; ++k) prefetch(in_place_[k]->now + ahead.offset, ahead.lanes, down_, to_level_);
     // Plain stores would wait for their lines, most where steps go down in contiguous memory
     // (benchmarks/bandwidth.py --steps 500 --batch 16).
-    if (inputs > 0 && step.result != nullptr && !stream_) prefetch(step.result + ahead.offset, ahead.lanes, down_);
+    if (inputs > 0 && step.result != nullptr && !stream_) prefetch(step.result + ahead.offset, ahead.lanes, down_, to_level_);
     const V* u_before = memory_.zeros;
     std::int64_t from = 0;
     if (with_before_ && !step.first) {
@@ -586,6 +586,10 @@ class BackwardRow {
   const V* received_ = nullptr;
   const bool stream_ = plan_.stream && !row_.tiled();
   const bool down_ = plan_.rows.lanes == layout_.inner;   ///< the row is one piece of memory through all of time
+  /// Where prefetches go. Those into the first level take its few outstanding misses from the stages' own loads, which costs more than
+  /// to wait for the second level (benchmarks/bandwidth.py, time first). Two cases do not profit: a row that is one piece, which hardware
+  /// prefetches too (batch first), and inputs that the rebuilding of states has just left in the second level (benchmarks/models.py, ALIF).
+  const CacheLevel to_level_ = down_ || tape_ != nullptr ? CacheLevel::first : CacheLevel::second;
 };
 
 template <class V>

@@ -255,13 +255,22 @@ struct Input {
   const V* operator[](const Block& block) const { return now + (block.offset & mask); }
 };
 
-/// Prefetches a block into the first-level cache. The steps of a row are in different pages, and hardware prefetchers do not cross pages.
-/// With `down`, the last line is first, for a backward pass that traverses contiguous memory downwards: touching lines upwards there
-/// misleads the hardware (benchmarks/bandwidth.py, batch first). Always inlined: GCC drops calls of a function that only prefetches.
+enum class CacheLevel { first, second };
+
+/// Prefetches a block. The steps of a row are in different pages, and hardware prefetchers do not cross pages. With `down`, the last line
+/// is first, for a backward pass that traverses contiguous memory downwards: touching lines upwards there misleads the hardware
+/// (benchmarks/bandwidth.py, batch first). Always inlined: GCC drops calls of a function that only prefetches.
 template <class V>
-EXODUS_SCALAR void prefetch(const V* elements, int lanes, bool down) {
+EXODUS_SCALAR void prefetch(const V* elements, int lanes, bool down, CacheLevel level = CacheLevel::first) {
   const int lines = (lanes + line_lanes<V> - 1) / line_lanes<V>;
-  for (int k = 0; k < lines; ++k) __builtin_prefetch(elements + (down ? lines - 1 - k : k) * line_lanes<V>);
+  for (int k = 0; k < lines; ++k) {
+    const V* const line = elements + (down ? lines - 1 - k : k) * line_lanes<V>;
+    if (level == CacheLevel::first) {
+      __builtin_prefetch(line, 0, 3);
+    } else {
+      __builtin_prefetch(line, 0, 2);
+    }
+  }
 }
 
 /// A result over time, in place or through a tile. A missing one is not written.
