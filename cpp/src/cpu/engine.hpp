@@ -212,12 +212,12 @@ class BackwardRow {
         row_(make_row(layout_, plan.rows, index, memory_.cut.blocks, with_terms_ ? summing_block_lanes : block_lanes)),
         operators_(plan, row_, memory_.fir, memory_.recurrent) {
     with_before_ = with_terms_ || plan.method == Method::bptt;
-    if (!with_terms_ && !operators_.reads_current() && !recomputes_) current_.array = nullptr;
-    receives_ = operators_.recurrent() && current_.array != nullptr;
-    for (Input<V>* input : inputs_) {
-      if (input->in_place(row_)) in_place_[in_place_count_++] = input;
+    if (!with_terms_ && !operators_.reads_current() && !recomputes_) inputs_[Of::current].array = nullptr;
+    receives_ = operators_.recurrent() && inputs_[Of::current].array != nullptr;
+    for (int k = 0; k < Of::count; ++k) {
+      if (inputs_[k].in_place(row_)) in_place_[in_place_count_++] = k;
     }
-    if (with_terms_ && in_place_count_ > 0 && in_place_[0] == &potential_) to_first_read_ = -row_.step_stride;
+    if (with_terms_ && in_place_count_ > 0 && in_place_[0] == Of::potential) to_first_read_ = -row_.step_stride;
     set_ahead<V>(ahead_, row_, -1, down_);
     clear(memory_.zeros, block_lanes);
     clear(memory_.carry.first, model_.states * memory_.carry.stride);
@@ -228,6 +228,7 @@ class BackwardRow {
     }
     set_work();
     set_surrogate();
+    ordinary_ = !with_operators_ && tape_ == nullptr && !records_;
   }
 
   /// Runs steps [begin, end) in reverse; later steps must have run before. `begin` is a multiple of a segment, and so is `end` unless it is
@@ -252,8 +253,8 @@ class BackwardRow {
     for (int k = first_taped_; k < model_.states; ++k) copy_entry(checkpoint(0, k), plan_.initial[k], 0, plan_.rows, row_);
     for (std::int64_t segment = 0, begin = 0; begin + plan_.segment_steps < layout_.time; ++segment, begin += plan_.segment_steps) {
       const std::int64_t end = begin + plan_.segment_steps;
-      seek_input(potential_, begin, end);
-      seek_input(current_, begin, end);
+      seek_input(Of::potential, begin, end);
+      seek_input(Of::current, begin, end);
       return_to_checkpoint(segment);
       // Alternates between the first two slots of the tape.
       for (std::int64_t n = begin; n < end; ++n) {
@@ -265,6 +266,20 @@ class BackwardRow {
   }
 
  private:
+  /// The inputs over time, by their place in `inputs_`.
+  struct Of {
+    enum : int { potential, grad_spikes, grad_potential, current, surrogate, count };
+  };
+  struct Inputs {
+    Input<V> at[Of::count];
+    Input<V>& operator[](int k) { return at[k]; }
+    const Input<V>& operator[](int k) const { return at[k]; }
+
+    void step_back() {
+      for (Input<V>& input : at) input.now -= input.stride;
+    }
+  };
+
   struct Step {
     std::int64_t n;
     bool first, last;
@@ -327,14 +342,14 @@ class BackwardRow {
 
   /// Makes steps [begin, end) of all inputs readable and moves to the last of them.
   void seek(std::int64_t begin, std::int64_t end) {
-    for (Input<V>* input : inputs_) seek_input(*input, begin, end);
+    for (int k = 0; k < Of::count; ++k) seek_input(k, begin, end);
     grad_current_.begin = row_.tiled() ? begin : 0;
   }
 
-  void seek_input(Input<V>& input, std::int64_t begin, std::int64_t end) const {
+  void seek_input(int input, std::int64_t begin, std::int64_t end) {
     // The potential needs one step more, for the state before the tile's first step.
-    const bool earlier = &input == &potential_ && begin > 0 && (with_before_ || tape_ != nullptr);
-    input.seek(layout_, plan_.rows, row_, earlier ? begin - 1 : begin, end, end - 1, memory_.zeros);
+    const bool earlier = input == Of::potential && begin > 0 && (with_before_ || tape_ != nullptr);
+    inputs_[input].seek(layout_, plan_.rows, row_, earlier ? begin - 1 : begin, end, end - 1, memory_.zeros);
   }
 
   /// The offset, in the tape's array of a state, of the lanes after a step of the current segment. The state before the segment is first.
@@ -354,31 +369,45 @@ class BackwardRow {
     if (tape_ != nullptr) rebuild_segment(segment, end);
     operators_.enter(begin);
     const bool prefetches = row_.prefetched() && begin > 0;
-    const NextTile next = prefetches ? NextTile(layout_, row_, begin - plan_.segment_steps, begin, end - begin) : NextTile();
-    for (std::int64_t step = end - 1; step >= begin; --step) {
-      if (prefetches) prefetch_next(next, end - 1 - step);
-      run_step(step);
-      if (step > begin) step_back();
-    }
+    next_ = prefetches ? NextTile(layout_, row_, begin - plan_.segment_steps, begin, end - begin) : NextTile();
+    const std::int64_t ordinary_begin = begin > 0 ? begin : 1, ordinary_end = ordinary_ ? smaller(end, layout_.time - 1) : begin;
+    run_steps<false>(ordinary_end > begin ? ordinary_end : begin, end, end);
+    run_steps<true>(ordinary_begin, ordinary_end, end);
+    run_steps<false>(begin, smaller(ordinary_begin, ordinary_end), end);
     grad_current_.flush(layout_, plan_.rows, row_, begin, end);
   }
 
+  /// Runs steps [begin, end) of a segment in reverse. `Ordinary` steps are neither the first nor the last of all and take nothing from a
+  /// tape or an operator. Without the code for such, and with local inputs (for the compiler, a stage may change members), an engine's
+  /// share of small blocks falls by a third (benchmarks/bandwidth.py, batch first).
+  template <bool Ordinary>
+  void run_steps(std::int64_t begin, std::int64_t end, std::int64_t segment_end) {
+    Inputs inputs = inputs_;
+    for (std::int64_t n = end - 1; n >= begin; --n) {
+      if (next_.share > 0) prefetch_next(segment_end - 1 - n);
+      run_step<Ordinary>(inputs, n);
+      if (n > segment_begin_) inputs.step_back();
+    }
+    inputs_ = inputs;
+  }
+
   /// Prefetches a share of the tiles before the present ones. Always inlined, as prefetch() is.
-  [[gnu::always_inline]] void prefetch_next(const NextTile& next, std::int64_t share) const {
-    for (const Input<V>* input : inputs_) prefetch_tile<V>(input->array, input->format, next, share);
-    prefetch_tile<V>(grad_current_.array, grad_current_.format, next, share);
+  [[gnu::always_inline]] void prefetch_next(std::int64_t share) const {
+    for (const Input<V>& input : inputs_.at) prefetch_tile<V>(input.array, input.format, next_, share);
+    prefetch_tile<V>(grad_current_.array, grad_current_.format, next_, share);
   }
 
   /// Recomputes the states after a step, at `to` in the tape, from those before it, at `from`. The inputs stand `back` steps later.
   void rebuild_step(std::int64_t step, std::int64_t from, std::int64_t to, std::int64_t back) const {
-    Input<V> input = current_;
+    Input<V> input = inputs_[Of::current];
     input.now -= back * input.stride;
     const V* const received = receives_ ? operators_.receive(work_.before[1] + from, input) : nullptr;
     if (recomputes_) return repeat_step(received, input, to);
+    const Input<V>& potentials = inputs_[Of::potential];
     for (int b = 0; b < row_.block_count; ++b) {
       const Block& block = row_.blocks[b];
-      const V* const potential = potential_[block] - back * potential_.stride;
-      const V* before = potential - potential_.stride;
+      const V* const potential = potentials[block] - back * potentials.stride;
+      const V* before = potential - potentials.stride;
       if (step == 0) {
         load_state(memory_.before, plan_.initial, 1, plan_.rows, row_, block);
         before = memory_.before[0];
@@ -409,81 +438,90 @@ class BackwardRow {
   void rebuild_segment(std::int64_t segment, std::int64_t end) {
     return_to_checkpoint(segment);
     for (std::int64_t n = segment_begin_; n < end; ++n) rebuild_step(n, tape_offset(n - 1), tape_offset(n), end - 1 - n);
-    if (recomputes_) potential_.now = work_.before[0] + tape_offset(end - 1), potential_.stride = plan_.rows.lanes;
+    Input<V>& potential = inputs_[Of::potential];
+    if (recomputes_) potential.now = work_.before[0] + tape_offset(end - 1), potential.stride = plan_.rows.lanes;
   }
 
   /// A block of the potential of the current step.
-  const V* potential(const Block& block) const { return recomputes_ ? potential_.now + block.lane : potential_[block]; }
+  const V* potential_of(const Inputs& inputs, const Block& block) const {
+    const Input<V>& potential = inputs[Of::potential];
+    return recomputes_ ? potential.now + block.lane : potential[block];
+  }
 
   /// The offset, in in_place_[0], from the step `steps` before n to the row that this step reads first: its own or the one before.
   std::int64_t to_first_read(std::int64_t n, std::int64_t steps) const { return n > steps ? to_first_read_ : 0; }
 
-  void step_back() {
-    for (Input<V>* input : inputs_) input->now -= input->stride;
-  }
-
-  void run_step(std::int64_t n) {
-    const Step step{n, n == 0, n == layout_.time - 1, filtered_ ? nullptr : grad_current_.at(row_, n)};
-    if (with_operators_) before_step(step);
+  template <bool Ordinary>
+  [[gnu::always_inline]] void run_step(Inputs& inputs, std::int64_t n) {
+    const Step step{n, !Ordinary && n == 0, !Ordinary && n == layout_.time - 1, filtered_ ? nullptr : grad_current_.at(row_, n)};
+    if (!Ordinary && with_operators_) before_step(inputs, step);
     // If the next step is in other pages, touch two lines of each page at once, which starts the prefetcher of the second-level cache.
     for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
-      prefetch(in_place_[k]->now + (k == 0 ? to_first_read(n, 1) : 0) - row_.step_stride + row_.blocks[0].offset, 2 * line_lanes<V>, false);
+      const V* const next = inputs[in_place_[k]].now + (k == 0 ? to_first_read(n, 1) : 0) - row_.step_stride;
+      prefetch(next + row_.blocks[0].offset, 2 * line_lanes<V>, false);
     }
     for (int b = 0; b < row_.block_count; ++b) {
-      const int inputs = n >= ahead_[b].steps ? in_place_count_ : 0;
-      run_block(row_.blocks[down_ ? row_.block_count - 1 - b : b], step, ahead_[b], inputs);
+      const int ahead = n >= ahead_[b].steps ? in_place_count_ : 0;
+      run_block<Ordinary>(inputs, row_.blocks[down_ ? row_.block_count - 1 - b : b], step, ahead_[b], ahead);
     }
-    if (with_operators_) store_filtered(n, operators_.scatter(n));
+    if (!Ordinary && with_operators_) store_filtered(n, operators_.scatter(n));
     if (step.last) {
       for (int k = 0; k < model_.states; ++k) work_.grad_state[k] = memory_.zeros;
     }
-    if (with_terms_ && n % partial_steps == 0) {
-      for (int k = 0; k < model_.parameters; ++k) {
-        if (plan_.sums[k] != nullptr) move_sums(memory_.sums[k], memory_.partial[k], row_.lanes);
-      }
+    if (with_terms_ && n % partial_steps == 0) move_terms();
+  }
+
+  /// Adds the terms of some steps to the sums.
+  void move_terms() {
+    for (int k = 0; k < model_.parameters; ++k) {
+      if (plan_.sums[k] != nullptr) move_sums(memory_.sums[k], memory_.partial[k], row_.lanes);
     }
   }
 
-  /// Prefetches `ahead` of the first `inputs` arrays of `in_place_`.
-  void run_block(const Block& block, const Step& step, const Ahead& ahead, int inputs) {
+  /// Prefetches `ahead` of the first `arrays` inputs of `in_place_`.
+  template <bool Ordinary>
+  [[gnu::always_inline]] void run_block(const Inputs& inputs, const Block& block, const Step& step, const Ahead& ahead, int arrays) {
     // In two bursts, because a processor has a limited number of outstanding misses.
-    if (inputs > 0) prefetch(in_place_[0]->now + to_first_read(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_, to_level_);
-    const V* const u = potential(block);
-    const V* e = grad_spikes_[block];
-    const V* q = grad_potential_[block];
+    if (arrays > 0) {
+      prefetch(inputs[in_place_[0]].now + to_first_read(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_, to_level_);
+    }
+    const V* const u = Ordinary ? inputs[Of::potential][block] : potential_of(inputs, block);
+    const V* e = inputs[Of::grad_spikes][block];
+    const V* q = inputs[Of::grad_potential][block];
     if (step.last) {
       q = with_final(q, plan_.grad_final[0], plan_.rows, row_, block, memory_.q_sum);
       if (model_.fires) e = with_final(e, plan_.grad_final[1], plan_.rows, row_, block, memory_.e_sum);
       load_state(memory_.grad_state, plan_.grad_final, model_.states, plan_.rows, row_, block);
       for (int k = model_.hidden; k < model_.states; ++k) work_.grad_state[k] = memory_.grad_state[k];
     }
-    if (with_operators_) e = operators_.grad_spikes(block, step.n, e);
+    if (!Ordinary && with_operators_) e = operators_.grad_spikes(block, step.n, e);
     const V* h = memory_.h;
-    if (surrogate_stage_ != nullptr) {
-      if (model_.surrogate_reads_hidden_state)
-        stages_.surrogate_argument(work_, block.lanes, u, tape_offset(step.n) + block.lane, memory_.surrogate_argument);
-      surrogate_stage_(surrogate_row_, block.lane, block.lanes, model_.surrogate_reads_hidden_state ? memory_.surrogate_argument : u);
+    if (surrogate_stage_ == nullptr) {
+      h = inputs[Of::surrogate][block];
+    } else if (!Ordinary && model_.surrogate_reads_hidden_state) {
+      stages_.surrogate_argument(work_, block.lanes, u, tape_offset(step.n) + block.lane, memory_.surrogate_argument);
+      surrogate_stage_(surrogate_row_, block.lane, block.lanes, memory_.surrogate_argument);
     } else {
-      h = surrogate_[block];
+      surrogate_stage_(surrogate_row_, block.lane, block.lanes, u);
     }
-    for (int k = 1; k < inputs; ++k) prefetch(in_place_[k]->now + ahead.offset, ahead.lanes, down_, to_level_);
+    for (int k = 1; k < arrays; ++k) prefetch(inputs[in_place_[k]].now + ahead.offset, ahead.lanes, down_, to_level_);
     // Plain stores would wait for their lines, most where steps go down in contiguous memory
     // (benchmarks/bandwidth.py --steps 500 --batch 16).
-    if (inputs > 0 && step.result != nullptr && !stream_) prefetch(step.result + ahead.offset, ahead.lanes, down_, to_level_);
+    if (arrays > 0 && step.result != nullptr && !stream_) prefetch(step.result + ahead.offset, ahead.lanes, down_, to_level_);
     const V* u_before = memory_.zeros;
     std::int64_t from = 0;
     if (with_before_ && !step.first) {
-      u_before = u - potential_.stride;
-      if (records_) stages_.record(work_, block.lane, block.lanes, u_before, memory_.before[1]);
+      u_before = u - inputs[Of::potential].stride;
+      if (!Ordinary && records_) stages_.record(work_, block.lane, block.lanes, u_before, memory_.before[1]);
     } else if (with_before_) {
       load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
       u_before = memory_.before[0];
     }
-    if (tape_ != nullptr) from = tape_offset(step.n - 1) + block.lane;
-    const V* const a = receives_ ? received_ + block.lane : current_[block];
+    if (!Ordinary && tape_ != nullptr) from = tape_offset(step.n - 1) + block.lane;
+    const V* const a = !Ordinary && receives_ ? received_ + block.lane : inputs[Of::current][block];
     const AdjointStage<V> adjoint = step.first ? first_adjoint_ : adjoint_;
     adjoint(work_, block.lane, block.lanes, u, u_before, from, h, e, q, a);
-    if (with_operators_) keep_inputs(block, step.n, u, a);
+    if (!Ordinary && with_operators_) keep_inputs(block, step.n, u, a);
     if (step.result == nullptr) return;
     if (from_carry_) {
       store_scaled(step.result + block.offset, memory_.carry[0] + block.lane, gain_, block.lanes, stream_);
@@ -494,9 +532,10 @@ class BackwardRow {
   }
 
   /// Gets the inputs of the step from the operators, and sets the destinations of its gradients.
-  void before_step(const Step& step) {
+  void before_step(const Inputs& inputs, const Step& step) {
     if (receives_) {
-      received_ = operators_.receive(tape_ != nullptr ? work_.before[1] + tape_offset(step.n - 1) : spikes_before(step), current_);
+      const V* const spikes = tape_ != nullptr ? work_.before[1] + tape_offset(step.n - 1) : spikes_before(inputs, step);
+      received_ = operators_.receive(spikes, inputs[Of::current]);
     }
     operators_.gather(step.n, work_);
   }
@@ -521,7 +560,7 @@ class BackwardRow {
   }
 
   /// The spikes before a step, for a model whose potential determines them.
-  V* spikes_before(const Step& step) {
+  V* spikes_before(const Inputs& inputs, const Step& step) {
     V* const spikes = memory_.recurrent.spikes;
     if (step.first) {
       copy_entry(spikes, plan_.initial[1], 0, plan_.rows, row_);
@@ -529,7 +568,8 @@ class BackwardRow {
     }
     for (int b = 0; b < row_.block_count; ++b) {
       const Block& block = row_.blocks[b];
-      stages_.record(work_, block.lane, block.lanes, potential(block) - potential_.stride, spikes + block.lane);
+      const V* const before = potential_of(inputs, block) - inputs[Of::potential].stride;
+      stages_.record(work_, block.lane, block.lanes, before, spikes + block.lane);
     }
     return spikes;
   }
@@ -561,13 +601,13 @@ class BackwardRow {
   const int first_taped_ = first_taped(plan_.taped);
   const bool recomputes_ = plan_.taped == Taped::all;   ///< the potential too
   std::int64_t segment_begin_ = 0;
-  Input<V> potential_{plan_.potential, memory_.tiles[0]};
-  Input<V> grad_spikes_{plan_.grad_spikes, memory_.tiles[1], plan_.format};
-  Input<V> grad_potential_{plan_.grad_potential, memory_.tiles[2]};
-  Input<V> current_{plan_.current, memory_.tiles[3], plan_.format};
-  Input<V> surrogate_{plan_.surrogate.values, memory_.tiles[4]};
-  Input<V>* const inputs_[5] = {&potential_, &grad_spikes_, &grad_potential_, &current_, &surrogate_};
-  Input<V>* in_place_[5];
+  Inputs inputs_{{{plan_.potential, memory_.tiles[0]},
+                  {plan_.grad_spikes, memory_.tiles[1], plan_.format},
+                  {plan_.grad_potential, memory_.tiles[2]},
+                  {plan_.current, memory_.tiles[3], plan_.format},
+                  {plan_.surrogate.values, memory_.tiles[4]}}};
+  NextTile next_;             ///< the tiles before the present ones, if they are prefetched
+  int in_place_[Of::count];   ///< the inputs that no tile is for
   int in_place_count_ = 0;
   std::int64_t to_first_read_ = 0;   ///< not 0 if terms read the potential of the step before, which is then loaded first
   Ahead* const ahead_ = memory_.cut.ahead;
@@ -579,6 +619,7 @@ class BackwardRow {
   AdjointStage<V> adjoint_ = nullptr, first_adjoint_ = nullptr;   ///< of steps from 1 on, and of step 0
   SurrogateStage<V> surrogate_stage_ = nullptr;                   ///< null if h is given or not needed
   V gain_ = V(1);
+  bool ordinary_ = false;      ///< steps but the first and the last are
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_before_ = false;   ///< the state before each step is needed
   bool records_ = false;       ///< and so are its spikes, which no tape has
