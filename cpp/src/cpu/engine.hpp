@@ -214,10 +214,7 @@ class BackwardRow {
     with_before_ = with_terms_ || plan.method == Method::bptt;
     if (!with_terms_ && !operators_.reads_current() && !recomputes_) inputs_[Of::current].array = nullptr;
     receives_ = operators_.recurrent() && inputs_[Of::current].array != nullptr;
-    for (int k = 0; k < Of::count; ++k) {
-      if (inputs_[k].in_place(row_)) in_place_[in_place_count_++] = k;
-    }
-    if (with_terms_ && in_place_count_ > 0 && in_place_[0] == Of::potential) to_first_read_ = -row_.step_stride;
+    if (with_terms_) to_first_read_ = -row_.step_stride;
     set_ahead<V>(ahead_, row_, -1, down_);
     clear(memory_.zeros, block_lanes);
     clear(memory_.carry.first, model_.states * memory_.carry.stride);
@@ -377,9 +374,9 @@ class BackwardRow {
     grad_current_.flush(layout_, plan_.rows, row_, begin, end);
   }
 
-  /// Runs steps [begin, end) of a segment in reverse. `Ordinary` steps are neither the first nor the last of all and take nothing from a
-  /// tape or an operator. Without the code for such, and with local inputs (for the compiler, a stage may change members), an engine's
-  /// share of small blocks falls by a third (benchmarks/bandwidth.py, batch first).
+  /// Runs steps [begin, end) of a segment in reverse. `Ordinary` steps are neither the first nor the last of all, and take nothing from a
+  /// tape or an operator. They run without the code for such, and with local inputs, because for the compiler a stage may change members:
+  /// small blocks notice what the engine costs (benchmarks/bandwidth.py, batch first).
   template <bool Ordinary>
   void run_steps(std::int64_t begin, std::int64_t end, std::int64_t segment_end) {
     Inputs inputs = inputs_;
@@ -448,27 +445,32 @@ class BackwardRow {
     return recomputes_ ? potential.now + block.lane : potential[block];
   }
 
-  /// The offset, in in_place_[0], from the step `steps` before n to the row that this step reads first: its own or the one before.
+  /// The offset, in the potential, from the step `steps` before n to the row that this step reads first: its own or the one before.
   std::int64_t to_first_read(std::int64_t n, std::int64_t steps) const { return n > steps ? to_first_read_ : 0; }
 
   template <bool Ordinary>
   [[gnu::always_inline]] void run_step(Inputs& inputs, std::int64_t n) {
     const Step step{n, !Ordinary && n == 0, !Ordinary && n == layout_.time - 1, filtered_ ? nullptr : grad_current_.at(row_, n)};
     if (!Ordinary && with_operators_) before_step(inputs, step);
-    // If the next step is in other pages, touch two lines of each page at once, which starts the prefetcher of the second-level cache.
-    for (int k = 0; !down_ && !step.first && k < in_place_count_; ++k) {
-      const V* const next = inputs[in_place_[k]].now + (k == 0 ? to_first_read(n, 1) : 0) - row_.step_stride;
-      prefetch(next + row_.blocks[0].offset, 2 * line_lanes<V>, false);
-    }
+    if (!row_.tiled() && !down_ && !step.first) touch_pages(inputs, n);
     for (int b = 0; b < row_.block_count; ++b) {
-      const int ahead = n >= ahead_[b].steps ? in_place_count_ : 0;
-      run_block<Ordinary>(inputs, row_.blocks[down_ ? row_.block_count - 1 - b : b], step, ahead_[b], ahead);
+      const bool prefetches = !row_.tiled() && n >= ahead_[b].steps;
+      run_block<Ordinary>(inputs, row_.blocks[down_ ? row_.block_count - 1 - b : b], step, ahead_[b], prefetches);
     }
     if (!Ordinary && with_operators_) store_filtered(n, operators_.scatter(n));
     if (step.last) {
       for (int k = 0; k < model_.states; ++k) work_.grad_state[k] = memory_.zeros;
     }
     if (with_terms_ && n % partial_steps == 0) move_terms();
+  }
+
+  /// Touches two lines of each page of the next step at once, which starts the prefetcher of the second-level cache.
+  [[gnu::always_inline]] void touch_pages(const Inputs& inputs, std::int64_t n) const {
+    for (int k = 0; k < Of::count; ++k) {
+      if (!inputs[k].given()) continue;
+      const V* const next = inputs[k].now + (k == Of::potential ? to_first_read(n, 1) : 0) - row_.step_stride;
+      prefetch(next + row_.blocks[0].offset, 2 * line_lanes<V>, false);
+    }
   }
 
   /// Adds the terms of some steps to the sums.
@@ -478,12 +480,11 @@ class BackwardRow {
     }
   }
 
-  /// Prefetches `ahead` of the first `arrays` inputs of `in_place_`.
   template <bool Ordinary>
-  [[gnu::always_inline]] void run_block(const Inputs& inputs, const Block& block, const Step& step, const Ahead& ahead, int arrays) {
+  [[gnu::always_inline]] void run_block(const Inputs& inputs, const Block& block, const Step& step, const Ahead& ahead, bool prefetches) {
     // In two bursts, because a processor has a limited number of outstanding misses.
-    if (arrays > 0) {
-      prefetch(inputs[in_place_[0]].now + to_first_read(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_, to_level_);
+    if (prefetches && inputs[Of::potential].given()) {
+      prefetch(inputs[Of::potential].now + to_first_read(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_, to_level_);
     }
     const V* const u = Ordinary ? inputs[Of::potential][block] : potential_of(inputs, block);
     const V* e = inputs[Of::grad_spikes][block];
@@ -504,10 +505,15 @@ class BackwardRow {
     } else {
       surrogate_stage_(surrogate_row_, block.lane, block.lanes, u);
     }
-    for (int k = 1; k < arrays; ++k) prefetch(inputs[in_place_[k]].now + ahead.offset, ahead.lanes, down_, to_level_);
-    // Plain stores would wait for their lines, most where steps go down in contiguous memory
-    // (benchmarks/bandwidth.py --steps 500 --batch 16).
-    if (arrays > 0 && step.result != nullptr && !stream_) prefetch(step.result + ahead.offset, ahead.lanes, down_, to_level_);
+    if (prefetches) {
+#pragma GCC unroll 4
+      for (int k = Of::potential + 1; k < Of::count; ++k) {
+        if (inputs[k].given()) prefetch(inputs[k].now + ahead.offset, ahead.lanes, down_, to_level_);
+      }
+      // Plain stores would wait for their lines, most where steps go down in contiguous memory
+      // (benchmarks/bandwidth.py --steps 500 --batch 16).
+      if (step.result != nullptr && !stream_) prefetch(step.result + ahead.offset, ahead.lanes, down_, to_level_);
+    }
     const V* u_before = memory_.zeros;
     std::int64_t from = 0;
     if (with_before_ && !step.first) {
@@ -606,9 +612,7 @@ class BackwardRow {
                   {plan_.grad_potential, memory_.tiles[2]},
                   {plan_.current, memory_.tiles[3], plan_.format},
                   {plan_.surrogate.values, memory_.tiles[4]}}};
-  NextTile next_;             ///< the tiles before the present ones, if they are prefetched
-  int in_place_[Of::count];   ///< the inputs that no tile is for
-  int in_place_count_ = 0;
+  NextTile next_;                    ///< the tiles before the present ones, if they are prefetched
   std::int64_t to_first_read_ = 0;   ///< not 0 if terms read the potential of the step before, which is then loaded first
   Ahead* const ahead_ = memory_.cut.ahead;
   Output<V> grad_current_{plan_.grad_current, memory_.tiles[5], plan_.format};

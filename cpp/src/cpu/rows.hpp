@@ -233,7 +233,7 @@ struct Input {
   std::int64_t stride = 0;   ///< elements between consecutive steps; 0 if the input is missing
   std::int64_t mask = 0;     ///< for a block's offset: 0 if the input is missing, else all ones
 
-  bool in_place(const Row& row) const { return array != nullptr && !row.tiled(); }
+  bool given() const { return mask != 0; }
 
   /// Makes steps [begin, end) readable and moves to `step`.
   void seek(const Layout& layout, const Rows& rows, const Row& row, std::int64_t begin, std::int64_t end, std::int64_t step,
