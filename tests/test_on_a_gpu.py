@@ -110,7 +110,7 @@ def test_the_same_bits_on_every_run(torch):
     assert all(torch.equal(first.parameters[key], second.parameters[key]) for key in first.parameters)
 
 
-@pytest.mark.parametrize("count", [20, 128, 512, 700])
+@pytest.mark.parametrize("count", [20, 128, 512, 700, 1100])
 def test_recurrent_weights_of_many_entries(count, torch):
     """Forward has the CPU's bits, in one block or step by step. Backward has the same bits on every run."""
     rng = np.random.default_rng(8)

@@ -68,25 +68,32 @@ EXODUS_DEVICE_SCALAR Steps steps_of_block(const Groups& groups, const RecurrentM
 template <bool Stepped, Access A>
 constexpr int most_threads = Stepped ? entry_threads : (A == Access::tiled ? tiled_threads : block_threads);
 
+/// The same, forward.
+template <template <class> class N, int Variant, class V, bool Stepped, Access A>
+constexpr int most_forward_threads =
+    Stepped && sizeof(V) == 4 && !has_taps<N, Variant>(0) && !has_taps<N, Variant>(1) ? forward_entry_threads : most_threads<Stepped, A>;
+
 /// Whether a block has shared memory for `elements` of the kernel's own, and for the exchange of a recurrence (`Recurs`) or the ring of the
 /// spikes' kernel (`WithRing`). A launch has at most one of the two.
 template <class V, bool Recurs, bool WithRing>
-EXODUS_DEVICE_SCALAR constexpr bool leaves_room(int elements) {
-  const std::size_t exchanged = Recurs ? exchange_bytes<V>(widest_entry<V>) : 0, ring = WithRing ? most_ring_bytes : 0;
+EXODUS_DEVICE_SCALAR constexpr bool leaves_room(int elements, int threads) {
+  const int widest = threads > entry_threads ? widest_forward_entry<V> : widest_entry<V>;
+  const std::size_t exchanged = Recurs ? exchange_bytes<V>(widest) : 0, ring = WithRing ? most_ring_bytes : 0;
   return static_cast<std::size_t>(elements) * sizeof(V) + (exchanged < ring ? ring : exchanged) <= shared_bytes;
 }
 
 /// If the neuron has FIR kernels or recurrent weights (`Stepped`), a chunk is one step: the time is spent outside this loop.
 template <template <class> class N, int Variant, class V, bool Stepped, Access A>
-EXODUS_KERNEL((most_threads<Stepped, A>))
+EXODUS_KERNEL((most_forward_threads<N, Variant, V, Stepped, A>))
 forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> fir_memory,
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
-  constexpr int chunk = Stepped ? 1 : whole_chunk<V>, stages = stages_of<A, V>(1, chunk, most_threads<Stepped, A>);
+  constexpr int threads = most_forward_threads<N, Variant, V, Stepped, A>;
+  constexpr int chunk = Stepped ? 1 : whole_chunk<V>, stages = stages_of<A, V>(1, chunk, threads);
   constexpr bool of_current = has_taps<N, Variant>(0), of_spikes = has_taps<N, Variant>(1), recurs = Stepped && N<V>::fires;
   using Input = Pipe<A, 1, chunk, stages, false, V, 1>;
-  static_assert(leaves_room<V, recurs, of_spikes>(Input::elements(most_threads<Stepped, A>)));
-  EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped, A>));
+  static_assert(leaves_room<V, recurs, of_spikes>(Input::elements(threads), threads));
+  EXODUS_SHARED(V, memory, Input::elements(threads));
   EXODUS_DYNAMIC_SHARED(V, exchanged);
   Exchange<V> exchange(call.recurrent, groups, recurrent, exchanged);
   const Steps all = steps_of_block<Stepped>(groups, recurrent);
@@ -466,7 +473,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   constexpr int chunk = Stepped ? 1 : (Plain && !Terms ? whole_chunk<V> : half_chunk<V>);
   constexpr int stages = stages_of<A, V>(inputs, chunk, most_threads<Stepped, A>);
   using Input = Pipe<A, inputs, chunk, stages, true, V>;
-  static_assert(leaves_room<V, recurs, false>(Input::elements(most_threads<Stepped, A>)));
+  static_assert(leaves_room<V, recurs, false>(Input::elements(most_threads<Stepped, A>), most_threads<Stepped, A>));
   using Hidden =
       std::conditional_t<Stepped, SteppedHiddenStates<N, Form, V, std::is_same_v<V, float> ? half_chunk<V> : 2>, HiddenStates<N, Form, V>>;
   EXODUS_SHARED(V, memory, Input::elements(most_threads<Stepped, A>));

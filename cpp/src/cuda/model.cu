@@ -80,6 +80,12 @@ SplitKernel<V> split_kernel_of(Method method, int variant, std::integer_sequence
   return kernels[static_cast<int>(method)][variant % forms];
 }
 
+/// The widest entry of a recurrence that a block of a forward pass processes. With taps a thread needs more registers.
+template <class V>
+int widest_forward(const FirRole<V> (&fir)[2]) {
+  return with_fir(fir) ? widest_entry<V> : widest_forward_entry<V>;
+}
+
 /// Whether an entry of a recurrence is too wide for a block, so that each launch runs a single step.
 template <class V>
 bool step_by_step(const Groups& groups, const Recurrence<V>& recurrent) {
@@ -130,7 +136,7 @@ Status filter_current(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
 
 template <template <class> class N, class V>
 Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, RecurrentMemory<V> recurrent, Stream stream) {
-  Groups groups(call.layout, call.parameters, call.fir, call.recurrent);
+  Groups groups(call.layout, call.parameters, call.fir, call.recurrent, widest_forward(call.fir));
   groups.in_rows = lie_in_rows(call.layout, call.current, call.potential, call.spikes);
   const auto kernel = forward_kernel_for<N>(call, groups);
   recurrent.end = call.layout.time;
@@ -271,10 +277,11 @@ constexpr int most_carried_by() {
 template <class N>
 constexpr int most_carried = most_carried_by<N, typename Traits<N>::V, Method::exodus, Method::slayer, Method::bptt>();
 
-/// Allocates the workspace of a recurrence that runs step by step, for a model with `states` states.
+/// Allocates the workspace of a recurrence that runs step by step, because its entries are wider than `widest`, for a model with `states`
+/// states.
 template <class V>
-void take_steps(Carver& carver, const Layout& layout, const Recurrence<V>& recurrent, int states, RecurrentMemory<V>& memory) {
-  const std::int64_t neurons = recurrent.features > widest_entry<V> ? layout.outer * layout.inner : 0;
+void take_steps(Carver& carver, const Layout& layout, const Recurrence<V>& recurrent, int widest, int states, RecurrentMemory<V>& memory) {
+  const std::int64_t neurons = recurrent.features > widest ? layout.outer * layout.inner : 0;
   memory.sums = carver.take<V>(neurons);
   for (int k = 0; k < states; ++k) memory.state[k] = carver.take<V>(neurons);
 }
@@ -300,7 +307,7 @@ struct ForwardParts {
     fir.pending = carver.take<V>(ring_in_shared<V>(taps, weights.features) ? 0 : taps * neurons);
     fir.past = carver.take<V>(taps > 1 ? (taps - 1) * neurons : 0);
     fir.inputs = carver.take<V>(weights.features > 0 ? roles[0].taps.length * neurons : 0);
-    take_steps(carver, layout, weights, Traits<N>::states, recurrent);
+    take_steps(carver, layout, weights, widest_forward(roles), Traits<N>::states, recurrent);
     bytes = carver.bytes();
   }
 };
@@ -335,7 +342,7 @@ struct BackwardParts {
     for (int k = 0; k < 2; ++k) fir.scattered[k] = carver.take<V>(roles[k].taps.length * neurons);
     recurrent.transposed = carver.take<V>(square);
     recurrent.total_current = carver.take<V>(given.features > 0 && requested.reads_current() ? layout.time * neurons : 0);
-    take_steps(carver, layout, given, Traits<N>::states, recurrent);
+    take_steps(carver, layout, given, widest_entry<V>, Traits<N>::states, recurrent);
     const std::int64_t step = given.features > widest_entry<V> ? neurons : 0;
     recurrent.gradient = carver.take<V>(step);
     recurrent.carry = carver.take<V>(most_carried<N> * step);
@@ -493,7 +500,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
 
   for (int k = 0; k < T::parameters; ++k) call.sums[k] = parts.sums[k];
   for (int k = 0; k < 2; ++k) call.fir[k].sums = parts.taps[k];
-  Groups groups(layout, call.parameters, call.fir, call.recurrent);
+  Groups groups(layout, call.parameters, call.fir, call.recurrent, widest_entry<V>);
   groups.whole_sums = whole_sums(neuron, requested, call);
   groups.in_rows = lie_in_rows(layout, call.potential, call.current, call.grad_spikes, call.grad_potential, call.grad_current);
   Status status = [&]<template <class> class M>(const M<typename N::Storage>&) {

@@ -11,11 +11,15 @@
 namespace exodus::cuda {
 
 constexpr int block_threads = 128;
-/// The most threads of a block that processes batch entries. With more, a thread would not have enough registers.
-constexpr int entry_threads = 512;
-/// The widest batch entry that one block processes. In double, wider ones would leave too little shared memory for an Exchange.
+/// The most threads of a block that processes batch entries: in a forward pass without taps, in float, and in others. With more, a thread
+/// would not have enough registers.
+constexpr int forward_entry_threads = 1024, entry_threads = 512;
+/// The widest batch entry that one block of these passes processes. In double, wider ones would leave too little shared memory for an
+/// Exchange.
 template <class V>
 constexpr int widest_entry = sizeof(V) == 4 ? entry_threads : entry_threads - 32;
+template <class V>
+constexpr int widest_forward_entry = sizeof(V) == 4 ? forward_entry_threads : widest_entry<V>;
 constexpr std::int64_t longest_tiled = 1 << 25;   // so that the offsets of a warp's elements are ints
 /// The steps in a chunk. Passes that read more arrays use half_chunk to save registers and shared memory.
 template <class V>
@@ -96,12 +100,13 @@ struct Groups {
   std::uint32_t whole_sums = 0;   ///< the parameters, one bit each, whose terms a warp sums over all its neurons
 
   template <class V>
-  Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent)
+  Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent,
+         int widest)
       : neurons(layout.outer * layout.inner),
         tiled(is_tiled<V>(layout, with_fir(fir) || recurrent.features > 0)),
         steps(numbered_steps(layout, tiled)),
         inner(layout.inner) {
-    if (0 < recurrent.features && recurrent.features <= widest_entry<V>) {   // one wide entry, or as many narrow ones as fit in a warp
+    if (0 < recurrent.features && recurrent.features <= widest) {   // one wide entry, or as many narrow ones as fit in a warp
       features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat);
       lanes = features < warp_threads ? warp_threads / features * features : features;
       threads = (lanes + warp_threads - 1) / warp_threads * warp_threads;
