@@ -78,16 +78,39 @@ def _describe_tensor(tensor: Any) -> Described:
     return Described(tensor, tensor.shape, tensor.data_ptr(), strides, _torch_name(tensor.dtype), False, None)
 
 
+def _describe_new_tensor(tensor: Any, shape: Shape, type_name: str) -> Described:
+    strides = _dense_strides(shape, type_name)
+    return Described(tensor, shape, tensor.data_ptr(), strides, type_name, False, None)
+
+
+def _interface(array: Array) -> dict[str, Any] | None:
+    """Return an array's CUDA array interface, if it names a stream or is the only one."""
+    if type(array) in _by_dlpack:
+        return None
+    interface: dict[str, Any] | None = getattr(array, "__cuda_array_interface__", None)
+    # JAX's interface names no stream, so the values may not be there yet. DLPack waits for them.
+    if interface is not None and ("stream" in interface or not hasattr(array, "__dlpack__")):
+        return interface
+    _by_dlpack.add(type(array))
+    return None
+
+
+def _describe_new(array: Array, shape: Shape, type_name: str) -> Described:
+    """Ask where a new array lies; it is known to be in C order."""
+    interface = _interface(array)
+    if interface is None:
+        address, stream = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))[0], None
+    else:
+        address, stream = interface["data"][0], interface.get("stream")
+    return Described(array, shape, address, _dense_strides(shape, type_name), type_name, False, stream)
+
+
 def _describe(array: Array) -> Described:
     """Ask an array's library where the array lies. The array's device is the current one."""
-    kind = type(array)
-    if kind not in _by_dlpack:
-        interface = getattr(array, "__cuda_array_interface__", None)
-        # JAX's interface names no stream, so the values may not be there yet. DLPack waits for them.
-        if interface is not None and ("stream" in interface or not hasattr(array, "__dlpack__")):
-            return _by_interface(array, interface)
+    interface = _interface(array)
+    if interface is not None:
+        return _by_interface(array, interface)
     address, code, bits, elements = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))
-    _by_dlpack.add(kind)
     name = _DLPACK_NAMES.get((code, bits), f"of code {code} and {bits} bits")
     shape = tuple(array.shape)
     strides = _dense_strides(shape, name) if elements is None else _in_bytes(tuple(elements), bits // 8)
@@ -149,6 +172,10 @@ class DeviceBackend:
     @cached_property
     def _describe(self) -> Callable[[Array], Described]:
         return _describe_tensor if self._is_torch else _describe
+
+    @cached_property
+    def _describe_new(self) -> Callable[[Array, Shape, str], Described]:
+        return _describe_new_tensor if self._is_torch else _describe_new
 
     def array(self, name: str, value: Any) -> Described:
         """Return the operand of an array on this device with a dtype of the kernels."""
@@ -233,7 +260,9 @@ class DeviceBackend:
         lengths, axes = placement(shape, order)
         with self._current():
             array = self.xp.empty(lengths, dtype=getattr(self.xp, type_name), device=self.device)
-            return self._describe(self.permute(array, axes))
+            if axes == _in_order(len(axes)):
+                return self._describe_new(array, lengths, type_name)
+            return self._describe(self.xp.permute_dims(array, axes))
 
     empty_on_line = empty  # GPU allocators align at least that well
 
