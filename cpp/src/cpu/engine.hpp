@@ -225,7 +225,7 @@ class BackwardRow {
     }
     set_work();
     set_surrogate();
-    ordinary_ = !with_operators_ && tape_ == nullptr && !records_;
+    ordinary_ = !with_operators_ && !records_;
   }
 
   /// Runs steps [begin, end) in reverse; later steps must have run before. `begin` is a multiple of a segment, and so is `end` unless it is
@@ -374,9 +374,9 @@ class BackwardRow {
     grad_current_.flush(layout_, plan_.rows, row_, begin, end);
   }
 
-  /// Runs steps [begin, end) of a segment in reverse. `Ordinary` steps are neither the first nor the last of all, and take nothing from a
-  /// tape or an operator. They run without the code for such, and with local inputs, because for the compiler a stage may change members:
-  /// small blocks notice what the engine costs (benchmarks/bandwidth.py, batch first).
+  /// Runs steps [begin, end) of a segment in reverse. `Ordinary` steps are neither the first nor the last of all, take nothing from an
+  /// operator and record no spikes. They run without the code for such, and with local inputs, because for the compiler a stage may change
+  /// members: small blocks notice what the engine costs (benchmarks/bandwidth.py, batch first).
   template <bool Ordinary>
   void run_steps(std::int64_t begin, std::int64_t end, std::int64_t segment_end) {
     Inputs inputs = inputs_;
@@ -486,7 +486,7 @@ class BackwardRow {
     if (prefetches && inputs[Of::potential].given()) {
       prefetch(inputs[Of::potential].now + to_first_read(step.n, ahead.steps) + ahead.offset, ahead.lanes, down_, to_level_);
     }
-    const V* const u = Ordinary ? inputs[Of::potential][block] : potential_of(inputs, block);
+    const V* const u = potential_of(inputs, block);
     const V* e = inputs[Of::grad_spikes][block];
     const V* q = inputs[Of::grad_potential][block];
     if (step.last) {
@@ -499,7 +499,7 @@ class BackwardRow {
     const V* h = memory_.h;
     if (surrogate_stage_ == nullptr) {
       h = inputs[Of::surrogate][block];
-    } else if (!Ordinary && model_.surrogate_reads_hidden_state) {
+    } else if (model_.surrogate_reads_hidden_state) {
       stages_.surrogate_argument(work_, block.lanes, u, tape_offset(step.n) + block.lane, memory_.surrogate_argument);
       surrogate_stage_(surrogate_row_, block.lane, block.lanes, memory_.surrogate_argument);
     } else {
@@ -523,7 +523,7 @@ class BackwardRow {
       load_state(memory_.before, plan_.initial, model_.states, plan_.rows, row_, block);
       u_before = memory_.before[0];
     }
-    if (!Ordinary && tape_ != nullptr) from = tape_offset(step.n - 1) + block.lane;
+    if (tape_ != nullptr) from = tape_offset(step.n - 1) + block.lane;
     const V* const a = !Ordinary && receives_ ? received_ + block.lane : inputs[Of::current][block];
     const AdjointStage<V> adjoint = step.first ? first_adjoint_ : adjoint_;
     adjoint(work_, block.lane, block.lanes, u, u_before, from, h, e, q, a);
