@@ -56,7 +56,7 @@ class ForwardRow {
       surrogate_row_ = surrogate_row_of(plan.surrogate, work_.parameters, model_.threshold, memory_.surrogate);
       surrogate_stage_ = surrogate_stage_of(plan.surrogate, work_.parameters, model_.threshold);
     }
-    set_ahead<V>(ahead_, row_, +1, false);
+    set_ahead<V>(ahead_, row_, +1, false, CacheLevel::first);
     for (int b = 0; operators_.filters_current() && b < row_.block_count; ++b) {
       // Two step groups ahead: the next group is copied before its sums begin, and while they run memory is free for the one after it.
       ahead_[b] = {row_.blocks[b].offset + 2 * fir_steps * row_.step_stride, 2 * fir_steps, row_.blocks[b].lanes};
@@ -215,7 +215,7 @@ class BackwardRow {
     if (!with_terms_ && !operators_.reads_current() && !recomputes_) inputs_[Of::current].array = nullptr;
     receives_ = operators_.recurrent() && inputs_[Of::current].array != nullptr;
     if (with_terms_) to_first_read_ = -row_.step_stride;
-    set_ahead<V>(ahead_, row_, -1, down_);
+    set_ahead<V>(ahead_, row_, -1, down_, to_level_);
     clear(memory_.zeros, block_lanes);
     clear(memory_.carry.first, model_.states * memory_.carry.stride);
     clear(memory_.before.first, model_.states * memory_.before.stride);

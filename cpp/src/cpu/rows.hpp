@@ -371,11 +371,11 @@ void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage,
   }
 }
 
-/// Sets the prefetch distance of each block: two kilobytes ahead in the order of processing. `direction` is -1 if steps run in reverse;
-/// `reversed` means that each step also starts with its last block.
+/// Sets the prefetch distance of each block: two kilobytes ahead in the order of processing, or four into the second level. `direction` is
+/// -1 if steps run in reverse; `reversed` means that each step also starts with its last block.
 template <class V>
-void set_ahead(Ahead* ahead, const Row& row, int direction, bool reversed) {
-  constexpr int lanes = 2048 / sizeof(V);
+void set_ahead(Ahead* ahead, const Row& row, int direction, bool reversed, CacheLevel level) {
+  const int lanes = (level == CacheLevel::first ? 2048 : 4096) / static_cast<int>(sizeof(V));
   const int distance = row.lanes / row.block_count >= lanes ? 1 : lanes / (row.lanes / row.block_count);
   for (int b = 0; b < row.block_count; ++b) {
     const int steps = (b + distance) / row.block_count, other = (b + distance) % row.block_count;
