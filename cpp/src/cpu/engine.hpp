@@ -632,8 +632,8 @@ class BackwardRow {
   const bool stream_ = plan_.stream && !row_.tiled();
   const bool down_ = plan_.rows.lanes == layout_.inner;   ///< the row is one piece of memory through all of time
   /// Where prefetches go. Those into the first level take its few outstanding misses from the stages' own loads, which costs more than
-  /// to wait for the second level (benchmarks/bandwidth.py, time first). Two cases do not profit: a row that is one piece, which hardware
-  /// prefetches too (batch first), and inputs that the rebuilding of states has just left in the second level (benchmarks/models.py, ALIF).
+  /// to wait for the second level (benchmarks/bandwidth.py, time first). Two cases do not gain: a row that is one piece (batch first), and
+  /// inputs that the rebuilding of states has just left in the second level (benchmarks/models.py, ALIF).
   const CacheLevel to_level_ = down_ || tape_ != nullptr ? CacheLevel::first : CacheLevel::second;
 };
 
