@@ -34,7 +34,8 @@ cpu::BackwardPass<V> backward_pass(const Layout& layout, const FirRole<V>* fir, 
   cpu::BackwardPass<V> pass{forward_pass<N>(layout, fir, recurrent, format), method, requested.summed};
   pass.reads_current = recomputes || requested.reads_current();
   pass.weights_gradient = requested.recurrent;
-  pass.taped = recomputes ? cpu::Taped::all : rebuilds<N>(requested, surrogate_given, fir) ? cpu::Taped::hidden : cpu::Taped::none;
+  const bool hidden = rebuilds<N>(requested.reads_hidden_states(), surrogate_given, fir);
+  pass.taped = recomputes ? cpu::Taped::all : hidden ? cpu::Taped::hidden : cpu::Taped::none;
   return pass;
 }
 

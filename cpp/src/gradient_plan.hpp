@@ -36,6 +36,13 @@ struct RequestedGradients {
     return taps[0] != nullptr;
   }
 
+  bool reads_hidden_states() const {
+    for (int k = 0; k < Traits<N>::parameters; ++k) {
+      if (summed[k] && N::parameter_table[k].reads_hidden_states) return true;
+    }
+    return false;
+  }
+
   /// Whether the wanted gradients exist: a tied parameter has none of its own, and a kernel has either taps or parameters.
   template <class V>
   bool possible(const FirRole<V>* roles) const {
@@ -52,17 +59,17 @@ struct RequestedGradients {
   }
 };
 
-/// Whether a backward pass recomputes states that do not follow from the recorded potential, because the surrogate or the terms of
-/// parameters read them (see StepRecord). The states of FIR kernels are recorded inputs.
+/// Whether a backward pass recomputes states that do not follow from the recorded potential, because the surrogate reads them (see
+/// StepRecord), or because the terms of parameters do (`for_terms`). The states of FIR kernels are recorded inputs.
 template <class N, class V>
-bool rebuilds(const RequestedGradients<N>& requested, bool surrogate_given, const FirRole<V>* roles) {
+bool rebuilds(bool for_terms, bool surrogate_given, const FirRole<V>* roles) {
   int hidden = Traits<N>::states - first_hidden<N>;
   for (int k = 0; k < Traits<N>::kernels; ++k) hidden -= roles[k].taps.length > 0 ? kernel_states : 0;
   if (hidden == 0) return false;
   if constexpr (surrogate_reads_hidden_state<N>) {
     if (!surrogate_given) return true;
   }
-  return requested.sums > 0;
+  return for_terms;
 }
 
 /// Whether a backward pass reads the potential.

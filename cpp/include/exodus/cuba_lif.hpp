@@ -38,12 +38,17 @@ struct CubaLif : LifModel<S, CubaLifParameters, CubaLifState> {
   using Carry = CubaLifCarry<X>;
 
   static constexpr ParameterFacts parameter_table[] = {
-      {.name = "alpha", .domain = Domain::decay, .default_value = 1},
+      {.name = "alpha", .domain = Domain::decay, .default_value = 1, .reads_hidden_states = false},
       {.name = "alpha_syn", .domain = Domain::decay, .default_value = 1, .reads_current = true},
-      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
-      {.name = "gain", .default_value = 1, .complement_of = "alpha", .reads_current = true, .role = Role::gain},
-      {.name = "reset_amount", .same_as = "threshold"},
-      {.name = "v_min", .domain = Domain::below_threshold, .default_value = never_clips},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .reads_hidden_states = false, .role = Role::threshold},
+      {.name = "gain",
+       .default_value = 1,
+       .complement_of = "alpha",
+       .reads_current = true,
+       .reads_hidden_states = false,
+       .role = Role::gain},
+      {.name = "reset_amount", .same_as = "threshold", .reads_hidden_states = false},
+      {.name = "v_min", .domain = Domain::below_threshold, .default_value = never_clips, .reads_hidden_states = false},
   };
   static constexpr const char* state_names[] = {"potential", "spikes", "current"};
 };

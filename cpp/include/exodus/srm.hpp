@@ -79,7 +79,7 @@ struct Srm : NeuronModel<S, SrmParameters, SrmState, SrmKernels> {
       {.name = "nu_a", .domain = Domain::decay},
       {.name = "nu_b", .domain = Domain::decay},
       {.name = "nu_scale", .default_value = -1},
-      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .reads_hidden_states = false, .role = Role::threshold},
   };
   static constexpr const char* taps_names[] = {"epsilon_taps", "nu_taps"};
   static constexpr const char* state_names[] = {"potential", "spikes", "epsilon_x", "epsilon_y", "nu_x", "nu_y"};

@@ -51,15 +51,15 @@ struct StateSpace : NeuronModel<S, StateSpaceParameters, StateSpaceState> {
   static constexpr int adjoint_variants = 2;
   static constexpr ParameterFacts parameter_table[] = {
       // Gradients of b need the current, and those of A01 and A11 the second state, which is rebuilt from it.
-      {.name = "A00", .default_value = 1},
+      {.name = "A00", .default_value = 1, .reads_hidden_states = false},
       {.name = "A01", .reads_current = true},
-      {.name = "A10"},
+      {.name = "A10", .reads_hidden_states = false},
       {.name = "A11", .default_value = 1, .reads_current = true},
-      {.name = "b0", .default_value = 1, .reads_current = true},
-      {.name = "b1", .reads_current = true},
-      {.name = "r0", .default_value = -1},
-      {.name = "r1"},
-      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .role = Role::threshold},
+      {.name = "b0", .default_value = 1, .reads_current = true, .reads_hidden_states = false},
+      {.name = "b1", .reads_current = true, .reads_hidden_states = false},
+      {.name = "r0", .default_value = -1, .reads_hidden_states = false},
+      {.name = "r1", .reads_hidden_states = false},
+      {.name = "threshold", .domain = Domain::positive, .default_value = 1, .reads_hidden_states = false, .role = Role::threshold},
   };
   static constexpr const char* state_names[] = {"potential", "spikes", "second"};
 };
