@@ -91,15 +91,21 @@ def _interface(array: Array) -> dict[str, Any] | None:
     # JAX's interface names no stream, so the values may not be there yet. DLPack waits for them.
     if interface is not None and ("stream" in interface or not hasattr(array, "__dlpack__")):
         return interface
-    _by_dlpack.add(type(array))
     return None
+
+
+def _dlpack(array: Array) -> tuple[int, int, int, Any]:
+    """Return an array's address, type code, bits and strides in elements, by DLPack."""
+    found: tuple[int, int, int, Any] = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))
+    _by_dlpack.add(type(array))
+    return found
 
 
 def _describe_new(array: Array, shape: Shape, type_name: str) -> Described:
     """Ask where a new array lies; it is known to be in C order."""
     interface = _interface(array)
     if interface is None:
-        address, stream = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))[0], None
+        address, stream = _dlpack(array)[0], None
     else:
         address, stream = interface["data"][0], interface.get("stream")
     return Described(array, shape, address, _dense_strides(shape, type_name), type_name, False, stream)
@@ -110,7 +116,7 @@ def _describe(array: Array) -> Described:
     interface = _interface(array)
     if interface is not None:
         return _by_interface(array, interface)
-    address, code, bits, elements = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))
+    address, code, bits, elements = _dlpack(array)
     name = _DLPACK_NAMES.get((code, bits), f"of code {code} and {bits} bits")
     shape = tuple(array.shape)
     strides = _dense_strides(shape, name) if elements is None else _in_bytes(tuple(elements), bits // 8)
