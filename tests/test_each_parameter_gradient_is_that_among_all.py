@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import exodus_core as ec
+from exodus_core import kernel
 from neuron_examples import EXAMPLES, SCALARS, TAUS, per_neuron
 
 NEURONS = {
@@ -53,7 +54,31 @@ def test_wanting_fewer_changes_no_bit(name, method, layout):
     current, seed = arrays((0.2, 0.5), (0, 1))
     if layout == "time last":
         current, seed, axis = (*(np.ascontiguousarray(np.moveaxis(a, 0, 2)) for a in (current, seed)), 2)
-    trace = ec.forward(neuron, current, time_axis=axis)
+    check_fewer(ec.forward(neuron, current, time_axis=axis), seed, method)
+
+
+RECURRENT = {
+    "LIF": ec.LIF(0.9, threshold=0.4),
+    "CubaLIF": ec.CubaLIF(0.9, 0.8, threshold=0.4),
+    "StateSpace": ec.StateSpace([[0.9, -0.1], [0.1, 0.8]], [1.0, 0.1], [-1.0, 0.1], threshold=0.4),
+    "SRM with taps": ec.SRM(kernel.FIR([1.0, 0.5, 0.2]), kernel.Exponential(0.9, scale=-1.0), threshold=0.4),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("method", ["exodus", "slayer", "bptt"])
+@pytest.mark.parametrize("features", [20, 70])
+def test_wanting_fewer_changes_no_bit_with_recurrent_weights(name, method, features):
+    """Twenty features are read through tiles, 70 in place. The call continues an earlier one."""
+    current, seed = (a[..., :features] for a in arrays((0.2, 0.5), (0, 1)))
+    weights = np.random.default_rng(1).normal(0, 0.1, (features, features)).astype(np.float32)
+    first = ec.forward(RECURRENT[name], current, recurrent=weights)
+    trace = ec.forward(RECURRENT[name], current, state=first.state, recurrent=weights)
+    assert trace.spikes.any()
+    check_fewer(trace, seed, method)
+
+
+def check_fewer(trace, seed, method):
     every = backward(trace, seed, method=method)
     assert every.parameters
     names = list(every.parameters)

@@ -344,8 +344,8 @@ class BackwardRow {
   }
 
   void seek_input(int input, std::int64_t begin, std::int64_t end) {
-    // The potential needs one step more, for the state before the tile's first step.
-    const bool earlier = input == Of::potential && begin > 0 && (with_before_ || tape_ != nullptr);
+    // The potential needs one step more, for the state before the tile's first step, or for its spikes, which the current receives.
+    const bool earlier = input == Of::potential && begin > 0 && (with_before_ || tape_ != nullptr || receives_);
     inputs_[input].seek(layout_, plan_.rows, row_, earlier ? begin - 1 : begin, end, end - 1, memory_.zeros);
   }
 
