@@ -82,7 +82,7 @@ struct ParameterFacts {
   const char* same_as = nullptr;         ///< or that of this parameter, whose gradient then counts both
   const char* complement_of = nullptr;   ///< it is 1 - this parameter where the option gain_follows_alpha is set
   bool reads_current = false;            ///< its gradient needs the current
-  bool reads_hidden_states = true;       ///< its gradient needs states that do not follow from the potential; false spares recomputing them
+  bool reads_hidden_states = true;       ///< its gradient may need states beyond potential and spikes, which are then recomputed
   Role role = Role::none;
 };
 

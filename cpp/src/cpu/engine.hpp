@@ -225,7 +225,6 @@ class BackwardRow {
     }
     set_work();
     set_surrogate();
-    ordinary_ = !with_operators_ && !records_;
   }
 
   /// Runs steps [begin, end) in reverse; later steps must have run before. `begin` is a multiple of a segment, and so is `end` unless it is
@@ -366,22 +365,24 @@ class BackwardRow {
     if (tape_ != nullptr) rebuild_segment(segment, end);
     operators_.enter(begin);
     const bool prefetches = row_.prefetched() && begin > 0;
-    next_ = prefetches ? NextTile(layout_, row_, begin - plan_.segment_steps, begin, end - begin) : NextTile();
-    const std::int64_t ordinary_begin = begin > 0 ? begin : 1, ordinary_end = ordinary_ ? smaller(end, layout_.time - 1) : begin;
-    run_steps<false>(ordinary_end > begin ? ordinary_end : begin, end, end);
-    run_steps<true>(ordinary_begin, ordinary_end, end);
-    run_steps<false>(begin, smaller(ordinary_begin, ordinary_end), end);
+    const NextTile next = prefetches ? NextTile(layout_, row_, begin - plan_.segment_steps, begin, end - begin) : NextTile();
+    // Later steps first: those after the ordinary ones, these, and those before.
+    const bool ordinary = !with_operators_ && !records_;
+    const std::int64_t ordinary_begin = begin > 0 ? begin : 1, ordinary_end = ordinary ? smaller(end, layout_.time - 1) : begin;
+    run_steps<false>(ordinary_end > begin ? ordinary_end : begin, end, end, next);
+    run_steps<true>(ordinary_begin, ordinary_end, end, next);
+    run_steps<false>(begin, smaller(ordinary_begin, ordinary_end), end, next);
     grad_current_.flush(layout_, plan_.rows, row_, begin, end);
   }
 
-  /// Runs steps [begin, end) of a segment in reverse. `Ordinary` steps are neither the first nor the last of all, take nothing from an
-  /// operator and record no spikes. They run without the code for such, and with local inputs, because for the compiler a stage may change
-  /// members: small blocks notice what the engine costs (benchmarks/bandwidth.py, batch first).
+  /// Runs steps [begin, end) of a segment that ends at `segment_end`, in reverse. `Ordinary` steps are neither the first nor the last of
+  /// all, take nothing from an operator and record no spikes. They run without the code for such, and with local inputs, because for the
+  /// compiler a stage may change members: small blocks notice what the engine costs (benchmarks/bandwidth.py, batch first).
   template <bool Ordinary>
-  void run_steps(std::int64_t begin, std::int64_t end, std::int64_t segment_end) {
+  void run_steps(std::int64_t begin, std::int64_t end, std::int64_t segment_end, const NextTile& next) {
     Inputs inputs = inputs_;
     for (std::int64_t n = end - 1; n >= begin; --n) {
-      if (next_.share > 0) prefetch_next(segment_end - 1 - n);
+      if (next.share > 0) prefetch_next(next, segment_end - 1 - n);
       run_step<Ordinary>(inputs, n);
       if (n > segment_begin_) inputs.step_back();
     }
@@ -389,9 +390,9 @@ class BackwardRow {
   }
 
   /// Prefetches a share of the tiles before the present ones. Always inlined, as prefetch() is.
-  [[gnu::always_inline]] void prefetch_next(std::int64_t share) const {
-    for (const Input<V>& input : inputs_.at) prefetch_tile<V>(input.array, input.format, next_, share);
-    prefetch_tile<V>(grad_current_.array, grad_current_.format, next_, share);
+  [[gnu::always_inline]] void prefetch_next(const NextTile& next, std::int64_t share) const {
+    for (const Input<V>& input : inputs_.at) prefetch_tile<V>(input.array, input.format, next, share);
+    prefetch_tile<V>(grad_current_.array, grad_current_.format, next, share);
   }
 
   /// Recomputes the states after a step, at `to` in the tape, from those before it, at `from`. The inputs stand `back` steps later.
@@ -480,6 +481,7 @@ class BackwardRow {
     }
   }
 
+  /// Runs a step of a block. With `prefetches`, the inputs at `ahead` are within the pass.
   template <bool Ordinary>
   [[gnu::always_inline]] void run_block(const Inputs& inputs, const Block& block, const Step& step, const Ahead& ahead, bool prefetches) {
     // In two bursts, because a processor has a limited number of outstanding misses.
@@ -612,7 +614,6 @@ class BackwardRow {
                   {plan_.grad_potential, memory_.tiles[2]},
                   {plan_.current, memory_.tiles[3], plan_.format},
                   {plan_.surrogate.values, memory_.tiles[4]}}};
-  NextTile next_;                    ///< the tiles before the present ones, if they are prefetched
   std::int64_t to_first_read_ = 0;   ///< not 0 if terms read the potential of the step before, which is then loaded first
   Ahead* const ahead_ = memory_.cut.ahead;
   Output<V> grad_current_{plan_.grad_current, memory_.tiles[5], plan_.format};
@@ -623,7 +624,6 @@ class BackwardRow {
   AdjointStage<V> adjoint_ = nullptr, first_adjoint_ = nullptr;   ///< of steps from 1 on, and of step 0
   SurrogateStage<V> surrogate_stage_ = nullptr;                   ///< null if h is given or not needed
   V gain_ = V(1);
-  bool ordinary_ = false;      ///< steps but the first and the last are
   bool from_carry_ = false;    ///< the gradient of the current is the gain times the first carry
   bool with_before_ = false;   ///< the state before each step is needed
   bool records_ = false;       ///< and so are its spikes, which no tape has

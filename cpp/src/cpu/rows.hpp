@@ -255,11 +255,13 @@ struct Input {
   const V* operator[](const Block& block) const { return now + (block.offset & mask); }
 };
 
+/// A level of the caches.
 enum class CacheLevel { first, second };
 
 /// Prefetches a block. The steps of a row are in different pages, and hardware prefetchers do not cross pages. With `down`, the last line
 /// is first, for a backward pass that traverses contiguous memory downwards: touching lines upwards there misleads the hardware
-/// (benchmarks/bandwidth.py, batch first). Always inlined: GCC drops calls of a function that only prefetches.
+/// (benchmarks/bandwidth.py, batch first). Always inlined: GCC drops calls of a function that only prefetches. The compiler wants a
+/// constant for the level, hence the two calls.
 template <class V>
 EXODUS_SCALAR void prefetch(const V* elements, int lanes, bool down, CacheLevel level = CacheLevel::first) {
   const int lines = (lanes + line_lanes<V> - 1) / line_lanes<V>;
@@ -371,8 +373,9 @@ void set_parameters(ParameterLanes<V>& parameters, const LaneArrays<V>& storage,
   }
 }
 
-/// Sets the prefetch distance of each block: two kilobytes ahead in the order of processing, or four into the second level. `direction` is
-/// -1 if steps run in reverse; `reversed` means that each step also starts with its last block.
+/// Sets the prefetch distance of each block: two kilobytes ahead in the order of processing, or four into the second level
+/// (benchmarks/bandwidth.py, time first). `direction` is -1 if steps run in reverse; `reversed` means that each step also starts with its
+/// last block.
 template <class V>
 void set_ahead(Ahead* ahead, const Row& row, int direction, bool reversed, CacheLevel level) {
   const int lanes = (level == CacheLevel::first ? 2048 : 4096) / static_cast<int>(sizeof(V));

@@ -68,7 +68,7 @@ EXODUS_DEVICE_SCALAR Steps steps_of_block(const Groups& groups, const RecurrentM
 template <bool Stepped, Access A>
 constexpr int most_threads = Stepped ? entry_threads : (A == Access::tiled ? tiled_threads : block_threads);
 
-/// The same, forward.
+/// The most threads of a block of the forward kernels, of which those without taps can be wider (see widest_forward() of model.cu).
 template <template <class> class N, int Variant, class V, bool Stepped, Access A>
 constexpr int most_forward_threads =
     Stepped && sizeof(V) == 4 && !has_taps<N, Variant>(0) && !has_taps<N, Variant>(1) ? forward_entry_threads : most_threads<Stepped, A>;

@@ -266,9 +266,10 @@ class DeviceBackend:
         lengths, axes = placement(shape, order)
         with self._current():
             array = self.xp.empty(lengths, dtype=getattr(self.xp, type_name), device=self.device)
-            if axes == _in_order(len(axes)):
+            permuted = self.permute(array, axes)
+            if permuted is array:
                 return self._describe_new(array, lengths, type_name)
-            return self._describe(self.xp.permute_dims(array, axes))
+            return self._describe(permuted)
 
     empty_on_line = empty  # GPU allocators align at least that well
 
