@@ -105,7 +105,7 @@ def _advance(kind, p, role, x, y, given):
     if kind == "FIR":
         inputs = [given, *x]  # x has the earlier ones, newest first
         terms = list(zip(own["taps"], inputs, strict=True))
-        total = 0 * given
+        total = given - given  # +0; 0 * given may be -0
         for tap, one in terms if role == "epsilon" else terms[::-1]:  # `nu` adds the oldest spike first
             total = total + (tap * one)
         return (x if len(x) == 0 else _stack(inputs[:-1])), y, total
