@@ -208,6 +208,97 @@ def test_auto_chooses_by_the_number_of_spikes(name):
     assert layer.engine_used == "dense"
 
 
+def inputs_of_all_kinds(shape):
+    """Inputs of one module, each other than the one before in its rate, shape, dtype or place in memory."""
+    long = 8000, *shape[1:]
+    for rate in (0.9, 0.01, 0.9, 0.3, 0.5, 0.0, 1.0):
+        yield spikes(long, rate)
+        yield spikes(long, rate)
+    for rate in (0.9, 0.01):
+        yield spikes((40, *long), rate)[7]
+        yield spikes((8000, 2, *shape[1:]), rate)[:, 1]
+        yield spikes(long, rate).requires_grad_()
+        yield spikes((9000, *shape[1:]), rate)
+        yield spikes((3, *shape[1:]), rate)
+        yield spikes(shape[1:], rate)
+        yield torch._neg_view(spikes(long, rate))
+        yield nn.Parameter(spikes(long, rate))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [
+        ("Linear", (128, 20), (1, 128)),
+        ("Conv2d", (4, 8, 3), (1, 4, 9, 9)),
+        ("Conv2d", (8, 16, 3, 1, 1), (1, 8, 8, 8)),
+        ("Conv1d", (2, 4, 5), (1, 2, 50)),
+    ],
+)
+def test_auto_remembers_nothing_that_changes_its_choice(name, arguments, shape):
+    ours, used = getattr(snn, name)(*arguments), set()
+    for x in inputs_of_all_kinds(shape):
+        fresh = getattr(snn, name)(*arguments)
+        fresh.load_state_dict(ours.state_dict())
+        for differentiated in (True, False):
+            with torch.set_grad_enabled(differentiated):
+                assert torch.equal(ours(x), fresh(x))
+            assert ours.engine_used == fresh.engine_used
+            used.add(ours.engine_used)
+    assert used == {"events", "dense"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_auto_chooses_alike_in_each_call(dtype):
+    ours = snn.Linear(128, 128, dtype=dtype)
+    for rate in (0.9, 0.01):
+        x = spikes((4000, 128), rate, dtype=dtype)
+        found = [(ours(x), ours.engine_used) for _ in range(3)]
+        assert len({engine for _, engine in found}) == 1
+        assert all(torch.equal(y, found[0][0]) for y, _ in found)
+
+
+def test_auto_chooses_in_autocast_as_outside():
+    ours = snn.Linear(128, 128)
+    for _ in range(2):
+        for rate, engine in ((0.9, "dense"), (0.01, "events"), (0.9, "dense")):
+            x = spikes((4000, 128), rate)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                y = ours(x)
+            assert y.dtype is torch.bfloat16 and ours.engine_used == engine
+            assert ours(x).dtype is torch.float32 and ours.engine_used == engine
+
+
+def test_auto_follows_its_attributes():
+    ours, x = snn.Linear(128, 128), spikes((4000, 128), 0.9)
+    for engine, used in (("auto", "dense"), ("events", "events"), ("auto", "dense"), ("dense", "dense")):
+        ours.engine = engine
+        assert [ours(x) is not None and ours.engine_used for _ in range(2)] == [used, used]
+    ours.engine, few = "auto", spikes((4000, 128), 0.2)
+    assert [ours(few) is not None and ours.engine_used for _ in range(2)] == ["events", "events"]
+    ours.weight, ours.bias = nn.Parameter(torch.rand(4, 128)), nn.Parameter(torch.rand(4))
+    assert [ours(few) is not None and ours.engine_used for _ in range(2)] == ["dense", "dense"]
+
+
+def test_modules_that_have_run_are_copied_and_pickled():
+    ours, x = snn.Linear(128, 128), spikes((4000, 128), 0.9)
+    ours(x)
+    for copied in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert "_known" not in vars(copied) and torch.equal(copied(x), ours(x))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_product_without_outputs():
+    assert snn.Linear(128, 0)(spikes((8000, 128), 0.01)).shape == (8000, 0)
+
+
+def test_errors_of_torch_are_the_same_after_a_call():
+    ours = snn.Linear(128, 128)
+    ours(spikes((4000, 128), 0.9))
+    ours.weight.data = ours.weight.data.double()
+    with pytest.raises(RuntimeError, match="dtype"):
+        ours(spikes((4000, 128), 0.9))
+
+
 @EACH
 def test_runs_repeat_bit_for_bit_on_any_threads(name):
     ours, _, shape = pair(name)

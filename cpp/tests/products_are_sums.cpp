@@ -240,13 +240,13 @@ TYPED_TEST(Products, NeedTheirWorkspace) {
 
 /// The estimated share of spikes in a matrix whose element (row, input) is 1 where `spikes` says so, else 0.
 template <class S, class F>
-double estimated_share(const ProductShape& shape, F spikes) {
+double estimated_share(const ProductShape& shape, F spikes, double enough = 1) {
   Input<S> x(shape.rows * shape.inputs);
   for (std::int64_t r = 0; r < shape.rows; ++r) {
     for (std::int64_t k = 0; k < shape.inputs; ++k) x[r * shape.inputs + k] = element<S>(spikes(r, k) ? 1 : 0);
   }
   double share = -1;
-  EXPECT_EQ(estimate_share(shape, x.data(), &share), Status::ok);
+  EXPECT_EQ(estimate_share(shape, x.data(), &share, enough), Status::ok);
   return share;
 }
 
@@ -265,6 +265,24 @@ TYPED_TEST(Products, AreEstimatedFromAllRowsAndColumns) {
   EXPECT_EQ(estimated_share<TypeParam>({256, 128, 1}, [](auto, auto) { return true; }), 1) << "the smallest that is sampled";
   EXPECT_EQ(estimated_share<TypeParam>({255, 128, 1}, [](auto, auto) { return true; }), 0) << "of a small matrix";
   EXPECT_EQ(estimated_share<TypeParam>({0, 100, 1}, [](auto, auto) { return true; }), 0);
+}
+
+TYPED_TEST(Products, AreEstimatedFromAFewElementsWhereTheseAreEnough) {
+  Random random(11);
+  for (const ProductShape& shape : {ProductShape{4000, 128, 1}, ProductShape{2500, 130, 1}, ProductShape{300, 2048, 1}}) {
+    const auto spikes = [&](double rate) { return [&random, rate](auto, auto) { return random.below(1000) < 1000 * rate; }; };
+    const auto in_units_of = [](double share, int words) { return share * 64 * words; };
+    for (const double rate : {0.2, 0.5, 0.9}) {
+      const double few = estimated_share<TypeParam>(shape, spikes(rate), rate / 2);
+      EXPECT_NEAR(few, rate, 0.05);
+      EXPECT_NEAR(in_units_of(few, 32), std::round(in_units_of(few, 32)), 1e-9) << "2048 elements are read";
+      EXPECT_NEAR(estimated_share<TypeParam>(shape, spikes(rate), 1.5 * rate), rate, 0.02) << "the whole sample is read";
+    }
+    const auto in_columns = [&](auto, auto input) { return input >= shape.inputs / 2; };
+    EXPECT_NEAR(estimated_share<TypeParam>(shape, in_columns, 0.25), 0.5, 0.1);
+    EXPECT_NEAR(estimated_share<TypeParam>(shape, [&](auto row, auto) { return row < shape.rows / 2; }, 0.25), 0.5, 0.1);
+    EXPECT_EQ(estimated_share<TypeParam>(shape, [](auto, auto) { return true; }, -1), 0) << "none is read";
+  }
 }
 
 TYPED_TEST(Products, OfNothingAreTheBiasOrZero) {

@@ -201,6 +201,12 @@ void use_openmp(std::uintptr_t parallel, std::uintptr_t max_threads) {
   exodus::set_team(openmp_team);
 }
 
+/// Functions that take Python's arguments as they are, without pybind11.
+PyMethodDef plain_functions[] = {
+    {"estimate_share_of_array", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(estimate_share_of_array)), METH_FASTCALL,
+     nullptr},
+    {}};
+
 }   // namespace
 
 // pybind11's entry point gets another name, since ours has to come before it.
@@ -220,6 +226,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("delay_adjoint", &exodus::python::delay_adjoint<OnCpu>);
   m.def("pack", &exodus::python::pack);
   m.def("estimate_share", &exodus::python::estimate_share);
+  if (PyModule_AddFunctions(m.ptr(), plain_functions) != 0) throw py::error_already_set();
   m.def("pack_values", &exodus::python::pack_values);
   m.def("product", &exodus::python::product);
   m.def("product_gradients", &exodus::python::product_gradients);

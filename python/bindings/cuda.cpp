@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "calls.hpp"
+#include "dlpack.hpp"
 
 namespace {
 
@@ -69,21 +70,10 @@ class OnStream {
   py::object allocate_;
 };
 
-/// What DLPack's capsules point to (dlpack.h), as far as it is read here.
-struct DlTensor {
-  void* data;
-  std::int32_t device_type, device_id, dimensions;
-  std::uint8_t code, bits;
-  std::uint16_t lanes;
-  std::int64_t* shape;
-  std::int64_t* strides;
-  std::uint64_t byte_offset;
-};
-
 /// (address, code, bits, strides in elements or None) of a capsule, which stays its owner's.
 py::tuple dlpack(const py::capsule& capsule) {
   if (std::strcmp(capsule.name(), "dltensor") != 0) throw py::value_error("expected a capsule of DLPack");
-  const auto& tensor = *capsule.get_pointer<const DlTensor>();
+  const auto& tensor = *capsule.get_pointer<const exodus::python::DlTensor>();
   py::object strides = py::none();
   if (tensor.strides != nullptr) strides = py::cast(std::vector<std::int64_t>(tensor.strides, tensor.strides + tensor.dimensions));
   return py::make_tuple(reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset, int{tensor.code}, int{tensor.bits}, strides);

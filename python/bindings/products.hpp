@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "calls.hpp"
+#include "dlpack.hpp"
 
 namespace exodus::python {
 
@@ -60,11 +61,60 @@ inline py::tuple pack(const std::string& type_name, const Sizes& sizes, const py
 }
 
 /// Keeps the interpreter's lock, since it reads only a sample.
-inline double estimate_share(const std::string& type_name, const Sizes& sizes, const py::object& x) {
+inline double estimate_share(const std::string& type_name, const Sizes& sizes, const py::object& x, double enough) {
   const ProductSizes own(sizes);
   double share = 0;
-  with_type(type_name, [&]<class S>(S) { check(exodus::estimate_share(own.shape, pointer<const S>(x, own.x), &share)); });
+  with_type(type_name, [&]<class S>(S) { check(exodus::estimate_share(own.shape, pointer<const S>(x, own.x), &share, enough)); });
   return share;
+}
+
+/// Whether an array of elements of type S lies on the CPU, in C order and with these lengths of its axes.
+template <class S>
+bool is_in_order(const DlTensor& array, PyObject* shape) {
+  constexpr std::uint8_t code = std::is_same_v<S, bfloat16> ? dl_bfloat : dl_float;
+  if (array.device_type != dl_cpu || array.code != code || array.bits != 8 * sizeof(S) || array.lanes != 1) return false;
+  if (array.dimensions != PyTuple_GET_SIZE(shape) || array.data == nullptr) return false;
+  std::int64_t stride = 1;
+  for (std::int32_t axis = array.dimensions - 1; axis >= 0; --axis) {
+    if (array.shape[axis] != PyLong_AsLongLong(PyTuple_GET_ITEM(shape, axis))) return false;
+    if (array.strides != nullptr && array.strides[axis] != stride) return false;
+    stride *= array.shape[axis];
+  }
+  return true;
+}
+
+/// The arguments are those of Python: an array, the exchange functions of its library, a shape, a type's name, and the share that is
+/// enough. Returns what estimate_share() does, or None for an array that has another shape or type, is not in C order or not on the CPU.
+///
+/// The call before may have left neither code nor data of this one in the caches. Then pybind11's way to a function takes longer than all
+/// that is done here.
+inline PyObject* estimate_share_of_array(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) try {
+  if (count != 5 || !PyTuple_Check(arguments[2]) || !PyFloat_Check(arguments[4])) {
+    throw py::type_error("expected an array, a capsule, a tuple, a name and a float");
+  }
+  PyObject *const x = arguments[0], *const shape = arguments[2];
+  const DlExchange* const exchange = DlExchange::of(arguments[1]);
+  const double enough = PyFloat_AsDouble(arguments[4]);
+  DlTensor array;
+  if (exchange == nullptr || exchange->describe(x, &array) != 0) {
+    PyErr_Clear();
+    Py_RETURN_NONE;
+  }
+  bool is_known = false;
+  double share = 0;
+  with_type(py::handle(arguments[3]).cast<std::string>(), [&]<class S>(S) {
+    is_known = is_in_order<S>(array, shape);
+    if (!is_known) return;
+    std::int64_t elements = 1;
+    for (std::int32_t axis = 0; axis < array.dimensions; ++axis) elements *= array.shape[axis];
+    const auto* const values = reinterpret_cast<const S*>(static_cast<const char*>(array.data) + array.byte_offset);
+    check(exodus::estimate_share(ProductShape{1, elements, 0}, values, &share, enough));
+  });
+  if (!is_known) Py_RETURN_NONE;
+  return PyFloat_FromDouble(share);
+} catch (const std::exception& error) {
+  PyErr_SetString(PyExc_TypeError, error.what());
+  return nullptr;
 }
 
 inline void pack_values(const std::string& type_name, const Sizes& sizes, std::int64_t spikes, const py::object& x, const Packed& packed,

@@ -34,6 +34,7 @@ _NARROW = 34  # outputs; a dense product of fewer takes as long
 # weights exceed the caches of a core.
 _WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
 _FAR = 1 << 18  # bytes of weights
+ENOUGH = 2.0  # times the share up to which events pay; a few elements of which so many are spikes tell enough
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
 
 
@@ -111,6 +112,11 @@ class Estimate(NamedTuple):
         """Tell whether events are faster for a share of elements that are spikes."""
         return self.empty + share * self.full <= self.dense
 
+    @property
+    def most_spikes(self) -> float:
+        """The share of spikes up to which "auto" takes events; below 0 if it never does."""
+        return (self.dense - self.empty) / max(self.full, 1.0) if self.admits_events("auto") else -1.0
+
     def admits_events(self, engine: Engine) -> bool:
         """Tell whether to pack the spikes: "auto" does so where events can save more than packing costs."""
         return engine == "events" or (engine == "auto" and self.empty <= _WORTHWHILE * self.dense)
@@ -154,7 +160,8 @@ def may_be_sparse(engine: Engine, type_name: str, rows: int, inputs: int, x: Any
     """Tell whether to pack a matrix in the form that the extension takes: "auto" looks at a sample of it."""
     if engine == "events":
         return True
-    return estimate.prefers_events(_core.estimate_share(type_name, (rows, inputs, 0), x))
+    most = estimate.most_spikes
+    return _core.estimate_share(type_name, (rows, inputs, 0), x, ENOUGH * most) <= most
 
 
 class Packing(NamedTuple):

@@ -52,9 +52,10 @@ template <class S>
 EXODUS_API Status pack(const ProductShape& shape, const S* x, std::uint64_t* bits, SpikeCount* count, int threads = 0) noexcept;
 
 /// Estimates the share of elements of x that are not 0, from a sixteenth of them and at most 16384, spread over all rows and columns: it
-/// reads a small part of what pack() reads. For a matrix of fewer than 32768 elements the estimate is 0. `outputs` is not read.
+/// reads a small part of what pack() reads. It is content with 2048 of them where their share is above `enough`. For a matrix of fewer than
+/// 32768 elements, and with `enough` below 0, the estimate is 0. `outputs` is not read.
 template <class S>
-EXODUS_API Status estimate_share(const ProductShape& shape, const S* x, double* share) noexcept;
+EXODUS_API Status estimate_share(const ProductShape& shape, const S* x, double* share, double enough = 1) noexcept;
 
 /// Collects the spikes of a matrix that is not binary: writes the index of each row's first one to `first`, and their values.
 template <class S>

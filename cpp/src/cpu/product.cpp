@@ -16,7 +16,7 @@ namespace {
 
 // Elements of x in a task of packing, rows in a task of a product, and the least number in a part of a gradient.
 constexpr std::int64_t pack_elements = 65536, product_rows = 256, least_part = 2048;
-constexpr std::int64_t most_parts = 16;
+constexpr std::int64_t most_parts = 16, most_sampled_words = 256;
 
 Status check(const ProductShape& shape) {
   if (shape.rows < 0 || shape.inputs < 0 || shape.outputs < 0) return Status::bad_layout;
@@ -174,21 +174,39 @@ Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, 
   return Status::ok;
 }
 
-/// The share of elements that are not 0 in up to `most_runs` words of 64 elements, at equal distances. The distance has no factor in
-/// common with the number of words of the matrix, so that these are in all columns, and in all parts of the rows, which may be steps of
-/// time. It is 0 where so few words would tell little.
+/// Requests so many words of 64 elements from memory, which then come side by side.
 template <class S>
-double share_of_sample(const cpu::IsaFunctions<arithmetic_t<S>>& isa, const S* x, std::int64_t elements) {
-  constexpr std::int64_t word = 64, most_runs = 256, fewest_runs = 32, least_distance = 16;
-  const std::int64_t words = elements / word;
-  if (words < fewest_runs * least_distance) return 0;
-  std::int64_t distance = std::max(ceil_div(words, most_runs), least_distance);
+void prefetch_words(const S* x, std::int64_t words, std::int64_t distance) {
+  constexpr std::int64_t word = 64, line = 64 / sizeof(S);
+  for (std::int64_t k = 0; k < words; ++k) {
+    for (std::int64_t i = 0; i < word; i += line) __builtin_prefetch(x + k * distance * word + i, 0, 2);
+  }
+}
+
+/// The share of elements that are not 0 in words of 64 elements, which are at least `distance` apart. The distance has no factor in common
+/// with the number of words of the matrix, so that these are in all columns, and in all parts of the rows, which may be steps of time.
+template <class S>
+double share_of_words(const cpu::IsaFunctions<arithmetic_t<S>>& isa, const S* x, std::int64_t words, std::int64_t distance) {
+  constexpr std::int64_t word = 64;
   while (std::gcd(distance, words) > 1) ++distance;
   const std::int64_t runs = ceil_div(words, distance);
-  std::uint64_t bits[most_runs];
+  prefetch_words(x, runs, distance);
+  std::uint64_t bits[most_sampled_words];
   SpikeCount count;
   isa.pack({{runs, word, 0}, distance * word, runs, format_of<S>, x, bits, &count}, 0);
   return static_cast<double>(count.spikes) / static_cast<double>(runs * word);
+}
+
+/// Reads a few words first, and no more where their share is above `enough`: all of them may have to come from memory. It is 0 where so few
+/// words would tell little, or where any share is enough.
+template <class S>
+double share_of_sample(const cpu::IsaFunctions<arithmetic_t<S>>& isa, const S* x, std::int64_t elements, double enough) {
+  constexpr std::int64_t few = 32, least_distance = 16;
+  const std::int64_t words = elements / 64;
+  if (words < few * least_distance || enough < 0) return 0;
+  const double first = share_of_words(isa, x, words, ceil_div(words, few));
+  if (first > enough) return first;
+  return share_of_words(isa, x, words, std::max(ceil_div(words, most_sampled_words), least_distance));
 }
 
 /// Adds the parts of a gradient to the first one, in order, for `count` rows of sums from `first`, and returns these.
@@ -212,7 +230,7 @@ Status pack(const ProductShape& shape, const S* x, std::uint64_t* bits, SpikeCou
 }
 
 template <class S>
-Status estimate_share(const ProductShape& shape, const S* x, double* share) noexcept {
+Status estimate_share(const ProductShape& shape, const S* x, double* share, double enough) noexcept {
   const auto* const isa = isa_functions<arithmetic_t<S>>();
   if (isa == nullptr) return Status::unsupported;
   if (const Status status = check(shape); status != Status::ok) return status;
@@ -222,7 +240,7 @@ Status estimate_share(const ProductShape& shape, const S* x, double* share) noex
   if (elements == 0) return Status::ok;
   if (x == nullptr) return Status::null_pointer;
   const FloatingPointMode mode;
-  *share = share_of_sample(*isa, x, elements);
+  *share = share_of_sample(*isa, x, elements, enough);
   return Status::ok;
 }
 
@@ -372,7 +390,7 @@ Workspace product_input_gradient_workspace(const ProductShape& shape, int thread
 
 #define EXODUS_INSTANTIATE(S)                                                                                                             \
   template EXODUS_API Status pack<S>(const ProductShape&, const S*, std::uint64_t*, SpikeCount*, int) noexcept;                           \
-  template EXODUS_API Status estimate_share<S>(const ProductShape&, const S*, double*) noexcept;                                          \
+  template EXODUS_API Status estimate_share<S>(const ProductShape&, const S*, double*, double) noexcept;                                  \
   template EXODUS_API Status pack_values<S>(const ProductShape&, const S*, const std::uint64_t*, std::int64_t*, S*, int) noexcept;        \
   template EXODUS_API Status product<S>(const ProductShape&, const PackedSpikes<S>&, const WeightMatrix<const S>&, const S*, S*,          \
                                         Workspace) noexcept;                                                                              \

@@ -195,13 +195,12 @@ def spike_convolution(
     call: Call, geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor | None:
     """Convolve frames of spikes, or return None where all is faster by torch's convolution."""
-    estimate, packed = geometry.estimate(type_name_of(x.dtype)), None
-    if estimate.admits_events(call.engine):
-        handed = pack(x, geometry.frames, geometry.inputs, call.engine, estimate)
-        packed = None if handed is None else handed.packed
+    call.direct = geometry.has_direct_gradient
+    handed = pack(call, x, geometry.frames, geometry.inputs, geometry.estimate(type_name_of(x.dtype)))
+    packed = None if handed is None else handed.packed
     if packed is not None:
         call.used = "events"
-    elif not (x.requires_grad and torch.is_grad_enabled() and geometry.has_direct_gradient):
+    elif not (x.requires_grad and torch.is_grad_enabled() and call.direct):
         return None
     y: Tensor = _Convolution.apply(geometry, packed, x, weight, bias)
     if packed is not None and is_asked(Recipe):
@@ -241,27 +240,7 @@ class _ConvolutionModule(EngineModule):
         padding: Any = self._reversed_padding_repeated_twice
         return geometry_of(tuple(x.shape), self.out_channels, self.groups, *axes, tuple(padding))
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve the input with the kernels, and add the bias.
-
-        Parameters
-        ----------
-        input : Tensor
-            Spikes, of shape (frames, channels, ...) or (channels, ...), as torch's module takes them.
-
-        Returns
-        -------
-        Tensor
-            The result, with the shape that torch's has.
-        """
-        call = Call(self.engine)
-        y = self._by_kernels(call, input)
-        self._note(call)
-        result: Tensor = super().forward(input) if y is None else y
-        return result
-
     def _by_kernels(self, call: Call, input: Tensor) -> Tensor | None:
-        """Convolve by this library's kernels, or return None where torch is to do so."""
         batched = input.dim() == len(self.kernel_size) + 2  # type: ignore[arg-type]
         x, weight, bias = in_autocast(input if batched else input.unsqueeze(0), self.weight, self.bias)
         if not takes_events(call, x, weight, bias):

@@ -6,15 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.compiler import is_compiling
 
 from .. import _core
 from .._backends.tensors import TENSORS, new, type_name_of
 from .._products import (
+    ENOUGH,
     Engine,
     Estimate,
     Packed,
@@ -29,6 +30,8 @@ from ._function import _TYPES, _thread_count, differentiable_once
 from ._handing import Handed, Recipe, give, is_asked, take_handed
 from ._run import is_traced
 
+_EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+
 
 @dataclass
 class Call:
@@ -36,13 +39,22 @@ class Call:
 
     Attributes
     ----------
+    most_spikes : float or None
+        The share of spikes up to which "auto" takes events, where there is a choice.
+    direct : bool
+        Whether the gradient of a dense input is computed by this library, if it is wanted.
     masked : bool
         Whether the gradient of the input is computed only where the layer before needs it.
     """
 
     engine: Engine
+    most_spikes: float | None = None
+    direct: bool = False
     used: str = "dense"
     masked: bool = False
+
+
+_DENSE = Call("auto")  # a call for which torch's module is used
 
 
 def takes_events(call: Call, x: Tensor, *others: Tensor | None) -> bool:
@@ -84,21 +96,24 @@ def packing(like: Tensor) -> Packing:
     )
 
 
-def pack(x: Tensor, rows: int, inputs: int, engine: Engine, estimate: Estimate) -> Handed | None:
+def pack(call: Call, x: Tensor, rows: int, inputs: int, estimate: Estimate) -> Handed | None:
     """Pack a tensor as a matrix of spikes, or take the bits that its layer wrote.
 
     Returns None where the dense product is to be used.
     """
+    call.most_spikes = estimate.most_spikes
+    if not estimate.admits_events(call.engine):
+        return None
     in_order = x if x.is_contiguous() and not x.is_neg() else x.detach().resolve_neg().contiguous()
     handed = take_handed(in_order, inputs)
     if handed is None:
         type_name, address = type_name_of(x.dtype), in_order.data_ptr()
-        if not may_be_sparse(engine, type_name, rows, inputs, address, estimate):
+        if not may_be_sparse(call.engine, type_name, rows, inputs, address, estimate):
             return None
-        packed = packing(x).pack(in_order.detach().view(rows, inputs), engine, estimate)
+        packed = packing(x).pack(in_order.detach().view(rows, inputs), call.engine, estimate)
         return None if packed is None else Handed(packed, None)
     share = handed.packed.spikes / (rows * inputs)
-    return handed if engine == "events" or estimate.prefers_events(share) else None
+    return handed if call.engine == "events" or estimate.prefers_events(share) else None
 
 
 def handles(packed: Packed) -> tuple[Any, ...]:
@@ -231,16 +246,14 @@ def _without_dense_support(handed: Handed, sizes: Sizes, type_name: str, engine:
     return handed if is_sparse else handed._replace(support=None)
 
 
-def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply spikes with weights by events, or with torch's product where that is faster."""
+def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """Multiply spikes with weights, or return None where torch's product is faster."""
     outputs, inputs = weight.shape
     sizes = Sizes(math.prod(x.shape[:-1]), inputs, outputs)
     type_name = type_name_of(x.dtype)
-    estimate, handed = estimate_of(sizes, type_name), None
-    if estimate.admits_events(call.engine):
-        handed = pack(x, sizes.rows, inputs, call.engine, estimate)
+    handed = pack(call, x, sizes.rows, inputs, estimate_of(sizes, type_name))
     if handed is None:
-        return linear(x, weight, bias)
+        return None
     handed = _without_dense_support(handed, sizes, type_name, call.engine)
     call.used, call.masked = "events", handed.support is not None
     y: Tensor = _Linear.apply(sizes, handed, x, weight, bias)
@@ -249,22 +262,82 @@ def spike_linear(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
     return y
 
 
+class Known(NamedTuple):
+    """An input that a module has had before, by its shape and dtype, and what `Call` has of it."""
+
+    shape: torch.Size
+    type_name: str
+    most_spikes: float
+    direct: bool
+
+
 class EngineModule(nn.Module):
     """Mixin of modules that choose an engine for each call."""
 
     engine: Engine
     engine_used: str | None = None
+    _known: Known | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute. An engine is checked."""
         if name == "engine":
             check_engine(value)
         super().__setattr__(name, value)
+        self.__dict__.pop("_known", None)  # which follows from sizes and weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled."""
+        return {name: value for name, value in self.__dict__.items() if name != "_known"}
+
+    def _is_dense(self, x: Tensor) -> bool:
+        """Tell whether torch's module is to take an input that is like the one before, by a sample of it.
+
+        This comes before all else and asks little of torch: after a large product no code is in the caches.
+        Each question then takes microseconds, of which a small product has some hundreds.
+        """
+        if is_compiling() or type(x) is not Tensor:
+            return False
+        known = self._known
+        if known is None or self.engine != "auto":
+            return False
+        shape, type_name, most, direct = known
+        share = _core.estimate_share_of_array(x, _EXCHANGE, shape, type_name, ENOUGH * most)
+        return share is not None and share > most and not (direct and x.requires_grad)
+
+    def _by_kernels(self, call: Call, input: Tensor) -> Tensor | None:
+        """Compute the result by this library's kernels, or return None where torch is to do so."""
+        raise NotImplementedError
 
     def _note(self, call: Call) -> None:
-        if not torch.compiler.is_compiling():
-            # Directly, since torch's __setattr__ searches modules and parameters first.
-            self.__dict__["engine_used"] = call.used
+        # Directly, since torch's __setattr__ searches modules and parameters first.
+        self.__dict__["engine_used"] = call.used
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Compute the result of torch's module.
+
+        Parameters
+        ----------
+        input : Tensor
+            Spikes, of a shape that torch's module takes.
+
+        Returns
+        -------
+        Tensor
+            The result, with the shape that torch's has.
+        """
+        if self._is_dense(input):
+            self._note(_DENSE)
+            of_torch: Tensor = super().forward(input)
+            return of_torch
+        call = Call(self.engine)
+        y = self._by_kernels(call, input)
+        if not is_compiling():
+            self._note(call)
+            if call.most_spikes is not None:
+                kind = input.shape, type_name_of(input.dtype)
+                self.__dict__["_known"] = Known(*kind, call.most_spikes, call.direct)
+        result: Tensor = super().forward(input) if y is None else y
+        return result
 
     def extra_repr(self) -> str:
         """Show the module's own arguments, and the engine if it is forced."""
@@ -331,30 +404,13 @@ class Linear(EngineModule, nn.Linear):
 
     def _note(self, call: Call) -> None:
         super()._note(call)
-        if not torch.compiler.is_compiling():
-            self.__dict__["masks_input_grad"] = call.masked
+        self.__dict__["masks_input_grad"] = call.masked
 
     def extra_repr(self) -> str:
         """Show the module's arguments."""
         return super().extra_repr() + (", masked_input_grad=True" if self.masked_input_grad else "")
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Multiply the input with the weights, and add the bias.
-
-        Parameters
-        ----------
-        input : Tensor
-            Spikes, of shape (..., in_features).
-
-        Returns
-        -------
-        Tensor
-            Of shape (..., out_features).
-        """
-        call = Call(self.engine)
+    def _by_kernels(self, call: Call, input: Tensor) -> Tensor | None:
         x, weight, bias = in_autocast(input, self.weight, self.bias)
         fits = x.dim() > 0 and x.shape[-1] == self.in_features
-        events = fits and takes_events(call, x, weight, bias)
-        y = spike_linear(call, x, weight, bias) if events else linear(x, weight, bias)
-        self._note(call)
-        return y
+        return spike_linear(call, x, weight, bias) if fits and takes_events(call, x, weight, bias) else None
