@@ -632,9 +632,11 @@ class BackwardRow {
   const bool stream_ = plan_.stream && !row_.tiled();
   const bool down_ = plan_.rows.lanes == layout_.inner;   ///< the row is one piece of memory through all of time
   /// Where prefetches go. Those into the first level take its few outstanding misses from the stages' own loads, which costs more than
-  /// to wait for the second level (benchmarks/bandwidth.py, time first). Two cases do not gain: a row that is one piece (batch first), and
-  /// inputs that the rebuilding of states has just left in the second level (benchmarks/models.py, ALIF).
-  const CacheLevel to_level_ = down_ || tape_ != nullptr ? CacheLevel::first : CacheLevel::second;
+  /// to wait for the second level (benchmarks/bandwidth.py, time first). Two cases do not gain: a row that is one piece (batch first),
+  /// unless terms read the current too, and inputs that the rebuilding of states has just left in the second level (benchmarks/models.py,
+  /// ALIF).
+  const bool few_inputs_ = !with_terms_ || plan_.current == nullptr;
+  const CacheLevel to_level_ = (down_ && few_inputs_) || tape_ != nullptr ? CacheLevel::first : CacheLevel::second;
 };
 
 template <class V>
