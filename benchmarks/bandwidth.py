@@ -2,8 +2,9 @@
 
 A ratio of 1 means that a call takes as long as reading the inputs and writing the results, with the faster of
 plain and streaming stores. Ratios above 1 are possible, since several rows stream faster than one long array.
-Stream and call take turns in one run, so that the ratios hold on other machines. The best rounds exclude
-other load on the machine, and the medians include it.
+Streams and calls of a layout take turns in one run, so that the ratios hold on other machines. The best
+rounds exclude other load on the machine, and the medians include it. The last column is a call's median
+relative to that of the pass into reused arrays, without gradients of parameters.
 
     python benchmarks/bandwidth.py [--threads 2] [--rounds 30] [--steps 250 --batch 128 --neurons 128]
 
@@ -15,13 +16,16 @@ On a GPU, the bound is a copy of the same traffic there (on_gpu.py):
 import argparse
 import ctypes
 import statistics
-import time
+from functools import partial
 
 import numpy as np
 import on_gpu
 from native import build
+from turns import times_in_turn
 
 import exodus_core as ec
+
+STORES = ("plain stores", "streaming stores")
 
 
 def address(array):
@@ -39,24 +43,15 @@ def stream_calls(library, trace, grads, grad_spikes, threads):
     def backward(around):
         library.two_in_one_out(address(grad_spikes), address(u), address(d), count, threads, around)
 
+    passes = {"forward": forward, "backward": backward}
     return {
-        "forward": [lambda: forward(0), lambda: forward(1)],
-        "backward": [lambda: backward(0), lambda: backward(1)],
+        (kind, stores): partial(call, k) for kind, call in passes.items() for k, stores in enumerate(STORES)
     }
 
 
-def timed(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
-def compare(bounds, call, rounds):
-    """Return the faster bound's time over the call's, for best rounds and medians, and the call's median."""
-    times = [[timed(f) for f in (*bounds, call)] for _ in range(rounds + 3)][3:]
-    columns = list(zip(*times, strict=True))
-    best, median = (min(map(how, columns[:-1])) / how(columns[-1]) for how in (min, statistics.median))
-    return best, median, statistics.median(columns[-1])
+def shares(bounds, own):
+    """Return the faster bound's time over a call's, of best rounds and of medians."""
+    return [min(map(how, bounds)) / how(own) for how in (min, statistics.median)]
 
 
 def measure(library, layout, shape, time_axis, threads, rounds):
@@ -66,7 +61,6 @@ def measure(library, layout, shape, time_axis, threads, rounds):
     grad_spikes = rng.normal(0, 1, shape).astype(np.float32)
     trace = ec.forward(neuron, current, time_axis=time_axis)
     grads = ec.backward(trace, grad_spikes, parameters=())
-    streams = stream_calls(library, trace, grads, grad_spikes, threads)
 
     def back(method, **keywords):
         keywords = {"parameters": (), "out": grads} | keywords
@@ -75,20 +69,26 @@ def measure(library, layout, shape, time_axis, threads, rounds):
     def run(**keywords):
         return lambda: ec.forward(neuron, current, time_axis=time_axis, **keywords)
 
-    calls = [
-        ("forward", "reused", run(out=trace)),
-        ("forward", "fresh", run()),
-        ("backward", "exodus, reused", back("exodus")),
-        ("backward", "exodus, fresh", back("exodus", out=None)),
-        ("backward", "exodus, alpha", back("exodus", parameters=("alpha",))),
-        ("backward", "exodus, alpha, threshold", back("exodus", parameters=("alpha", "threshold"))),
-        ("backward", "exodus, all parameters", back("exodus", parameters=None)),
-        ("backward", "slayer, reused", back("slayer")),
-        ("backward", "bptt, reused", back("bptt")),
-    ]
-    for kind, variant, call in calls:
-        best, median, seconds = compare(streams[kind], call, rounds)
-        print(f"{layout:12s} {kind:9s} {variant:24s} {best:6.2f} {median:7.2f} {1e3 * seconds:8.2f} ms")
+    streams = stream_calls(library, trace, grads, grad_spikes, threads)
+    calls = {
+        ("forward", "reused"): run(out=trace),
+        ("forward", "fresh"): run(),
+        ("backward", "reused"): back("exodus"),
+        ("backward", "fresh"): back("exodus", out=None),
+        ("backward", "alpha"): back("exodus", parameters=("alpha",)),
+        ("backward", "alpha, threshold"): back("exodus", parameters=("alpha", "threshold")),
+        ("backward", "all parameters"): back("exodus", parameters=None),
+        ("backward", "slayer"): back("slayer"),
+        ("backward", "bptt"): back("bptt"),
+    }
+    times = times_in_turn(streams | calls, rounds)
+    for kind, variant in calls:
+        own = times[kind, variant]
+        best, median = shares([times[kind, stores] for stores in STORES], own)
+        seconds = statistics.median(own)
+        relative = seconds / statistics.median(times[kind, "reused"])
+        numbers = f"{best:6.2f} {median:7.2f} {1e3 * seconds:8.2f} ms {relative:6.2f}"
+        print(f"{layout:12s} {kind:9s} {variant:24s} {numbers}")
 
 
 def main():
@@ -108,7 +108,7 @@ def main():
     t, b, n = arguments.steps, arguments.batch, arguments.neurons
     print(f"LIF, float32, {t} steps x {b} x {n}, {arguments.threads} threads, {ec.isa()}")
     print(f"{'':48s} {'share of the bandwidth':s}")
-    print(f"{'layout':12s} {'pass':9s} {'':24s} {'best':>6s} {'median':>7s} {'median':>8s}")
+    print(f"{'layout':12s} {'pass':9s} {'':24s} {'best':>6s} {'median':>7s} {'median':>11s} {'reused':>6s}")
     layouts = {
         "time first": ((t, b, n), 0),
         "batch first": ((b, t, n), 1),

@@ -9,10 +9,13 @@ the bytes of the forward pass. With the gradient of the delay (dx, dt) the adjoi
 
 import argparse
 import ctypes
+import statistics
+from functools import partial
 
 import numpy as np
-from bandwidth import address, compare
+from bandwidth import address, shares
 from native import build
+from turns import times_in_turn
 
 import exodus_core as ec
 from exodus_core._delay import bind_delay
@@ -21,7 +24,7 @@ from exodus_core._layout import arrange
 
 def calls(x, grad, delay, most, time_axis):
     """Return the kernels' calls by pass, and the array that they write, which is reused."""
-    array, layout = arrange("x", x, time_axis)
+    _, array, layout = arrange("x", x, time_axis)
     bound = bind_delay(layout, delay, most, "float32")
     output, sums = layout.empty("float32"), np.empty(bound.steps.size)
     kernels, common = layout.backend.kernels, ("float32", layout.sizes)
@@ -48,7 +51,7 @@ def bounds(library, x, grad, output, name, threads):
     else:
         stream, arrays = library.one_in_one_out, (x, output)
     addresses = [address(array) for array in arrays]
-    return [lambda around=around: stream(*addresses, count, threads, around) for around in (0, 1)]
+    return {around: partial(stream, *addresses, count, threads, around) for around in (0, 1)}
 
 
 def main():
@@ -71,8 +74,10 @@ def main():
             passes, output = calls(x, grad, delay, most, time_axis)
             for name, call in passes.items():
                 limits = bounds(library, x, grad, output, name, arguments.threads)
-                best, median, seconds = compare(limits, call, arguments.rounds)
-                print(f"{layout:12s} {kind:12s} {name:8s} {best:6.2f} {median:7.2f} {1e3 * seconds:8.2f} ms")
+                *streams, own = times_in_turn(limits | {"call": call}, arguments.rounds).values()
+                best, median = shares(streams, own)
+                milliseconds = 1e3 * statistics.median(own)
+                print(f"{layout:12s} {kind:12s} {name:8s} {best:6.2f} {median:7.2f} {milliseconds:8.2f} ms")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import statistics
 import time
 
 
-def medians(functions, rounds):
-    """Return the median of each function's times in milliseconds, after a round that warms up.
+def times_in_turn(functions, rounds):
+    """Return each function's times in seconds, after a round that warms up.
 
     Each round has an order of its own: a function is slower after one that leaves other code and data in the
     caches than after its like.
@@ -18,5 +18,11 @@ def medians(functions, rounds):
             begin = time.perf_counter()
             functions[name]()
             if round_ > 0:
-                times[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: statistics.median(own) for name, own in times.items()}
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def medians(functions, rounds):
+    """Return the median of each function's times in milliseconds."""
+    times = times_in_turn(functions, rounds)
+    return {name: 1e3 * statistics.median(own) for name, own in times.items()}
