@@ -470,7 +470,7 @@ Workspace workspace(const Layout& layout, const N& neuron, const typename N::Bac
   if (!valid(layout) || empty(layout) || !set_taps(neuron, layout.outer * layout.inner, roles)) return {};
   if (check<N>(arrays.recurrent, layout.outer * layout.inner) != Status::ok) return {};
   const RequestedGradients<N> requested(neuron, arrays);
-  const bool with_tape = rebuilds<N>(requested.sums > 0, false, roles);   // kernels with any terms recompute them
+  const bool with_tape = rebuilds<N>(requested.reads_hidden_states(), false, roles);
   return {nullptr, BackwardParts<N>(layout, requested, roles, arrays.recurrent, with_tape, nullptr).bytes};
 }
 
@@ -484,7 +484,7 @@ Status backward(const Layout& layout, const N& neuron, Method method, const Surr
   const RequestedGradients<N> requested(neuron, arrays);
   if (Status status = read(layout, neuron, method, surrogate, arrays, requested, call); status != Status::ok) return status;
   if (recomputes_potential(requested, arrays) && !empty(layout)) return Status::unsupported;
-  const bool with_tape = rebuilds<N>(requested.sums > 0, surrogate.values != nullptr, call.fir);
+  const bool with_tape = rebuilds<N>(requested.reads_hidden_states(), surrogate.values != nullptr, call.fir);
   const BackwardParts<N> parts(layout, requested, call.fir, call.recurrent, with_tape, workspace.data);
   if (const Status status = check(workspace, parts.bytes); status != Status::ok && !empty(layout)) return status;
   const void* const result = some_result(arrays, requested, call);

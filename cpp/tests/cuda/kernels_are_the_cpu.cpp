@@ -100,6 +100,45 @@ TYPED_TEST(Cuda, IsTheCpuInPlainPasses) {
   }
 }
 
+/// The terms of one parameter may not read hidden states, which then are not recomputed.
+TYPED_TEST(Cuda, IsTheCpuForEachParameterAlone) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  using T = Traits<TypeParam>;
+  Random random(sizeof(typename TypeParam::Storage) + 40);
+  constexpr Layout layouts[] = {{40, 70, 1}, {2, 33, 40}, {3, 17, 5}};
+  for (int turn = 0; turn < 3 * T::parameters; ++turn) {
+    const Layout& layout = layouts[turn % 3];
+    Problem<TypeParam> problem(layout, random);
+    for (int k = 0; k < T::parameters; ++k) problem.wanted[k] = k == turn / 3 && !problem.has_taps_instead_of(k);
+    const Method method = static_cast<Method>(random.below(3));
+    OnCpu cpu;
+    OnDevice device(static_cast<unsigned>(turn));
+    const auto expected = solve<Witness<TypeParam>>(problem, method, cpu), results = solve<TypeParam>(problem, method, device);
+    ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, describe(layout) + " turn " + std::to_string(turn)));
+  }
+}
+
+TYPED_TEST(Cuda, TakesMemoryForHiddenStatesOnlyWhereTheyAreRead) {
+  using N = TypeParam;
+  if (surrogate_reads_hidden_state<N>) GTEST_SKIP() << "its surrogate reads them";
+  const Layout layout{1, 1000, 64};
+  const std::size_t sum = static_cast<std::size_t>(neurons(layout)) * sizeof(double);
+  for (int wanted = 0; wanted < Traits<N>::parameters; ++wanted) {
+    double gradient[1];
+    typename N::Backward arrays;
+    for_each_field<Traits<N>::parameters>(arrays.grad, [&](double*& grad, int k) { grad = k == wanted ? gradient : nullptr; });
+    const std::size_t bytes = cuda::workspace(layout, N{}, arrays).bytes;
+    if (bytes == 0) continue;   // of a parameter that is tied to another
+    const ParameterFacts& facts = N::parameter_table[wanted];
+    const bool hidden = Traits<N>::states > first_hidden<N>;
+    if (hidden && facts.reads_hidden_states) {
+      EXPECT_GT(bytes, 3 * sum) << facts.name;
+    } else {
+      EXPECT_LE(bytes, 2 * sum) << facts.name << ": a sum for it, and perhaps one for a parameter that is tied to it";
+    }
+  }
+}
+
 /// Entries of a recurrence: in the inner axis, in the outer one, interleaved, several in a warp, as wide as some warps and not, with more
 /// neurons than a block has threads.
 struct Recurrent {

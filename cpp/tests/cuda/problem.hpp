@@ -101,11 +101,16 @@ struct Problem {
       const auto [low, high] = range_of(N::parameter_table[k]);
       values.emplace_back(random, static_cast<Shape>(random.below(static_cast<std::int64_t>(Shape::count))), of, low, high);
       wanted[k] = !no_parameters && random.below(4) > 0;   // each in every form of the neuron, in few turns
-      if (k < kernel_parameters * kernels && taps[static_cast<std::size_t>(k / kernel_parameters)].length > 0) wanted[k] = false;
+      if (has_taps_instead_of(k)) wanted[k] = false;
     }
     surrogate.kind = static_cast<SurrogateKind>(random.below(static_cast<std::int64_t>(SurrogateKind::count)));
     surrogate.scale = V(0.4);
     surrogate.shape[0] = surrogate.shape[1] = V(0.7), surrogate.shape[2] = V(2);
+  }
+
+  /// Whether a parameter belongs to a kernel that has taps, and so is not read.
+  bool has_taps_instead_of(int parameter) const {
+    return parameter < kernel_parameters * kernels && taps[static_cast<std::size_t>(parameter / kernel_parameters)].length > 0;
   }
 
   /// The number of elements of a state. For a kernel with taps, x holds its earlier inputs, and y is empty.
