@@ -34,7 +34,8 @@ _NARROW = 34  # outputs; a dense product of fewer takes as long
 # weights exceed the caches of a core.
 _WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
 _FAR = 1 << 18  # bytes of weights
-ENOUGH = 2.0  # times the share up to which events pay; a few elements of which so many are spikes tell enough
+_CLEARLY = 0.9  # of the share at which both take as long
+ENOUGH = 2.0  # times that; a few elements of which so many are spikes tell enough
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
 
 
@@ -114,8 +115,14 @@ class Estimate(NamedTuple):
 
     @property
     def most_spikes(self) -> float:
-        """The share of spikes up to which "auto" takes events; below 0 if it never does."""
-        return (self.dense - self.empty) / max(self.full, 1.0) if self.admits_events("auto") else -1.0
+        """The share of spikes in a sample up to which "auto" packs them all; below 0 if it never does.
+
+        It is a little less than the share up to which events are faster. Near that they save less than it
+        costs to pack for nothing.
+        """
+        if not self.admits_events("auto"):
+            return -1.0
+        return _CLEARLY * (self.dense - self.empty) / max(self.full, 1.0)
 
     def admits_events(self, engine: Engine) -> bool:
         """Tell whether to pack the spikes: "auto" does so where events can save more than packing costs."""

@@ -20,7 +20,7 @@ _FEW = 8  # channels, below which torch's own convolutions are slow (benchmarks/
 # How much longer a multiplication takes in torch's convolutions than in its matrix products, by the number of
 # channels.
 _SLOWER = ((1, 30.0), (2, 8.0), (4, 2.2), (8, 0.65), (16, 0.75))
-_OVERLAPPING = 8  # vectors; a spike that adds fewer waits for those of its neighbour, which they overlap
+_OVERLAPPING = 11  # vectors; a spike that adds fewer waits for those of its neighbour, which they overlap
 _WRITTEN = 0.5  # nanoseconds of an element of the result
 
 

@@ -40,7 +40,7 @@ class Call:
     Attributes
     ----------
     most_spikes : float or None
-        The share of spikes up to which "auto" takes events, where there is a choice.
+        The share of spikes in a sample up to which "auto" packs them, where there is a choice.
     direct : bool
         Whether the gradient of a dense input is computed by this library, if it is wanted.
     masked : bool
