@@ -273,7 +273,7 @@ def test_auto_follows_its_attributes():
     for engine, used in (("auto", "dense"), ("events", "events"), ("auto", "dense"), ("dense", "dense")):
         ours.engine = engine
         assert [ours(x) is not None and ours.engine_used for _ in range(2)] == [used, used]
-    ours.engine, few = "auto", spikes((4000, 128), 0.2)
+    ours.engine, few = "auto", spikes((4000, 128), 0.02)
     assert [ours(few) is not None and ours.engine_used for _ in range(2)] == ["events", "events"]
     ours.weight, ours.bias = nn.Parameter(torch.rand(4, 128)), nn.Parameter(torch.rand(4))
     assert [ours(few) is not None and ours.engine_used for _ in range(2)] == ["dense", "dense"]

@@ -34,7 +34,7 @@ _NARROW = 34  # outputs; a dense product of fewer takes as long
 # weights exceed the caches of a core.
 _WRITTEN, _COMPUTED, _READ, _READ_FAR = 0.65, 2.4, 0.6, 1.3
 _FAR = 1 << 18  # bytes of weights
-_CLEARLY = 0.9  # of the share at which both take as long
+_CLEARLY = 0.95  # of the share at which both take as long; a sample is seldom further from the share of all
 ENOUGH = 2.0  # times that; a few elements of which so many are spikes tell enough
 _WORTHWHILE = 0.8  # of the dense product's time; a smaller gain would not pay for the look
 

@@ -635,8 +635,8 @@ class BackwardRow {
   /// to wait for the second level (benchmarks/bandwidth.py, time first). Two cases do not gain: a row that is one piece (batch first),
   /// unless terms read the current too, and inputs that the rebuilding of states has just left in the second level (benchmarks/models.py,
   /// ALIF).
-  const bool few_inputs_ = !with_terms_ || plan_.current == nullptr;
-  const CacheLevel to_level_ = (down_ && few_inputs_) || tape_ != nullptr ? CacheLevel::first : CacheLevel::second;
+  const CacheLevel to_level_ =
+      (down_ && !(with_terms_ && plan_.current != nullptr)) || tape_ != nullptr ? CacheLevel::first : CacheLevel::second;
 };
 
 template <class V>

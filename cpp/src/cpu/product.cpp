@@ -16,7 +16,8 @@ namespace {
 
 // Elements of x in a task of packing, rows in a task of a product, and the least number in a part of a gradient.
 constexpr std::int64_t pack_elements = 65536, product_rows = 256, least_part = 2048;
-constexpr std::int64_t most_parts = 16, most_sampled_words = 256;
+constexpr std::int64_t most_parts = 16;
+constexpr std::int64_t sampled_word = 64, most_sampled_words = 256;   // elements that a sample has side by side, and the most such words
 
 Status check(const ProductShape& shape) {
   if (shape.rows < 0 || shape.inputs < 0 || shape.outputs < 0) return Status::bad_layout;
@@ -174,35 +175,34 @@ Status pack_numbers(const ProductShape& shape, const S* x, std::uint64_t* bits, 
   return Status::ok;
 }
 
-/// Requests so many words of 64 elements from memory, which then come side by side.
+/// Requests so many words from memory, which is faster than one after the other.
 template <class S>
 void prefetch_words(const S* x, std::int64_t words, std::int64_t distance) {
-  constexpr std::int64_t word = 64, line = 64 / sizeof(S);
+  constexpr std::int64_t line = 64 / sizeof(S);
   for (std::int64_t k = 0; k < words; ++k) {
-    for (std::int64_t i = 0; i < word; i += line) __builtin_prefetch(x + k * distance * word + i, 0, 2);
+    for (std::int64_t i = 0; i < sampled_word; i += line) __builtin_prefetch(x + k * distance * sampled_word + i, 0, 2);
   }
 }
 
-/// The share of elements that are not 0 in words of 64 elements, which are at least `distance` apart. The distance has no factor in common
-/// with the number of words of the matrix, so that these are in all columns, and in all parts of the rows, which may be steps of time.
+/// The share of elements that are not 0 in words that are at least `distance` words apart. The distance has no factor in common with the
+/// number of words of the matrix, so that these are in all columns, and in all parts of the rows, which may be steps of time.
 template <class S>
 double share_of_words(const cpu::IsaFunctions<arithmetic_t<S>>& isa, const S* x, std::int64_t words, std::int64_t distance) {
-  constexpr std::int64_t word = 64;
   while (std::gcd(distance, words) > 1) ++distance;
   const std::int64_t runs = ceil_div(words, distance);
   prefetch_words(x, runs, distance);
   std::uint64_t bits[most_sampled_words];
   SpikeCount count;
-  isa.pack({{runs, word, 0}, distance * word, runs, format_of<S>, x, bits, &count}, 0);
-  return static_cast<double>(count.spikes) / static_cast<double>(runs * word);
+  isa.pack({{runs, sampled_word, 0}, distance * sampled_word, runs, format_of<S>, x, bits, &count}, 0);
+  return static_cast<double>(count.spikes) / static_cast<double>(runs * sampled_word);
 }
 
-/// Reads a few words first, and no more where their share is above `enough`: all of them may have to come from memory. It is 0 where so few
-/// words would tell little, or where any share is enough.
+/// The share of elements that are not 0 in a sample. It reads a few words first, and no more where their share is above `enough`, since all
+/// of them may have to come from memory. The share is 0 where so few words would tell little, or where any share is enough.
 template <class S>
 double share_of_sample(const cpu::IsaFunctions<arithmetic_t<S>>& isa, const S* x, std::int64_t elements, double enough) {
   constexpr std::int64_t few = 32, least_distance = 16;
-  const std::int64_t words = elements / 64;
+  const std::int64_t words = elements / sampled_word;
   if (words < few * least_distance || enough < 0) return 0;
   const double first = share_of_words(isa, x, words, ceil_div(words, few));
   if (first > enough) return first;

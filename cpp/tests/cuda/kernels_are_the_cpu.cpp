@@ -58,6 +58,13 @@ TYPED_TEST(Cuda, IsTheCpu) {
   }
 }
 
+template <class N>
+void expect_the_cpu(const Problem<N>& problem, Method method, OnDevice& device, const std::string& what) {
+  OnCpu cpu;
+  const auto expected = solve<Witness<N>>(problem, method, cpu), results = solve<N>(problem, method, device);
+  expect_same(problem, expected, results, what);
+}
+
 /// As most networks call it, with neurons so few that steps may run side by side (split.hpp), around the edges of what does.
 TYPED_TEST(Cuda, IsTheCpuWithFewNeurons) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
@@ -69,10 +76,8 @@ TYPED_TEST(Cuda, IsTheCpuWithFewNeurons) {
     problem.with_final = problem.with_grad_potential = problem.with_surrogate_values = false;
     std::fill(std::begin(problem.wanted), std::end(problem.wanted), false);
     const Method method = static_cast<Method>(random.below(3));
-    OnCpu cpu;
     OnDevice device(static_cast<unsigned>(turn));
-    const auto expected = solve<Witness<TypeParam>>(problem, method, cpu), results = solve<TypeParam>(problem, method, device);
-    ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, describe(layout) + " turn " + std::to_string(turn)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, device, describe(layout) + " turn " + std::to_string(turn)));
   }
 }
 
@@ -93,10 +98,8 @@ TYPED_TEST(Cuda, IsTheCpuInPlainPasses) {
     const bool none = random.below(3) == 0;
     for (bool& wanted : problem.wanted) wanted = wanted && !none;
     const Method method = static_cast<Method>(turn / static_cast<int>(std::size(layouts)));
-    OnCpu cpu;
     OnDevice device(static_cast<unsigned>(turn), turn % 2);
-    const auto expected = solve<Witness<TypeParam>>(problem, method, cpu), results = solve<TypeParam>(problem, method, device);
-    ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, describe(layout) + " turn " + std::to_string(turn)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, device, describe(layout) + " turn " + std::to_string(turn)));
   }
 }
 
@@ -111,10 +114,8 @@ TYPED_TEST(Cuda, IsTheCpuForEachParameterAlone) {
     Problem<TypeParam> problem(layout, random);
     for (int k = 0; k < T::parameters; ++k) problem.wanted[k] = k == turn / 3 && !problem.has_taps_instead_of(k);
     const Method method = static_cast<Method>(random.below(3));
-    OnCpu cpu;
     OnDevice device(static_cast<unsigned>(turn));
-    const auto expected = solve<Witness<TypeParam>>(problem, method, cpu), results = solve<TypeParam>(problem, method, device);
-    ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, describe(layout) + " turn " + std::to_string(turn)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, device, describe(layout) + " turn " + std::to_string(turn)));
   }
 }
 

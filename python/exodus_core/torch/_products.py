@@ -312,6 +312,10 @@ class EngineModule(nn.Module):
         # Directly, since torch's __setattr__ searches modules and parameters first.
         self.__dict__["engine_used"] = call.used
 
+    def _remember(self, call: Call, x: Tensor) -> None:
+        if call.most_spikes is not None:
+            self.__dict__["_known"] = Known(x.shape, type_name_of(x.dtype), call.most_spikes, call.direct)
+
     def forward(self, input: Tensor) -> Tensor:
         """Compute the result of torch's module.
 
@@ -325,17 +329,15 @@ class EngineModule(nn.Module):
         Tensor
             The result, with the shape that torch's has.
         """
+        y = None
         if self._is_dense(input):
             self._note(_DENSE)
-            of_torch: Tensor = super().forward(input)
-            return of_torch
-        call = Call(self.engine)
-        y = self._by_kernels(call, input)
-        if not is_compiling():
-            self._note(call)
-            if call.most_spikes is not None:
-                kind = input.shape, type_name_of(input.dtype)
-                self.__dict__["_known"] = Known(*kind, call.most_spikes, call.direct)
+        else:
+            call = Call(self.engine)
+            y = self._by_kernels(call, input)
+            if not is_compiling():
+                self._note(call)
+                self._remember(call, input)
         result: Tensor = super().forward(input) if y is None else y
         return result
 
