@@ -77,10 +77,10 @@ def test_fewer_blocks_fail(report):
     assert f"{where}: wanted 5 blocks per multiprocessor, found 4 (97 registers, 8256 bytes of" in output
 
 
-def test_where_shared_memory_is_scarce_registers_count(report, tmp_path):
+def test_where_shared_memory_is_scarce_what_it_holds_must_fit(report, tmp_path):
     log = tmp_path / "older"
-    for registers, code in ((96, 0), (97, 1)):
-        text = LOG.format(symbol=FLOAT, registers=registers, shared=48 << 10, stack=0)
+    for registers, code in ((168, 0), (169, 1)):  # three blocks of 33 KiB, in 100
+        text = LOG.format(symbol=FLOAT, registers=registers, shared=32 << 10, stack=0)
         log.write_text(text.replace("sm_90", "sm_86"))
         done = subprocess.run([sys.executable, ptxas_report.__file__, log], capture_output=True, text=True)
         assert done.returncode == code, done.stdout

@@ -81,47 +81,23 @@ int width_of(const Sum& sum) {
   return sum.values >= warp_threads && sum.repeat.value <= short_runs ? warp_threads : 1;
 }
 
-constexpr int fir_results = 8;   // steps or taps whose sums a thread computes together
-
 /// The offset of step 0 of a neuron in the layout of the call.
 template <class V>
 EXODUS_DEVICE_SCALAR std::int64_t offset_of(const FirLaunch<V>& fir, std::int64_t neuron) {
   return quotient(neuron, fir.inner) * (fir.layout.time - 1) * fir.layout.inner + neuron;
 }
 
-/// sums[d] += the sum over m of taps[m - (D - 1) + d] value(m), in ascending order, for m in [begin, end) with such a tap. A tap and a
-/// value are loaded once for all sums. Without `Fused` products are rounded, as in a forward pass.
-template <bool Fused, int D, class V, class Value>
-EXODUS_DEVICE_SCALAR void slide(const OwnTaps<V>& taps, std::int64_t begin, std::int64_t end, const Value& value, V (&sums)[D]) {
-  V window[D];   // of taps
-  EXODUS_UNROLL
-  for (int d = 0; d < D; ++d) {
-    const std::int64_t k = begin - D + d;
-    window[d] = k >= 0 && k < taps.count ? taps[k] : V(0);
-  }
-  const auto add = [&](std::int64_t m, bool whole) EXODUS_INLINE {
-    EXODUS_UNROLL
-    for (int d = 0; d < D - 1; ++d) window[d] = window[d + 1];
-    window[D - 1] = m < taps.count ? taps[m] : V(0);
-    const V factor = value(m);
-    EXODUS_UNROLL
-    for (int d = 0; d < D; ++d) {
-      const std::int64_t k = m - (D - 1) + d;
-      if (!whole && (k < 0 || k >= taps.count)) continue;
-      sums[d] = Fused ? multiply_add(window[d], factor, sums[d]) : sums[d] + window[d] * factor;
-    }
-  };
-  const std::int64_t last = end < taps.count ? end : taps.count;
-  for (std::int64_t m = begin; m < end;) {
-    if (m >= D - 1 && m + D <= last) {
-      EXODUS_UNROLL
-      for (int r = 0; r < D; ++r) add(m + r, true);
-      m += D;
-    } else {
-      add(m++, false);
-    }
-  }
-}
+/// Where the steps of a neuron are in an array that is in the layout of the call or not (see FirLaunch).
+template <class V>
+class Offsets {
+ public:
+  EXODUS_DEVICE Offsets(const FirLaunch<V>& fir, bool in_layout, std::int64_t neuron)
+      : first_(in_layout ? offset_of(fir, neuron) : neuron), stride_(in_layout ? fir.layout.inner : fir.neurons.value) {}
+  EXODUS_DEVICE std::int64_t operator[](std::int64_t step) const { return first_ + step * stride_; }
+
+ private:
+  const std::int64_t first_, stride_;
+};
 
 /// One thread per neuron and `fir_results` steps. Also stores the last inputs as the final history.
 template <class V>
@@ -163,11 +139,12 @@ correlate_kernel(EXODUS_GRID_CONSTANT FirLaunch<V> fir, std::int64_t begin, std:
     const std::int64_t row = quotient(item, fir.neurons), first = begin + row * results, neuron = item - row * neurons;
     const std::int64_t offset = offset_of(fir, neuron), oldest = first + fir.lead;   // the first step that the first of the inputs reaches
     const OwnTaps<V> taps = taps_of(fir.role.taps, fir.repeat, fir.count, neuron);
+    const Offsets<V> of_lam(fir, fir.lam_in_layout, neuron);
     const std::int64_t all = taps.count + results - 1;
     V sums[results] = {};   // the last step first
     slide<true>(
         taps, oldest < 0 ? -oldest : 0, all < time - oldest ? all : time - oldest,
-        [&](std::int64_t m) EXODUS_INLINE { return fir.lam[(oldest + m) * neurons + neuron]; }, sums);
+        [&](std::int64_t m) EXODUS_INLINE { return fir.lam[of_lam[oldest + m]]; }, sums);
     EXODUS_UNROLL
     for (int d = 0; d < results; ++d) {
       const std::int64_t step = first + d, entry = time - 1 - fir.lead - step, of_initial = -1 - fir.lead - step;
@@ -193,11 +170,12 @@ sum_taps_kernel(EXODUS_GRID_CONSTANT FirLaunch<V> fir, std::int64_t items) {
   const std::int64_t neurons = fir.neurons.value, time = fir.layout.time;
   for (std::int64_t item = first_item(); item < items; item += next_item()) {
     const std::int64_t row = quotient(item, fir.neurons), tap = row * results, neuron = item - row * neurons;
-    const std::int64_t offset = offset_of(fir, neuron), lag = tap + fir.lead;   // from the newest of the inputs to the step that reads it
+    const std::int64_t lag = tap + fir.lead;   // from the newest of the inputs to the step that reads it
+    const Offsets<V> of_inputs(fir, fir.inputs_in_layout, neuron), of_lam(fir, fir.lam_in_layout, neuron);
     const Before<V> before{fir.role.initial, fir.last, neurons, neuron, fir.lead == 1};
     const auto input = [&](std::int64_t step) EXODUS_INLINE {
       if (step < 0) return before.given() ? before[step] : V(0);
-      return element<V>(fir.inputs, fir.inputs_lie ? offset + step * fir.layout.inner : step * neurons + neuron);
+      return element<V>(fir.inputs, of_inputs[step]);
     };
     const std::int64_t begin = before.given() ? 0 : lag;
     double totals[results] = {};
@@ -208,7 +186,7 @@ sum_taps_kernel(EXODUS_GRID_CONSTANT FirLaunch<V> fir, std::int64_t items) {
       EXODUS_UNROLL
       for (int d = results - 1; d > 0; --d) window[d] = window[d - 1];
       window[0] = input(n - lag);
-      const V lam = fir.lam[n * neurons + neuron];
+      const V lam = fir.lam[of_lam[n]];
       EXODUS_UNROLL
       for (int d = 0; d < results; ++d) {
         if (before.given() || n >= lag + d) partial[d] = multiply_add(lam, window[d], partial[d]);

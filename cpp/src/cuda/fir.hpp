@@ -1,9 +1,9 @@
 /// @file
 /// FIR kernels (kernel.hpp) on a device (docs/mathematics.md, Kernels). They are filters outside the neuron model. A launch before the
 /// forward pass filters the current (filter()); with a recurrence, which adds to it, the pass filters it step by step. The pass scatters
-/// each spike into a ring buffer of future steps. The backward pass stores lam of every step in the workspace and evaluates the correlation
-/// for the spikes when a step needs it. Separate launches compute the other gradients (correlate(), sum_taps()). In these launches a thread
-/// computes several neighbouring results, so that it loads a value once for all of them.
+/// each spike into a ring buffer of future steps. The backward pass stores lam of every step in the workspace, and correlates it with the
+/// taps where a step needs the result (CorrelatedSteps). Separate launches compute the other gradients (correlate(), sum_taps()). All of
+/// these compute several neighbouring results together, so that a value is loaded once for them.
 #pragma once
 
 #include "reduce.hpp"
@@ -19,9 +19,8 @@ struct FirMemory {
   V* past = nullptr;         ///< forward: the ring of the last spikes, one slot per tap but one
   V* inputs = nullptr;       ///< forward, where the pass filters: the ring of the last inputs, one slot per tap
   const V* last = nullptr;   ///< forward: the spikes of step -1
-  V* lam = nullptr;          ///< backward: lam of all steps
+  V* lam = nullptr;          ///< backward: lam of all steps; of a pass that does not run step by step, in the call's layout
   V* spikes = nullptr;       ///< backward: the spikes of all steps
-  V* scattered[2] = {};      ///< BPTT: the ring of gradients of earlier inputs, one slot per tap
 };
 
 /// The taps of a neuron: tap k is at[k * stride].
@@ -71,19 +70,83 @@ class Ring {
   SharedPointer<V> shared_;
 };
 
-/// The gradient of an input that is first used at step `first`: the correlation of lam with the taps, plus the direct gradient if the input
-/// is part of the final history (`direct`, newest first).
-template <class V>
-EXODUS_DEVICE_SCALAR V correlation(const OwnTaps<V>& taps, const V* lam, const V* direct, std::int64_t neurons, std::int64_t neuron,
-                                   std::int64_t first, std::int64_t time) {
-  V sum = V(0);
-  for (std::int64_t k = first < 0 ? -first : 0; k < taps.count && first + k < time; ++k) {
-    sum = multiply_add(taps[k], lam[(first + k) * neurons + neuron], sum);
+constexpr int fir_results = 8;   // steps or taps whose sums a thread computes together
+
+/// sums[d] += the sum over m of taps[m - (D - 1) + d] value(m), in ascending order, for m in [begin, end) with such a tap. A tap and a
+/// value are loaded once for all sums. Without `Fused` products are rounded, as in a forward pass.
+template <bool Fused, int D, class V, class Value>
+EXODUS_DEVICE_SCALAR void slide(const OwnTaps<V>& taps, std::int64_t begin, std::int64_t end, const Value& value, V (&sums)[D]) {
+  V window[D];   // of taps
+  EXODUS_UNROLL
+  for (int d = 0; d < D; ++d) {
+    const std::int64_t k = begin - D + d;
+    window[d] = k >= 0 && k < taps.count ? taps[k] : V(0);
   }
-  const std::int64_t entry = time - 1 - first;
-  if (direct != nullptr && entry >= 0 && entry < taps.count - 1) sum += direct[entry * neurons + neuron];
-  return sum;
+  const auto add = [&](std::int64_t m, bool whole) EXODUS_INLINE {
+    EXODUS_UNROLL
+    for (int d = 0; d < D - 1; ++d) window[d] = window[d + 1];
+    window[D - 1] = m < taps.count ? taps[m] : V(0);
+    const V factor = value(m);
+    EXODUS_UNROLL
+    for (int d = 0; d < D; ++d) {
+      const std::int64_t k = m - (D - 1) + d;
+      if (!whole && (k < 0 || k >= taps.count)) continue;
+      sums[d] = Fused ? multiply_add(window[d], factor, sums[d]) : sums[d] + window[d] * factor;
+    }
+  };
+  const std::int64_t last = end < taps.count ? end : taps.count;
+  for (std::int64_t m = begin; m < end;) {
+    if (m >= D - 1 && m + D <= last) {
+      EXODUS_UNROLL
+      for (int r = 0; r < D; ++r) add(m + r, true);
+      m += D;
+    } else {
+      add(m++, false);
+    }
+  }
 }
+
+/// The gradient of a kernel's inputs, step by step in reverse: the correlation of lam with the taps. The sums of some steps start together,
+/// from lam of all steps after them, and each takes the rest from registers.
+template <class V>
+class CorrelatedSteps {
+ public:
+  /// `lead`: the steps between an input and its first use: 0 for the current, 1 for spikes. `lam`: one array over the neurons per step.
+  EXODUS_DEVICE CorrelatedSteps(const V* lam, std::int64_t neurons, std::int64_t neuron, std::int64_t time, int lead)
+      : lam_(lam), neurons_(neurons), neuron_(neuron), time_(time), lead_(lead) {}
+
+  /// What later steps add to the gradient of the input of a step.
+  EXODUS_DEVICE V from_later(const OwnTaps<V>& taps, std::int64_t step) {
+    if (!started_ || (step + 1) % fir_results == 0) start(taps, step);
+    return sums_[0];
+  }
+
+  /// Takes lam of that step.
+  EXODUS_DEVICE void add(const OwnTaps<V>& taps, V lam) {
+    EXODUS_UNROLL
+    for (int d = 0; d < fir_results - 1; ++d) {
+      const int k = d + 1 - lead_;
+      sums_[d] = k < taps.count ? multiply_add(taps[k], lam, sums_[d + 1]) : sums_[d + 1];
+    }
+  }
+
+ private:
+  EXODUS_DEVICE void start(const OwnTaps<V>& taps, std::int64_t step) {
+    EXODUS_UNROLL
+    for (int d = 0; d < fir_results; ++d) sums_[d] = V(0);
+    const std::int64_t first = step + lead_ - (fir_results - 1), all = taps.count + fir_results - 1;
+    slide<true>(
+        taps, fir_results - lead_, all < time_ - first ? all : time_ - first,
+        [&](std::int64_t m) EXODUS_INLINE { return lam_[(first + m) * neurons_ + neuron_]; }, sums_);
+    started_ = true;
+  }
+
+  const V* const lam_;
+  const std::int64_t neurons_, neuron_, time_;
+  const int lead_;
+  bool started_ = false;
+  V sums_[fir_results];   ///< sums_[d]: of the d-th step before the current one
+};
 
 /// The inputs of a FIR kernel before step 0, indexed by step. For the spikes' kernel, the spikes of step -1 are part of the neuron's state
 /// and not of the history.
@@ -101,8 +164,9 @@ struct Before {
   }
 };
 
-/// The FIR kernels of a neuron in the forward pass: that of the current, and that of the spikes.
-template <class V, bool OfCurrent, bool OfSpikes>
+/// The FIR kernels of a neuron in the forward pass: that of the current, and that of the spikes. Only a pass that runs step by step filters
+/// the current itself.
+template <class V, bool OfCurrent, bool OfSpikes, bool Stepped>
 class FirForward {
  public:
   /// Starts or resumes at step `begin`.
@@ -126,7 +190,7 @@ class FirForward {
     StepInputs<V, OfSpikes> in;
     in.current = current;
     if (!place_.active) return in;
-    if constexpr (OfCurrent) {
+    if constexpr (OfCurrent && Stepped) {
       if (memory_.filtered == nullptr) {
         at(memory_.inputs, step % taps(0).count) = current;
         in.current = filtered(step);
@@ -221,116 +285,81 @@ class FirForward {
   std::int64_t now_ = 0;   ///< the ring slot of the next step
 };
 
-/// The FIR kernels of a neuron in the backward pass. EXODUS and SLAYER gather: the gradient of the spikes of a step is a correlation of lam
-/// with the taps. (That of the current follows after the pass: correlate().) BPTT scatters: the reverse of out[n] = sum of tap[k] in[n-k]
-/// adds tap[k] lam[n] to the gradient of in[n-k].
+/// The FIR kernels of a neuron in a backward pass that runs step by step.
 template <Method M, class V, bool OfCurrent, bool OfSpikes>
 class FirBackward {
  public:
-  static constexpr bool scatters = M == Method::bptt;
-
-  /// Starts or resumes before step `end`, in reverse.
-  EXODUS_DEVICE FirBackward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory,
-                            std::int64_t end)
-      : call_(call), groups_(groups), place_(place), memory_(memory) {
-    for (int role = 0; scatters && place_.active && end == call.layout.time && role < 2; ++role) {
-      for (std::int64_t slot = 0; given(role) && slot < length(role); ++slot) scattered(role, slot) = V(0);
-    }
-  }
+  EXODUS_DEVICE FirBackward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Place& place, const FirMemory<V>& memory)
+      : call_(call),
+        groups_(groups),
+        place_(place),
+        memory_(memory),
+        current_(memory.lam, groups.neurons, place.neuron, call.layout.time, 0),
+        spikes_(memory.lam, groups.neurons, place.neuron, call.layout.time, 1) {}
 
   /// The gradient of the spikes of a step from later steps. Their kernel belongs to the reset, which SLAYER detaches.
-  EXODUS_DEVICE V of_spikes(std::int64_t step) const {
-    if (!OfSpikes || !place_.active || M == Method::slayer) return V(0);
-    return scatters ? take(1, step) : gathered(step);
+  EXODUS_DEVICE V of_spikes(std::int64_t step) {
+    if (!correlates_spikes || !place_.active) return V(0);
+    return spikes_.from_later(taps(1), step) + direct(1, step);
   }
 
-  /// Stores lam, the gradient of the kernels' output, and the spikes of the step if they are needed. If the pass needs the gradient of the
-  /// current's kernel input, it replaces grad.current.
-  EXODUS_DEVICE void after_step(std::int64_t step, StepInputs<V, OfSpikes>& grad, V spikes) const {
+  /// Stores lam, the gradient of the kernels' output, and the spikes of the step if they are needed. With a recurrence, replaces
+  /// grad.current by the gradient of the input of the current's kernel.
+  EXODUS_DEVICE void after_step(std::int64_t step, StepInputs<V, OfSpikes>& grad, V spikes) {
     if (!place_.active) return;
     V lam = grad.current;
     if constexpr (OfSpikes) lam = grad.feedback;
-    memory_.lam[step * groups_.neurons + place_.neuron] = lam;
-    if (memory_.spikes != nullptr) memory_.spikes[step * groups_.neurons + place_.neuron] = spikes;
-    for (int role = 0; scatters && role < 2; ++role) scatter(role, step - role, lam);
+    const std::int64_t at = step * groups_.neurons + place_.neuron;
+    if (memory_.spikes != nullptr) memory_.spikes[at] = spikes;
     if constexpr (OfCurrent) {
-      if (scatters) {
-        grad.current = take(0, step);
-      } else if (call_.recurrent.features > 0) {
-        grad.current = correlation(taps(0), memory_.lam, call_.fir[0].grad_final, groups_.neurons, place_.neuron, step, call_.layout.time);
+      if (!leaves_current()) {
+        const OwnTaps<V> own = taps(0);
+        grad.current = multiply_add(own[0], lam, current_.from_later(own, step)) + direct(0, step);
+        current_.add(own, lam);
       }
     }
-  }
-
-  /// After step 0, stores the gradients of the initial history (BPTT), without those of the spikes of step -1.
-  EXODUS_DEVICE void finish() const {
-    for (int role = 0; scatters && place_.active && role < 2; ++role) {
-      V* const grad_initial = call_.fir[role].grad_initial;
-      for (std::int64_t k = 0; given(role) && grad_initial != nullptr && k < length(role) - 1; ++k) {
-        grad_initial[k * groups_.neurons + place_.neuron] = take(role, -1 - role - k);
-      }
-    }
+    if constexpr (correlates_spikes) spikes_.add(taps(1), lam);
+    memory_.lam[at] = lam;
   }
 
   /// Whether the gradient of the current is left to correlate().
-  EXODUS_DEVICE bool leaves_current() const { return OfCurrent && !scatters && call_.recurrent.features == 0; }
+  EXODUS_DEVICE bool leaves_current() const { return OfCurrent && call_.recurrent.features == 0; }
 
  private:
-  EXODUS_DEVICE std::int64_t length(int role) const { return call_.fir[role].taps.length; }
-  EXODUS_DEVICE static bool given(int role) { return role == 0 ? OfCurrent : OfSpikes; }
+  static constexpr bool correlates_spikes = OfSpikes && M != Method::slayer;
+
   EXODUS_DEVICE OwnTaps<V> taps(int role) const {
     return taps_of(call_.fir[role].taps, groups_.taps_repeats[role], groups_.taps_counts[role], place_.neuron);
   }
 
-  EXODUS_DEVICE V gathered(std::int64_t step) const {
-    return correlation(taps(1), memory_.lam, call_.fir[1].grad_final, groups_.neurons, place_.neuron, step + 1, call_.layout.time);
-  }
-
-  EXODUS_DEVICE V& scattered(int role, std::int64_t slot) const { return memory_.scattered[role][slot * groups_.neurons + place_.neuron]; }
-
-  /// The ring slot of a step. The step may precede step 0 by at most twice the number of taps.
-  EXODUS_DEVICE std::int64_t slot_of(int role, std::int64_t step) const { return (step + 2 * length(role)) % length(role); }
-
-  /// Scatters lam of a step to the gradients of the inputs, from step `newest` backwards.
-  EXODUS_DEVICE void scatter(int role, std::int64_t newest, V lam) const {
-    if (!given(role)) return;
-    const OwnTaps<V> own = taps(role);
-    std::int64_t slot = slot_of(role, newest);
-    for (std::int64_t k = 0; k < own.count; ++k) {
-      V& gradient = scattered(role, slot);
-      gradient = multiply_add(own[k], lam, gradient);
-      slot = slot == 0 ? own.count - 1 : slot - 1;
-    }
-  }
-
-  /// Returns and clears the gradient of an input. Adds its direct gradient if it is part of the final history.
-  EXODUS_DEVICE V take(int role, std::int64_t step) const {
-    V& slot = scattered(role, slot_of(role, step));
-    V gradient = slot;
-    slot = V(0);
+  /// The direct gradient of an input that is part of the final history.
+  EXODUS_DEVICE V direct(int role, std::int64_t step) const {
+    const V* const given = call_.fir[role].grad_final;
     const std::int64_t entry = call_.layout.time - 1 - role - step;
-    const V* const direct = call_.fir[role].grad_final;
-    if (direct != nullptr && entry >= 0 && entry < length(role) - 1) gradient += direct[entry * groups_.neurons + place_.neuron];
-    return gradient;
+    if (given == nullptr || entry < 0 || entry >= call_.fir[role].taps.length - 1) return V(0);
+    return given[entry * groups_.neurons + place_.neuron];
   }
 
   const Formatted<BackwardCall, V>& call_;
   const Groups& groups_;
   const Place& place_;
   const FirMemory<V>& memory_;
+  CorrelatedSteps<V> current_, spikes_;
 };
 
-/// The arguments of the launches for a FIR kernel beside a pass.
+/// The arguments of the launches for a FIR kernel beside a pass. Arrays that are not in the layout of the call have one array over the
+/// neurons per step.
 template <class V>
 struct FirLaunch {
   Layout layout;
   FirRole<V> role;
   Divisor neurons, inner, repeat, count;
-  int lead = 0;                  ///< steps between an input and its first use: 0 for the current, 1 for spikes
-  Source inputs;                 ///< the kernel's inputs, stored like lam or, if `inputs_lie`, in the call's layout
-  bool inputs_lie = false;       ///< whether they are in the layout of the call
-  V* filtered = nullptr;         ///< forward: the kernel's output, in the call's layout
-  const V* lam = nullptr;        ///< lam of all steps, one array over the neurons per step
+  int lead = 0;    ///< steps between an input and its first use: 0 for the current, 1 for spikes
+  Source inputs;   ///< the kernel's inputs
+  bool inputs_in_layout = true;
+  V* filtered = nullptr;    ///< forward: the kernel's output, in the call's layout
+  const V* lam = nullptr;   ///< backward: lam of all steps
+  bool lam_in_layout = true;
   const V* last = nullptr;       ///< the spikes of step -1
   void* grad_inputs = nullptr;   ///< the gradient of the current
 

@@ -73,6 +73,10 @@ template <template <class> class N, int Variant, class V, bool Stepped, Access A
 constexpr int most_forward_threads =
     Stepped && sizeof(V) == 4 && !has_taps<N, Variant>(0) && !has_taps<N, Variant>(1) ? forward_entry_threads : most_threads<Stepped, A>;
 
+/// The number of blocks that must fit on a multiprocessor: the most that do not cause register spills.
+template <class V, bool Stepped, Access A>
+constexpr int blocks_forward = std::is_same_v<V, float> && !Stepped && A == Access::lanes ? 4 : 1;
+
 /// Whether a block has shared memory for `elements` of the kernel's own, and for the exchange of a recurrence (`Recurs`) or the ring of the
 /// spikes' kernel (`WithRing`). A launch has at most one of the two.
 template <class V, bool Recurs, bool WithRing>
@@ -82,9 +86,10 @@ EXODUS_DEVICE_SCALAR constexpr bool leaves_room(int elements, int threads) {
   return static_cast<std::size_t>(elements) * sizeof(V) + (exchanged < ring ? ring : exchanged) <= shared_bytes;
 }
 
-/// If the neuron has FIR kernels or recurrent weights (`Stepped`), a chunk is one step: the time is spent outside this loop.
+/// If the neuron has a FIR kernel of the spikes, or recurrent weights (`Stepped`), a chunk is one step: the time is spent outside this
+/// loop.
 template <template <class> class N, int Variant, class V, bool Stepped, Access A>
-EXODUS_KERNEL((most_forward_threads<N, Variant, V, Stepped, A>))
+EXODUS_KERNEL_OF((most_forward_threads<N, Variant, V, Stepped, A>), (blocks_forward<V, Stepped, A>))
 forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups, const FirMemory<V> fir_memory,
                EXODUS_GRID_CONSTANT RecurrentMemory<V> recurrent) {
   using C = Traits<N<V>>;
@@ -102,7 +107,7 @@ forward_kernel(EXODUS_GRID_CONSTANT Formatted<ForwardCall, V> call, EXODUS_GRID_
     const Steps own = steps_of<Stepped>(call.layout, place, recurrent);
     const auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
     auto state = entries_of<typename C::State, C::states>(call.initial, place);
-    FirForward<V, of_current, of_spikes> fir(call, groups, place, fir_memory, exchanged, all.begin);
+    FirForward<V, of_current, of_spikes, Stepped> fir(call, groups, place, fir_memory, exchanged, all.begin);
     exchange.enter(place);
     const Sources<1> sources{{fir.source()}};
     Input input(sources, call.layout, place, own, memory);
@@ -175,8 +180,9 @@ class HiddenStates {
                              const typename C::Parameters& parameters)
       : call_(call), tape_(tape), place_(place), neurons_(neurons), parameters_(parameters) {}
 
-  /// The checkpoint before a segment, without the potential.
-  EXODUS_DEVICE State marked(std::int64_t segment) const { return place_.active && segment >= 0 ? read(tape_.marks, segment) : State{}; }
+  /// The checkpoint before a segment, without the potential. Before the first segment, and in a thread without a neuron, it is any other
+  /// one, which nobody uses: so the loads are under no condition.
+  EXODUS_DEVICE State marked(std::int64_t segment) const { return read(tape_.marks, segment < 0 ? 0 : segment); }
 
   /// Runs through all steps, and stores the state before each chunk. The inputs, the current only if asked for, come through the warp's
   /// shared memory, `Elements` from `warp` on. All threads of a warp must call this together.
@@ -214,7 +220,7 @@ class HiddenStates {
     return restored_state<N, Form>(call_.variant, parameters_, call_.most_spikes, before, u, a);
   }
   EXODUS_DEVICE std::int64_t entry(std::int64_t slot, int state) const {
-    return (slot * (C::states - 1) + state - 1) * neurons_ + place_.neuron;
+    return (slot * (C::states - 1) + state - 1) * neurons_ + (place_.active ? place_.neuron : 0);
   }
   EXODUS_DEVICE void write(V* slots, std::int64_t slot, State& state) const {
     if (!place_.active) return;
@@ -294,23 +300,18 @@ class SteppedHiddenStates : public HiddenStates<N, Form, V> {
   template <class F, class G>
   EXODUS_DEVICE void run(std::int64_t begin, std::int64_t end, const V* total_current, State& state, const F& at_chunk,
                          const G& after_step) const {
-    V now[2][Ahead] = {}, next[2][Ahead] = {};
-    for (std::int64_t first = begin - Ahead; first < end; first += Ahead) {
-      const std::int64_t later = first + Ahead;
-      if (later < end) load(later, steps_from(later, end, Ahead), total_current, next);
-      if (first >= begin) {
-        const int steps = steps_from(first, end, Ahead);
-        if (total_current == nullptr) decode(call_.format, now[1]);
-        at_chunk(first);
-        EXODUS_UNROLL
-        for (int d = 0; d < Ahead; ++d) {
-          if (d >= steps) continue;
-          state = restored(state, now[0][d], now[1][d]);
-          after_step(first + d);
-        }
-      }
+    for (std::int64_t first = begin; first < end; first += Ahead) {
+      const int steps = steps_from(first, end, Ahead);
+      V values[2][Ahead];
+      load(first, steps, total_current, values);
+      if (total_current == nullptr) decode(call_.format, values[1]);
+      at_chunk(first);
       EXODUS_UNROLL
-      for (int d = 0; d < Ahead; ++d) now[0][d] = next[0][d], now[1][d] = next[1][d];
+      for (int d = 0; d < Ahead; ++d) {
+        if (d >= steps) continue;
+        state = restored(state, values[0][d], values[1][d]);
+        after_step(first + d);
+      }
     }
   }
 
@@ -448,14 +449,14 @@ struct ChunkRecord {
 template <template <class> class N, class V, bool Terms>
 constexpr bool reads_hidden_states = (Terms || surrogate_reads_hidden_state<N<V>>) && Traits<N<V>>::states > first_hidden<N<V>>;
 
-/// The number of blocks that must fit on a multiprocessor: the most that do not cause register spills.
+/// The same for backward kernels.
 template <template <class> class N, Method M, class V, bool Terms, bool Plain, bool Stepped, Access A>
 constexpr int blocks_backward() {
   if (Stepped || !std::is_same_v<V, float>) return 1;
   if (A == Access::tiled) return 2;
-  constexpr bool with_tape = reads_hidden_states<N, V, Terms>;
-  const bool few_sums = Plain && !Terms && !(with_tape && M == Method::bptt);
-  return 2 + (few_sums ? 1 : 0) + (with_tape || (Terms && M == Method::bptt) ? 0 : 1);
+  if (!Plain) return reads_hidden_states<N, V, Terms> || M == Method::bptt ? 2 : 3;
+  if (reads_hidden_states<N, V, Terms>) return M != Method::bptt && Traits<N<V>>::states <= 3 ? 3 : 2;
+  return Terms ? (M == Method::bptt ? 2 : 3) : 4;
 }
 
 template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped, Access A>
@@ -467,7 +468,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
   using Carry = carry_of<N<V>, M, V>;
   constexpr bool fires = N<V>::fires, hidden = C::states > first_hidden<N<V>>, with_final = !(Plain && fires);
   constexpr bool of_current = has_taps<N, Form>(0), of_spikes = has_taps<N, Form>(1);
-  constexpr bool with_taps = of_current || of_spikes, recurs = Stepped && fires;
+  constexpr bool with_taps = Stepped && (of_current || of_spikes), recurs = Stepped && fires, leaves_lam = of_current && !Stepped;
   constexpr int inputs = inputs_backward<fires, Plain, Terms>, carries = field_count<Carry, V>;
   constexpr bool reads_hidden = reads_hidden_states<N, V, Terms>;
   constexpr int chunk = Stepped ? 1 : (Plain && !Terms ? whole_chunk<V> : half_chunk<V>);
@@ -512,9 +513,16 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       if (restores) hidden_states.template mark<A, Terms, chunk, Input::warp_elements>(initial(), own, time, memory, input.base());
     }
 
-    const FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, fir_memory, all.end);
+    [[maybe_unused]] FirBackward<M, V, of_current, of_spikes> fir(call, groups, place, fir_memory);
     Carry carry{};
-    [[maybe_unused]] Carry first_carry{};   // after the neuron's first step
+    const auto store_initial = [&](const Carry& first) EXODUS_INLINE {   // the carry after the neuron's first step
+      State grad_initial = initial_gradient<M, Form>(parameters, initial(), first);
+      if constexpr (of_spikes) grad_initial.spikes += fir.of_spikes(-1);
+      if constexpr (recurs) {
+        if (groups.features > 0) grad_initial.spikes += exchange.gathered();
+      }
+      store_entries<C::states>(call.grad_initial, place, grad_initial);
+    };
     double sums[C::parameters] = {};
     if constexpr (recurs) {
       if (all.end < time) {
@@ -535,6 +543,10 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     [[maybe_unused]] const V initial_potential = reads_hidden && !Stepped ? initial().potential : V(0);
     input.start(top);
     for (std::int64_t first = top; first > all.begin - chunk; first -= chunk) {
+      [[maybe_unused]] V gathered = V(0);   // first of all, since it takes many registers
+      if constexpr (recurs) {
+        if (exchange.given() && first < time - 1) gathered = exchange.gathered();
+      }
       const Span span = own.template in_chunk<chunk>(first);
       // The neuron's first step, if it is in the chunk, and whether there are steps of this neuron before one.
       [[maybe_unused]] const int opening = first > place.start ? -1 : span.lo;
@@ -578,9 +590,10 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       }
       if constexpr (recurs) {
         if (Terms && total_current != nullptr) at.a[0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
-        if (exchange.given() && first < time - 1) at.e[0] += exchange.gathered();
+        at.e[0] += gathered;
       }
       V partial[C::parameters] = {};
+      [[maybe_unused]] Carry first_carry{};
       EXODUS_UNROLL
       for (int d = chunk - 1; d >= 0; --d) {   // the inputs and the carry of steps that are not this neuron's are 0, and so are the terms
         const std::int64_t n = first + d;
@@ -620,21 +633,21 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         EXODUS_UNROLL
         for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
       }
-      void* const result = with_taps && fir.leaves_current() ? nullptr : call.grad_current;
-      input.template store<0>(result, call.format, first, span, grad);
+      if constexpr (leaves_lam) {
+        input.template store<0>(fir_memory.lam, Format::arithmetic, first, span, grad);
+      } else {
+        input.template store<0>(with_taps && fir.leaves_current() ? nullptr : call.grad_current, call.format, first, span, grad);
+      }
       input.release(first);
+      if constexpr (A == Access::tiled) {
+        if (0 <= opening && opening < chunk) store_initial(first_carry);
+      }
     }
     if constexpr (recurs) {
       if (recurrent.carry != nullptr) store_carry<carries>(recurrent.carry, groups.neurons, place, carry);
     }
-    if (all.begin == 0) {
-      if constexpr (with_taps) fir.finish();
-      State grad_initial = initial_gradient<M, Form>(parameters, initial(), A == Access::tiled ? first_carry : carry);
-      if constexpr (of_spikes) grad_initial.spikes += fir.of_spikes(-1);
-      if constexpr (recurs) {
-        if (groups.features > 0) grad_initial.spikes += exchange.gathered();
-      }
-      store_entries<C::states>(call.grad_initial, place, grad_initial);
+    if constexpr (A != Access::tiled) {
+      if (all.begin == 0) store_initial(carry);
     }
     if constexpr (Terms) store_sums(call, groups, place, group, sums);
   }

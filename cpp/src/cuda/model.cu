@@ -17,18 +17,28 @@
 namespace exodus::cuda {
 namespace {
 
-/// Whether a model has stepped kernels, which run one step at a time: for FIR kernels, and for recurrent weights.
-template <template <class> class N, class V>
-constexpr bool has_stepped = Traits<N<V>>::kernels > 0 || N<V>::fires;
+/// Whether passes by a method have kernels of their own. Without spikes all methods are the same.
+template <template <class> class N>
+constexpr bool has_method(Method method) {
+  return N<float>::fires || method == Method::exodus;
+}
+template <template <class> class N>
+int kernels_method(Method method) {
+  return static_cast<int>(has_method<N>(method) ? method : Method::exodus);
+}
 
-/// Whether a call can ask for a kernel. Variants with FIR kernels only run stepped. The others run both ways if the neuron spikes and so
-/// may have recurrent weights.
-template <template <class> class N, int Variant, bool Stepped>
-constexpr bool is_asked_for = has_taps<N, Variant>(0) || has_taps<N, Variant>(1) ? Stepped : !Stepped || N<float>::fires;
+/// Whether a call can ask for a kernel. Stepped kernels run one step at a time: for a FIR kernel of the spikes, and for recurrent weights,
+/// which every neuron that spikes may have. With a FIR kernel of the current, arrays are accessed in any format.
+template <template <class> class N, int Variant, bool Stepped, Access A>
+constexpr bool is_asked_for = (Stepped ? N<float>::fires : !has_taps<N, Variant>(1)) && (A == Access::lanes || !has_taps<N, Variant>(0));
 
+template <class V>
+bool steps_one_by_one(const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent) {
+  return fir[1].taps.length > 0 || recurrent.features > 0;
+}
 template <class Call>
 bool steps_one_by_one(const Call& call) {
-  return with_fir(call.fir) || call.recurrent.features > 0;
+  return steps_one_by_one(call.fir, call.recurrent);
 }
 
 /// Tables of kernels, indexed by the model's variants, with separate ones for stepped kernels. Kernels that no call can ask for are null
@@ -40,7 +50,7 @@ using BackwardKernel = void (*)(Formatted<BackwardCall, V>, Groups, Tape<V>, Fir
 
 template <template <class> class N, int Variant, class V, bool Stepped, Access A>
 constexpr ForwardKernel<V> forward_kernel_or_null() {
-  if constexpr (is_asked_for<N, Variant, Stepped>) return forward_kernel<N, Variant, V, Stepped, A>;
+  if constexpr (is_asked_for<N, Variant, Stepped, A>) return forward_kernel<N, Variant, V, Stepped, A>;
   return nullptr;
 }
 
@@ -52,7 +62,7 @@ ForwardKernel<V> forward_kernel_of(int variant, std::integer_sequence<int, Varia
 
 template <template <class> class N, Method M, int Form, class V, bool Terms, bool Plain, bool Stepped, Access A>
 constexpr BackwardKernel<V> backward_kernel_or_null() {
-  if constexpr (is_asked_for<N, Form, Stepped>) return backward_kernel<N, M, Form, V, Terms, Plain, Stepped, A>;
+  if constexpr (has_method<N>(M) && is_asked_for<N, Form, Stepped, A>) return backward_kernel<N, M, Form, V, Terms, Plain, Stepped, A>;
   return nullptr;
 }
 
@@ -62,22 +72,28 @@ BackwardKernel<V> backward_kernel_of(Method method, int variant, std::integer_se
   constexpr BackwardKernel<V> kernels[][forms] = {{backward_kernel_or_null<N, Method::exodus, Form, V, Terms, Plain, Stepped, A>()...},
                                                   {backward_kernel_or_null<N, Method::slayer, Form, V, Terms, Plain, Stepped, A>()...},
                                                   {backward_kernel_or_null<N, Method::bptt, Form, V, Terms, Plain, Stepped, A>()...}};
-  return kernels[static_cast<int>(method)][variant % forms];
+  return kernels[kernels_method<N>(method)][variant % forms];
 }
 
 /// Whether a model has kernels that run steps side by side.
 template <template <class> class N, class V>
-constexpr bool has_split = std::is_same_v<V, float> && carries_one_number<N>;
+constexpr bool has_split = std::is_same_v<V, float> && splits<N>;
 
 template <class V>
 using SplitKernel = void (*)(Formatted<BackwardCall, V>, Groups);
 
+template <template <class> class N, Method M, int Form, class V>
+constexpr SplitKernel<V> split_kernel_or_null() {
+  if constexpr (has_method<N>(M) && is_asked_for<N, Form, false, Access::direct>) return split_kernel<N, M, Form, V>;
+  return nullptr;
+}
+
 template <template <class> class N, class V, int... Form>
 SplitKernel<V> split_kernel_of(Method method, int variant, std::integer_sequence<int, Form...>) {
   constexpr int forms = sizeof...(Form);
-  constexpr SplitKernel<V> kernels[][forms] = {{split_kernel<N, Method::exodus, Form, V>...},
-                                               {split_kernel<N, Method::slayer, Form, V>...}};
-  return kernels[static_cast<int>(method)][variant % forms];
+  constexpr SplitKernel<V> kernels[][forms] = {{split_kernel_or_null<N, Method::exodus, Form, V>()...},
+                                               {split_kernel_or_null<N, Method::slayer, Form, V>()...}};
+  return kernels[kernels_method<N>(method)][variant % forms];
 }
 
 /// The widest entry of a recurrence that a block of a forward pass processes. With taps a thread needs more registers.
@@ -101,8 +117,9 @@ Grid grid_of(const Groups& groups, std::int64_t ring_slots = 0) {
 
 /// Whether each thread accesses the elements of its neuron, which have the type of the arithmetic. Such kernels, like the tiled ones, exist
 /// only for float: double is for checks, and does not justify their compile time.
-inline bool is_direct(const Groups& groups, Format format) {
-  return !groups.tiled && format == Format::arithmetic;
+template <class Call>
+bool is_direct(const Groups& groups, const Call& call) {
+  return !groups.tiled && call.format == Format::arithmetic && !with_fir(call.fir);
 }
 
 /// Whether direct access can move four neurons at once: those of a warp lie side by side, and so do the elements of these arrays in memory.
@@ -115,13 +132,13 @@ bool lie_in_rows(const Layout& layout, const Array*... arrays) {
 template <template <class> class N, class V>
 ForwardKernel<V> forward_kernel_for(const Formatted<ForwardCall, V>& call, const Groups& groups) {
   constexpr std::make_integer_sequence<int, N<V>::variants> variants;
-  if constexpr (has_stepped<N, V>) {
+  if constexpr (N<V>::fires) {
     if (steps_one_by_one(call)) return forward_kernel_of<N, true, Access::lanes, V>(call.variant, variants);
   }
   if constexpr (std::is_same_v<V, float>) {
     if (groups.tiled) return forward_kernel_of<N, false, Access::tiled, V>(call.variant, variants);
     const bool complete = call.potential != nullptr && (!N<V>::fires || call.spikes != nullptr);
-    if (complete && is_direct(groups, call.format)) return forward_kernel_of<N, false, Access::direct, V>(call.variant, variants);
+    if (complete && is_direct(groups, call)) return forward_kernel_of<N, false, Access::direct, V>(call.variant, variants);
   }
   return forward_kernel_of<N, false, Access::lanes, V>(call.variant, variants);
 }
@@ -129,7 +146,7 @@ ForwardKernel<V> forward_kernel_for(const Formatted<ForwardCall, V>& call, const
 template <class V>
 Status filter_current(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, Stream stream) {
   FirLaunch<V> fir(call.layout, call.fir[0], 0);
-  fir.inputs = {call.current, call.format}, fir.inputs_lie = true;
+  fir.inputs = {call.current, call.format};
   fir.filtered = memory.filtered;
   return filter(fir, stream);
 }
@@ -187,12 +204,15 @@ Status go_step_by_step(BackwardKernel<V> kernel, const Formatted<BackwardCall, V
   return status == Status::ok && call.grad_initial[1] != nullptr ? gather(call.grad_initial[1], true) : status;
 }
 
+template <class V>
+bool reads_final(const Formatted<BackwardCall, V>& call) {
+  return std::ranges::any_of(call.grad_final, [](const V* final) { return final != nullptr; });
+}
+
 /// Whether a pass is Plain (see inputs_backward in kernels.hpp).
 template <bool Fires, class V>
 bool is_plain(const Formatted<BackwardCall, V>& call) {
-  bool plain = call.grad_potential == nullptr && call.surrogate.values == nullptr;
-  for (const V* const final : call.grad_final) plain = plain && final == nullptr;
-  return !Fires || plain;
+  return !Fires || (call.grad_potential == nullptr && call.surrogate.values == nullptr && !reads_final(call));
 }
 
 /// Whether a pass finds all arrays that it reads at every step.
@@ -227,21 +247,23 @@ template <template <class> class N, class V>
 BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, const Groups& groups, bool terms) {
   constexpr std::make_integer_sequence<int, Traits<N<V>>::adjoint_variants> forms;
   constexpr bool fires = N<V>::fires;
-  if constexpr (has_stepped<N, V>) {
+  if constexpr (N<V>::fires) {
     if (steps_one_by_one(call)) return backward_kernel_of<N, true, !fires, true, Access::lanes, V>(call.method, call.variant, forms);
   }
   if constexpr (std::is_same_v<V, float>) {
     if (groups.tiled) return backward_kernel_for<N, Access::tiled>(call, terms);
-    const bool direct = is_direct(groups, call.format) && is_plain<fires>(call) && is_complete<fires>(call, terms);
+    const bool direct = is_direct(groups, call) && is_plain<fires>(call) && is_complete<fires>(call, terms);
     if (direct) return backward_kernel_for<N, Access::direct>(call, terms);
   }
   return backward_kernel_for<N, Access::lanes>(call, terms);
 }
 
 /// Whether steps of a pass without gradients of parameters run side by side.
-template <class V>
+template <bool Fires, class V>
 bool is_split_pass(const Formatted<BackwardCall, V>& call, const Groups& groups) {
-  return call.method != Method::bptt && is_plain<true>(call) && !steps_one_by_one(call) && is_split<V>(call.layout, groups);
+  if (with_fir(call.fir) || call.recurrent.features > 0) return false;
+  if ((Fires && call.method == Method::bptt) || !is_plain<Fires>(call) || reads_final(call)) return false;
+  return is_split<V>(call.layout, groups);
 }
 
 template <template <class> class N, class V>
@@ -255,7 +277,7 @@ template <template <class> class N, class V>
 Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& groups, const Tape<V>& tape, const FirMemory<V>& memory,
                        RecurrentMemory<V> recurrent, bool terms, Stream stream) {
   if constexpr (has_split<N, V>) {
-    if (!terms && is_split_pass(call, groups)) return launch_split<N>(call, groups, stream);
+    if (!terms && is_split_pass<N<V>::fires>(call, groups)) return launch_split<N>(call, groups, stream);
   }
   const auto kernel = backward_kernel_for<N>(call, groups, terms);
   recurrent.end = call.layout.time;
@@ -331,15 +353,14 @@ struct BackwardParts {
     for (int k = 0; k < 2; ++k) taps[k] = carver.take<double>(requested.taps[k] != nullptr ? roles[k].taps.length * neurons : 0);
     const std::int64_t square = given.features * given.features;
     weights = carver.take<double>(requested.recurrent ? weight_parts(layout, given.features) * square : 0);
-    const bool stepped = with_fir(roles) || given.features > 0;
-    const std::int64_t time = numbered_steps(layout, is_tiled<V>(layout, stepped));
+    const bool stepped = steps_one_by_one(roles, given);
+    const std::int64_t time = numbered_steps(layout, is_tiled(layout, roles, given));
     tape.segment = stepped ? rebuilt_steps(time, whole_chunk<V>) : half_chunk<V>;   // the shortest chunk of the kernels
     tape.segments = (time + tape.segment - 1) / tape.segment;
     tape.marks = carver.take<V>(tape.segments * slot);
     tape.steps = carver.take<V>(stepped ? (tape.segment + 1) * slot : 0);
     fir.lam = carver.take<V>(with_fir(roles) ? layout.time * neurons : 0);
     fir.spikes = carver.take<V>(requested.taps[1] != nullptr ? layout.time * neurons : 0);
-    for (int k = 0; k < 2; ++k) fir.scattered[k] = carver.take<V>(roles[k].taps.length * neurons);
     recurrent.transposed = carver.take<V>(square);
     recurrent.total_current = carver.take<V>(given.features > 0 && requested.reads_current() ? layout.time * neurons : 0);
     take_steps(carver, layout, given, widest_entry<V>, Traits<N>::states, recurrent);
@@ -408,28 +429,25 @@ Sums sums_of_gradients(const N& neuron, const RequestedGradients<N>& requested, 
   return sums;
 }
 
-/// The gradients of FIR kernels after the pass over time: those of their inputs, which BPTT has already computed, and the sums of each
-/// neuron's taps.
+/// The gradients of FIR kernels after the pass over time: those of their inputs, and the sums of each neuron's taps.
 template <class N, class V>
 Status finish_taps(const Formatted<BackwardCall, V>& call, const BackwardParts<N>& parts, Stream stream) {
   for (int k = 0; k < 2; ++k) {
     if (call.fir[k].taps.length == 0) continue;
     FirLaunch<V> fir(call.layout, call.fir[k], k);
-    fir.lam = parts.fir.lam;
+    fir.lam = parts.fir.lam, fir.lam_in_layout = !steps_one_by_one(call);
     if (k == 0) {
-      fir.inputs = {call.current, call.format}, fir.inputs_lie = true;
+      fir.inputs = {call.current, call.format};
       fir.grad_inputs = call.grad_current;
       if (call.recurrent.features > 0) {   // the pass has computed the gradient of the current
-        fir.inputs = {parts.recurrent.total_current, Format::arithmetic}, fir.inputs_lie = false;
+        fir.inputs = {parts.recurrent.total_current}, fir.inputs_in_layout = false;
         fir.grad_inputs = nullptr;
       }
     } else {
-      fir.inputs = {parts.fir.spikes, Format::arithmetic};
+      fir.inputs = {parts.fir.spikes}, fir.inputs_in_layout = false;
       fir.last = call.initial[1];
     }
-    if (call.method != Method::bptt) {
-      if (const Status status = correlate(fir, stream); status != Status::ok) return status;
-    }
+    if (const Status status = correlate(fir, stream); status != Status::ok) return status;
     if (!fir.role.summed) continue;
     if (const Status status = sum_taps(fir, stream); status != Status::ok) return status;
   }

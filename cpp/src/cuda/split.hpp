@@ -2,14 +2,14 @@
 /// The backward pass of few neurons. Steps of a neuron run side by side, because one thread for each neuron would leave most of the GPU
 /// waiting for memory.
 ///
-/// An adjoint is linear in all gradients. Where it carries a single number, d, from step to step, a step is
+/// An adjoint is linear in all gradients. With the carry as a vector d, a step is
 ///
-///     d[n] = c[n] d[n+1] + w[n]
+///     d[n] = C[n] d[n+1] + w[n]
 ///
-/// (docs/mathematics.md, LIF), and the potential tells c[n] and w[n] of all steps at once. So each warp of a block takes a chunk of the
-/// steps of the same neurons. It computes the product of its c and the d that it would reach from 0; these give the d before and after each
-/// chunk, in the order of time, and from there the warp computes its own steps. The sums are in an order that only the number of steps
-/// decides.
+/// (docs/mathematics.md), and if it reads no hidden states, the potential tells C[n] and w[n] of all steps at once. So each warp of a block
+/// takes a chunk of the steps of the same neurons. It computes the product of its C and the d that it would reach from 0; these give the d
+/// before and after each chunk, in the order of time, and from there the warp computes its own steps. The sums are in an order that only
+/// the number of steps decides.
 #pragma once
 
 #include "kernels.hpp"
@@ -18,12 +18,15 @@ namespace exodus::cuda {
 
 constexpr int split_warps = 16;              // chunks that run side by side
 constexpr std::int64_t few_neurons = 8192;   // with more, a thread for each keeps a GPU's memory busy
+constexpr int most_split_carries = 2;        // the products of more would not fit into registers
 
-/// Whether a step of a model's adjoint (EXODUS, SLAYER) is d[n] = c[n] d[n+1] + w[n], with dL/da[n] = gain d[n].
 template <template <class> class N>
-constexpr bool carries_one_number =
-    N<float>::fires && N<float>::carries_gradient && parameter_of<N<float>>(Role::gain) != -1 &&
-    field_count<typename N<float>::template Carry<float>, float> == 1 && !surrogate_reads_hidden_state<N<float>>;
+constexpr int carries_of = field_count<typename N<float>::template Carry<float>, float>;
+
+/// Whether the steps of a model's adjoint (EXODUS, SLAYER; any method without spikes) can run side by side: it carries filters in a row,
+/// the last of which is dL/d(gain a). Where two states act on one another (a resonator), products of C have twice the error of a loop.
+template <template <class> class N>
+constexpr bool splits = N<float>::carries_gradient && carries_of<N> <= most_split_carries && !surrogate_reads_hidden_state<N<float>>;
 
 /// Whether steps of a layout should run side by side: neurons are few, a neuron has more than a chunk of them, and time is not the last
 /// axis, so that a warp's loads of a step fill sectors of memory.
@@ -42,88 +45,155 @@ Groups split_groups(const Layout& layout, Groups groups) {
   return groups;
 }
 
-/// c d + w, where c or d is 0 without a product: a clipped step passes nothing of an infinite d, and where no gradient comes from later
+/// A carry as a vector.
+template <class Carry, class V, int K>
+EXODUS_DEVICE_SCALAR Carry carry_from(const V (&d)[K]) {
+  Carry carry{};
+  for_each_field<K>(carry, [&](V& value, int k) { value = d[k]; });
+  return carry;
+}
+template <class Carry, class V, int K>
+EXODUS_DEVICE_SCALAR void read_carry(Carry& carry, V (&d)[K]) {
+  for_each_field<K>(carry, [&](V& value, int k) { d[k] = value; });
+}
+
+/// c . d + w, where a factor is 0 without a product: a clipped step passes nothing of an infinite d, and where no gradient comes from later
 /// steps, a product of factors may overflow.
-template <class V>
-EXODUS_DEVICE_SCALAR V step_back(V c, V d, V w) {
-  return c == V(0) || d == V(0) ? w : multiply_add(c, d, w);
+template <class V, int K>
+EXODUS_DEVICE_SCALAR V step_back(const V (&c)[K], const V (&d)[K], V w) {
+  EXODUS_UNROLL
+  for (int k = 0; k < K; ++k) w = c[k] == V(0) || d[k] == V(0) ? w : multiply_add(c[k], d[k], w);
+  return w;
 }
 
-/// d[n] from d[n+1], by the model's adjoint.
-template <template <class> class N, Method M, int Form, class V, class Parameters, class State>
-EXODUS_DEVICE_SCALAR V adjoined(const Parameters& parameters, const StepRecord<V, State>& record, V later) {
-  carry_of<N<V>, M, V> carry{later};
-  Parameters terms;
-  adjoint<M, Form>(parameters, record, carry, terms);
-  return field<0, 1, decltype(carry), V>(carry);
-}
+/// The steps of a chunk, by the model's adjoint.
+template <template <class> class N, Method M, int Form, class V, int D>
+class LinearSteps {
+ public:
+  using C = Traits<N<V>>;
+  using Parameters = typename C::Parameters;
+  using State = typename C::State;
+  using Carry = carry_of<N<V>, M, V>;
+  static constexpr bool fires = N<V>::fires;
+  static constexpr int arrays = fires ? 2 : 1, carries = field_count<Carry, V>;
 
-/// c[n] and w[n] of a chunk.
-template <class V, int D>
-struct LinearSteps {
-  V c[D], w[D];
+  /// u and e, or q where the neuron does not spike.
+  EXODUS_DEVICE static Sources<arrays> sources(const Formatted<BackwardCall, V>& call) {
+    if constexpr (fires) return {{{call.potential}, {call.grad_spikes, call.format}}};
+    if constexpr (!fires) return {{{call.grad_potential}}};
+  }
 
-  /// From u and the bits of e. Past the last step they are 0, and so is w.
-  template <template <class> class N, Method M, int Form, class Parameters>
-  EXODUS_DEVICE void take(const Formatted<BackwardCall, V>& call, Parameters& parameters, const V (&u)[D], V (&e)[D]) {
-    using State = typename Traits<N<V>>::State;
-    constexpr int threshold = parameter_of<N<V>>(Role::threshold);
-    V h[D];
-    decode(call.format, e);
-    fill_surrogate(call.surrogate, field<threshold, Traits<N<V>>::parameters, Parameters, V>(parameters), u, h);
-    EXODUS_UNROLL
-    for (int k = 0; k < D; ++k) {
-      c[k] = adjoined<N, M, Form>(parameters, StepRecord<V, State>{u[k], {}, {}, h[k], V(0), V(0), V(0)}, V(1));
-      w[k] = adjoined<N, M, Form>(parameters, StepRecord<V, State>{u[k], {}, {}, h[k], e[k], V(0), V(0)}, V(0));
+  /// From the bits of the arrays. Past the last step C and w are 0.
+  EXODUS_DEVICE LinearSteps(const Formatted<BackwardCall, V>& call, Parameters& parameters, V (&values)[arrays][D])
+      : parameters_(parameters), gradients_(values[arrays - 1]) {
+    if constexpr (fires) {
+      constexpr int threshold = parameter_of<N<V>>(Role::threshold);
+      decode(call.format, values[1]);
+      EXODUS_UNROLL
+      for (int k = 0; k < D; ++k) u_[k] = values[0][k];
+      fill_surrogate(call.surrogate, field<threshold, C::parameters, Parameters, V>(parameters), u_, h_);
     }
   }
+
+  /// dL/da[n] of step k of the chunk; d is d[n+1] on entry, d[n] on return.
+  EXODUS_DEVICE V adjoin(int k, V (&d)[carries]) const { return adjoin(k, gradients_[k], d); }
+
+  /// C[n] P in place of P.
+  EXODUS_DEVICE void multiply(int k, V (&product)[carries][carries]) const {
+    V columns[carries][carries] = {}, before[carries][carries];   // columns of C, and those of P
+    EXODUS_UNROLL
+    for (int j = 0; j < carries; ++j) {
+      columns[j][j] = V(1);
+      adjoin(k, V(0), columns[j]);
+      EXODUS_UNROLL
+      for (int i = 0; i < carries; ++i) before[j][i] = product[i][j];
+    }
+    EXODUS_UNROLL
+    for (int i = 0; i < carries; ++i) {
+      V row[carries];
+      EXODUS_UNROLL
+      for (int j = 0; j < carries; ++j) row[j] = columns[j][i];
+      EXODUS_UNROLL
+      for (int j = 0; j < carries; ++j) product[i][j] = step_back(row, before[j], V(0));
+    }
+  }
+
+ private:
+  EXODUS_DEVICE V adjoin(int k, V gradient, V (&d)[carries]) const {
+    auto carry = carry_from<Carry>(d);
+    Parameters terms;
+    const StepRecord<V, State> record{u_[k], {}, {}, h_[k], fires ? gradient : V(0), fires ? V(0) : gradient, V(0)};
+    const V current = adjoint<M, Form>(parameters_, record, carry, terms).current;
+    read_carry(carry, d);
+    return current;
+  }
+
+  const Parameters& parameters_;
+  const V (&gradients_)[D];
+  V u_[D] = {}, h_[D] = {};
 };
 
 template <template <class> class N, Method M, int Form, class V>
 EXODUS_KERNEL(split_warps* warp_threads)
 split_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRID_CONSTANT Groups groups) {
   using C = Traits<N<V>>;
-  using Carry = carry_of<N<V>, M, V>;
-  constexpr int chunk = whole_chunk<V>;
-  EXODUS_SHARED(V, products, split_warps * warp_threads);
-  EXODUS_SHARED(V, sums, split_warps * warp_threads);
+  constexpr int chunk = whole_chunk<V>, threads = split_warps * warp_threads;
+  using Chunk = LinearSteps<N, M, Form, V, chunk>;
+  constexpr int carries = Chunk::carries;
+  EXODUS_SHARED(V, products, carries * carries * threads);
+  EXODUS_SHARED(V, sums, carries * threads);
   const Layout& layout = call.layout;
-  const Sources<2> arrays = sources_of<true, true, false>(call);
+  const auto arrays = Chunk::sources(call);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_threads, warp = thread / warp_threads;
   const int warps = groups.threads / warp_threads, round = warps * chunk;   // the steps of all warps
   for (std::int64_t group = blockIdx.x; group < groups.count; group += gridDim.x) {
     const Place place = place_of(layout, groups, group, lane);
     auto parameters = parameters_of<typename C::Parameters, C::parameters>(call.parameters, groups, place.neuron);
-    const V gain = field<parameter_of<N<V>>(Role::gain), C::parameters, decltype(parameters), V>(parameters);
-    V later = V(0);   // d after the round's steps
+    V later[carries] = {};   // d after the round's steps
     for (std::int64_t begin = (layout.time - 1) / round * round; begin >= 0; begin -= round) {
       const std::int64_t first = begin + warp * chunk;
       const int steps = steps_from(first, layout.time, chunk);   // less than one if the chunk is after the end
-      V values[2][chunk];
+      V values[Chunk::arrays][chunk];
       load_lanes(arrays, layout, place, first, steps, values);
-      LinearSteps<V, chunk> at;
-      at.template take<N, M, Form>(call, parameters, values[0], values[1]);
-      V product = V(1), sum = V(0);   // d at the chunk's begin is product times the d after it, and sum
+      const Chunk at(call, parameters, values);
+      V product[carries][carries] = {}, sum[carries] = {};   // d at the chunk's begin is product times the d after it, and sum
       EXODUS_UNROLL
-      for (int k = chunk - 1; k >= 0; --k) product = step_back(at.c[k], product, V(0)), sum = step_back(at.c[k], sum, at.w[k]);
-      products[thread] = product, sums[thread] = sum;
+      for (int i = 0; i < carries; ++i) product[i][i] = V(1);
+      EXODUS_UNROLL
+      for (int k = chunk - 1; k >= 0; --k) at.multiply(k, product), at.adjoin(k, sum);
+      EXODUS_UNROLL
+      for (int i = 0; i < carries; ++i) {
+        sums[i * threads + thread] = sum[i];
+        EXODUS_UNROLL
+        for (int j = 0; j < carries; ++j) products[(i * carries + j) * threads + thread] = product[i][j];
+      }
       __syncthreads();
-      V d = V(0);
+      V d[carries] = {};
       for (int k = warps - 1; k >= 0; --k) {
-        if (k == warp) d = later;
-        later = step_back(V(products[k * warp_threads + lane]), later, V(sums[k * warp_threads + lane]));
+        const int of_warp = k * warp_threads + lane;
+        V next[carries];
+        EXODUS_UNROLL
+        for (int i = 0; i < carries; ++i) {
+          if (k == warp) d[i] = later[i];
+          V row[carries];
+          EXODUS_UNROLL
+          for (int j = 0; j < carries; ++j) row[j] = products[(i * carries + j) * threads + of_warp];
+          next[i] = step_back(row, later, V(sums[i * threads + of_warp]));
+        }
+        EXODUS_UNROLL
+        for (int i = 0; i < carries; ++i) later[i] = next[i];
       }
       __syncthreads();
       V grad[chunk];
       EXODUS_UNROLL
-      for (int k = chunk - 1; k >= 0; --k) d = step_back(at.c[k], d, at.w[k]), grad[k] = gain * d;
+      for (int k = chunk - 1; k >= 0; --k) grad[k] = at.adjoin(k, d);
       encode(call.format, grad);
       if (call.grad_current != nullptr)
         store_lanes(call.grad_current, call.format, layout, place, first, {0, place.active ? steps : 0, place.active && steps == chunk},
                     grad);
       if (first == 0) {
         auto initial = entries_of<typename C::State, C::states>(call.initial, place);
-        auto grad_initial = initial_gradient<M, Form>(parameters, initial, Carry{d});
+        auto grad_initial = initial_gradient<M, Form>(parameters, initial, carry_from<typename Chunk::Carry>(d));
         store_entries<C::states>(call.grad_initial, place, grad_initial);
       }
     }

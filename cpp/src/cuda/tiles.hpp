@@ -73,10 +73,11 @@ EXODUS_DEVICE_SCALAR std::int64_t quotient(std::int64_t a, const Divisor& b) {
   return rest < 0 ? near - 1 : (rest >= b.value ? near + 1 : near);
 }
 
-/// Whether Access is tiled. `stepped`: with FIR kernels or recurrent weights. Double is for checks, and does not justify the compile time.
+/// Whether Access is tiled. Double is for checks, and does not justify the compile time.
 template <class V>
-bool is_tiled(const Layout& layout, bool stepped) {
-  return std::is_same_v<V, float> && layout.inner == 1 && !stepped && layout.time <= longest_tiled;
+bool is_tiled(const Layout& layout, const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent) {
+  const bool plain = !with_fir(fir) && recurrent.features == 0;
+  return std::is_same_v<V, float> && layout.inner == 1 && plain && layout.time <= longest_tiled;
 }
 
 /// The steps of a block, by their numbers (see Place): if time is the last axis, whole tiles from 0 to the end of the neuron that starts
@@ -103,7 +104,7 @@ struct Groups {
   Groups(const Layout& layout, const Param<V> (&parameters)[max_parameters], const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent,
          int widest)
       : neurons(layout.outer * layout.inner),
-        tiled(is_tiled<V>(layout, with_fir(fir) || recurrent.features > 0)),
+        tiled(is_tiled(layout, fir, recurrent)),
         steps(numbered_steps(layout, tiled)),
         inner(layout.inner) {
     if (0 < recurrent.features && recurrent.features <= widest) {   // one wide entry, or as many narrow ones as fit in a warp
@@ -375,7 +376,7 @@ class Pipe {
   /// Starts to copy the first stages. The first chunk to take will be the one at `first`, which opens a stage. All threads of a warp must
   /// call this together; so with all that follows.
   EXODUS_DEVICE void start(std::int64_t first) {
-    for (int k = 0; k < Stages; ++k) ask(stage_of(first) + k * stride);
+    for (int k = 0; k < Stages; ++k) ask(stage_of(first) + k * stride, k);
   }
 
   /// Waits for the chunk at `first`. values[k][d] = the bits (for decode()) of array k at its step d, which is in the span. Other values,
@@ -384,7 +385,7 @@ class Pipe {
     if (opens(first)) {
       __pipeline_wait_prior(Stages - 1);
       if constexpr (A != Access::lanes) __syncwarp();
-      taken_ = ahead_, ahead_ = next(ahead_);
+      taken_ = next(taken_);
     }
     EXODUS_UNROLL
     for (int k = 0; k < Count; ++k) {
@@ -415,7 +416,7 @@ class Pipe {
     if (closes(first)) {
       __pipeline_wait_prior(Stages - 2);
       if constexpr (A != Access::lanes) __syncwarp();
-      stage = ahead_, step = steps - 1;
+      stage = next(taken_), step = steps - 1;
     }
     const bool there = !is_missing(sources_.at[0].data) && own_.begin < first && first <= own_.end;
     return there ? V(memory_[place_in(stage, 0) + slot(step)]) : V(0);
@@ -452,7 +453,7 @@ class Pipe {
 
   /// Ends the use of the chunk at `first`, and starts to copy what comes after the stages that are under way.
   EXODUS_DEVICE void release(std::int64_t first) {
-    if (closes(first)) ask(stage_of(first) + Stages * stride);
+    if (closes(first)) ask(stage_of(first) + Stages * stride, taken_);
   }
 
   /// The place of the warp's elements in shared memory.
@@ -478,14 +479,14 @@ class Pipe {
     return A == Access::tiled ? in_tile<steps>(step / 4, lane_) + step % 4 : step * warp_threads + lane_;
   }
 
-  /// Starts to copy the stage at `first`, which may be before the first step or after the last one.
-  EXODUS_DEVICE void ask(std::int64_t first) {
+  /// Starts to copy what begins with step `first`, which may be before the first step or after the last one.
+  EXODUS_DEVICE void ask(std::int64_t first, int to) {
     if constexpr (A != Access::lanes) __syncwarp();   // all threads have read the stage that is overwritten, and the last results
     EXODUS_UNROLL
     for (int k = 0; k < Count; ++k) {
       const Source& source = sources_.at[k];
       if (is_missing(source.data) || first < 0) continue;
-      const int stage = place_in(asked_, k);
+      const int stage = place_in(to, k);
       if (A != Access::direct && in_halves<V>(source.format)) {
         copy_halves(static_cast<const std::uint16_t*>(source.data), first, stage);
       } else {
@@ -493,7 +494,6 @@ class Pipe {
       }
     }
     __pipeline_commit();
-    asked_ = next(asked_);
   }
 
   EXODUS_DEVICE void copy(const V* array, std::int64_t first, int stage) {
@@ -623,7 +623,7 @@ class Pipe {
   const Steps own_;
   SharedPointer<V> memory_;
   const int warp_, lane_;
-  int asked_ = 0, taken_ = 0, ahead_ = 0;
+  int taken_ = Stages - 1;   ///< the stage that is computed
 };
 
 }   // namespace exodus::cuda

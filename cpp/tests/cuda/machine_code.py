@@ -6,8 +6,8 @@ of the main kernels. It fails if one has fewer loads under way than loops.csv sa
 often, or moves more bytes.
 
 A loop has many ways through it. The one that is followed moves most; it is that of a full chunk: it has no
-barrier (except where chunks run side by side), and no access under a condition (a chunk that is cut short
-has).
+barrier (except where chunks run side by side), and under a condition it loads nothing and stores nothing but
+checkpoints (a chunk that is cut short does; so do threads without a neuron).
 """
 
 import csv
@@ -29,7 +29,9 @@ PASSES = (
     "forward {} 0",
     *(f"backward {{}} 0 {m}{p}" for m in ("exodus", "bptt") for p in ("", " with parameters")),
 )
-MAIN = [name.format(model) for model in MODELS for name in PASSES] + ["backward Lif 0 exodus, few neurons"]
+MAIN = [name.format(model) for model in MODELS for name in PASSES] + [
+    f"backward {model} 0 exodus, few neurons" for model in ("Lif", "CubaLif")
+]
 
 DESIGN = Path(__file__).with_name("loops.csv")
 TOOLS = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin")  # where pip puts them
@@ -96,7 +98,9 @@ class Block:
     def is_followed(self, barriers):
         """Whether full chunks of 32-bit elements, time first, may go through it, `barriers` or not."""
         return not any(
-            (i.name == "BAR" and not barriers) or (i.is_global() and (i.condition or i.bytes() == 2))
+            (i.name == "BAR" and not barriers)
+            or (i.is_global() and i.bytes() == 2)
+            or (i.condition and (i.streams() or i.name == "LDG"))
             for i in self.instructions
         )
 

@@ -26,13 +26,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "cpp" / "src" / "cuda"
-# Models that together have all that kernels ask of one; what they do not have: kernels with taps, variants,
-# an adjoint that carries one number.
+# Models that together have all that kernels ask of one; what they do not have: kernels with taps, variants.
 MODELS = ("CubaLif", "Alif")
 MODELS_WITH_TAPS = ("KernelFilter", "Srm")
 TAPS_ALONE = ("fir.hpp", "common.cu")
-MODELS_OF_ONE_CARRY = ("Lif",)
-ALL_MODELS = MODELS + MODELS_WITH_TAPS + MODELS_OF_ONE_CARRY
+SPLIT_MODELS = ("Lif", "CubaLif")
+ALL_MODELS = (*MODELS, *MODELS_WITH_TAPS, "Lif")
 BARRIER = re.compile(r"__sync(threads|warp)\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
@@ -176,7 +175,7 @@ def program_of(edits, models, build, words, scratch, pool):
 def models_for(change):
     """The models whose tests should notice."""
     if change.path.name == "split.hpp":
-        return MODELS_OF_ONE_CARRY
+        return SPLIT_MODELS
     return MODELS_WITH_TAPS if change.path.name in TAPS_ALONE or "forms" in change.line else MODELS
 
 

@@ -3,10 +3,11 @@
 python ptxas_report.py LOG... reads what `nvcc -Xptxas -v` printed (cmake -DCMAKE_CUDA_FLAGS="-Xptxas -v"),
 and prints a line for each kernel and architecture. It fails if a float32 kernel spills or uses local memory,
 or if fewer blocks (of 64 threads where time is the last axis, else of 128) fit on a multiprocessor of sm_90
-than occupancy.csv says. Other GPUs have less shared memory; there the registers must leave room for as many.
+than occupancy.csv says. Other GPUs may have too little shared memory for as many; what it holds must fit.
 """
 
 import csv
+import math
 import re
 import sys
 from fnmatch import fnmatchcase
@@ -65,20 +66,20 @@ class Kernel(NamedTuple):
         multiprocessor = MULTIPROCESSORS.get(self.architecture, MULTIPROCESSORS["sm_90"])
         return multiprocessor.blocks(64 if ", tiled" in self.name else 128, self.registers, self.shared)
 
-    def designed(self):
-        """The blocks that count: those that fit or, where shared memory is scarce, those by registers."""
-        return self.blocks() if self.architecture == "sm_90" else self._replace(shared=0).blocks()
+    def most(self):
+        """The most blocks that may be wanted: on sm_90 any number, elsewhere those by shared memory."""
+        return math.inf if self.architecture == "sm_90" else self._replace(registers=1).blocks()
 
-    def problems(self, wanted):
-        """What is worse than designed; `wanted` are its blocks."""
+    def problems(self, designed):
+        """What is worse than `designed`, its blocks."""
         where = f"{self.name} ({self.type}, {self.architecture})"
         if self.local > 0:
             yield f"{where}: wanted no local memory, found {self.local} bytes"
-        if wanted is None:
+        if designed is None:
             yield f"{where}: {DESIGN.name} has no row for it, found {self.blocks()} blocks per multiprocessor"
-        elif self.designed() < wanted:
+        elif self.blocks() < (wanted := min(designed, self.most())):
             yield (
-                f"{where}: wanted {wanted} blocks per multiprocessor, found {self.designed()} "
+                f"{where}: wanted {wanted} blocks per multiprocessor, found {self.blocks()} "
                 f"({self.registers} registers, {self.shared} bytes of shared memory)"
             )
 

@@ -3,6 +3,9 @@
 /// an error against float64 like that of a loop over time, and bits that only the number of steps decides.
 #include <algorithm>
 #include <cmath>
+#include <exodus/cuba_lif.hpp>
+#include <exodus/exp_leak.hpp>
+#include <exodus/kernel_filter.hpp>
 #include <exodus/lif.hpp>
 
 #include "../support.hpp"
@@ -129,18 +132,18 @@ Pass random_pass(const Layout& layout, float alpha, bool clips, std::uint64_t se
 }
 
 /// The root of the mean square of a result's errors, relative to the largest gradient of the neuron.
-double error(const Pass& pass, const Gradients<float>& found, const Gradients<double>& exact) {
+double error(const Layout& layout, const Gradients<float>& found, const Gradients<double>& exact) {
   double sum = 0;
-  for (std::int64_t j = 0; j < neurons(pass.layout); ++j) {
+  for (std::int64_t j = 0; j < neurons(layout); ++j) {
     double largest = 0, squares = 0;
-    for (std::int64_t n = 0; n < pass.layout.time; ++n) {
-      const auto k = static_cast<std::size_t>(at(pass.layout, j, n));
+    for (std::int64_t n = 0; n < layout.time; ++n) {
+      const auto k = static_cast<std::size_t>(at(layout, j, n));
       largest = std::max(largest, std::abs(exact.current[k]));
       squares += (found.current[k] - exact.current[k]) * (found.current[k] - exact.current[k]);
     }
     if (largest > 0) sum += squares / (largest * largest);
   }
-  return std::sqrt(sum / static_cast<double>(elements(pass.layout)));
+  return std::sqrt(sum / static_cast<double>(elements(layout)));
 }
 
 TEST(CudaSplit, HasTheErrorOfALoopOverTime) {
@@ -154,9 +157,72 @@ TEST(CudaSplit, HasTheErrorOfALoopOverTime) {
         OnCpu cpu;
         OnDevice split(1), loop(1);
         const auto exact = pass.run<double>(cpu);
-        const double of_split = error(pass, pass.run<float>(split), exact), of_loop = error(pass, pass.run<float>(loop, true), exact);
+        const double of_split = error(pass.layout, pass.run<float>(split), exact);
+        const double of_loop = error(pass.layout, pass.run<float>(loop, true), exact);
         EXPECT_LE(of_split, 1.5 * of_loop) << time << " steps, alpha " << alpha << ", reset " << static_cast<int>(reset);
       }
+    }
+  }
+}
+
+/// A pass of neurons that `make`, a generic lambda, makes for each type. `with_sum`: with the gradient of the first parameter, which a loop
+/// over time computes.
+template <class V, class Make, class Run>
+Gradients<V> gradients_of(const Make& make, const Pass& pass, Run& device, bool with_sum = false) {
+  const auto neuron = make.template operator()<V>();
+  using N = std::remove_cvref_t<decltype(neuron)>;
+  const std::int64_t size = elements(pass.layout);
+  const std::vector<V> u(pass.potential.begin(), pass.potential.end()), given(pass.grad_spikes.begin(), pass.grad_spikes.end());
+  const V* const potential = device.in(u.data(), size);
+  typename N::Backward arrays{.potential = potential, .current = potential, .grad_current = device.template out<V>(size)};
+  (N::fires ? arrays.grad_spikes : arrays.grad_potential) = device.in(given.data(), size);
+  V* const initial = arrays.grad_initial.potential = device.template out<V>(neurons(pass.layout));
+  double* const sum = with_sum ? device.template out<double>(1) : nullptr;
+  for_each_field<Traits<N>::parameters>(arrays.grad, [&](double*& grad, int k) { grad = k == 0 ? sum : nullptr; });
+  Surrogate<V> surrogate{SurrogateKind::boxcar, V(pass.peak)};
+  surrogate.shape[0] = V(1);
+  EXPECT_EQ(device.backward(pass.layout, neuron, pass.method, surrogate, arrays), Status::ok);
+  return {device.fetch(arrays.grad_current, size), device.fetch(initial, neurons(pass.layout))};
+}
+
+template <class Make>
+void expect_error_of_a_loop(const Make& make, std::int64_t time, Random& random, const std::string& what) {
+  Pass pass = random_pass({1, time, time > 100 ? 40 : 400}, 1, false, random.bits());
+  pass.method = random.coin() ? Method::slayer : Method::exodus;
+  OnCpu cpu;
+  OnDevice split(1), loop(1);
+  const auto exact = gradients_of<double>(make, pass, cpu);
+  const auto found = gradients_of<float>(make, pass, split), in_order = gradients_of<float>(make, pass, loop, true);
+  const double of_split = error(pass.layout, found, exact), of_loop = error(pass.layout, in_order, exact);
+  EXPECT_LE(of_split, 1.5 * of_loop) << what << ", " << time << " steps";
+  EXPECT_NE(found.current, in_order.current) << what << ": its steps do not run side by side";
+}
+
+/// Neurons whose adjoints carry one or two numbers. Decays that are not powers of two make each step round.
+TEST(CudaSplit, OtherNeuronsHaveTheErrorOfALoopToo) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  Random random(2);
+  for (const std::int64_t time : {50, 250, 1000}) {
+    for (const float decay : {0.7f, 0.9f, 0.99f, 0.999f}) {
+      const std::string what = "decay " + std::to_string(decay);
+      const auto cuba_lif = [&]<class V>() {
+        CubaLif<V> neuron;
+        neuron.alpha = V(decay), neuron.alpha_syn = V(0.8f);
+        return neuron;
+      };
+      const auto leak = [&]<class V>() {
+        ExpLeak<V> neuron;
+        neuron.alpha = V(decay), neuron.gain = V(0.3f);
+        return neuron;
+      };
+      const auto filter = [&]<class V>() {
+        KernelFilter<V> neuron;
+        neuron.a = V(decay), neuron.b = V(0.6f), neuron.kernel = FilterTiming::late;
+        return neuron;
+      };
+      expect_error_of_a_loop(cuba_lif, time, random, "CubaLIF, " + what);
+      expect_error_of_a_loop(leak, time, random, "leaky integrator, " + what);
+      expect_error_of_a_loop(filter, time, random, "filter, " + what);
     }
   }
 }
