@@ -1,11 +1,12 @@
-"""Measures what Python takes of a call: small arrays on a simulated GPU, against arrays of NumPy.
+"""Measures what Python takes of a call: small arrays on a simulated GPU, against the CPU's own calls.
 
 EXODUS_SHIM=build/dev/cpp/tests/cuda python benchmarks/overhead_on_a_gpu.py [--rounds N]
 
 Needs no GPU: the arrays are those of the tests (`tests/device_arrays.py`), and the kernels of both engines do
 nothing. A library takes some of the time of a call itself, to allocate results and to tell where arrays lie;
 its share is measured apart. Prints microseconds of processor time, and the ratio to NumPy's call with the
-library's share and without. The kinds of arrays take turns in one process.
+library's share and without. A layer of torch is compared with itself: its tensors are on the CPU, and the
+way for tensors on a GPU takes them. All take turns in one process.
 """
 
 import argparse
@@ -13,14 +14,18 @@ import importlib.util
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 import exodus_core as ec
+import exodus_core.torch as snn
 from exodus_core import cuda
 from exodus_core._backends.numpy import NumpyBackend
+from exodus_core.torch import _direct
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from device_arrays import DEVICE, LIBRARY, DeviceArray, DlpackArray
@@ -35,13 +40,30 @@ NEURONS = {
 }
 
 
+class BoundToNothing:
+    """A bound neuron whose passes do nothing."""
+
+    def __init__(self, *arguments):
+        pass
+
+    def forward(self, *arguments):
+        return 0, 0
+
+    def backward(self, *arguments):
+        return ()
+
+
 def without_kernels(folder):
     """Let calls of both engines do everything but run a kernel."""
     spec = importlib.util.spec_from_file_location("_cuda", next(Path(folder).glob("_cuda*.so")))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    nothing = {"forward": lambda *arguments: None, "backward": lambda *arguments: None}
-    NumpyBackend.kernels = SimpleNamespace(**nothing)
+    nothing = {
+        "forward": lambda *arguments: None,
+        "backward": lambda *arguments: None,
+        "BoundNeuron": BoundToNothing,
+    }
+    NumpyBackend.kernels = _direct.OnCpu.kernels = SimpleNamespace(**nothing)
     cuda._found = lambda: (SimpleNamespace(**vars(module) | nothing), "")
     cuda.kernels.cache_clear()
 
@@ -57,11 +79,43 @@ def calls(neuron, kind):
     }
 
 
+def layers():
+    """Functions that call layers of torch with tensors on the CPU, and the way of those on a GPU."""
+    torch.cuda.current_stream = lambda device: SimpleNamespace(cuda_stream=1)
+    engines = {
+        "torch, CPU": _direct.OnCpu(),
+        "torch, GPU": _direct.OnGpu(torch.device("cpu")),
+    }
+    current, grad = torch.ones(SHAPE, requires_grad=True), torch.ones(SHAPE)
+
+    def apart(layer):
+        with torch.no_grad():
+            layer(current)
+
+    found = {}
+    for kind, engine in engines.items():
+        _direct._CPU = engine
+        layer = snn.LIF(alpha=0.9)
+        layer(current)  # its place is remembered
+        found[kind, "forward, torch.no_grad"] = partial(apart, layer)
+        found[kind, "forward and backward"] = lambda layer=layer: layer(current).backward(grad)
+    return found
+
+
 def microseconds(call):
     start = time.thread_time()
     for _ in range(CALLS):
         call()
     return (time.thread_time() - start) / CALLS * 1e6
+
+
+def fastest(named_calls, rounds):
+    """The microseconds of each call, the least of some rounds."""
+    least = dict.fromkeys(named_calls, np.inf)
+    for _ in range(rounds):
+        for key, call in named_calls.items():
+            least[key] = min(least[key], microseconds(call))
+    return least
 
 
 class Counter:
@@ -115,18 +169,18 @@ def main():
     if "EXODUS_SHIM" not in os.environ:
         sys.exit("EXODUS_SHIM must name the folder of the CUDA kernels for the CPU (CONTRIBUTING.md)")
     without_kernels(os.environ["EXODUS_SHIM"])
-    print(f"{'':41} {'us':>6} {'library':>8} {'ratio':>6} {'without library':>16}")
+    print(f"{'':42} {'us':>6} {'library':>8} {'ratio':>6} {'without library':>16}")
     for name, neuron in NEURONS.items():
         own = {(kind, what): call for kind in KINDS for what, call in calls(neuron, KINDS[kind]).items()}
-        least = dict.fromkeys([*own, *USES], np.inf)
-        for _ in range(rounds):
-            for key, call in (own | USES).items():
-                least[key] = min(least[key], microseconds(call))
+        least = fastest(own | USES, rounds)
         for (kind, what), call in own.items():
             base, whole = least["NumPy", what], least[kind, what]
             share = sum(count * least[use] for count, use in zip(uses(call), USES, strict=True))
             ratios = f"{whole / base:6.2f} {(whole - share) / base:16.2f}"
-            print(f"{name:15} {what:25} {kind:9} {whole:6.1f} {share:8.1f} {ratios}")
+            print(f"{name:15} {what:25} {kind:10} {whole:6.1f} {share:8.1f} {ratios}")
+    least = fastest(layers(), rounds)
+    for (kind, what), whole in least.items():
+        print(f"{'LIF':15} {what:25} {kind:10} {whole:6.1f} {'':8} {whole / least['torch, CPU', what]:6.2f}")
 
 
 if __name__ == "__main__":

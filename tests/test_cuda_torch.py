@@ -121,16 +121,26 @@ def test_parameters_of_a_computation(neuron, key, on_gpu):
     torch.testing.assert_close(*passes, rtol=1e-12, atol=1e-12)
 
 
-def test_on_torchs_stream(on_gpu, shim, monkeypatch):
-    streams, run = [], shim.forward
+@pytest.mark.parametrize("learn", [(), ("alpha",)], ids=["direct", "general way"])
+def test_on_torchs_stream(learn, on_gpu, shim, monkeypatch):
+    streams, run, bound = [], shim.forward, shim.BoundNeuron
 
     def watched(*arguments):
         streams.append(arguments[-1][0])
-        run(*arguments)
+        return run(*arguments)
+
+    class Watched:
+        def __init__(self, *arguments):
+            self.bound = bound(*arguments)
+
+        def forward(self, *arguments):
+            streams.append(arguments[-1][0])
+            return self.bound.forward(*arguments)
 
     monkeypatch.setattr(shim, "forward", watched)
+    monkeypatch.setattr(shim, "BoundNeuron", Watched)
     on_gpu()
-    snn.LIF(alpha=0.9)(torch.ones(4, 3))
+    snn.LIF(alpha=0.9, learn=learn)(torch.ones(4, 3))
     assert streams == [11]
 
 

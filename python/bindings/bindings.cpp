@@ -215,11 +215,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Kernels of exodus_core; use the package's functions, which check their arguments.";
   m.def("forward", &exodus::python::forward<OnCpu>);
   m.def("backward", &exodus::python::backward<OnCpu>);
-  py::class_<BoundNeuron>(m, "BoundNeuron")
-      .def(py::init(&bind_neuron<OnCpu>))
-      .def("forward", &BoundNeuron::forward)
-      .def("backward", &BoundNeuron::backward)
-      .def_property_readonly("surrogate_reads_hidden_state", &BoundNeuron::surrogate_reads_hidden_state);
+  exodus::python::add_bound_neuron<OnCpu>(m);
   add_learnt_numbers<float>(m, "LearntFloats");
   add_learnt_numbers<double>(m, "LearntDoubles");
   m.def("delay", &exodus::python::delay<OnCpu>);

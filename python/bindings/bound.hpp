@@ -121,6 +121,16 @@ std::unique_ptr<BoundNeuron> bind_neuron(const std::string& model, const std::st
   return result;
 }
 
+/// The class is local to a module: those of both engines have one.
+template <class Engine>
+void add_bound_neuron(py::module_& m) {
+  py::class_<BoundNeuron>(m, "BoundNeuron", py::module_local())
+      .def(py::init(&bind_neuron<Engine>))
+      .def("forward", &BoundNeuron::forward)
+      .def("backward", &BoundNeuron::backward)
+      .def_property_readonly("surrogate_reads_hidden_state", &BoundNeuron::surrogate_reads_hidden_state);
+}
+
 /// Learnt numbers, each in a tensor of one element of type T: in their ranges, and as the model takes them.
 template <class T>
 class LearntNumbers {

@@ -4,6 +4,7 @@
 #include <exodus/cuda.hpp>
 #include <vector>
 
+#include "bound.hpp"
 #include "calls.hpp"
 #include "dlpack.hpp"
 
@@ -104,6 +105,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of exodus_core; use the package's functions, which check their arguments.";
   m.def("forward", &exodus::python::forward<OnStream>);
   m.def("backward", &exodus::python::backward<OnStream>);
+  exodus::python::add_bound_neuron<OnStream>(m);
   m.def("delay", &exodus::python::delay<OnStream>);
   m.def("delay_adjoint", &exodus::python::delay_adjoint<OnStream>);
   m.def("decay", &decay);

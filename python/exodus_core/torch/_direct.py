@@ -1,4 +1,4 @@
-"""Calls whose tensors the CPU kernels take where they are: dense, from rest, with numbers as learnt values.
+"""Calls whose tensors the kernels take where they are: dense, from rest, with numbers as learnt values.
 
 Most calls of a feed-forward network are of this kind. Whatever stays the same from call to call is
 remembered, since in a small layer the Python around the kernels takes longer than they do
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import _core
+from .. import _core, cuda
 from .._backends._memory import LARGE
 from .._backends.tensors import TENSORS, new
 from .._binding import Binding, bind
@@ -53,38 +54,88 @@ class Reads(NamedTuple):
     current: bool
 
 
+class OnCpu:
+    """Where calls with tensors on the CPU run."""
+
+    kernels: Any = _core
+    device = torch.device("cpu")
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is there."""
+        return tensor.is_cpu and not tensor.is_cuda
+
+    def execution(self, threads: int) -> Any:
+        """Return the extension's last argument: the number of threads."""
+        return threads
+
+
+class OnGpu:
+    """Where calls with tensors on a GPU run: on torch's current stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @property
+    def kernels(self) -> Any:
+        """The extension module with the CUDA kernels."""
+        return cuda.kernels()
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is on the GPU."""
+        return tensor.device == self.device
+
+    def execution(self, threads: int) -> Any:
+        """Return the extension's last argument: a stream, and a function that allocates workspace."""
+        return torch.cuda.current_stream(self.device).cuda_stream, self._allocate
+
+    def _allocate(self, size: int) -> tuple[Tensor, int]:
+        memory = torch.empty(size, dtype=torch.uint8, device=self.device)
+        return memory, memory.data_ptr()
+
+
+_CPU = OnCpu()
+_on_gpu = cache(OnGpu)
+
+
 class Place:
     """A descriptor, bound to the layout of a current. It does not keep the descriptor alive."""
 
-    def __init__(self, binding: Binding, current: Tensor, learnt: tuple[str, ...]) -> None:
+    def __init__(
+        self, binding: Binding, current: Tensor, learnt: tuple[str, ...], engine: OnCpu | OnGpu = _CPU
+    ) -> None:
         neuron, self.layout, self.type_name = binding.neuron, binding.layout, binding.type_name
         self.learnt, self.model, self._fires = learnt, neuron._model, neuron._fires
         self.shape, self.strides, self.dtype = current.shape, current.stride(), current.dtype
-        self.itemsize, self._large = current.element_size(), current.nbytes >= LARGE
+        self.itemsize, self._engine = current.element_size(), engine
+        on_cpu = isinstance(engine, OnCpu)
+        self._large = on_cpu and current.nbytes >= LARGE
         self._relations, self._given = neuron._relations, neuron._values(neuron._relations.maps)
         arguments, self._names = binding.arguments(), _core.models[self.model][0]
         self._native = neuron._native(learnt) if learnt else []
         # The model's parameters that are passed to each call: all, if it takes Python to compute them.
         self._passed = list(arguments) if self._native is None else [name for name, _ in self._native]
         passed = [self._names.index(name) for name in self._passed]
-        self._bound = _core.BoundNeuron(
+        self._bound = engine.kernels.BoundNeuron(
             self.model, self.type_name, self.layout.sizes, arguments, binding.options, passed
         )
+        self._parameters = binding.parameters  # their arrays on a GPU, which the extension has by address
         self._readers = {} if self._native is None else self._make_readers(self._native)
         self._reads: dict[tuple[str, ...], Reads] = {}
         one_spike = self._fires and getattr(neuron, "max_spikes", 1) == 1
-        self._packs = one_spike and self.layout.sizes[2] % 64 == 0 and math.prod(self.shape) >= LEAST
+        self._packs = (
+            on_cpu and one_spike and self.layout.sizes[2] % 64 == 0 and math.prod(self.shape) >= LEAST
+        )
 
     def has_all(self, *tensors: Tensor | None) -> bool:
         """Tell whether the kernels can take tensors over time as they are."""
         shape, strides, dtype, itemsize = self.shape, self.strides, self.dtype, self.itemsize
+        holds = self._engine.holds
         for tensor in tensors:
             if tensor is not None and not (
                 tensor.stride() == strides
                 and tensor.shape == shape
                 and tensor.dtype is dtype
-                and tensor.is_cpu
-                and not tensor.is_cuda
+                and holds(tensor)
                 and tensor.data_ptr() % itemsize == 0
                 and not tensor.is_neg()
             ):
@@ -129,7 +180,7 @@ class Place:
     def _empty(self) -> Tensor:
         if self._large:
             return new(self.shape, self.dtype, self.strides)
-        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="cpu")
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self._engine.device)
 
     def forward(
         self,
@@ -160,7 +211,7 @@ class Place:
             _address(fired),
             _address(support),
             surrogate._argument if isinstance(surrogate, Surrogate) else None,
-            threads,
+            self._engine.execution(threads),
         )
         if fired is None:
             return spikes, potential, None
@@ -200,7 +251,7 @@ class Place:
             _address(grad_potential),
             grad_current.data_ptr(),
             reads.indices,
-            threads,
+            self._engine.execution(threads),
         )
         return grad_current, self._own_gradients(numbers, reads, sums)
 
@@ -226,10 +277,13 @@ def place_of(
     neuron: Neuron, current: Tensor, time_dim: int | None, learnt: Mapping[str, Tensor]
 ) -> Place | None:
     """Return the place of a call, or None if it has to go the general way."""
-    if current.is_cuda or not current.is_cpu or current.dtype not in _TYPES or current.is_neg():
+    on_gpu = current.is_cuda
+    if not (on_gpu or current.is_cpu) or current.dtype not in _TYPES or current.is_neg():
         return None
-    known = _places.of(neuron)
-    key = current.shape, current.stride(), current.dtype, time_dim, *learnt
+    if on_gpu and learnt:  # reading them would wait for the GPU
+        return None
+    known, gpu = _places.of(neuron), current.get_device() if on_gpu else None
+    key = current.shape, current.stride(), current.dtype, gpu, time_dim, *learnt
     try:
         place: Place | None = known[key]
     except KeyError:
@@ -243,11 +297,13 @@ def place_of(
 
 def _bound(neuron: Neuron, current: Tensor, time_dim: int | None, learnt: tuple[str, ...]) -> Place | None:
     """Bind a descriptor, and check the values that are not learnt."""
-    _, array, layout = arrange("current", current, time_dim, "time_dim", TENSORS)
-    binding = bind(neuron, layout, TENSORS.type_name(array), learnt, neuron)
+    own = None if current.is_cuda else TENSORS
+    _, read, layout = arrange("current", current.detach(), time_dim, "time_dim", own)
+    backend = layout.backend
+    binding = bind(neuron, layout, backend.type_name(read), learnt, neuron)
     taps = _core.models[neuron._model][2]
     has_taps = any([name in binding.parameters for name in taps])
     has_arrays = any([bound.values is not None for bound in binding.parameters.values()])
-    if array.data_ptr() != current.data_ptr() or has_taps or (learnt and has_arrays):
+    if backend.handle(read) != current.data_ptr() or has_taps or (learnt and has_arrays):
         return None
-    return Place(binding, current, learnt)
+    return Place(binding, current, learnt, _on_gpu(current.device) if current.is_cuda else _CPU)

@@ -97,7 +97,8 @@ def run(
         call.recipe = take_recipe(current)
     if call.inplace:
         _check_may_be_overwritten(current, (recurrent, *learnt.values(), *(state or ())))
-    if state is None and recurrent is None and not call.with_state:
+    lean_on_gpu = call.memory == "lean" and current.is_cuda  # refused with an error
+    if state is None and recurrent is None and not call.with_state and not lean_on_gpu:
         place = place_of(call.origin, current, call.time_dim, learnt)
         if place is not None:
             spikes, potential = _SpikeDirect.apply(call, place, current, *learnt.values())

@@ -1,0 +1,145 @@
+"""Property: a direct call with tensors on a GPU gives the CPU's results, on torch's current stream.
+
+Witness: the same layers on the CPU. The CUDA kernels run under the shim, on tensors in host memory that claim
+to be on a GPU.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import exodus_core as ec
+import exodus_core.torch as snn
+from exodus_core import kernel
+from exodus_core.torch import _direct
+from neuron_examples import SCALARS
+
+SHAPE = (19, 3, 5)
+
+
+@pytest.fixture
+def calls(shim, monkeypatch):
+    """The direct calls on a GPU, by name: each with the device whose stream is asked for."""
+    found = []
+
+    def current_stream(device):
+        found[-1] = found[-1], device
+        return SimpleNamespace(cuda_stream=11)
+
+    for name in ("forward", "backward"):
+        run = getattr(_direct.Place, name)
+
+        def watched(*arguments, run=run, name=name):
+            found.append(name)
+            return run(*arguments)
+
+        monkeypatch.setattr(_direct.Place, name, watched)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True), raising=False)
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    return found
+
+
+DIRECT = [(name, torch.device("cpu")) for name in ("forward", "backward")]
+
+
+def results(layer, current, weights):
+    current = current.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    output = layer(current)
+    (output * weights).sum().backward()
+    return output.detach(), current.grad
+
+
+def has_taps(neuron):
+    return any(name in neuron._parameters() for name in ec._core.models[neuron._model][2])
+
+
+NEURONS = {name: neuron for name, neuron in SCALARS.items() if not has_taps(neuron)}
+NEURONS["LIF per channel"] = ec.LIF(alpha=np.linspace(0.5, 0.9, 5))
+
+
+def check(found, expected, dtype=torch.float32):
+    (output, grad), (expected_output, expected_grad) = found, expected
+    assert torch.equal(output, expected_output)
+    assert output.stride() == expected_output.stride()
+    assert grad.stride() == expected_grad.stride()
+    largest = float(expected_grad.abs().max())
+    assert largest > 0
+    atol = largest * (1e-5 if dtype == torch.float32 else 1e-12)
+    torch.testing.assert_close(grad, expected_grad, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("method", ["exodus", "slayer", "bptt"])
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_neuron(name, method, dtype, calls, monkeypatch):
+    torch.manual_seed(0)
+    layer = snn.from_neuron(NEURONS[name], method=method)
+    arrays = torch.randn(SHAPE, dtype=dtype), torch.randn(SHAPE, dtype=dtype)
+    found = results(layer, *arrays)
+    assert calls == DIRECT
+    monkeypatch.undo()
+    check(found, results(layer, *arrays), dtype)
+
+
+def test_time_last_in_columns(calls, monkeypatch):
+    torch.manual_seed(0)
+    layer = snn.LIF(alpha=0.9)
+    arrays = torch.randn(5, 3, 19).permute(2, 1, 0), torch.randn(5, 3, 19).permute(2, 1, 0)
+    found = results(layer, *arrays)
+    assert calls == DIRECT
+    monkeypatch.undo()
+    check(found, results(layer, *arrays))
+
+
+def test_a_potential_over_the_current(calls, monkeypatch):
+    torch.manual_seed(0)
+    arrays = torch.randn(SHAPE), torch.randn(SHAPE)
+    in_place = snn.LIF(alpha=0.9, inplace=True)
+    found = results(lambda current: in_place(current * 1), *arrays)
+    assert calls == DIRECT
+    monkeypatch.undo()
+    check(found, results(snn.LIF(alpha=0.9), *arrays))
+
+
+def test_workspace_is_memory_of_the_device(calls, monkeypatch):
+    sizes, allocate = [], _direct.OnGpu._allocate
+
+    def watched(self, size):
+        memory, address = allocate(self, size)
+        assert (memory.device, memory.dtype) == (self.device, torch.uint8)
+        assert (memory.numel(), memory.data_ptr()) == (size, address)
+        sizes.append(size)
+        return memory, address
+
+    monkeypatch.setattr(_direct.OnGpu, "_allocate", watched)
+    for name, expected in (("LIF", 0), ("ALIF", 1)):
+        results(snn.from_neuron(NEURONS[name]), torch.randn(SHAPE), torch.ones(SHAPE))
+        assert len(sizes) == expected  # for the hidden states, in the backward pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: snn.LIF(alpha=0.9, learn=("alpha",)),
+        lambda: snn.from_neuron(ec.SRM(kernel.FIR([0.5, 0.25]), kernel.Exponential(0.8, -1.0))),
+    ],
+    ids=["learnt values", "taps"],
+)
+def test_others_go_the_general_way(make, calls, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=11))
+    results(make(), torch.randn(SHAPE), torch.randn(SHAPE))
+    assert calls == []
+
+
+def test_lean_memory_is_refused(calls):
+    with pytest.raises(ValueError, match="memory must be 'full' for arrays on a GPU, got 'lean'"):
+        snn.LIF(alpha=0.9, memory="lean")(torch.randn(SHAPE))
+    assert calls == []
+
+
+def test_tensors_elsewhere_are_not_taken(calls):
+    place = _direct.place_of(ec.LIF(alpha=0.9), torch.randn(SHAPE), 0, {})
+    assert place.has_all(torch.randn(SHAPE), None)
+    assert not place.has_all(torch.randn(SHAPE, device="meta"))
