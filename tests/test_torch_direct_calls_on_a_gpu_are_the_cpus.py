@@ -13,7 +13,7 @@ import torch
 import exodus_core as ec
 import exodus_core.torch as snn
 from exodus_core import kernel
-from exodus_core.torch import _direct
+from exodus_core.torch import _direct, _run
 from neuron_examples import SCALARS
 
 SHAPE = (19, 3, 5)
@@ -83,6 +83,28 @@ def test_every_neuron(name, method, dtype, calls, monkeypatch):
     check(found, results(layer, *arrays), dtype)
 
 
+@pytest.mark.parametrize("output", ["spikes", "potential"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NEURONS)
+def test_halves_have_the_bits_of_the_general_way(name, dtype, output, calls, monkeypatch):
+    """Both ways run the same kernels."""
+    torch.manual_seed(0)
+    neuron = NEURONS[name]
+    layer = snn.from_neuron(neuron, output=output if neuron._fires else "potential")
+    kind = torch.float32 if layer.output == "potential" else dtype
+    current, weights = torch.randn(SHAPE, dtype=dtype), torch.randn(SHAPE, dtype=kind)
+    direct = results(layer, current, weights)
+    assert calls == DIRECT
+    monkeypatch.setattr(_run, "place_of", lambda *arguments: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=11))
+    general = results(layer, current, weights)
+    assert calls == DIRECT
+    for found, expected, of in zip(direct, general, (kind, dtype), strict=True):
+        assert found.dtype == expected.dtype == of
+        assert torch.equal(found, expected)
+        assert found.abs().max() > 0
+
+
 def test_time_last_in_columns(calls, monkeypatch):
     torch.manual_seed(0)
     layer = snn.LIF(alpha=0.9)
@@ -139,7 +161,17 @@ def test_lean_memory_is_refused(calls):
     assert calls == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_potential_over_a_current_of_halves_is_refused(dtype, calls):
+    with pytest.raises(ValueError, match=r"inplace must be False for current of b?float16"):
+        snn.LIF(alpha=0.9, inplace=True)(torch.randn(SHAPE).to(dtype))
+    assert calls == []
+
+
 def test_tensors_elsewhere_are_not_taken(calls):
     place = _direct.place_of(ec.LIF(alpha=0.9), torch.randn(SHAPE), 0, {})
-    assert place.has_all(torch.randn(SHAPE), None)
-    assert not place.has_all(torch.randn(SHAPE, device="meta"))
+    here, elsewhere = torch.randn(SHAPE), torch.randn(SHAPE, device="meta")
+    assert place.has_all((here, None), (here, here))
+    for k in range(4):
+        tensors = [elsewhere if i == k else here for i in range(4)]
+        assert not place.has_all(tensors[:2], tensors[2:])

@@ -18,6 +18,8 @@ using namespace exodus::python;
 /// On some threads of the pool; 0 is all of them.
 class OnCpu {
  public:
+  static constexpr bool binds_halves = false;   // nobody asks for them
+
   explicit OnCpu(const py::object& threads) : threads_(threads.cast<int>()) {}
 
   OwnWorkspace memory(exodus::Workspace needed) const { return OwnWorkspace(needed); }

@@ -112,7 +112,7 @@ std::unique_ptr<BoundNeuron> bind_neuron(const std::string& model, const std::st
   std::unique_ptr<BoundNeuron> result;
   const FloatingPointMode mode;
   with_neuron(model, type_name, [&]<class N>(const N&) {
-    if constexpr (sizeof(typename N::Storage) >= sizeof(float)) {
+    if constexpr (sizeof(typename N::Storage) >= sizeof(float) || Engine::binds_halves) {
       result = std::make_unique<BoundModel<N, Engine>>(sizes, parameters, options, std::move(learnt));
     } else {
       throw py::type_error("no bound neurons for arrays of " + type_name);

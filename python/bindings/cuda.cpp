@@ -16,6 +16,8 @@ namespace py = pybind11;
 /// address.
 class OnStream {
  public:
+  static constexpr bool binds_halves = true;
+
   explicit OnStream(const py::object& execution) {
     std::uintptr_t stream;
     std::tie(stream, allocate_) = execution.cast<std::tuple<std::uintptr_t, py::object>>();

@@ -183,6 +183,8 @@ def tests_for(change):
     """The filters of the tests that could notice a change, in two rounds: most are noticed in the first."""
     if change.path.name == "delay.cu":  # nothing else uses it
         return ("CudaDelay*",)
+    if change.path.name == "split.hpp":
+        return ("CudaSplit*", ":".join(f"*{model}*FewNeurons*" for model in SPLIT_MODELS))
     rounds = ("float",), ("double", "float16", "bfloat16")
     first, second = (
         ":".join(f"*{model}_{name}.*" for model in models_for(change) for name in names) for names in rounds

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import _core, cuda
 from .._backends._memory import LARGE
-from .._backends.tensors import TENSORS, new
+from .._backends.tensors import TENSORS, arithmetic_of, new
 from .._binding import Binding, bind
 from .._cache import IdentityCache
 from .._custom_surrogate import SurrogateLike
@@ -31,6 +31,7 @@ from ._handing import LEAST, Handed, is_asked, is_support_asked
 from ._learnt import number_of, range_of
 
 _TYPES = (torch.float32, torch.float64)
+_TYPES_ON_A_GPU = (*_TYPES, torch.float16, torch.bfloat16)
 _MOST_REMEMBERED = 64  # layouts for each descriptor
 _READERS = {torch.float32: _core.LearntFloats, torch.float64: _core.LearntDoubles}
 
@@ -107,6 +108,7 @@ class Place:
         self.learnt, self.model, self._fires = learnt, neuron._model, neuron._fires
         self.shape, self.strides, self.dtype = current.shape, current.stride(), current.dtype
         self.itemsize, self._engine = current.element_size(), engine
+        self._arithmetic = arithmetic_of(current.dtype)
         on_cpu = isinstance(engine, OnCpu)
         self._large = on_cpu and current.nbytes >= LARGE
         self._relations, self._given = neuron._relations, neuron._values(neuron._relations.maps)
@@ -126,17 +128,22 @@ class Place:
             on_cpu and one_spike and self.layout.sizes[2] % 64 == 0 and math.prod(self.shape) >= LEAST
         )
 
-    def has_all(self, *tensors: Tensor | None) -> bool:
-        """Tell whether the kernels can take tensors over time as they are."""
-        shape, strides, dtype, itemsize = self.shape, self.strides, self.dtype, self.itemsize
-        holds = self._engine.holds
-        for tensor in tensors:
+    def has_all(self, saved: Sequence[Tensor | None], grads: Sequence[Tensor | None]) -> bool:
+        """Tell whether the kernels can take the tensors of a backward pass as they are (see `backward`)."""
+        (potential, current), (grad_spikes, grad_potential) = saved, grads
+        shape, strides, holds = self.shape, self.strides, self._engine.holds
+        for tensor, dtype in (
+            (potential, self._arithmetic),
+            (current, self.dtype),
+            (grad_spikes, self.dtype),
+            (grad_potential, self._arithmetic),
+        ):
             if tensor is not None and not (
                 tensor.stride() == strides
                 and tensor.shape == shape
                 and tensor.dtype is dtype
                 and holds(tensor)
-                and tensor.data_ptr() % itemsize == 0
+                and tensor.data_ptr() % dtype.itemsize == 0
                 and not tensor.is_neg()
             ):
                 return False
@@ -177,10 +184,10 @@ class Place:
             found = self._reads[wanted] = Reads(wanted, sums, indices, potential, current)
         return found
 
-    def _empty(self) -> Tensor:
+    def _empty(self, dtype: torch.dtype) -> Tensor:
         if self._large:
-            return new(self.shape, self.dtype, self.strides)
-        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self._engine.device)
+            return new(self.shape, dtype, self.strides)
+        return torch.empty_strided(self.shape, self.strides, dtype=dtype, device=self._engine.device)
 
     def forward(
         self,
@@ -198,8 +205,8 @@ class Place:
         tuple
             The spikes, the potential if it is wanted, and bits if a container has asked for them.
         """
-        spikes = self._empty() if self._fires else None
-        potential = current if inplace else self._empty() if with_potential else None
+        spikes = self._empty(self.dtype) if self._fires else None
+        potential = current if inplace else self._empty(self._arithmetic) if with_potential else None
         packs = self._packs and is_asked(Handed)
         fired = self._bits() if packs else None
         support = self._bits() if packs and is_support_asked() and self._has_support(surrogate) else None
@@ -239,7 +246,7 @@ class Place:
 
         `saved` are the potential and the current, where they are read, `grads` those of spikes and potential.
         """
-        grad_current = self._empty()
+        grad_current = self._empty(self.dtype)
         (potential, current), (grad_spikes, grad_potential) = saved, grads
         sums = self._bound.backward(
             numbers.model,
@@ -278,7 +285,9 @@ def place_of(
 ) -> Place | None:
     """Return the place of a call, or None if it has to go the general way."""
     on_gpu = current.is_cuda
-    if not (on_gpu or current.is_cpu) or current.dtype not in _TYPES or current.is_neg():
+    if not (on_gpu or current.is_cpu) or current.is_neg():
+        return None
+    if current.dtype not in (_TYPES_ON_A_GPU if on_gpu else _TYPES):
         return None
     if on_gpu and learnt:  # reading them would wait for the GPU
         return None

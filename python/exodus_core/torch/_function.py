@@ -390,7 +390,7 @@ class _SpikeDirect(torch.autograd.Function):
         call, place, numbers, reads, compute = ctx.context
         potential, *of_current = ctx.saved_tensors
         saved, method, surrogate = (potential, _restored(compute, of_current)), call.method, call.surrogate
-        if not isinstance(surrogate, Surrogate) or not place.has_all(*saved, *grads):
+        if not isinstance(surrogate, Surrogate) or not place.has_all(saved, grads):
             return _SpikeDirect._general_gradients(ctx, saved, grads)
         current, own = place.backward(numbers, reads, saved, grads, method, surrogate, _thread_count())
         if not call.learnt:

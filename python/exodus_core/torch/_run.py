@@ -97,8 +97,7 @@ def run(
         call.recipe = take_recipe(current)
     if call.inplace:
         _check_may_be_overwritten(current, (recurrent, *learnt.values(), *(state or ())))
-    lean_on_gpu = call.memory == "lean" and current.is_cuda  # refused with an error
-    if state is None and recurrent is None and not call.with_state and not lean_on_gpu:
+    if state is None and recurrent is None and not call.with_state and not _is_refused(call, current):
         place = place_of(call.origin, current, call.time_dim, learnt)
         if place is not None:
             spikes, potential = _SpikeDirect.apply(call, place, current, *learnt.values())
@@ -108,6 +107,12 @@ def run(
     call.neuron = with_tensors(call.origin, current, learnt, call.remedy)
     spikes, potential, *final = _Spike.apply(call, current, recurrent, *learnt.values(), *(state or ()))
     return Trace(spikes, potential, kind(*final) if final else None, call.tape)
+
+
+def _is_refused(call: Call, current: Tensor) -> bool:
+    """Tell whether the general way has an error for what a call on a GPU asks for."""
+    is_half = current.dtype.itemsize < 4
+    return current.is_cuda and (call.memory == "lean" or (call.inplace and is_half))
 
 
 _run_uncompiled = uncompiled(
