@@ -261,7 +261,7 @@ BackwardKernel<V> backward_kernel_for(const Formatted<BackwardCall, V>& call, co
 /// Whether steps of a pass without gradients of parameters run side by side.
 template <bool Fires, class V>
 bool is_split_pass(const Formatted<BackwardCall, V>& call, const Groups& groups) {
-  if (with_fir(call.fir) || call.recurrent.features > 0) return false;
+  if (!is_neuron_alone(call.fir, call.recurrent)) return false;
   if ((Fires && call.method == Method::bptt) || !is_plain<Fires>(call) || reads_final(call)) return false;
   return is_split<V>(call.layout, groups);
 }

@@ -73,11 +73,16 @@ EXODUS_DEVICE_SCALAR std::int64_t quotient(std::int64_t a, const Divisor& b) {
   return rest < 0 ? near - 1 : (rest >= b.value ? near + 1 : near);
 }
 
+/// Whether a pass has neither FIR kernels nor recurrent weights.
+template <class V>
+bool is_neuron_alone(const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent) {
+  return !with_fir(fir) && recurrent.features == 0;
+}
+
 /// Whether Access is tiled. Double is for checks, and does not justify the compile time.
 template <class V>
 bool is_tiled(const Layout& layout, const FirRole<V> (&fir)[2], const Recurrence<V>& recurrent) {
-  const bool plain = !with_fir(fir) && recurrent.features == 0;
-  return std::is_same_v<V, float> && layout.inner == 1 && plain && layout.time <= longest_tiled;
+  return std::is_same_v<V, float> && layout.inner == 1 && is_neuron_alone(fir, recurrent) && layout.time <= longest_tiled;
 }
 
 /// The steps of a block, by their numbers (see Place): if time is the last axis, whole tiles from 0 to the end of the neuron that starts
