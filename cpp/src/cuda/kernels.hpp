@@ -409,6 +409,22 @@ EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, con
   }
 }
 
+constexpr int summed_steps = 8;
+
+/// The same for passes that run step by step. These lack the registers for sums in double, so every few steps they add the terms to the
+/// sums in the workspace, and clear them. The terms of the last steps, which come first, overwrite what is there.
+template <int Count, class V>
+EXODUS_DEVICE_SCALAR void add_to_sums(const Formatted<BackwardCall, V>& call, const Place& place, bool overwrites, V (&terms)[Count]) {
+  EXODUS_UNROLL
+  for (int k = 0; k < Count; ++k) {
+    if (call.sums[k] != nullptr && place.active) {
+      double& sum = call.sums[k][place.neuron];
+      sum = static_cast<double>(terms[k]) + (overwrites ? 0.0 : sum);
+    }
+    terms[k] = V(0);
+  }
+}
+
 /// The number of arrays that a backward pass loads at every step. A pass is `Plain` if it computes the surrogate itself, and if the
 /// potential and the final states have no direct gradients. It then loads so few arrays that registers hold chunks of twice the length.
 /// Passes of a neuron that does not spike are always plain.
@@ -523,12 +539,10 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
       }
       store_entries<C::states>(call.grad_initial, place, grad_initial);
     };
-    double sums[C::parameters] = {};
+    V terms[C::parameters] = {};   // over the steps since they were added to the sums
+    [[maybe_unused]] double sums[C::parameters] = {};
     if constexpr (recurs) {
-      if (all.end < time) {
-        load_carry<carries>(recurrent.carry, groups.neurons, place, carry);
-        for (int k = 0; k < C::parameters; ++k) sums[k] = call.sums[k] != nullptr && place.active ? call.sums[k][place.neuron] : 0.0;
-      }
+      if (all.end < time) load_carry<carries>(recurrent.carry, groups.neurons, place, carry);
     }
     const std::int64_t top = (all.end - 1) / chunk * chunk;
     // Stepped: the segment on the tape, and its first step. Else: the checkpoint before the chunk, which plain passes read a chunk ahead;
@@ -592,7 +606,6 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         if (Terms && total_current != nullptr) at.a[0] = place.active ? total_current[first * groups.neurons + place.neuron] : V(0);
         at.e[0] += gathered;
       }
-      V partial[C::parameters] = {};
       [[maybe_unused]] Carry first_carry{};
       EXODUS_UNROLL
       for (int d = chunk - 1; d >= 0; --d) {   // the inputs and the carry of steps that are not this neuron's are 0, and so are the terms
@@ -609,8 +622,8 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
         }
         if constexpr (of_spikes) at.e[d] += fir.of_spikes(n);
         const StepRecord<V, State> record{at.u[d], before, direct, at.h[d], at.e[d], at.q[d], at.a[d]};
-        typename C::Parameters terms;
-        auto gradient = adjoint<M, Form>(parameters, record, carry, terms);
+        typename C::Parameters of_step;
+        auto gradient = adjoint<M, Form>(parameters, record, carry, of_step);
         if constexpr (with_taps) {
           V spikes = V(0);
           if constexpr (of_spikes) {
@@ -626,12 +639,16 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
           if (exchange.given()) exchange.give(grad[d]);
         }
         if constexpr (Terms) {
-          for_each_field<C::parameters>(terms, [&](V& term, int k) { partial[k] += term; });
+          for_each_field<C::parameters>(of_step, [&](V& term, int k) { terms[k] += term; });
         }
       }
-      if constexpr (Terms) {
+      if constexpr (Terms && Stepped) {
+        if (first % summed_steps == 0 || first == all.begin) {
+          add_to_sums(call, place, all.end == time && first + summed_steps >= time, terms);
+        }
+      } else if constexpr (Terms) {
         EXODUS_UNROLL
-        for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(partial[k]);
+        for (int k = 0; k < C::parameters; ++k) sums[k] += static_cast<double>(terms[k]), terms[k] = V(0);
       }
       if constexpr (leaves_lam) {
         input.template store<0>(fir_memory.lam, Format::arithmetic, first, span, grad);
@@ -649,7 +666,7 @@ backward_kernel(EXODUS_GRID_CONSTANT Formatted<BackwardCall, V> call, EXODUS_GRI
     if constexpr (A != Access::tiled) {
       if (all.begin == 0) store_initial(carry);
     }
-    if constexpr (Terms) store_sums(call, groups, place, group, sums);
+    if constexpr (Terms && !Stepped) store_sums(call, groups, place, group, sums);
   }
 }
 

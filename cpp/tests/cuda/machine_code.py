@@ -95,12 +95,15 @@ class Block:
     instructions: list = field(default_factory=list)
     after: list = field(default_factory=list)
 
-    def is_followed(self, barriers):
-        """Whether full chunks of 32-bit elements, time first, may go through it, `barriers` or not."""
+    def is_followed(self, side_by_side):
+        """Whether full chunks of 32-bit elements, time first, may go through it.
+
+        Chunks that run `side_by_side` meet at barriers and keep no checkpoints.
+        """
         return not any(
-            (i.name == "BAR" and not barriers)
+            (i.name == "BAR" and not side_by_side)
             or (i.is_global() and i.bytes() == 2)
-            or (i.condition and (i.streams() or i.name == "LDG"))
+            or (i.condition and i.is_global() and (i.streams() or i.name == "LDG" or side_by_side))
             for i in self.instructions
         )
 
@@ -168,9 +171,9 @@ def loops(graph, entries):
         yield from loops(inner, set(graph[head]) & set(inner))
 
 
-def way(code, head, nodes, barriers=False):
+def way(code, head, nodes, side_by_side=False):
     """The instructions of the followed way through a loop, from its head; none if there is no such way."""
-    nodes = {node for node in nodes if code[node].is_followed(barriers)}
+    nodes = {node for node in nodes if code[node].is_followed(side_by_side)}
     graph = {node: [n for n in code[node].after if n in nodes and n != head] for node in nodes}
     best = {}  # the weight of the best way from a node back to the head, and the node that follows
     for node in TopologicalSorter(graph).static_order():
@@ -205,7 +208,7 @@ def waits(instructions):
     return [count for turn, count in found if turn == 1]
 
 
-def loops_over_time(code, barriers=False):
+def loops_over_time(code, side_by_side=False):
     """The followed ways through the loops of a function that stream arrays, in the code's order."""
     graph = {node: block.after for node, block in enumerate(code)}
     graph = within(graph, reachable(graph, 0) | {0})
@@ -213,7 +216,7 @@ def loops_over_time(code, barriers=False):
     ways = []
     for head, nodes in found:
         inner = set().union(*(other for _, other in found if other < nodes))
-        ways.append(way(code, head, nodes - inner, barriers))
+        ways.append(way(code, head, nodes - inner, side_by_side))
     return [w for w in ways if any(i.streams() for i in w)]
 
 
@@ -283,7 +286,7 @@ def turns_ahead(instructions):
 
 def loops_of(kernel, listing):
     """The Loops of a function."""
-    ways = loops_over_time(blocks(listing), barriers="few neurons" in kernel)
+    ways = loops_over_time(blocks(listing), side_by_side="few neurons" in kernel)
     # Before a loop over time, one starts the first copies. Forward reads one array and backward writes one:
     # the fewest are the steps of a chunk.
     ways = [w for w in ways if any(i.name in ("LDS", "STG") or (i.name == "LDG" and i.streams()) for i in w)]
