@@ -28,7 +28,7 @@ from exodus_core._backends.numpy import NumpyBackend
 from exodus_core.torch import _direct
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from device_arrays import DEVICE, LIBRARY, DeviceArray, DlpackArray
+from device_arrays import DEVICE, LIBRARY, Device, DeviceArray, DlpackArray
 
 SHAPE = (2, 1, 3)
 CALLS = 50
@@ -61,6 +61,7 @@ def without_kernels(folder):
     nothing = {
         "forward": lambda *arguments: None,
         "backward": lambda *arguments: None,
+        "wait": lambda *arguments: None,
         "BoundNeuron": BoundToNothing,
     }
     NumpyBackend.kernels = _direct.OnCpu.kernels = SimpleNamespace(**nothing)
@@ -136,19 +137,23 @@ class Counter:
         setattr(self.kind, self.name, self.own)
 
 
-def on_the_device(call):
-    with DEVICE:
-        return call()
+def enter():
+    with Device(0):
+        pass
 
 
 ARRAY, FOREIGN = (kind(np.ones(SHAPE, np.float32)) for kind in (DeviceArray, DlpackArray))
-# What a library does in a call: it makes empty arrays, and tells where arrays lie.
+NUMBER = DeviceArray(np.ones(1))
+# What a library does in a call: it makes a device the current one, makes empty arrays, tells where arrays
+# lie, and (`__getattr__`) has functions of arrays, of which conversions to another type are the most.
 USES = {
-    (type(LIBRARY), "empty"): lambda: on_the_device(
-        lambda: LIBRARY.empty(SHAPE, dtype=LIBRARY.float32, device=DEVICE)
-    ),
-    (DeviceArray, "__cuda_array_interface__"): lambda: on_the_device(lambda: ARRAY.__cuda_array_interface__),
+    (Device, "__enter__"): enter,
+    (type(LIBRARY), "empty"): lambda: LIBRARY.empty(SHAPE, dtype=LIBRARY.float32, device=DEVICE),
+    (DeviceArray, "__cuda_array_interface__"): lambda: ARRAY.__cuda_array_interface__,
     (DlpackArray, "__dlpack__"): lambda: FOREIGN.__dlpack__(stream=1),
+    (type(LIBRARY), "__getattr__"): lambda: LIBRARY.astype(NUMBER, LIBRARY.float32, copy=False),
+    (DeviceArray, "reshape"): lambda: NUMBER.reshape(()),
+    (DeviceArray, "__getitem__"): lambda: NUMBER[()],
 }
 
 
@@ -172,7 +177,8 @@ def main():
     print(f"{'':42} {'us':>6} {'library':>8} {'ratio':>6} {'without library':>16}")
     for name, neuron in NEURONS.items():
         own = {(kind, what): call for kind in KINDS for what, call in calls(neuron, KINDS[kind]).items()}
-        least = fastest(own | USES, rounds)
+        with DEVICE:
+            least = fastest(own | USES, rounds)
         for (kind, what), call in own.items():
             base, whole = least["NumPy", what], least[kind, what]
             share = sum(count * least[use] for count, use in zip(uses(call), USES, strict=True))

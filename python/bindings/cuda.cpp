@@ -1,12 +1,10 @@
 /// @file
 /// The extension with the CUDA kernels, apart from the other, so that nobody needs CUDA who does not use it.
-#include <cstring>
 #include <exodus/cuda.hpp>
-#include <vector>
 
 #include "bound.hpp"
 #include "calls.hpp"
-#include "dlpack.hpp"
+#include "described.hpp"
 
 namespace {
 
@@ -73,15 +71,6 @@ class OnStream {
   py::object allocate_;
 };
 
-/// (address, code, bits, strides in elements or None) of a capsule, which stays its owner's.
-py::tuple dlpack(const py::capsule& capsule) {
-  if (std::strcmp(capsule.name(), "dltensor") != 0) throw py::value_error("expected a capsule of DLPack");
-  const auto& tensor = *capsule.get_pointer<const exodus::python::DlTensor>();
-  py::object strides = py::none();
-  if (tensor.strides != nullptr) strides = py::cast(std::vector<std::int64_t>(tensor.strides, tensor.strides + tensor.dimensions));
-  return py::make_tuple(reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset, int{tensor.code}, int{tensor.bits}, strides);
-}
-
 void decay(const py::object& dt, const py::object& tau, std::int64_t count, const py::object& decays, std::uintptr_t stream) {
   using namespace exodus::python;
   OnStream::check(exodus::cuda::decay(to_param<double>(dt), to_param<double>(tau), count, pointer<double>(decays, count),
@@ -113,9 +102,9 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("decay", &decay);
   m.def("rotation", &rotation);
   m.def("wait", &wait);
-  m.def("dlpack", &dlpack);
+  m.def("describe", &exodus::python::describe);
+  m.def("locate", &exodus::python::locate);
   m.def("unavailable", &exodus::cuda::unavailable);
-  m.attr("types") = std::vector<std::string>{"float32", "float64", "float16", "bfloat16"};
   m.attr("version") = EXODUS_VERSION;
 }
 

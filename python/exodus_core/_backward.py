@@ -98,10 +98,11 @@ def backward(
     check_trace(trace)
     requested = _requested(trace, parameters)
     reuses_beside_spikes = out is not None and trace.spikes is not None
-    tape = tape_of(trace, reads_spikes=requested.recurrent or reuses_beside_spikes)
-    gradients = incoming(tape, grad_spikes, grad_potential, grad_state)
-    reused = None if out is None else _reused(out, tape, gradients)
-    result = run_backward(tape, gradients, requested, method, surrogate, grad_current=reused)
+    with trace._binding.layout.backend.current():
+        tape = tape_of(trace, reads_spikes=requested.recurrent or reuses_beside_spikes)
+        gradients = incoming(tape, grad_spikes, grad_potential, grad_state)
+        reused = None if out is None else _reused(out, tape, gradients)
+        result = run_backward(tape, gradients, requested, method, surrogate, grad_current=reused)
     if out is None:
         return result
     out.state, out.parameters, out.recurrent = result.state, result.parameters, result.recurrent
@@ -216,7 +217,7 @@ def _launch(
         binding.arguments(),
         binding.options,
         method,
-        surrogate if isinstance(surrogate, tuple) else handle(surrogate),
+        surrogate if type(surrogate) is tuple else handle(surrogate),
         handle(potential),
         handle(current),
         None if weights is None else (handle(weights), *layout.features),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._arguments import check_not_torch
-from ._backends import ARITHMETIC, Array, Operand, on_device
+from ._backends import ARITHMETIC, Array, Backend, Operand, backend_of, on_device
 from ._binding import BoundParameter, bind_parameter
 from ._ieee import ieee
 from ._integers import integer
@@ -168,12 +168,12 @@ def bind_delay(layout: Layout, delay: Any, most: int, type_name: str) -> BoundDe
 
 
 def _bound(
-    x: Any, delay: Any, most: Any, time_axis: int | None, with_state: bool
+    x: Any, delay: Any, most: Any, time_axis: int | None, with_state: bool, backend: Backend
 ) -> tuple[Operand, BoundDelay]:
     """Check the input and the delays. Return the input, copied if necessary, and the bound delays."""
     if with_state and most is None:
         raise ValueError("most must be given with a state, which has most + 1 steps, got None")
-    _, array, layout = arrange("x", x, time_axis)
+    _, array, layout = arrange("x", x, time_axis, backend=backend)
     value, most = check_delay(delay, most)
     return array, bind_delay(layout, value, most, layout.backend.type_name(array))
 
@@ -213,8 +213,10 @@ def delay(
         If an argument does not fit; the message names it.
     """
     check_not_torch("x", x, "delay")
-    array, bound = _bound(x, delay, most, time_axis, state is not None)
-    return bound.run(array, bound.state("state", state), 0)
+    backend = backend_of(x)
+    with backend.current():
+        array, bound = _bound(x, delay, most, time_axis, state is not None, backend)
+        return bound.run(array, bound.state("state", state), 0)
 
 
 def delay_adjoint(
@@ -256,8 +258,10 @@ def delay_adjoint(
     """
     check_not_torch("x", x, "delay", ", whose backward pass is the adjoint")
     with_state = state is not None or grad_state is not None
-    array, bound = _bound(x, delay, most, time_axis, with_state)
-    placed = bound.over_time("grad", grad)
-    return bound.run_adjoint(
-        placed, array, bound.state("state", state), bound.state("grad_state", grad_state), 0
-    )
+    backend = backend_of(x)
+    with backend.current():
+        array, bound = _bound(x, delay, most, time_axis, with_state, backend)
+        placed = bound.over_time("grad", grad)
+        return bound.run_adjoint(
+            placed, array, bound.state("state", state), bound.state("grad_state", grad_state), 0
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ._arguments import check_not_torch
-from ._backends import ARITHMETIC, Array
+from ._backends import ARITHMETIC, Array, backend_of
 from ._backward import incoming, request, run_backward
 from ._binding import bind
 from ._forward import run_forward
@@ -57,7 +57,9 @@ def kernel_filter(kernel: Kernel, x: Array, *, time_axis: int | None = 0, state:
         If an argument does not fit; the message names it.
     """
     check_not_torch("x", x, "kernel_filter")
-    trace = run_forward(Filter(kernel), x, time_axis, state, given_name="x")
+    backend = backend_of(x)
+    with backend.current():
+        trace = run_forward(Filter(kernel), x, time_axis, state, given_name="x", backend=backend)
     return Filtered(trace.potential, trace.state)
 
 
@@ -84,12 +86,14 @@ def kernel_filter_adjoint(
     """
     check_not_torch("grad", grad, "kernel_filter", ", whose backward pass is the adjoint")
     neuron = Filter(kernel)
-    _, given, layout = arrange("grad", grad, time_axis)
-    type_name = layout.backend.type_name(given)
-    if type_name != ARITHMETIC[type_name]:
-        raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")
-    # The filter is linear, so its adjoint needs no array of the forward pass.
-    tape = Tape(bind(neuron, layout, type_name))
-    gradients = incoming(tape, None, given, state)
-    grads = run_backward(tape, gradients, request(neuron, ()), "exodus", SingleExponential())
+    backend = backend_of(grad)
+    with backend.current():
+        _, given, layout = arrange("grad", grad, time_axis, backend=backend)
+        type_name = backend.type_name(given)
+        if type_name != ARITHMETIC[type_name]:
+            raise TypeError(f"grad must have the dtype of the filter's output, float32, got {type_name}")
+        # The filter is linear, so its adjoint needs no array of the forward pass.
+        tape = Tape(bind(neuron, layout, type_name))
+        gradients = incoming(tape, None, given, state)
+        grads = run_backward(tape, gradients, request(neuron, ()), "exodus", SingleExponential())
     return Filtered(grads.current, grads.state)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ._arguments import empty_state, recurrent_weights, state_arrays
-from ._backends import Array, Backend, Operand
+from ._backends import Array, Backend, Operand, backend_of
 from ._binding import Binding, bind
 from ._layout import arrange
 from ._out import check_apart, check_out, named
@@ -66,9 +66,19 @@ def forward(
         If `current` is on a GPU and the CUDA kernels are not installed or cannot run; the message says which.
     """
     check_memory("memory", memory)
-    return run_forward(
-        neuron, current, time_axis, state, recurrent, out, with_potential=memory == "full", memory=memory
-    )
+    backend = backend_of(current)
+    with backend.current():
+        return run_forward(
+            neuron,
+            current,
+            time_axis,
+            state,
+            recurrent,
+            out,
+            with_potential=memory == "full",
+            memory=memory,
+            backend=backend,
+        )
 
 
 def run_forward(

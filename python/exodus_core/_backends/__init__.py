@@ -48,10 +48,13 @@ def on_device(value: Any) -> bool:
         return False
     if is_torch(value):
         return bool(getattr(value, "is_cuda", False))
+    tell = getattr(value, "__dlpack_device__", None)
     try:
-        return value.__dlpack_device__()[0] in _CUDA_DEVICES
-    except (AttributeError, TypeError):
-        return hasattr(type(value), "__cuda_array_interface__")  # not of the value, which would describe it
+        if tell is not None:  # to raise and to catch an AttributeError would take longer
+            return tell()[0] in _CUDA_DEVICES
+    except TypeError:
+        pass
+    return hasattr(type(value), "__cuda_array_interface__")  # not of the value, which would describe it
 
 
 def backend_of(array: Any) -> Backend:

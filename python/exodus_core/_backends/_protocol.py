@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 Array = Any  # an array of any library
 Operand = Any  # an array of a call, in the form of its backend: see `Backend`
 Shape = tuple[int, ...]
+NO_CONTEXT = nullcontext()
 
 # By the dtype of current and spikes: the dtype of parameters, states and potentials, and of the arithmetic.
 ARITHMETIC = {
@@ -47,6 +49,12 @@ class Backend(Protocol):
     @property
     def kernels(self) -> ModuleType:
         """The extension module whose kernels run on these arrays."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Return a context in which the arrays' device is the current one, if the library has such a thing.
+
+        A call enters it once. Methods that describe or allocate arrays are called inside of it.
+        """
 
     def array(self, name: str, value: Any) -> Operand:
         """Return the operand of a value that the kernels can take; else raise TypeError.

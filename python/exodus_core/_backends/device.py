@@ -9,39 +9,34 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from threading import Lock
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import cuda
 from .._cache import IdentityCache
-from ._protocol import Array, Shape, is_torch, placement, require_type
+from ._protocol import NO_CONTEXT, Array, Shape, placement, require_type
 
 try:
     import array_api_compat
 except ImportError as error:
     raise ImportError("arrays on a GPU need array-api-compat: pip install 'exodus-snn[cuda]'") from error
 
-_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-_INTERFACE_NAMES = {"<f2": "float16", "<f4": "float32", "<f8": "float64"}
-_DLPACK_NAMES = {(2, 16): "float16", (2, 32): "float32", (2, 64): "float64", (4, 16): "bfloat16"}
+_SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # of the kernels' types
 _LEGACY_STREAM = 1  # the number of the default stream in the CUDA array interface
-_NO_CONTEXT = nullcontext()
 
 _constants = IdentityCache()  # for a descriptor's array: its copies on devices, by backend
 _namespaces: dict[type, ModuleType] = {}  # by the class of arrays
-_by_dlpack: set[type] = set()  # classes of arrays without a CUDA array interface that names a stream
-_known: list[DeviceBackend] = []  # one for each library and device
+_backends: list[DeviceBackend] = []  # one for each library and device
+_remembering = Lock()
 
 
-@dataclass(eq=False, slots=True)  # frozen would cost as much as a library's answer
-class Described:
-    """An operand: an array, and where it lies in memory, as its library has told. Nobody changes it."""
+class Described(NamedTuple):
+    """An operand: an array, and where it lies in memory, as its library has told."""
 
     array: Array
     shape: Shape
@@ -68,9 +63,23 @@ def _in_bytes(strides: Shape, itemsize: int) -> Shape:
 
 
 @lru_cache(maxsize=1024)
-def _dense_strides(shape: Shape, type_name: str) -> Shape:
-    size = _SIZES.get(type_name, 1)
-    return tuple(size * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+def _as_new(shape: Shape, order: Shape, type_name: str) -> tuple[Shape, Shape | None, Shape]:
+    """Return the shape of a new array in memory, the permutation of its axes if any, and its byte strides."""
+    lengths, axes = placement(shape, order)
+    strides = tuple(_SIZES[type_name] * math.prod(lengths[axis + 1 :]) for axis in range(len(lengths)))
+    return lengths, None if axes == _in_order(len(axes)) else axes, strides
+
+
+@lru_cache(maxsize=1024)
+def _is_dense(shape: Shape, strides: Shape, order: Shape, size: int) -> bool:
+    for axis in reversed(order):
+        if shape[axis] > 1 and strides[axis] != size:
+            return False
+        size *= shape[axis]
+    return True
+
+
+_new = tuple.__new__  # without a call of Python code
 
 
 def _describe_tensor(tensor: Any) -> Described:
@@ -78,71 +87,20 @@ def _describe_tensor(tensor: Any) -> Described:
     return Described(tensor, tensor.shape, tensor.data_ptr(), strides, _torch_name(tensor.dtype), False, None)
 
 
-def _describe_new_tensor(tensor: Any, shape: Shape, type_name: str) -> Described:
-    strides = _dense_strides(shape, type_name)
-    return Described(tensor, shape, tensor.data_ptr(), strides, type_name, False, None)
+def _locate_tensor(tensor: Any) -> tuple[int, None]:
+    return tensor.data_ptr(), None
 
 
-def _interface(array: Array) -> dict[str, Any] | None:
-    """Return an array's CUDA array interface, if it names a stream or is the only one."""
-    if type(array) in _by_dlpack:
-        return None
-    interface: dict[str, Any] | None = getattr(array, "__cuda_array_interface__", None)
-    # JAX's interface names no stream, so the values may not be there yet. DLPack waits for them.
-    if interface is not None and ("stream" in interface or not hasattr(array, "__dlpack__")):
-        return interface
-    return None
-
-
-def _dlpack(array: Array) -> tuple[int, int, int, Any]:
-    """Return an array's address, type code, bits and strides in elements, by DLPack."""
-    found: tuple[int, int, int, Any] = cuda.kernels().dlpack(array.__dlpack__(stream=_LEGACY_STREAM))
-    _by_dlpack.add(type(array))
-    return found
-
-
-def _describe_new(array: Array, shape: Shape, type_name: str) -> Described:
-    """Ask where a new array lies; it is known to be in C order."""
-    interface = _interface(array)
-    if interface is None:
-        address, stream = _dlpack(array)[0], None
-    else:
-        address, stream = interface["data"][0], interface.get("stream")
-    return Described(array, shape, address, _dense_strides(shape, type_name), type_name, False, stream)
-
-
-def _describe(array: Array) -> Described:
-    """Ask an array's library where the array lies. The array's device is the current one."""
-    interface = _interface(array)
-    if interface is not None:
-        return _by_interface(array, interface)
-    address, code, bits, elements = _dlpack(array)
-    name = _DLPACK_NAMES.get((code, bits), f"of code {code} and {bits} bits")
-    shape = tuple(array.shape)
-    strides = _dense_strides(shape, name) if elements is None else _in_bytes(tuple(elements), bits // 8)
-    return Described(array, shape, address, strides, name, False, None)
-
-
-def _by_interface(array: Array, interface: dict[str, Any]) -> Described:
-    shape, kind, strides = tuple(array.shape), interface["typestr"], interface.get("strides")
-    (address, read_only), name = interface["data"], _INTERFACE_NAMES.get(kind, kind)
-    if strides is None:
-        strides = _dense_strides(shape, name)
-    return Described(array, shape, address, strides, name, read_only, interface.get("stream"))
-
-
-@dataclass(frozen=True)
 class DeviceBackend:
-    """The backend of a library's arrays on one device, for the CUDA kernels."""
+    """The backend of a library's arrays on one device, for the CUDA kernels. Equal ones are the same."""
 
-    xp: ModuleType
-    device: Any
-
-    def __hash__(self) -> int:
-        return hash(self.xp.__name__)  # CuPy's devices have no hash
+    def __init__(self, xp: ModuleType, device: Any) -> None:
+        self.xp, self.device = xp, device
+        self._is_torch = xp.__name__.endswith(".torch")
+        self._kind_to_enter: Any = type(device) if hasattr(device, "use") else None
 
     def __deepcopy__(self, memo: Any) -> DeviceBackend:
-        """Return itself: it is immutable, and a module cannot be copied."""
+        """Return itself: a module cannot be copied."""
         return self
 
     def __reduce__(self) -> Any:
@@ -159,45 +117,28 @@ class DeviceBackend:
         """The extension module with the CUDA kernels."""
         return cuda.kernels()
 
-    @cached_property
-    def _kind_to_enter(self) -> Any:
-        return type(self.device) if hasattr(self.device, "use") else None
-
-    def _current(self) -> Any:
+    def current(self) -> AbstractContextManager[None]:
         """Return a context in which a CuPy device is the current one; other libraries do not need it.
 
-        A device remembers in itself which was current before, so threads must not share one.
+        CuPy puts the current device's stream into an array's interface, and makes new arrays there. A device
+        remembers in itself which was current before, so threads must not share one.
         """
         kind = self._kind_to_enter
-        return _NO_CONTEXT if kind is None else kind(int(self.device))
-
-    @cached_property
-    def _is_torch(self) -> bool:
-        return self.xp.__name__.endswith(".torch")
-
-    @cached_property
-    def _describe(self) -> Callable[[Array], Described]:
-        return _describe_tensor if self._is_torch else _describe
-
-    @cached_property
-    def _describe_new(self) -> Callable[[Array, Shape, str], Described]:
-        return _describe_new_tensor if self._is_torch else _describe_new
+        return NO_CONTEXT if kind is None else kind(int(self.device))
 
     def array(self, name: str, value: Any) -> Described:
         """Return the operand of an array on this device with a dtype of the kernels."""
         if type(value) is Described:
             return value
-        if is_torch(value) and getattr(value, "requires_grad", False):
+        if self._is_torch and getattr(value, "requires_grad", False):
             raise TypeError(
                 f"{name} must not require a gradient, got a tensor that does: use exodus_core.torch.spike"
             )
         if not self._has(value):
             raise TypeError(f"{name} must be an array of {self}, got {_described(value)}")
         operand = self.operand(value)
-        if operand.type_name not in self.kernels.types:
-            raise TypeError(
-                f"{name} must have dtype {' or '.join(self.kernels.types)}, got {operand.type_name}"
-            )
+        if operand.type_name not in _SIZES:
+            raise TypeError(f"{name} must have dtype {' or '.join(_SIZES)}, got {operand.type_name}")
         return operand
 
     def _has(self, value: Any) -> bool:
@@ -212,17 +153,19 @@ class DeviceBackend:
     def typed(self, name: str, value: Any, type_name: str) -> Described:
         """Return the operand as `array` does, if it has this dtype."""
         operand = self.array(name, value)
-        require_type(name, operand.type_name, type_name)
+        if operand.type_name != type_name:
+            require_type(name, operand.type_name, type_name)
         return operand
 
     def operand(self, array: Array) -> Described:
         """Return the operand of an array on this device."""
-        with self._current():  # since CuPy puts the current device's stream into the interface
-            return self._describe(array)
+        return _describe_tensor(array) if self._is_torch else _new(Described, self.kernels.describe(array))
 
     def plain(self, *operands: Any) -> tuple[Any, ...]:
         """Return the arrays of operands, also in named tuples of them."""
-        return tuple([x.array if type(x) is Described else _plain(x) for x in operands])
+        return tuple(
+            [None if x is None else x.array if type(x) is Described else _plain(x) for x in operands]
+        )
 
     def type_name(self, operand: Described) -> str:
         """Return the kernels' name of an operand's dtype."""
@@ -251,25 +194,17 @@ class DeviceBackend:
 
     def has_order(self, operand: Described, order: Shape) -> bool:
         """Tell whether an array is dense and its axes lie in this order, outermost in memory first."""
-        expected = _SIZES[operand.type_name]
-        if operand.address % expected != 0:
-            return False
-        shape, strides = operand.shape, operand.strides
-        for axis in reversed(order):
-            if shape[axis] > 1 and strides[axis] != expected:
-                return False
-            expected *= shape[axis]
-        return True
+        size = _SIZES[operand.type_name]
+        return operand.address % size == 0 and _is_dense(operand.shape, operand.strides, order, size)
 
     def empty(self, shape: Shape, order: Shape, type_name: str) -> Described:
         """Allocate an array whose axes lie in this order."""
-        lengths, axes = placement(shape, order)
-        with self._current():
-            array = self.xp.empty(lengths, dtype=getattr(self.xp, type_name), device=self.device)
-            permuted = self.permute(array, axes)
-            if permuted is array:
-                return self._describe_new(array, lengths, type_name)
-            return self._describe(permuted)
+        lengths, axes, strides = _as_new(shape, order, type_name)
+        array = self.xp.empty(lengths, dtype=getattr(self.xp, type_name), device=self.device)
+        if axes is not None:
+            return self.operand(self.xp.permute_dims(array, axes))
+        address, stream = _locate_tensor(array) if self._is_torch else self.kernels.locate(array)
+        return _new(Described, (array, lengths, address, strides, type_name, False, stream))
 
     empty_on_line = empty  # GPU allocators align at least that well
 
@@ -299,7 +234,7 @@ class DeviceBackend:
         dtype = getattr(self.xp, type_name)
         if self._has(value):
             return self.xp.astype(value, dtype, copy=False)
-        with self._current():
+        with self.current():  # descriptors convert their values outside of calls
             if np.ndim(value) == 0:  # `full` needs no copy to the device, which would wait
                 return self.xp.full((), float(value), dtype=dtype, device=self.device)
             return self.xp.asarray(np.array(value), dtype=dtype, device=self.device)
@@ -326,21 +261,23 @@ class DeviceBackend:
 
     def decay(self, dt: float, tau: Array) -> Array:
         """Return e^(-dt / tau), on the device."""
-        given, count = self._in_c_order(tau)
-        decays = self._doubles(given.shape)
-        stream, _ = self.execution(given, 0)
-        self.kernels.decay(float(dt), (given.address, count, 1), count, decays.address, stream)
-        self.finish(given)
-        return decays.array
+        with self.current():
+            given, count = self._in_c_order(tau)
+            decays = self._doubles(given.shape)
+            stream, _ = self.execution(given, 0)
+            self.kernels.decay(float(dt), (given.address, count, 1), count, decays.address, stream)
+            self.finish(given)
+            return decays.array
 
     def rotation(self, angle: Array) -> tuple[Array, Array]:
         """Return cosine and sine, on the device."""
-        given, count = self._in_c_order(angle)
-        cosines, sines = self._doubles(given.shape), self._doubles(given.shape)
-        stream, _ = self.execution(given, 0)
-        self.kernels.rotation((given.address, count, 1), count, cosines.address, sines.address, stream)
-        self.finish(given)
-        return cosines.array, sines.array
+        with self.current():
+            given, count = self._in_c_order(angle)
+            cosines, sines = self._doubles(given.shape), self._doubles(given.shape)
+            stream, _ = self.execution(given, 0)
+            self.kernels.rotation((given.address, count, 1), count, cosines.address, sines.address, stream)
+            self.finish(given)
+            return cosines.array, sines.array
 
     def constant(self, array: np.ndarray) -> Array:
         """Return the copy on this device, in float64, of a descriptor's read-only array.
@@ -362,8 +299,7 @@ class DeviceBackend:
         held: list[Array] = []  # keeps the workspace alive as long as the function
 
         def allocate(count: int) -> tuple[Array, int]:
-            with self._current():
-                memory = self.xp.empty(count, dtype=self.xp.uint8, device=self.device)
+            memory = self.xp.empty(count, dtype=self.xp.uint8, device=self.device)
             held.append(memory)
             return memory, self.operand(memory).address
 
@@ -380,12 +316,12 @@ class DeviceBackend:
 
 
 def _of_library(name: str, device: Any) -> DeviceBackend:
-    return DeviceBackend(importlib.import_module(name), device)
+    return _backend(importlib.import_module(name), device)
 
 
 def _plain(state: Any) -> Any:
     """Return the named tuple of the arrays of a named tuple of operands."""
-    return None if state is None else type(state)(*[operand.array for operand in state])
+    return type(state)(*[operand.array for operand in state])
 
 
 def _extent(operand: Described) -> tuple[int, int]:
@@ -421,9 +357,23 @@ def device_backend(array: Array) -> DeviceBackend:
             "arrays on a GPU must be of a library with the array API (torch, CuPy, JAX), "
             f"got {type(array).__name__}"
         ) from None
-    for backend in _known:
+    return _backend(xp, device)
+
+
+def _backend(xp: ModuleType, device: Any) -> DeviceBackend:
+    found = _remembered(xp, device)
+    if found is not None:
+        return found
+    with _remembering:
+        found = _remembered(xp, device)  # another thread may have been first
+        if found is None:
+            found = DeviceBackend(xp, device)
+            _backends.append(found)
+    return found
+
+
+def _remembered(xp: ModuleType, device: Any) -> DeviceBackend | None:
+    for backend in _backends:
         if backend.xp is xp and backend.device == device:
             return backend
-    backend = DeviceBackend(xp, device)
-    _known.append(backend)
-    return backend
+    return None

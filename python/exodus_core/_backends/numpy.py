@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from .. import _core
 from ._memory import COUNT_OF_UNUSED, LARGE, MEMORY
-from ._protocol import Array, Shape, is_torch, placement, require_type
+from ._protocol import NO_CONTEXT, Array, Shape, is_torch, placement, require_type
 
 _LINE = 64  # bytes
 _FITS_A_CACHE = 1 << 16  # bytes; the kernels stream only results that are larger than the caches
@@ -72,6 +73,10 @@ class NumpyBackend:
     def __reduce__(self) -> str:
         """Pickle and copy as the one instance, `NUMPY`."""
         return "NUMPY"
+
+    def current(self) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
+        return NO_CONTEXT
 
     def array(self, name: str, value: Any) -> Array:
         """Return the value if it is an array with a dtype of the kernels."""
