@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "calls.hpp"
+#include "exodus/learnt.hpp"
 
 namespace exodus::python {
 
@@ -19,10 +20,10 @@ class BoundNeuron {
   /// Returns the numbers of bits that are set in `fired` and in `support`, that of `surrogate`.
   virtual py::tuple forward(const py::tuple& learnt, Address current, Address spikes, Address potential, Address fired, Address support,
                             const py::object& surrogate, const py::object& execution) const = 0;
-  /// Returns the gradients of the parameters of these indices.
+  /// Returns the gradients of the parameters of these indices, or stores them at `sums`, one after another, if that is not 0.
   virtual py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential,
                              Address current, Address grad_spikes, Address grad_potential, Address grad_current,
-                             const std::vector<int>& wanted, const py::object& execution) const = 0;
+                             const std::vector<int>& wanted, Address sums, const py::object& execution) const = 0;
   /// Whether the surrogate reads more than the potential; there is no support then.
   virtual bool surrogate_reads_hidden_state() const = 0;
 };
@@ -61,7 +62,7 @@ class BoundModel final : public BoundNeuron {
   }
 
   py::tuple backward(const py::tuple& learnt, const std::string& method, const py::object& surrogate, Address potential, Address current,
-                     Address grad_spikes, Address grad_potential, Address grad_current, const std::vector<int>& wanted,
+                     Address grad_spikes, Address grad_potential, Address grad_current, const std::vector<int>& wanted, Address sums,
                      const py::object& execution) const override {
     const FloatingPointMode mode;
     const N neuron = with(learnt);
@@ -72,16 +73,19 @@ class BoundModel final : public BoundNeuron {
     arrays.grad_spikes = reinterpret_cast<const S*>(grad_spikes);
     arrays.grad_potential = reinterpret_cast<const V*>(grad_potential);
     arrays.grad_current = reinterpret_cast<S*>(grad_current);
-    std::array<double, std::size(N::parameter_table)> sums{};
+    std::vector<double> own(wanted.size());
+    double* const found = sums == 0 ? own.data() : reinterpret_cast<double*>(sums);
     for_each_field<std::size(N::parameter_table)>(arrays.grad, [&](double*& field, int k) {
-      if (std::find(wanted.begin(), wanted.end(), k) != wanted.end()) field = &sums[static_cast<std::size_t>(k)];
+      const auto place = std::find(wanted.begin(), wanted.end(), k);
+      if (place != wanted.end()) field = found + (place - wanted.begin());
     });
     const Engine engine(execution);
     const auto algorithm = to_enumerator<Method>(method);
     const auto memory = engine.memory(engine.workspace(layout_, neuron, algorithm, native_surrogate, arrays));
     engine.check(without_lock([&] { return engine.backward(layout_, neuron, algorithm, native_surrogate, arrays, memory.workspace()); }));
+    if (sums != 0) return py::tuple();
     py::tuple gradients(wanted.size());
-    for (std::size_t k = 0; k < wanted.size(); ++k) gradients[k] = sums.at(static_cast<std::size_t>(wanted[k]));
+    for (std::size_t k = 0; k < wanted.size(); ++k) gradients[k] = own[k];
     return gradients;
   }
 
@@ -135,12 +139,6 @@ void add_bound_neuron(py::module_& m) {
 template <class T>
 class LearntNumbers {
  public:
-  /// A number from `least` to `most`. It is a parameter of the model, or where `dt` is above 0 the time constant of a decay, whose `least`
-  /// is a fraction of dt, so that dt / tau stays finite.
-  struct Range {
-    double least, most, dt;
-  };
-
   explicit LearntNumbers(const std::vector<std::tuple<double, double, double>>& ranges) {
     for (const auto& [least, most, dt] : ranges) ranges_.push_back({least, most, dt});
   }
@@ -153,27 +151,21 @@ class LearntNumbers {
     for (std::size_t k = 0; k < count; ++k) {
       const double given = *reinterpret_cast<const T*>(addresses[k].template cast<std::uintptr_t>());
       if (given - given != 0) return py::none();
-      const Range& range = ranges_[k];
-      const double value = given < range.least ? range.least : given > range.most ? range.most : given;
-      own[k] = py::float_(value);
-      model[k] = range.dt > 0 ? py::float_(decay(value, range.dt)) : py::object(own[k]);
+      const LearntNumber number = learnt_number(ranges_[k], given);
+      own[k] = number.own, model[k] = number.model;
     }
     return py::make_tuple(own, model);
   }
 
-  /// The gradients of the numbers, from those of the model's: d alpha / d tau = alpha dt / tau^2.
+  /// The gradients of the numbers, from those of the model's.
   py::tuple gradients(const py::tuple& own, const py::tuple& model, const py::tuple& grads) const {
     const FloatingPointMode mode;
     const std::size_t count = checked(own);
     if (checked(model) != grads.size()) throw py::value_error("expected a gradient for each learnt number");
     py::tuple result(count);
     for (std::size_t k = 0; k < count; ++k) {
-      double grad = grads[k].template cast<double>();
-      if (const double dt = ranges_[k].dt; dt > 0) {
-        const double tau = own[k].template cast<double>(), alpha = model[k].template cast<double>();
-        grad *= alpha * (dt / tau) / tau;
-      }
-      result[k] = grad;
+      const LearntNumber number{own[k].template cast<double>(), model[k].template cast<double>()};
+      result[k] = learnt_gradient(ranges_[k], number, grads[k].template cast<double>());
     }
     return result;
   }
@@ -184,13 +176,7 @@ class LearntNumbers {
     return values.size();
   }
 
-  static double decay(double tau, double dt) {
-    double result;
-    check(exodus::decay(Param<double>(dt), Param<double>(tau), 1, &result));
-    return result;
-  }
-
-  std::vector<Range> ranges_;
+  std::vector<LearntRange> ranges_;
 };
 
 }   // namespace exodus::python

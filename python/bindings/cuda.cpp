@@ -1,6 +1,7 @@
 /// @file
 /// The extension with the CUDA kernels, apart from the other, so that nobody needs CUDA who does not use it.
 #include <exodus/cuda.hpp>
+#include <vector>
 
 #include "bound.hpp"
 #include "calls.hpp"
@@ -83,6 +84,56 @@ void rotation(const py::object& angle, std::int64_t count, const py::object& cos
                                          reinterpret_cast<exodus::cuda::Stream>(stream)));
 }
 
+using Range = std::tuple<double, double, double>;
+using Addresses = std::vector<std::uintptr_t>;
+
+std::vector<exodus::LearntRange> ranges_of(const std::vector<Range>& given) {
+  std::vector<exodus::LearntRange> ranges;
+  for (const auto& [least, most, dt] : given) ranges.push_back({least, most, dt});
+  return ranges;
+}
+
+template <class X>
+std::vector<X*> pointers(const Addresses& addresses, std::size_t count) {
+  if (addresses.size() != count) throw py::value_error("expected " + std::to_string(count) + " addresses");
+  std::vector<X*> result;
+  for (const std::uintptr_t address : addresses) result.push_back(reinterpret_cast<X*>(address));
+  return result;
+}
+
+/// Calls f with an element of a type for arithmetic.
+template <class F>
+void with_arithmetic(const std::string& type_name, F&& f) {
+  if (type_name == "float32") return f(float{});
+  if (type_name == "float64") return f(double{});
+  throw py::type_error("no arithmetic in " + type_name);
+}
+
+/// Of values of one type; `parameters` are of another.
+void learnt_numbers(const std::vector<Range>& given, const std::string& value_type, const Addresses& values, std::uintptr_t numbers,
+                    const std::string& parameter_type, std::uintptr_t parameters, std::uintptr_t stream) {
+  const auto ranges = ranges_of(given);
+  with_arithmetic(value_type, [&]<class T>(T) {
+    with_arithmetic(parameter_type, [&]<class V>(V) {
+      OnStream::check(exodus::cuda::learnt_numbers(static_cast<int>(ranges.size()), ranges.data(),
+                                                   pointers<const T>(values, ranges.size()).data(),
+                                                   reinterpret_cast<exodus::LearntNumber*>(numbers), reinterpret_cast<V*>(parameters),
+                                                   reinterpret_cast<exodus::cuda::Stream>(stream)));
+    });
+  });
+}
+
+void learnt_gradients(const std::vector<Range>& given, std::uintptr_t numbers, const Addresses& sums, const std::string& type_name,
+                      const Addresses& gradients, std::uintptr_t stream) {
+  const auto ranges = ranges_of(given);
+  with_arithmetic(type_name, [&]<class V>(V) {
+    OnStream::check(exodus::cuda::learnt_gradients(
+        static_cast<int>(ranges.size()), ranges.data(), reinterpret_cast<const exodus::LearntNumber*>(numbers),
+        pointers<const double>(sums, ranges.size()).data(), pointers<V>(gradients, ranges.size()).data(),
+        reinterpret_cast<exodus::cuda::Stream>(stream)));
+  });
+}
+
 void wait(std::uintptr_t memory, std::uintptr_t stream) {
   OnStream::check(exodus::python::without_lock(
       [&] { return exodus::cuda::wait(reinterpret_cast<const void*>(memory), reinterpret_cast<exodus::cuda::Stream>(stream)); }));
@@ -101,6 +152,8 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("delay_adjoint", &exodus::python::delay_adjoint<OnStream>);
   m.def("decay", &decay);
   m.def("rotation", &rotation);
+  m.def("learnt_numbers", &learnt_numbers);
+  m.def("learnt_gradients", &learnt_gradients);
   m.def("wait", &wait);
   m.def("describe", &exodus::python::describe);
   m.def("locate", &exodus::python::locate);

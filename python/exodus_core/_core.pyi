@@ -82,6 +82,7 @@ class BoundNeuron:
         grad_potential: int,
         grad_current: int,
         wanted: tuple[int, ...],
+        sums: int,
         threads: int,
     ) -> tuple[float, ...]: ...
     @property

@@ -230,6 +230,32 @@ rotation_kernel(EXODUS_GRID_CONSTANT Param<double> angle, std::int64_t count, do
   }
 }
 
+/// The lists of learnt_numbers() and learnt_gradients(), as they are passed to a kernel.
+template <class In, class Out>
+struct LearntLists {
+  LearntRange ranges[max_parameters];
+  const In* in[max_parameters];
+  Out* out[max_parameters];
+};
+
+template <class T, class V>
+EXODUS_KERNEL(item_threads)
+learnt_numbers_kernel(EXODUS_GRID_CONSTANT LearntLists<T, V> lists, std::int64_t count, LearntNumber* numbers) {
+  for (std::int64_t k = first_item(); k < count; k += next_item()) {
+    const LearntNumber number = learnt_number(lists.ranges[k], static_cast<double>(*lists.in[k]));
+    numbers[k] = number;
+    *lists.out[k] = static_cast<V>(number.model);
+  }
+}
+
+template <class V>
+EXODUS_KERNEL(item_threads)
+learnt_gradients_kernel(EXODUS_GRID_CONSTANT LearntLists<double, V> lists, std::int64_t count, const LearntNumber* numbers) {
+  for (std::int64_t k = first_item(); k < count; k += next_item()) {
+    if (lists.out[k] != nullptr) *lists.out[k] = static_cast<V>(learnt_gradient(lists.ranges[k], numbers[k], *lists.in[k]));
+  }
+}
+
 }   // namespace
 
 void Sums::set(double* out, Repeats shape, Summand summand, std::int64_t rows) {
@@ -304,6 +330,47 @@ Status rotation(const Param<double>& angle, std::int64_t count, double* cosines,
   if (!device.ok()) return Status::cuda;
   return launch(rotation_kernel, {blocks_of(count), item_threads}, stream, angle, count, cosines, sines);
 }
+
+template <class T, class V>
+Status learnt_numbers(int count, const LearntRange* ranges, const T* const* values, LearntNumber* numbers, V* parameters,
+                      Stream stream) noexcept {
+  if (count < 0 || count > max_parameters) return Status::bad_parameter;
+  if (count == 0) return Status::ok;
+  if (ranges == nullptr || values == nullptr || numbers == nullptr || parameters == nullptr) return Status::null_pointer;
+  LearntLists<T, V> lists{};
+  for (int k = 0; k < count; ++k) {
+    if (values[k] == nullptr) return Status::null_pointer;
+    lists.ranges[k] = ranges[k], lists.in[k] = values[k], lists.out[k] = parameters + k;
+  }
+  const DeviceOf device(numbers);
+  if (!device.ok()) return Status::cuda;
+  return launch(learnt_numbers_kernel<T, V>, {blocks_of(count), item_threads}, stream, lists, std::int64_t{count}, numbers);
+}
+
+template <class V>
+Status learnt_gradients(int count, const LearntRange* ranges, const LearntNumber* numbers, const double* const* sums, V* const* gradients,
+                        Stream stream) noexcept {
+  if (count < 0 || count > max_parameters) return Status::bad_parameter;
+  if (count == 0) return Status::ok;
+  if (ranges == nullptr || numbers == nullptr || sums == nullptr || gradients == nullptr) return Status::null_pointer;
+  LearntLists<double, V> lists{};
+  for (int k = 0; k < count; ++k) {
+    if (gradients[k] != nullptr && sums[k] == nullptr) return Status::null_pointer;
+    lists.ranges[k] = ranges[k], lists.in[k] = sums[k], lists.out[k] = gradients[k];
+  }
+  const DeviceOf device(numbers);
+  if (!device.ok()) return Status::cuda;
+  return launch(learnt_gradients_kernel<V>, {blocks_of(count), item_threads}, stream, lists, std::int64_t{count}, numbers);
+}
+
+#define EXODUS_INSTANTIATE(V)                                                                                                   \
+  template EXODUS_API Status learnt_numbers(int, const LearntRange*, const float* const*, LearntNumber*, V*, Stream) noexcept;  \
+  template EXODUS_API Status learnt_numbers(int, const LearntRange*, const double* const*, LearntNumber*, V*, Stream) noexcept; \
+  template EXODUS_API Status learnt_gradients(int, const LearntRange*, const LearntNumber*, const double* const*, V* const*,    \
+                                              Stream) noexcept;
+EXODUS_INSTANTIATE(float)
+EXODUS_INSTANTIATE(double)
+#undef EXODUS_INSTANTIATE
 
 Status wait(const void* memory, Stream stream) noexcept {
   const DeviceOf device(memory);

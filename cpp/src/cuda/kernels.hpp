@@ -413,10 +413,10 @@ constexpr int summed_steps = 8;
 
 /// The same for passes that run step by step. These lack the registers for sums in double, so every few steps they add the terms to the
 /// sums in the workspace, and clear them. The terms of the last steps, which come first, overwrite what is there.
-template <int Count, class V>
-EXODUS_DEVICE_SCALAR void add_to_sums(const Formatted<BackwardCall, V>& call, const Place& place, bool overwrites, V (&terms)[Count]) {
+template <int Parameters, class V>
+EXODUS_DEVICE_SCALAR void add_to_sums(const Formatted<BackwardCall, V>& call, const Place& place, bool overwrites, V (&terms)[Parameters]) {
   EXODUS_UNROLL
-  for (int k = 0; k < Count; ++k) {
+  for (int k = 0; k < Parameters; ++k) {
     if (call.sums[k] != nullptr && place.active) {
       double& sum = call.sums[k][place.neuron];
       sum = static_cast<double>(terms[k]) + (overwrites ? 0.0 : sum);

@@ -14,6 +14,8 @@
 
 namespace exodus::test {
 
+constexpr int not_written = 0xff;   // each byte of new memory: floating-point numbers are NaN, so that nobody reads them unseen
+
 /// Memory whose ends are watched, for one call after another. Arrays begin `skipped` elements after an address that is aligned for vectors.
 class HostMemory {
  public:
@@ -22,7 +24,7 @@ class HostMemory {
   /// Memory for a workspace.
   void* bytes(std::size_t count) {
     blocks_.emplace_back(::operator new(count));
-    return std::memset(blocks_.back().get(), 0xa5, count);
+    return std::memset(blocks_.back().get(), not_written, count);
   }
   template <class T>
   const T* in(const T* values, std::int64_t count) {
@@ -84,7 +86,7 @@ class DeviceMemory {
     void* block = nullptr;
     EXPECT_EQ(cudaMalloc(&block, count + 1), cudaSuccess);
     blocks_.emplace_back(block);
-    EXPECT_EQ(cudaMemset(block, 0xa5, count), cudaSuccess);
+    EXPECT_EQ(cudaMemset(block, not_written, count), cudaSuccess);
     return block;
   }
   template <class T>

@@ -125,6 +125,72 @@ TEST(CudaRotation, HasTheBitsOfTheCpu) {
   EXPECT_EQ(cuda::rotation(Param<double>(), 1, cosines, sines), Status::bad_parameter);
 }
 
+/// Learnt numbers of type T, for parameters of type V: the last is not wanted.
+template <class T, class V>
+void expect_learnt_numbers_of_the_host() {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const std::vector<LearntRange> ranges = {{0, 1, 0}, {0, 1, 0}, {0.25, infinity, 0.5}, {0.25, infinity, 0.5}, {-infinity, infinity, 0}};
+  const std::vector<T> values = {T(0.3), T(1.5), T(7.7), T(-2), T(0.1)};
+  const std::vector<double> sums = {0.7, -1.3, 2.9, 3.1, 1};
+  const int count = static_cast<int>(ranges.size());
+  OnDevice device(1);
+  const T* const on_device = device.in(values.data(), count);
+  const double* const sums_on_device = device.in(sums.data(), count);
+  auto* const numbers = device.out<LearntNumber>(count);
+  V *const parameters = device.out<V>(count), *const gradients = device.out<V>(count);
+  std::vector<const T*> from;
+  std::vector<const double*> sum;
+  std::vector<V*> to;
+  for (int k = 0; k < count; ++k) from.push_back(on_device + k), sum.push_back(sums_on_device + k), to.push_back(gradients + k);
+  to.back() = nullptr;
+  ASSERT_EQ(cuda::learnt_numbers(count, ranges.data(), from.data(), numbers, parameters), Status::ok);
+  ASSERT_EQ(cuda::learnt_gradients(count, ranges.data(), numbers, sum.data(), to.data()), Status::ok);
+  ASSERT_TRUE(finish());
+  const auto found = device.fetch(numbers, count);
+  const auto found_parameters = device.fetch(parameters, count), found_gradients = device.fetch(gradients, count);
+  const T own[] = {T(0.3), T(1), T(7.7), T(0.25), T(0.1)};
+  for (std::size_t k = 0; k < ranges.size(); ++k) {
+    const double value = own[k];
+    const bool is_tau = ranges[k].dt > 0;
+    const double model = is_tau ? decay(0.5, value) : value;
+    EXPECT_EQ(found[k].own, value);
+    EXPECT_EQ(found[k].model, model);
+    EXPECT_EQ(found_parameters[k], static_cast<V>(model));
+    const double expected = sums[k] * (is_tau ? model * 0.5 / (value * value) : 1);
+    if (to[k] == nullptr) continue;
+    EXPECT_NEAR(found_gradients[k], expected, (sizeof(V) == 4 ? 1e-6 : 1e-14) * std::abs(expected));
+  }
+  EXPECT_NE(found_gradients.back(), found_gradients.back()) << "a gradient that nobody wanted was written";
+}
+
+TEST(CudaLearnt, NumbersAreThoseOfTheHost) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  expect_learnt_numbers_of_the_host<float, float>();
+  expect_learnt_numbers_of_the_host<float, double>();
+  expect_learnt_numbers_of_the_host<double, float>();
+  expect_learnt_numbers_of_the_host<double, double>();
+}
+
+TEST(CudaLearnt, NumbersAreChecked) {
+  if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
+  const LearntRange range{0, 1, 0};
+  OnDevice device(1);
+  const float value = 0.5f, *const on_device = device.in(&value, 1), *const nothing = nullptr;
+  auto* const numbers = device.out<LearntNumber>(1);
+  float* const parameters = device.out<float>(1);
+  const double *const sums = device.out<double>(1), *const no_sum = nullptr;
+  EXPECT_EQ(cuda::learnt_numbers(0, nullptr, static_cast<const float* const*>(nullptr), nullptr, parameters), Status::ok);
+  EXPECT_EQ(cuda::learnt_numbers(-1, &range, &on_device, numbers, parameters), Status::bad_parameter);
+  EXPECT_EQ(cuda::learnt_numbers(1000, &range, &on_device, numbers, parameters), Status::bad_parameter);
+  EXPECT_EQ(cuda::learnt_numbers(1, &range, &nothing, numbers, parameters), Status::null_pointer);
+  EXPECT_EQ(cuda::learnt_numbers(1, &range, &on_device, nullptr, parameters), Status::null_pointer);
+  EXPECT_EQ(cuda::learnt_gradients(0, nullptr, nullptr, nullptr, static_cast<float* const*>(nullptr)), Status::ok);
+  EXPECT_EQ(cuda::learnt_gradients(-1, &range, numbers, &sums, &parameters), Status::bad_parameter);
+  EXPECT_EQ(cuda::learnt_gradients(1000, &range, numbers, &sums, &parameters), Status::bad_parameter);
+  EXPECT_EQ(cuda::learnt_gradients(1, &range, numbers, &no_sum, &parameters), Status::null_pointer);
+  EXPECT_EQ(cuda::learnt_gradients(1, &range, nullptr, &sums, &parameters), Status::null_pointer);
+}
+
 TEST(CudaTaps, ForgetAnInfinityAfterTheLast) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   const Layout layout{1, 12, 40};

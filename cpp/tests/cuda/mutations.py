@@ -189,7 +189,7 @@ def tests_for(change):
     first, second = (
         ":".join(f"*{model}_{name}.*" for model in models_for(change) for name in names) for names in rounds
     )
-    return first + ":CudaSplit*:CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaState*", second
+    return first + ":CudaSplit*:CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaLearnt*:CudaState*", second
 
 
 class Program:

@@ -93,7 +93,7 @@ def title(symbol):
     """A kernel's name from its mangled one, and its type: the pass, the model, its variant, the access."""
     found = re.search(r"(forward|backward|split)_kernelINS_\d+([A-Za-z]+)E(.*?)EEv", symbol)
     if found is None:
-        name, kind = re.search(r"\d([a-z]+(?:_[a-z]+)*_kernel)(?:I([fd])[EL])?", symbol).groups()
+        name, kind = re.search(r"\d([a-z]+(?:_[a-z]+)*_kernel)(?:I([fd])[ELfd])?", symbol).groups()
         return name, kind or "d"
     which, model, rest = found.groups()
     method = re.search(r"LNS_6MethodE(\d)E", rest)

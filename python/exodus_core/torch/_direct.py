@@ -9,7 +9,7 @@ the general way takes over wherever a tensor does not fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import _core, cuda
 from .._backends._memory import LARGE
-from .._backends.tensors import TENSORS, arithmetic_of, new
+from .._backends.tensors import TENSORS, arithmetic_of, new, type_name_of
 from .._binding import Binding, bind
 from .._cache import IdentityCache
 from .._custom_surrogate import SurrogateLike
@@ -39,10 +39,18 @@ _places = IdentityCache()  # for each descriptor, by the layout of the current a
 
 
 class Numbers(NamedTuple):
-    """Learnt numbers in the order of their names: the descriptor's, and those that the model takes."""
+    """Learnt numbers in the order of their names: the descriptor's, and those that the model takes.
 
-    own: tuple[float, ...] = ()
-    model: tuple[float, ...] = ()
+    On a GPU the former are the first column of a tensor, and the latter, which lie in `memory`, have the
+    extension's form of arrays.
+    """
+
+    own: Any = ()
+    model: tuple[Any, ...] = ()
+    memory: Any = None
+
+
+Range = tuple[float, float, float]  # of a learnt number: its ends, and dt if it is a time constant, else 0
 
 
 class Reads(NamedTuple):
@@ -69,9 +77,49 @@ class OnCpu:
         """Return the extension's last argument: the number of threads."""
         return threads
 
+    def takes(self, place: Place, learnt: Collection[Tensor]) -> bool:
+        """Tell whether learnt tensors of no dimensions can be read here."""
+        return True
+
+    def numbers(self, place: Place, neuron: Neuron, learnt: Sequence[Tensor]) -> Numbers:
+        """Read learnt numbers. The kernels round them to the arithmetic's dtype."""
+        dtype = learnt[0].dtype
+        reader = place.readers.get(dtype)
+        if reader is not None and all([t.dtype is dtype and not t.is_neg() for t in learnt]):
+            found = reader.read(tuple([tensor.data_ptr() for tensor in learnt]))
+            if found is not None:
+                return Numbers(*found)
+        facts = place.relations.facts
+        own = [number_of(name, t, facts[name]) for name, t in zip(place.learnt, learnt, strict=True)]
+        model = neuron._model_values(place.own_values(own))
+        return Numbers(tuple(own), tuple([model[name] for name in place.passed]))
+
+    def values(self, numbers: Numbers) -> Sequence[Any]:
+        """Return the descriptor's values."""
+        own: Sequence[float] = numbers.own
+        return own
+
+    def sums(self, count: int) -> None:
+        """Return no memory for sums over neurons: the extension returns them."""
+
+    def gradients(self, place: Place, numbers: Numbers, reads: Reads, sums: Any) -> list[Tensor | None]:
+        """Return the gradients of the learnt numbers from the sums."""
+        reader = place.readers.get(place.dtype)
+        if reader is not None and reads.wanted == place.learnt:
+            grads: Sequence[float | None] = reader.gradients(numbers.own, numbers.model, tuple(sums))
+        else:
+            summed = dict(zip(reads.sums, sums, strict=True))
+            with ieee():
+                own = place.relations.own_gradients(place.own_values(numbers.own), summed)
+            grads = [float(own[name]) if name in reads.wanted else None for name in place.learnt]
+        return [
+            None if grad is None else torch.scalar_tensor(grad, dtype=place.dtype, device="cpu")
+            for grad in grads
+        ]
+
 
 class OnGpu:
-    """Where calls with tensors on a GPU run: on torch's current stream."""
+    """Where calls with tensors on a GPU run: on torch's current stream. Learnt numbers stay there."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -87,7 +135,62 @@ class OnGpu:
 
     def execution(self, threads: int) -> Any:
         """Return the extension's last argument: a stream, and a function that allocates workspace."""
-        return torch.cuda.current_stream(self.device).cuda_stream, self._allocate
+        return self._stream(), self._allocate
+
+    def takes(self, place: Place, learnt: Collection[Tensor]) -> bool:
+        """Tell whether learnt tensors of no dimensions can be read here: by the extension, if at all."""
+        dtypes = {tensor.dtype for tensor in learnt}
+        return len(dtypes) < 2 and dtypes <= place.ranges.keys() and not any([t.is_neg() for t in learnt])
+
+    def numbers(self, place: Place, neuron: Neuron, learnt: Sequence[Tensor]) -> Numbers:
+        """Let the GPU read learnt numbers."""
+        count, dtype, arithmetic = len(learnt), learnt[0].dtype, place.arithmetic
+        pairs = torch.empty((count, 2), dtype=torch.float64, device=self.device)  # own and unrounded
+        model = torch.empty(count, dtype=arithmetic, device=self.device)
+        self.kernels.learnt_numbers(
+            place.ranges[dtype],
+            type_name_of(dtype),
+            [tensor.data_ptr() for tensor in learnt],
+            pairs.data_ptr(),
+            type_name_of(arithmetic),
+            model.data_ptr(),
+            self._stream(),
+        )
+        first, size = model.data_ptr(), arithmetic.itemsize
+        arguments = tuple([(first + size * k, 1, 1) for k in range(count)])
+        return Numbers(pairs, arguments, model)
+
+    def values(self, numbers: Numbers) -> Sequence[Any]:
+        """Return the descriptor's values, as tensors."""
+        own: Sequence[Tensor] = numbers.own[:, 0].unbind()
+        return own
+
+    def sums(self, count: int) -> Tensor | None:
+        """Return memory for sums over neurons."""
+        return torch.empty(count, dtype=torch.float64, device=self.device) if count else None
+
+    def gradients(self, place: Place, numbers: Numbers, reads: Reads, sums: Tensor) -> list[Tensor | None]:
+        """Let the GPU compute the gradients of the learnt numbers from the sums."""
+        dtype = place.arithmetic
+        grads = [
+            torch.empty((), dtype=dtype, device=self.device) if name in reads.wanted else None
+            for name in place.learnt
+        ]
+        addresses = [sums.data_ptr() + sums.itemsize * k for k in range(len(reads.wanted))]
+        of = dict(zip(reads.wanted, addresses, strict=True))
+        self.kernels.learnt_gradients(
+            place.ranges[torch.float64],  # of which only steps' lengths are read
+            numbers.own.data_ptr(),
+            [of.get(name, 0) for name in place.learnt],
+            type_name_of(dtype),
+            list(map(_address, grads)),
+            self._stream(),
+        )
+        return grads
+
+    def _stream(self) -> int:
+        stream: int = torch.cuda.current_stream(self.device).cuda_stream
+        return stream
 
     def _allocate(self, size: int) -> tuple[Tensor, int]:
         memory = torch.empty(size, dtype=torch.uint8, device=self.device)
@@ -108,20 +211,21 @@ class Place:
         self.learnt, self.model, self._fires = learnt, neuron._model, neuron._fires
         self.shape, self.strides, self.dtype = current.shape, current.stride(), current.dtype
         self.itemsize, self._engine = current.element_size(), engine
-        self._arithmetic = arithmetic_of(current.dtype)
+        self.arithmetic = arithmetic_of(current.dtype)
         on_cpu = isinstance(engine, OnCpu)
         self._large = on_cpu and current.nbytes >= LARGE
-        self._relations, self._given = neuron._relations, neuron._values(neuron._relations.maps)
+        self.relations, self._given = neuron._relations, neuron._values(neuron._relations.maps)
         arguments, self._names = binding.arguments(), _core.models[self.model][0]
         self._native = neuron._native(learnt) if learnt else []
         # The model's parameters that are passed to each call: all, if it takes Python to compute them.
-        self._passed = list(arguments) if self._native is None else [name for name, _ in self._native]
-        passed = [self._names.index(name) for name in self._passed]
+        self.passed = list(arguments) if self._native is None else [name for name, _ in self._native]
+        passed = [self._names.index(name) for name in self.passed]
         self._bound = engine.kernels.BoundNeuron(
             self.model, self.type_name, self.layout.sizes, arguments, binding.options, passed
         )
         self._parameters = binding.parameters  # their arrays on a GPU, which the extension has by address
-        self._readers = {} if self._native is None else self._make_readers(self._native)
+        self.ranges = {} if self._native is None else {t: self._ranges_in(t, self._native) for t in _READERS}
+        self.readers = {dtype: _READERS[dtype](ranges) for dtype, ranges in self.ranges.items()}
         self._reads: dict[tuple[str, ...], Reads] = {}
         one_spike = self._fires and getattr(neuron, "max_spikes", 1) == 1
         self._packs = (
@@ -133,10 +237,10 @@ class Place:
         (potential, current), (grad_spikes, grad_potential) = saved, grads
         shape, strides, holds = self.shape, self.strides, self._engine.holds
         for tensor, dtype in (
-            (potential, self._arithmetic),
+            (potential, self.arithmetic),
             (current, self.dtype),
             (grad_spikes, self.dtype),
-            (grad_potential, self._arithmetic),
+            (grad_potential, self.arithmetic),
         ):
             if tensor is not None and not (
                 tensor.stride() == strides
@@ -149,36 +253,36 @@ class Place:
                 return False
         return True
 
-    def numbers(self, neuron: Neuron, learnt: tuple[Tensor, ...]) -> Numbers:
-        """Read the learnt numbers. The kernels round them to the arithmetic's dtype."""
-        dtype = learnt[0].dtype
-        reader = self._readers.get(dtype)
-        if reader is not None and all([t.dtype is dtype and not t.is_neg() for t in learnt]):
-            found = reader.read(tuple([tensor.data_ptr() for tensor in learnt]))
-            if found is not None:
-                return Numbers(*found)
-        facts = self._relations.facts
-        own = [number_of(name, t, facts[name]) for name, t in zip(self.learnt, learnt, strict=True)]
-        model = neuron._model_values(self._own(own))
-        return Numbers(tuple(own), tuple([model[name] for name in self._passed]))
+    def takes(self, learnt: Collection[Tensor]) -> bool:
+        """Tell whether learnt tensors are numbers that can be read where they are."""
+        device = self._engine.device
+        are_numbers = all([tensor.dim() == 0 and tensor.device == device for tensor in learnt])
+        return are_numbers and self._engine.takes(self, learnt)
 
-    def _own(self, numbers: Sequence[float]) -> dict[str, Any]:
+    def numbers(self, neuron: Neuron, learnt: tuple[Tensor, ...]) -> Numbers:
+        """Read the learnt numbers."""
+        return self._engine.numbers(self, neuron, learnt)
+
+    def learnt_values(self, numbers: Numbers) -> dict[str, Any]:
+        """Return the descriptor's learnt values by name."""
+        return dict(zip(self.learnt, self._engine.values(numbers), strict=True))
+
+    def own_values(self, numbers: Sequence[float]) -> dict[str, Any]:
+        """Return the descriptor's values, with these for the learnt ones."""
         return {**self._given, **dict(zip(self.learnt, numbers, strict=True))}
 
-    def _make_readers(self, native: list[tuple[str, float]]) -> dict[torch.dtype, _core.LearntFloats]:
-        """Make the extension's readers of learnt numbers, one for each dtype."""
-        facts = [self._relations.facts[name] for name in self.learnt]
-        return {
-            dtype: reader([(*range_of(own, dtype), dt) for own, (_, dt) in zip(facts, native, strict=True)])
-            for dtype, reader in _READERS.items()
-        }
+    def _ranges_in(self, dtype: torch.dtype, native: list[tuple[str, float]]) -> list[Range]:
+        facts = [self.relations.facts[name] for name in self.learnt]
+        return [(*range_of(own, dtype), dt) for own, (_, dt) in zip(facts, native, strict=True)]
 
     def reads(self, neuron: Neuron, wanted: tuple[str, ...]) -> Reads:
         """Return the needs of the gradients of the wanted numbers and of the current."""
         found = self._reads.get(wanted)
         if found is None:
-            all_native = self._native is not None and wanted == self.learnt
-            sums = tuple(self._passed) if all_native else tuple(neuron._model_names(wanted))
+            if self._native is None:
+                sums = tuple(neuron._model_names(wanted))
+            else:  # in the order of the wanted numbers
+                sums = tuple([self._native[self.learnt.index(name)][0] for name in wanted])
             indices = tuple([self._names.index(name) for name in sums])
             potential, current = neuron._reads_recording(wanted), neuron._reads_current(wanted)
             found = self._reads[wanted] = Reads(wanted, sums, indices, potential, current)
@@ -206,7 +310,7 @@ class Place:
             The spikes, the potential if it is wanted, and bits if a container has asked for them.
         """
         spikes = self._empty(self.dtype) if self._fires else None
-        potential = current if inplace else self._empty(self._arithmetic) if with_potential else None
+        potential = current if inplace else self._empty(self.arithmetic) if with_potential else None
         packs = self._packs and is_asked(Handed)
         fired = self._bits() if packs else None
         support = self._bits() if packs and is_support_asked() and self._has_support(surrogate) else None
@@ -241,12 +345,12 @@ class Place:
         method: str,
         surrogate: Surrogate,
         threads: int,
-    ) -> tuple[Tensor, Sequence[float | None]]:
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
         """Run the backward pass; return the gradients of the current and of the learnt numbers.
 
         `saved` are the potential and the current, where they are read, `grads` those of spikes and potential.
         """
-        grad_current = self._empty(self.dtype)
+        grad_current, memory = self._empty(self.dtype), self._engine.sums(len(reads.sums))
         (potential, current), (grad_spikes, grad_potential) = saved, grads
         sums = self._bound.backward(
             numbers.model,
@@ -258,22 +362,12 @@ class Place:
             _address(grad_potential),
             grad_current.data_ptr(),
             reads.indices,
+            _address(memory),
             self._engine.execution(threads),
         )
-        return grad_current, self._own_gradients(numbers, reads, sums)
-
-    def _own_gradients(
-        self, numbers: Numbers, reads: Reads, sums: tuple[float, ...]
-    ) -> Sequence[float | None]:
-        if not sums:
-            return [None] * len(self.learnt)
-        reader = self._readers.get(self.dtype)
-        if reader is not None and reads.wanted == self.learnt:
-            return reader.gradients(numbers.own, numbers.model, sums)
-        summed = dict(zip(reads.sums, sums, strict=True))
-        with ieee():
-            own = self._relations.own_gradients(self._own(numbers.own), summed)
-        return [float(own[name]) if name in reads.wanted else None for name in self.learnt]
+        if not reads.sums:
+            return grad_current, [None] * len(self.learnt)
+        return grad_current, self._engine.gradients(self, numbers, reads, sums if memory is None else memory)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -289,8 +383,6 @@ def place_of(
         return None
     if current.dtype not in (_TYPES_ON_A_GPU if on_gpu else _TYPES):
         return None
-    if on_gpu and learnt:  # reading them would wait for the GPU
-        return None
     known, gpu = _places.of(neuron), current.get_device() if on_gpu else None
     key = current.shape, current.stride(), current.dtype, gpu, time_dim, *learnt
     try:
@@ -301,7 +393,7 @@ def place_of(
         place = known[key] = _bound(neuron, current, time_dim, tuple(learnt))
     if place is None or current.data_ptr() % place.itemsize:
         return None
-    return place if all([p.dim() == 0 and p.device == current.device for p in learnt.values()]) else None
+    return place if place.takes(learnt.values()) else None
 
 
 def _bound(neuron: Neuron, current: Tensor, time_dim: int | None, learnt: tuple[str, ...]) -> Place | None:

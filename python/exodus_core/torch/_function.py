@@ -392,13 +392,7 @@ class _SpikeDirect(torch.autograd.Function):
         saved, method, surrogate = (potential, _restored(compute, of_current)), call.method, call.surrogate
         if not isinstance(surrogate, Surrogate) or not place.has_all(saved, grads):
             return _SpikeDirect._general_gradients(ctx, saved, grads)
-        current, own = place.backward(numbers, reads, saved, grads, method, surrogate, _thread_count())
-        if not call.learnt:
-            return None, None, current
-        dtype = place.dtype
-        learnt = [
-            None if grad is None else torch.scalar_tensor(grad, dtype=dtype, device="cpu") for grad in own
-        ]
+        current, learnt = place.backward(numbers, reads, saved, grads, method, surrogate, _thread_count())
         return (None, None, current, *learnt)
 
     @staticmethod
@@ -406,7 +400,7 @@ class _SpikeDirect(torch.autograd.Function):
         ctx: Any, saved: Sequence[Tensor | None], grads: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
         call, place, numbers, *_ = ctx.context
-        neuron = call.origin._with_unchecked(dict(zip(call.learnt, numbers.own, strict=True)))
+        neuron = call.origin._with_unchecked(place.learnt_values(numbers) if call.learnt else {})
         binding = bind(neuron, place.layout, place.type_name, call.learnt, call.origin)
         by_name = zip(("potential", "current"), saved, strict=True)
         named = {name: tensor for name, tensor in by_name if tensor is not None}
