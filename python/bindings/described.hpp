@@ -5,8 +5,8 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
-#include <iterator>
 #include <string>
 
 #include "dlpack.hpp"
@@ -37,17 +37,14 @@ struct Type {
   std::uint8_t code, bits;
   const char* typestr;
 
-  static constexpr int count = 4;
-  static const Type (&all()) [count] {
-    static const Type types[count] = {{word("float32"), dl_float, 32, "<f4"},
-                                      {word("float64"), dl_float, 64, "<f8"},
-                                      {word("float16"), dl_float, 16, "<f2"},
-                                      {word("bfloat16"), dl_bfloat, 16, ""}};
-    return types;
-  } template <class F>
-                             static const Type* find(F&& is_it) {
-    const Type* const found = std::find_if(std::begin(all()), std::end(all()), is_it);
-    return found == std::end(all()) ? nullptr : found;
+  template <class F>
+  static const Type* find(F&& is_it) {
+    static const std::array<Type, 4> types = {{{word("float32"), dl_float, 32, "<f4"},
+                                               {word("float64"), dl_float, 64, "<f8"},
+                                               {word("float16"), dl_float, 16, "<f2"},
+                                               {word("bfloat16"), dl_bfloat, 16, ""}}};
+    const auto found = std::find_if(types.begin(), types.end(), is_it);
+    return found == types.end() ? nullptr : &*found;
   }
 };
 
@@ -122,7 +119,8 @@ inline py::tuple describe_interface(const py::object& array, const Answer& answe
   const py::tuple shape = answer.get(words.shape), data = answer.get(words.data);
   const py::handle given = answer.find(words.strides);
   const bool dense = !given || given.is_none();
-  const py::tuple strides = dense ? dense_strides(shape, type == nullptr ? 1 : type->bits / 8) : py::reinterpret_borrow<py::tuple>(given);
+  const py::tuple strides =
+      dense ? dense_strides(shape, type == nullptr ? 1 : type->bits / 8) : py::tuple(py::reinterpret_borrow<py::object>(given));
   return py::make_tuple(array, shape, data[0], strides, type == nullptr ? typestr : type->name, data[1], answer.stream());
 }
 

@@ -52,7 +52,7 @@ def on_device(value: Any) -> bool:
     try:
         if tell is not None:  # to raise and to catch an AttributeError would take longer
             return tell()[0] in _CUDA_DEVICES
-    except TypeError:
+    except (AttributeError, TypeError):
         pass
     return hasattr(type(value), "__cuda_array_interface__")  # not of the value, which would describe it
 
