@@ -225,9 +225,12 @@ multiply_kernel(EXODUS_GRID_CONSTANT ProductTiles tiles, const V* values, const 
   }
 }
 
-// A warp computes the weight gradients from weight_sources features to one target feature per lane, and keeps them in registers.
-constexpr int weight_sources = 8, weight_terms = 64;   // terms summed in V before they are added to the doubles
-constexpr int weight_warps = item_threads / warp_threads;
+// A block computes the gradients of the weights from 64 source features to 128 target features: a warp those from weight_sources of the
+// sources, a lane those to weight_targets of the targets. Their sums in V are in registers, those in double in the workspace. Spikes and
+// gradients of weight_steps steps are staged in shared memory; those of the next ones are loaded meanwhile.
+constexpr int weight_threads = 256, weight_sources = 8, weight_targets = 4, weight_steps = 16;
+constexpr int block_sources = weight_threads / warp_threads * weight_sources, block_targets = warp_threads * weight_targets;
+constexpr int weight_terms = 256;   // summed in V before they are added to the doubles
 
 /// The offset of step 0 of a neuron.
 EXODUS_DEVICE_SCALAR std::int64_t offset_of(const Layout& layout, std::int64_t neuron) {
@@ -239,85 +242,166 @@ EXODUS_DEVICE_SCALAR std::int64_t neuron_of(const Entries& entries, std::int64_t
   return ((entry / entries.repeat) * entries.features + feature) * entries.repeat + entry % entries.repeat;
 }
 
-/// The weight gradients that a warp computes.
+/// The gradients of the weights that a block computes, over steps of some entries.
 template <class V>
 class WeightTile {
  public:
-  EXODUS_DEVICE WeightTile(const WeightGradient<V>& gradient, std::int64_t tile)
-      : gradient_(gradient), lane_(static_cast<int>(threadIdx.x) % warp_threads) {
-    const std::int64_t features = gradient.entries.features, columns = (features + warp_threads - 1) / warp_threads;
-    source_ = (tile / columns * weight_warps + static_cast<int>(threadIdx.x) / warp_threads) * weight_sources;
-    target_ = tile % columns * warp_threads + lane_;
+  EXODUS_DEVICE WeightTile(const WeightGradient<V>& gradient, SharedPointer<V> spikes, SharedPointer<V> gradients, std::int64_t tile,
+                           double* sums)
+      : gradient_(gradient), sums_(sums), spikes_(spikes), gradients_(gradients) {
+    const std::int64_t columns = (gradient.entries.features + block_targets - 1) / block_targets;
+    source_ = static_cast<int>(tile / columns) * block_sources, target_ = static_cast<int>(tile % columns) * block_targets;
   }
 
-  /// Adds the terms of an entry at steps [begin, end).
-  EXODUS_DEVICE void add(std::int64_t entry, std::int64_t begin, std::int64_t end) {
-    const Entries& entries = gradient_.entries;
-    const bool has_source = lane_ < weight_sources && source_ + lane_ < entries.features, has_target = target_ < entries.features;
-    const std::int64_t source = neuron_of(entries, entry, has_source ? source_ + lane_ : 0);
-    const std::int64_t of_source = offset_of(gradient_.layout, source), inner = gradient_.layout.inner;
-    const std::int64_t of_target = offset_of(gradient_.layout, neuron_of(entries, entry, has_target ? target_ : 0));
-    for (std::int64_t step = begin; step < end; ++step) {
-      V count = V(0);
-      if (has_source && step > 0) count = element<V>(gradient_.spikes, of_source + (step - 1) * inner);
-      if (has_source && step == 0 && gradient_.initial != nullptr) count = gradient_.initial[source];
-      const unsigned fired = __ballot_sync(0xffffffffu, count != V(0));
-      if (fired == 0) continue;
-      const V g = has_target ? element<V>(gradient_.gradient, of_target + step * inner) : V(0);
-      EXODUS_UNROLL
-      for (int k = 0; k < weight_sources; ++k) {
-        const V own = __shfl_sync(0xffffffffu, count, k);
-        if ((fired >> k & 1) != 0) partial_[k] = multiply_add(own, g, partial_[k]);
-      }
-      if (++terms_ == weight_terms) move();
+  /// Adds the terms of the steps numbered from `begin` to `end`, entry by entry. All threads of a block must call this together.
+  EXODUS_DEVICE void add(std::int64_t begin, std::int64_t end) {
+    left_ = end - begin, entry_ = begin / gradient_.layout.time, step_ = begin % gradient_.layout.time;
+    if (left_ > 0) enter(), load();
+    while (loaded_ > 0) {
+      __syncthreads();
+      store();
+      __syncthreads();
+      load();
+      multiply();
     }
-  }
-
-  EXODUS_DEVICE void store(double* sums) {
     move();
-    EXODUS_UNROLL
-    for (int k = 0; k < weight_sources; ++k) {
-      const std::int64_t features = gradient_.entries.features, source = source_ + k;
-      if (source < features && target_ < features) sums[source * features + target_] = sums_[k];
-    }
   }
 
  private:
-  EXODUS_DEVICE void move() {
+  // A thread loads spikes of one feature, of every so many steps, and gradients of one.
+  static constexpr int spike_stride = weight_threads / block_sources, own_spikes = weight_steps / spike_stride;
+  static constexpr int gradient_stride = weight_threads / block_targets, own_gradients = weight_steps / gradient_stride;
+
+  EXODUS_DEVICE static int thread() { return static_cast<int>(threadIdx.x); }
+  EXODUS_DEVICE static int lane() { return thread() % warp_threads; }
+  EXODUS_DEVICE static int warp() { return thread() / warp_threads; }
+  EXODUS_DEVICE std::int64_t loaded_source() const { return source_ + thread() % block_sources; }
+  EXODUS_DEVICE std::int64_t loaded_target() const { return target_ + thread() % block_targets; }
+
+  /// Finds the entry's neurons whose arrays this thread loads, and the spikes of step -1.
+  EXODUS_DEVICE void enter() {
+    const std::int64_t source = neuron_of(gradient_.entries, entry_, loaded_source());
+    of_source_ = offset_of(gradient_.layout, source);
+    of_target_ = offset_of(gradient_.layout, neuron_of(gradient_.entries, entry_, loaded_target()));
+    const bool given = gradient_.initial != nullptr && loaded_source() < gradient_.entries.features;
+    initial_ = given ? gradient_.initial[source] : V(0);
+  }
+
+  /// Loads the bits of this thread's share of the next steps, which are of one entry.
+  EXODUS_DEVICE void load() {
+    const std::int64_t time = gradient_.layout.time, inner = gradient_.layout.inner, features = gradient_.entries.features;
+    if (step_ == time && left_ > 0) ++entry_, step_ = 0, enter();
+    loaded_ = steps_up_to(left_ < time - step_ ? left_ : time - step_);
+    const int of_spikes = thread() / block_sources, of_gradients = thread() / block_targets;   // the thread's first step among them
+    const std::int64_t spikes = of_source_ + (step_ + of_spikes - 1) * inner, gradients = of_target_ + (step_ + of_gradients) * inner;
     EXODUS_UNROLL
-    for (int k = 0; k < weight_sources; ++k) sums_[k] += static_cast<double>(partial_[k]), partial_[k] = V(0);
-    terms_ = 0;
+    for (int d = 0; d < own_spikes; ++d) {
+      const int k = of_spikes + d * spike_stride;
+      const bool there = k < loaded_ && step_ + k > 0 && loaded_source() < features;
+      next_spikes_[d] = there ? bits_at<V>(gradient_.spikes, spikes + d * (spike_stride * inner)) : V(0);
+    }
+    EXODUS_UNROLL
+    for (int d = 0; d < own_gradients; ++d) {
+      const bool there = of_gradients + d * gradient_stride < loaded_ && loaded_target() < features;
+      next_gradients_[d] = there ? bits_at<V>(gradient_.gradient, gradients + d * (gradient_stride * inner)) : V(0);
+    }
+    step_ += loaded_, left_ -= loaded_;
+  }
+  EXODUS_DEVICE static int steps_up_to(std::int64_t count) { return static_cast<int>(count < weight_steps ? count : weight_steps); }
+
+  EXODUS_DEVICE void store() {
+    decode(gradient_.spikes.format, next_spikes_), decode(gradient_.gradient.format, next_gradients_);
+    if (step_ == loaded_ && thread() < block_sources) next_spikes_[0] = initial_;
+    EXODUS_UNROLL
+    for (int d = 0; d < own_spikes; ++d) spikes_[thread() + d * weight_threads] = next_spikes_[d];
+    EXODUS_UNROLL
+    for (int d = 0; d < own_gradients; ++d) gradients_[thread() + d * weight_threads] = next_gradients_[d];
+  }
+
+  /// Adds the terms of the staged steps. What did not fire costs a bit's test.
+  EXODUS_DEVICE void multiply() {
+    constexpr int together = warp_threads / weight_sources;
+    for (int first = 0; first < weight_steps; first += together) {
+      const V own = spikes_[(first + lane() / weight_sources) * block_sources + warp() * weight_sources + lane() % weight_sources];
+      const unsigned fired = __ballot_sync(0xffffffffu, own != V(0));
+      EXODUS_UNROLL
+      for (int d = 0; d < together; ++d) {
+        const unsigned now = fired >> (d * weight_sources) & ((1u << weight_sources) - 1);
+        if (now == 0) continue;
+        V gradients[weight_targets];
+        read(first + d, gradients);
+        EXODUS_UNROLL
+        for (int k = 0; k < weight_sources; ++k) {
+          if ((now >> k & 1) == 0) continue;
+          const V spikes = __shfl_sync(0xffffffffu, own, d * weight_sources + k);
+          EXODUS_UNROLL
+          for (int j = 0; j < weight_targets; ++j) partial_[k][j] = multiply_add(spikes, gradients[j], partial_[k][j]);
+        }
+        ++terms_;
+      }
+    }
+    if (terms_ > weight_terms - weight_steps) move();
+  }
+
+  EXODUS_DEVICE void read(int step, V (&gradients)[weight_targets]) const {
+    const int at = step * block_targets + lane() * weight_targets;
+    if constexpr (sizeof(V) == 4) {
+      const Four<V> four = load_shared_four<V>(gradients_, at);
+      EXODUS_UNROLL
+      for (int j = 0; j < weight_targets; ++j) gradients[j] = four.at[j];
+    } else {
+      EXODUS_UNROLL
+      for (int j = 0; j < weight_targets; ++j) gradients[j] = gradients_[at + j];
+    }
+  }
+
+  /// Adds the sums in V to those in double; the first ones overwrite what is there.
+  EXODUS_DEVICE void move() {
+    const std::int64_t features = gradient_.entries.features;
+    EXODUS_UNROLL
+    for (int k = 0; k < weight_sources; ++k) {
+      EXODUS_UNROLL
+      for (int j = 0; j < weight_targets; ++j) {
+        const std::int64_t source = source_ + warp() * weight_sources + k, target = target_ + lane() * weight_targets + j;
+        if (source < features && target < features) {
+          double& sum = sums_[source * features + target];
+          sum = static_cast<double>(partial_[k][j]) + (moved_ ? sum : 0.0);
+        }
+        partial_[k][j] = V(0);
+      }
+    }
+    terms_ = 0, moved_ = true;
   }
 
   const WeightGradient<V>& gradient_;
-  const int lane_;
-  std::int64_t source_, target_;
-  int terms_ = 0;
-  V partial_[weight_sources] = {};
-  double sums_[weight_sources] = {};
+  double* const sums_;
+  SharedPointer<V> spikes_, gradients_;
+  int source_, target_;                  ///< the block's first features
+  std::int64_t left_, entry_, step_;     ///< what is loaded next: the steps that are left, the first one, and its entry
+  std::int64_t of_source_, of_target_;   ///< the offsets of step 0 of the neurons that this thread loads
+  int loaded_ = 0;                       ///< steps
+  V initial_, next_spikes_[own_spikes], next_gradients_[own_gradients];
+  int terms_ = 0;   ///< the most terms that a sum in V has
+  bool moved_ = false;
+  V partial_[weight_sources][weight_targets] = {};
 };
 
 std::int64_t weight_tiles(std::int64_t features) {
-  const std::int64_t sources = weight_warps * weight_sources;
-  return (features + sources - 1) / sources * ((features + warp_threads - 1) / warp_threads);
+  return (features + block_sources - 1) / block_sources * ((features + block_targets - 1) / block_targets);
 }
 
-/// One block per tile and share of the entries and steps.
+/// One block per tile and share of the entries' steps.
 template <class V>
-EXODUS_KERNEL(item_threads)
+EXODUS_KERNEL_OF(weight_threads, (sizeof(V) == 4 ? 2 : 1))
 weight_gradient_kernel(EXODUS_GRID_CONSTANT WeightGradient<V> gradient, std::int64_t tiles, std::int64_t parts) {
-  const std::int64_t time = gradient.layout.time, features = gradient.entries.features;
-  const std::int64_t items = gradient.entries.neurons / features * time, share = (items + parts - 1) / parts;
+  const std::int64_t features = gradient.entries.features;
+  const std::int64_t items = gradient.entries.neurons / features * gradient.layout.time, share = (items + parts - 1) / parts;
+  EXODUS_SHARED(V, spikes, weight_steps * block_sources);
+  EXODUS_SHARED(V, gradients, weight_steps * block_targets);
   for (std::int64_t work = blockIdx.x; work < tiles * parts; work += gridDim.x) {
-    const std::int64_t part = work / tiles, last = (part + 1) * share < items ? (part + 1) * share : items;
-    WeightTile<V> tile(gradient, work % tiles);
-    for (std::int64_t item = part * share; item < last;) {
-      const std::int64_t entry = item / time, begin = item - entry * time, left = last - item;
-      const std::int64_t end = time - begin < left ? time : begin + left;
-      tile.add(entry, begin, end);
-      item += end - begin;
-    }
-    tile.store(gradient.parts + part * features * features);
+    const std::int64_t part = work / tiles, end = (part + 1) * share < items ? (part + 1) * share : items;
+    WeightTile<V> tile(gradient, spikes, gradients, work % tiles, gradient.parts + part * features * features);
+    tile.add(part * share, end);
   }
 }
 
@@ -343,7 +427,7 @@ Status multiply(const Entries& entries, const V* values, const V* matrix, V* out
 }
 
 std::int64_t weight_parts(const Layout& layout, std::int64_t features) {
-  constexpr std::int64_t blocks = 1024, least_items = 64;
+  constexpr std::int64_t blocks = 512, least_items = 256;
   const std::int64_t items = layout.outer * layout.inner / features * layout.time;
   const std::int64_t wanted = blocks / weight_tiles(features), most = items / least_items;
   return wanted < 1 || most < 1 ? 1 : (wanted < most ? wanted : most);
@@ -353,7 +437,7 @@ template <class V>
 Status sum_weights(const WeightGradient<V>& gradient, cudaStream_t stream) {
   const std::int64_t features = gradient.entries.features, tiles = weight_tiles(features);
   const std::int64_t parts = weight_parts(gradient.layout, features);
-  return launch(weight_gradient_kernel<V>, {blocks_for(tiles * parts), item_threads}, stream, gradient, tiles, parts);
+  return launch(weight_gradient_kernel<V>, {blocks_for(tiles * parts), weight_threads}, stream, gradient, tiles, parts);
 }
 
 template Status transpose(const float*, std::int64_t, float*, cudaStream_t);

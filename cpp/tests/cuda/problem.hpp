@@ -259,6 +259,7 @@ class TermSizes {
         if (problem.with_grad_potential) gradients += size(problem.grad_potential[k]);
         number = std::max({number, size(cpu.potential[element]), size(problem.current[k])});
         if (N::fires) number = std::max(number, size(cpu.spikes[element]));
+        if (n + 1 < layout.time) gradients += from_next_step(problem, cpu, j, n + 1);
       }
       for (int s = 0; s < Problem<N>::states; ++s) {
         const auto state = static_cast<std::size_t>(s);
@@ -281,6 +282,19 @@ class TermSizes {
 
  private:
   static double size(double x) { return std::abs(x); }
+
+  /// A bound of what a neuron's spikes get from a step after them through recurrent weights, W g.
+  static double from_next_step(const Problem<N>& problem, const Results<V>& cpu, std::int64_t j, std::int64_t step) {
+    const std::int64_t features = problem.recurrent.features, repeat = problem.recurrent.repeat;
+    double sum = 0;
+    for (std::int64_t k = 0; k < features; ++k) {
+      const std::int64_t other = j / (features * repeat) * features * repeat + j % repeat + k * repeat;
+      const auto gradient = cpu.grad_current[static_cast<std::size_t>(at(problem.layout, other, step))];
+      sum += size(problem.weights[j / repeat % features * features + k]) * size(gradient);
+    }
+    return sum;
+  }
+
   std::vector<double> of_neurons_;
 };
 
