@@ -125,14 +125,17 @@ TEST(CudaRotation, HasTheBitsOfTheCpu) {
   EXPECT_EQ(cuda::rotation(Param<double>(), 1, cosines, sines), Status::bad_parameter);
 }
 
-/// Learnt numbers of type T, for parameters of type V: the last is not wanted.
+/// Learnt numbers of type T, for parameters of type V, as many as there may be: the last gradient is not wanted.
 template <class T, class V>
 void expect_learnt_numbers_of_the_host() {
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  const std::vector<LearntRange> ranges = {{0, 1, 0}, {0, 1, 0}, {0.25, infinity, 0.5}, {0.25, infinity, 0.5}, {-infinity, infinity, 0}};
-  const std::vector<T> values = {T(0.3), T(1.5), T(7.7), T(-2), T(0.1)};
-  const std::vector<double> sums = {0.7, -1.3, 2.9, 3.1, 1};
-  const int count = static_cast<int>(ranges.size());
+  std::vector<LearntRange> ranges = {{0, 1, 0}, {0, 1, 0}, {0.25, infinity, 0.5}, {0.25, infinity, 0.5}};
+  std::vector<T> values = {T(0.3), T(1.5), T(7.7), T(-2)}, own = {T(0.3), T(1), T(7.7), T(0.25)};
+  std::vector<double> sums = {0.7, -1.3, 2.9, 3.1};
+  constexpr int count = max_parameters;
+  for (int k = 4; k < count; ++k) {
+    ranges.push_back({-infinity, infinity, 0}), values.push_back(T(k)), own.push_back(T(k)), sums.push_back(0.1 * k);
+  }
   OnDevice device(1);
   const T* const on_device = device.in(values.data(), count);
   const double* const sums_on_device = device.in(sums.data(), count);
@@ -148,7 +151,6 @@ void expect_learnt_numbers_of_the_host() {
   ASSERT_TRUE(finish());
   const auto found = device.fetch(numbers, count);
   const auto found_parameters = device.fetch(parameters, count), found_gradients = device.fetch(gradients, count);
-  const T own[] = {T(0.3), T(1), T(7.7), T(0.25), T(0.1)};
   for (std::size_t k = 0; k < ranges.size(); ++k) {
     const double value = own[k];
     const bool is_tau = ranges[k].dt > 0;
@@ -181,12 +183,12 @@ TEST(CudaLearnt, NumbersAreChecked) {
   const double *const sums = device.out<double>(1), *const no_sum = nullptr;
   EXPECT_EQ(cuda::learnt_numbers(0, nullptr, static_cast<const float* const*>(nullptr), nullptr, parameters), Status::ok);
   EXPECT_EQ(cuda::learnt_numbers(-1, &range, &on_device, numbers, parameters), Status::bad_parameter);
-  EXPECT_EQ(cuda::learnt_numbers(1000, &range, &on_device, numbers, parameters), Status::bad_parameter);
+  EXPECT_EQ(cuda::learnt_numbers(max_parameters + 1, &range, &on_device, numbers, parameters), Status::bad_parameter);
   EXPECT_EQ(cuda::learnt_numbers(1, &range, &nothing, numbers, parameters), Status::null_pointer);
   EXPECT_EQ(cuda::learnt_numbers(1, &range, &on_device, nullptr, parameters), Status::null_pointer);
   EXPECT_EQ(cuda::learnt_gradients(0, nullptr, nullptr, nullptr, static_cast<float* const*>(nullptr)), Status::ok);
   EXPECT_EQ(cuda::learnt_gradients(-1, &range, numbers, &sums, &parameters), Status::bad_parameter);
-  EXPECT_EQ(cuda::learnt_gradients(1000, &range, numbers, &sums, &parameters), Status::bad_parameter);
+  EXPECT_EQ(cuda::learnt_gradients(max_parameters + 1, &range, numbers, &sums, &parameters), Status::bad_parameter);
   EXPECT_EQ(cuda::learnt_gradients(1, &range, numbers, &no_sum, &parameters), Status::null_pointer);
   EXPECT_EQ(cuda::learnt_gradients(1, &range, nullptr, &sums, &parameters), Status::null_pointer);
 }
