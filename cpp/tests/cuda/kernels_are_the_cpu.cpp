@@ -141,15 +141,17 @@ TYPED_TEST(Cuda, TakesMemoryForHiddenStatesOnlyWhereTheyAreRead) {
 }
 
 /// Entries of a recurrence: in the inner axis, in the outer one, interleaved, several in a warp, as wide as some warps and not, with more
-/// neurons than a block has threads, and with more steps than the gradient of a weight sums at once.
+/// neurons than a block has threads (of more entries than a tile of the product has, too), and with more steps than the gradient of a
+/// weight sums at once.
 struct Recurrent {
   Layout layout;
   std::int64_t features, repeat = 1;
 };
 constexpr Recurrent recurrent[] = {
-    {{1, 9, 3 * 40}, 40},    {{4, 17, 12}, 3},     {{1, 7, 200}, 200},  {{3, 9, 130}, 130},        {{30, 18, 1}, 6},   {{7, 18, 1}, 7},
-    {{1, 9, 5 * 33}, 33, 5}, {{8, 9, 6}, 4, 12},   {{10, 31, 1}, 5, 2}, {{2, 7, 96}, 32},          {{3, 40, 5}, 1},    {{128, 17, 1}, 64},
-    {{1, 2, 512}, 512},      {{1, 2, 1000}, 1000}, {{1, 1, 64}, 64},    {{1, 4, 2 * 513}, 513, 2}, {{520, 3, 1}, 520}, {{1, 10, 50 * 8}, 8},
+    {{1, 9, 3 * 40}, 40},      {{4, 17, 12}, 3},        {{1, 7, 200}, 200},   {{3, 9, 130}, 130},      {{30, 18, 1}, 6},
+    {{7, 18, 1}, 7},           {{1, 9, 5 * 33}, 33, 5}, {{8, 9, 6}, 4, 12},   {{10, 31, 1}, 5, 2},     {{2, 7, 96}, 32},
+    {{3, 40, 5}, 1},           {{128, 17, 1}, 64},      {{1, 2, 512}, 512},   {{1, 2, 1000}, 1000},    {{1, 1, 64}, 64},
+    {{1, 4, 2 * 513}, 513, 2}, {{520, 3, 1}, 520},      {{1, 10, 50 * 8}, 8}, {{1, 2, 35 * 513}, 513},
 };
 
 TYPED_TEST(Cuda, IsTheCpuWithRecurrentWeights) {
