@@ -233,7 +233,7 @@ def test_learnt_numbers_are_put_into_their_ranges(tau, threshold, precision, lea
         check_learnt(found, learnt_results(layer, *arrays))
 
 
-def test_a_learnt_number_that_is_none_reaches_the_potential(learnt_calls):
+def test_a_learnt_nan_reaches_the_potential(learnt_calls):
     """To raise an error, a call would have to wait for the GPU."""
     layer = snn.LIF(alpha=0.9, learn=("alpha",), output="potential")
     layer.alpha.data.fill_(float("nan"))

@@ -169,7 +169,7 @@ py::dict parameters() {
 template <class T>
 void add_learnt_numbers(py::module_& module, const char* name) {
   py::class_<LearntNumbers<T>>(module, name)
-      .def(py::init<const std::vector<std::tuple<double, double, double>>&>())
+      .def(py::init<const Ranges&>())
       .def("read", &LearntNumbers<T>::read)
       .def("gradients", &LearntNumbers<T>::gradients);
 }

@@ -135,13 +135,19 @@ void add_bound_neuron(py::module_& m) {
       .def_property_readonly("surrogate_reads_hidden_state", &BoundNeuron::surrogate_reads_hidden_state);
 }
 
+using Ranges = std::vector<std::tuple<double, double, double>>;   // the fields of LearntRange
+
+inline std::vector<LearntRange> learnt_ranges(const Ranges& given) {
+  std::vector<LearntRange> ranges;
+  for (const auto& [least, most, dt] : given) ranges.push_back({least, most, dt});
+  return ranges;
+}
+
 /// Learnt numbers, each in a tensor of one element of type T: in their ranges, and as the model takes them.
 template <class T>
 class LearntNumbers {
  public:
-  explicit LearntNumbers(const std::vector<std::tuple<double, double, double>>& ranges) {
-    for (const auto& [least, most, dt] : ranges) ranges_.push_back({least, most, dt});
-  }
+  explicit LearntNumbers(const Ranges& ranges) : ranges_(learnt_ranges(ranges)) {}
 
   /// The numbers at these addresses, and the model's; None if one is not finite.
   py::object read(const py::tuple& addresses) const {

@@ -223,14 +223,20 @@ void with_model(const std::string& model, F&& f) {
   throw py::value_error("unknown model " + model);
 }
 
+/// Calls f with an element of a type in which the kernels compute, by its name.
+template <class F>
+void with_arithmetic(const std::string& type_name, F&& f) {
+  if (type_name == "float32") return f(float{});
+  if (type_name == "float64") return f(double{});
+  throw py::type_error("no kernels for arrays of " + type_name);
+}
+
 /// Calls f with an element of the arrays' type, by its name.
 template <class F>
 void with_type(const std::string& type_name, F&& f) {
-  if (type_name == "float32") return f(float{});
-  if (type_name == "float64") return f(double{});
   if (type_name == "float16") return f(float16{});
   if (type_name == "bfloat16") return f(bfloat16{});
-  throw py::type_error("no kernels for arrays of " + type_name);
+  with_arithmetic(type_name, f);
 }
 
 /// Calls f with a default neuron of the model for arrays of a type.

@@ -84,14 +84,7 @@ void rotation(const py::object& angle, std::int64_t count, const py::object& cos
                                          reinterpret_cast<exodus::cuda::Stream>(stream)));
 }
 
-using Range = std::tuple<double, double, double>;
 using Addresses = std::vector<std::uintptr_t>;
-
-std::vector<exodus::LearntRange> ranges_of(const std::vector<Range>& given) {
-  std::vector<exodus::LearntRange> ranges;
-  for (const auto& [least, most, dt] : given) ranges.push_back({least, most, dt});
-  return ranges;
-}
 
 template <class X>
 std::vector<X*> pointers(const Addresses& addresses, std::size_t count) {
@@ -101,20 +94,12 @@ std::vector<X*> pointers(const Addresses& addresses, std::size_t count) {
   return result;
 }
 
-/// Calls f with an element of a type for arithmetic.
-template <class F>
-void with_arithmetic(const std::string& type_name, F&& f) {
-  if (type_name == "float32") return f(float{});
-  if (type_name == "float64") return f(double{});
-  throw py::type_error("no arithmetic in " + type_name);
-}
-
-/// Of values of one type; `parameters` are of another.
-void learnt_numbers(const std::vector<Range>& given, const std::string& value_type, const Addresses& values, std::uintptr_t numbers,
+/// The values have one type, and the parameters another.
+void learnt_numbers(const exodus::python::Ranges& given, const std::string& value_type, const Addresses& values, std::uintptr_t numbers,
                     const std::string& parameter_type, std::uintptr_t parameters, std::uintptr_t stream) {
-  const auto ranges = ranges_of(given);
-  with_arithmetic(value_type, [&]<class T>(T) {
-    with_arithmetic(parameter_type, [&]<class V>(V) {
+  const auto ranges = exodus::python::learnt_ranges(given);
+  exodus::python::with_arithmetic(value_type, [&]<class T>(T) {
+    exodus::python::with_arithmetic(parameter_type, [&]<class V>(V) {
       OnStream::check(exodus::cuda::learnt_numbers(static_cast<int>(ranges.size()), ranges.data(),
                                                    pointers<const T>(values, ranges.size()).data(),
                                                    reinterpret_cast<exodus::LearntNumber*>(numbers), reinterpret_cast<V*>(parameters),
@@ -123,10 +108,10 @@ void learnt_numbers(const std::vector<Range>& given, const std::string& value_ty
   });
 }
 
-void learnt_gradients(const std::vector<Range>& given, std::uintptr_t numbers, const Addresses& sums, const std::string& type_name,
+void learnt_gradients(const exodus::python::Ranges& given, std::uintptr_t numbers, const Addresses& sums, const std::string& type_name,
                       const Addresses& gradients, std::uintptr_t stream) {
-  const auto ranges = ranges_of(given);
-  with_arithmetic(type_name, [&]<class V>(V) {
+  const auto ranges = exodus::python::learnt_ranges(given);
+  exodus::python::with_arithmetic(type_name, [&]<class V>(V) {
     OnStream::check(exodus::cuda::learnt_gradients(
         static_cast<int>(ranges.size()), ranges.data(), reinterpret_cast<const exodus::LearntNumber*>(numbers),
         pointers<const double>(sums, ranges.size()).data(), pointers<V>(gradients, ranges.size()).data(),

@@ -48,7 +48,7 @@ struct Type {
   }
 };
 
-/// What a library has told of an array: either of the two. An interface that names no stream, as JAX's, counts only where there is no
+/// A library's answer about an array: an interface or a tensor. An interface that names no stream, as JAX's, counts only where there is no
 /// DLPack, which waits for the array's values.
 struct Answer {
   py::dict interface;

@@ -217,7 +217,7 @@ def _launch(
         binding.arguments(),
         binding.options,
         method,
-        surrogate if type(surrogate) is tuple else handle(surrogate),
+        surrogate if type(surrogate) is tuple else handle(surrogate),  # a named tuple may be an operand
         handle(potential),
         handle(current),
         None if weights is None else (handle(weights), *layout.features),

@@ -41,14 +41,14 @@ EXODUS_API Status rotation(const Param<double>& angle, std::int64_t count, doubl
                            Stream stream = nullptr) noexcept;
 
 /// Puts numbers that an optimiser has on the device into their ranges, and makes parameters of them: numbers[k] of values[k], and
-/// parameters[k] is its `model`, rounded. What is listed, the ranges and the addresses of values, lies on the host.
+/// parameters[k] is its `model`, rounded. The lists of ranges and of addresses lie on the host.
 /// @return Status::bad_parameter for more numbers than a model has parameters.
 template <class T, class V>
 EXODUS_API Status learnt_numbers(int count, const LearntRange* ranges, const T* const* values, LearntNumber* numbers, V* parameters,
                                  Stream stream = nullptr) noexcept;
 
-/// The gradients of such numbers, rounded: *gradients[k] of *sums[k], dL/d(parameter k). The addresses lie on the host, and one that is
-/// null in `gradients` is not wanted.
+/// Computes the gradients of such numbers, rounded: *gradients[k] of *sums[k], dL/d(parameter k). The lists lie on the host. A gradient
+/// whose address is null is not wanted.
 template <class V>
 EXODUS_API Status learnt_gradients(int count, const LearntRange* ranges, const LearntNumber* numbers, const double* const* sums,
                                    V* const* gradients, Stream stream = nullptr) noexcept;

@@ -18,7 +18,7 @@ struct LearntNumber {
   double own, model;
 };
 
-/// NaN stays NaN.
+/// Makes a learnt number of a tensor's value. NaN stays NaN.
 EXODUS_SCALAR LearntNumber learnt_number(const LearntRange& range, double given) {
   const double own = given < range.least ? range.least : given > range.most ? range.most : given;
   return {own, range.dt > 0 ? decay(range.dt, own) : own};

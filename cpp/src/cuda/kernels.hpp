@@ -409,10 +409,11 @@ EXODUS_DEVICE_SCALAR void store_sums(const Formatted<BackwardCall, V>& call, con
   }
 }
 
-constexpr int summed_steps = 8;   // whose terms are added up in V, as those of a chunk are
+/// The terms of so many steps are added up in V, as those of a chunk are.
+constexpr int summed_steps = 8;
 
 /// The same for passes that run step by step. These lack the registers for sums in double, so after some steps they add the terms to the
-/// sums in the workspace, and clear them. The terms of the last steps, which come first, overwrite what is there.
+/// sums in the workspace, and clear them. The terms of the last steps, which come first, overwrite the memory.
 template <int Parameters, class V>
 EXODUS_DEVICE_SCALAR void add_to_sums(const Formatted<BackwardCall, V>& call, const Place& place, bool overwrites, V (&terms)[Parameters]) {
   EXODUS_UNROLL

@@ -250,7 +250,7 @@ class WeightTile {
                            double* sums)
       : gradient_(gradient), sums_(sums), spikes_(spikes), gradients_(gradients) {
     const std::int64_t columns = (gradient.entries.features + block_targets - 1) / block_targets;
-    source_ = static_cast<int>(tile / columns) * block_sources, target_ = static_cast<int>(tile % columns) * block_targets;
+    source_ = tile / columns * block_sources, target_ = tile % columns * block_targets;
   }
 
   /// Adds the terms of the steps numbered from `begin` to `end`, entry by entry. All threads of a block must call this together.
@@ -318,7 +318,7 @@ class WeightTile {
     for (int d = 0; d < own_gradients; ++d) gradients_[thread() + d * weight_threads] = next_gradients_[d];
   }
 
-  /// Adds the terms of the staged steps. What did not fire costs a bit's test.
+  /// Adds the terms of the staged steps. A source that did not fire costs the test of a bit.
   EXODUS_DEVICE void multiply() {
     constexpr int together = warp_threads / weight_sources;
     for (int first = 0; first < weight_steps; first += together) {
@@ -355,7 +355,7 @@ class WeightTile {
     }
   }
 
-  /// Adds the sums in V to those in double; the first ones overwrite what is there.
+  /// Adds the sums in V to those in double; the first ones overwrite the memory.
   EXODUS_DEVICE void move() {
     const std::int64_t features = gradient_.entries.features;
     EXODUS_UNROLL
@@ -376,8 +376,8 @@ class WeightTile {
   const WeightGradient<V>& gradient_;
   double* const sums_;
   SharedPointer<V> spikes_, gradients_;
-  int source_, target_;                  ///< the block's first features
-  std::int64_t left_, entry_, step_;     ///< what is loaded next: the steps that are left, the first one, and its entry
+  std::int64_t source_, target_;         ///< the block's first features
+  std::int64_t left_, entry_, step_;     ///< of the next load: the steps that are left, the entry, and the first step
   std::int64_t of_source_, of_target_;   ///< the offsets of step 0 of the neurons that this thread loads
   int loaded_ = 0;                       ///< steps
   V initial_, next_spikes_[own_spikes], next_gradients_[own_gradients];

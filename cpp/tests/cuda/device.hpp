@@ -14,7 +14,8 @@
 
 namespace exodus::test {
 
-constexpr int not_written = 0xff;   // each byte of new memory: floating-point numbers are NaN, so that nobody reads them unseen
+/// The value of each byte of new memory. Floating-point numbers of it are NaN, so that a test notices if one is read.
+constexpr int not_written = 0xff;
 
 /// Memory whose ends are watched, for one call after another. Arrays begin `skipped` elements after an address that is aligned for vectors.
 class HostMemory {

@@ -283,7 +283,7 @@ class TermSizes {
  private:
   static double size(double x) { return std::abs(x); }
 
-  /// A bound of what a neuron's spikes get from a step after them through recurrent weights, W g.
+  /// A bound of W g, the gradient that a neuron's spikes get from the next step through recurrent weights.
   static double from_next_step(const Problem<N>& problem, const Results<V>& cpu, std::int64_t j, std::int64_t step) {
     const std::int64_t features = problem.recurrent.features, repeat = problem.recurrent.repeat;
     double sum = 0;

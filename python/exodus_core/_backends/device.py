@@ -79,7 +79,7 @@ def _is_dense(shape: Shape, strides: Shape, order: Shape, size: int) -> bool:
     return True
 
 
-_new = tuple.__new__  # without a call of Python code
+_new = tuple.__new__  # A named tuple's own constructor is Python code, which takes longer.
 
 
 def _describe_tensor(tensor: Any) -> Described:
@@ -153,8 +153,7 @@ class DeviceBackend:
     def typed(self, name: str, value: Any, type_name: str) -> Described:
         """Return the operand as `array` does, if it has this dtype."""
         operand = self.array(name, value)
-        if operand.type_name != type_name:
-            require_type(name, operand.type_name, type_name)
+        require_type(name, operand.type_name, type_name)
         return operand
 
     def operand(self, array: Array) -> Described:
