@@ -34,6 +34,7 @@ SPLIT_MODELS = ("Lif", "CubaLif")
 ALL_MODELS = (*MODELS, *MODELS_WITH_TAPS, "Lif")
 BARRIER = re.compile(r"__sync(threads|warp)\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
+CONSTANT_FUNCTION = re.compile(r"(?<!if )constexpr .*\) {$")
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 NOT_COMPARISONS = ("template", "#", "///", "//", "static_assert", "constexpr", "using", "namespace")
 SWITCHES = Path(__file__).with_name("changes.hpp")
@@ -50,16 +51,12 @@ class Change(NamedTuple):
     end: int
     replacement: str
     following: str  # the next line
+    at_compile_time: bool  # whether the compiler has to know
 
     @property
     def changed(self):
         """The line, changed."""
         return self.line[: self.begin] + self.replacement + self.line[self.end :]
-
-    @property
-    def at_compile_time(self):
-        """Whether the compiler has to know."""
-        return "constexpr" in self.line
 
     def switch(self, k):
         """What is put there if the change may be made or not, as change k."""
@@ -95,7 +92,7 @@ def excuse_of(change, excused):
 def changes():
     """Yield every change."""
     for path in sorted([*SOURCES.glob("*.hpp"), *SOURCES.glob("*.cu")]):
-        host_only = False
+        host_only = in_constant = False
         lines = path.read_text().splitlines()
         for number, (line, following) in enumerate(zip(lines, [*lines[1:], ""], strict=True), 1):
             # What a GPU alone compiles, in launch.hpp, is not here.
@@ -103,12 +100,16 @@ def changes():
                 host_only = host_only or line.startswith("#else")
                 if not host_only:
                     continue
+            in_constant = bool(CONSTANT_FUNCTION.search(line)) or (in_constant and line != "}")
             if line.strip().startswith(NOT_COMPARISONS):
                 continue
+            at_compile_time = in_constant or "constexpr" in line
             for found in BARRIER.finditer(line):
-                yield Change(path, number, line, *found.span(), ";", following)
+                yield Change(path, number, line, *found.span(), ";", following, at_compile_time)
             for found in COMPARISON.finditer(line):
-                yield Change(path, number, line, *found.span(1), SHIFTED[found[1]], following)
+                yield Change(
+                    path, number, line, *found.span(1), SHIFTED[found[1]], following, at_compile_time
+                )
 
 
 def compile_commands(build):
