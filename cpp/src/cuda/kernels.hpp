@@ -189,10 +189,11 @@ class HiddenStates {
   template <Access A, bool WithCurrent, int D, int Elements>
   EXODUS_DEVICE void mark(State state, const Steps& own, std::int64_t end, SharedPointer<V> memory, int warp) const {
     constexpr int inputs = WithCurrent ? 2 : 1, fit = Elements / (inputs * stage_steps<A, V>(inputs, D) * warp_threads);
-    static_assert(fit >= 2);
+    constexpr int stages = fit < 4 ? fit : 4;
+    static_assert(stages >= 2);
     Sources<inputs> sources{{{call_.potential}}};
     if constexpr (WithCurrent) sources.at[1] = {call_.current, call_.format};
-    Pipe<A, inputs, D, (fit < 4 ? fit : 4), false, V> input(sources, call_.layout, place_, own, memory, warp);
+    Pipe<A, inputs, D, stages, false, V> input(sources, call_.layout, place_, own, memory, warp);
     input.start(0);
     for (std::int64_t first = 0; first < end; first += D) {
       const Span span = own.template in_chunk<D>(first);

@@ -181,16 +181,27 @@ def models_for(change):
 
 
 def tests_for(change):
-    """The filters of the tests that could notice a change, in two rounds: most are noticed in the first."""
+    """The filters of the tests that could notice a change, in rounds: most are noticed in the first.
+
+    The tests of recurrent weights, which take the longest, are the last.
+    """
     if change.path.name == "delay.cu":  # nothing else uses it
         return ("CudaDelay*",)
     if change.path.name == "split.hpp":
         return ("CudaSplit*", ":".join(f"*{model}*FewNeurons*" for model in SPLIT_MODELS))
-    rounds = ("float",), ("double", "float16", "bfloat16")
-    first, second = (
-        ":".join(f"*{model}_{name}.*" for model in models_for(change) for name in names) for names in rounds
-    )
-    return first + ":CudaSplit*:CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaLearnt*:CudaState*", second
+    recurrent = "*RecurrentWeights"
+
+    def of_models(tests):
+        return [
+            ":".join(f"*{model}_{name}.{tests}" for model in models_for(change) for name in names)
+            for names in (("float",), ("double", "float16", "bfloat16"))
+        ]
+
+    if change.path.stem == "recurrence":  # nothing else uses it
+        return "CudaWeights*", *of_models(recurrent)
+    alone = "CudaSplit*:CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaLearnt*:CudaState*"
+    first, second = of_models("*")
+    return f"{first}:{alone}-{recurrent}", f"{second}-{recurrent}", *of_models(recurrent)
 
 
 class Program:

@@ -391,5 +391,12 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
   }
 }
 
+template <class N>
+void expect_the_cpu(const Problem<N>& problem, Method method, OnDevice& device, const std::string& what) {
+  OnCpu cpu;
+  const auto expected = solve<Witness<N>>(problem, method, cpu), results = solve<N>(problem, method, device);
+  expect_same(problem, expected, results, what);
+}
+
 }   // namespace
 }   // namespace exodus::test
