@@ -189,7 +189,6 @@ def tests_for(change):
         return ("CudaDelay*",)
     if change.path.name == "split.hpp":
         return ("CudaSplit*", ":".join(f"*{model}*FewNeurons*" for model in SPLIT_MODELS))
-    recurrent = "*RecurrentWeights"
 
     def of_models(tests):
         return [
@@ -197,11 +196,12 @@ def tests_for(change):
             for names in (("float",), ("double", "float16", "bfloat16"))
         ]
 
+    recurrent = "CudaWeights*", *of_models("*RecurrentWeights")
     if change.path.stem == "recurrence":  # nothing else uses it
-        return "CudaWeights*", *of_models(recurrent)
+        return recurrent
     alone = "CudaSplit*:CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaLearnt*:CudaState*"
     first, second = of_models("*")
-    return f"{first}:{alone}-{recurrent}", f"{second}-{recurrent}", *of_models(recurrent)
+    return f"{first}:{alone}-*RecurrentWeights", f"{second}-*RecurrentWeights", *recurrent
 
 
 class Program:

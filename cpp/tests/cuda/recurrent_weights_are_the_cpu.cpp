@@ -12,8 +12,8 @@ class CudaWeights : public testing::Test {};
 using Arithmetic = testing::Types<float, double>;
 TYPED_TEST_SUITE(CudaWeights, Arithmetic);
 
-/// More features than a block has threads, in the outer axis and in the inner one, there of more entries than a tile of the product has;
-/// and entries of so many steps that rounding leaves none for the last of the blocks that share them.
+/// Entries of more features than a block has threads lie in the outer axis, or in the inner one, where a tile of the product has fewer
+/// entries. The last entries have so many steps that rounding leaves none for the last of the blocks that share them.
 TYPED_TEST(CudaWeights, AreTheCpu) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   struct Case {
