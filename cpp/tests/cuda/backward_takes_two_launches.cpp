@@ -1,5 +1,6 @@
 /// @file
-/// A backward pass is one launch, and one more sums the gradients of all parameters, those that are tied included, of any shape.
+/// A backward pass is one launch, and one more sums the gradients of all parameters, those that are tied included, of any shape. A forward
+/// pass is one.
 #include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
 #include <exodus/lif.hpp>
@@ -9,14 +10,17 @@
 namespace exodus::test {
 namespace {
 
-/// How many kernels a backward pass starts that is asked for the gradients of the parameters in `wanted`, a bit each.
+/// How many kernels a backward pass starts that is asked for the gradients of the parameters in `wanted`, a bit each, after a forward pass
+/// of one.
 template <class N>
 int launches(const Layout& layout, const N& neuron, Method method, std::uint32_t wanted) {
   const std::vector<float> values(static_cast<std::size_t>(elements(layout)), 0.5f);
   OnDevice device(1);
   const float* const current = device.in(values.data(), elements(layout));
   typename N::Forward to{.current = current, .potential = device.template out<float>(elements(layout))};
+  cuda::shim::runtime.launches = 0;
   EXPECT_EQ(device.forward(layout, neuron, to), Status::ok);
+  EXPECT_EQ(cuda::shim::runtime.launches, 1);
   typename N::Backward arrays{.potential = to.potential,
                               .current = current,
                               .grad_spikes = current,

@@ -74,14 +74,16 @@ TYPED_TEST(Cuda, IsTheCpuWithFewNeurons) {
   }
 }
 
-/// As most networks call it, without the rarely used arrays: time last, where a warp's neurons start at different numbers of steps, and
-/// time first, whole warps of neurons side by side or not, with all gradients of parameters, some or none. Every other time the arrays
-/// begin where no vector of elements can.
+/// As most networks call it, without the rarely used arrays: time last, where a warp's neurons start at different numbers of steps or, if
+/// these are whole tiles, at the same, and time first, whole warps of neurons side by side or not, with all gradients of parameters, some
+/// or none. Every other time the arrays begin where no vector of elements can.
 TYPED_TEST(Cuda, IsTheCpuInPlainPasses) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   Random random(sizeof(typename TypeParam::Storage) + 30);
-  constexpr Layout layouts[] = {{33, 1, 1},  {64, 15, 1},  {70, 16, 1}, {129, 17, 1}, {31, 33, 1}, {5, 150, 1}, {40, 70, 1}, {3, 33, 4},
-                                {2, 150, 7}, {1, 48, 130}, {30, 31, 2}, {25, 70, 3},  {1, 48, 64}, {3, 33, 32}, {1, 9, 160}};
+  constexpr Layout layouts[] = {{33, 1, 1},  {64, 15, 1}, {70, 16, 1}, {129, 17, 1}, {31, 33, 1}, {64, 64, 1},
+                                {70, 96, 1}, {5, 150, 1}, {40, 70, 1}, {3, 33, 4},   {2, 150, 7}, {1, 48, 130},
+                                {30, 31, 2}, {25, 70, 3}, {1, 48, 64}, {3, 33, 32},  {1, 9, 160}};
+  static_assert(std::size(layouts) % 2 == 1, "each of them is tried where a vector can begin and where it cannot");
   constexpr int turns = 3 * static_cast<int>(std::size(layouts));
   for (int turn = 0; turn < turns; ++turn) {
     const Layout& layout = layouts[static_cast<std::size_t>(turn) % std::size(layouts)];

@@ -1,13 +1,13 @@
 """Whether the tests of the CUDA kernels notice: changes one thing at a time, tells which changes nobody saw.
 
 python mutations.py BUILD [FILE[:LINE]...] removes each barrier, and shifts each comparison with a bound by
-one, in a copy of cpp/src/cuda, of all its files or of some by name. BUILD is a build directory with the tests
+one, in a copy of cpp/src/cuda, of all its files or of some by name. BUILD is a build directory with all tests
 in it, one with -DEXODUS_SANITIZE=address,undefined: only that sees what is read beyond an end. Prints a line
 for each change. It fails if one survives that mutations_explained.txt does not excuse, if a change that is
 excused is noticed, or if (where all files are tried) it is not made any more.
 
 All changes are compiled into one program, and the environment says which ones are made (changes.hpp); but
-those that the compiler has to know are compiled one by one. Excused changes take the longest, since all
+those that the compiler has to know are compiled by themselves. Excused changes take the longest, since all
 tests pass. So they are made together first, and one by one only if the tests notice something.
 """
 
@@ -31,7 +31,8 @@ MODELS = ("CubaLif", "Alif")
 MODELS_WITH_TAPS = ("KernelFilter", "Srm")
 TAPS_ALONE = ("fir.hpp", "common.cu")
 SPLIT_MODELS = ("Lif", "CubaLif")
-ALL_MODELS = (*MODELS, *MODELS_WITH_TAPS, "Lif")
+ALL_MODELS = (*MODELS, *MODELS_WITH_TAPS, "Lif", "StateSpace")
+LAUNCHES = ("backward_takes_two_launches", "recurrence_is_one_launch")  # these tests count them
 BARRIER = re.compile(r"__sync(threads|warp)\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 CONSTANT_FUNCTION = re.compile(r"(?<!if )constexpr .*\) {$")
@@ -97,7 +98,7 @@ def changes():
         for number, (line, following) in enumerate(zip(lines, [*lines[1:], ""], strict=True), 1):
             # What a GPU alone compiles, in launch.hpp, is not here.
             if path.name == "launch.hpp":
-                host_only = host_only or line.startswith("#else")
+                host_only = host_only or line.startswith('#include "shim.hpp"')
                 if not host_only:
                     continue
             in_constant = bool(CONSTANT_FUNCTION.search(line)) or (in_constant and line != "}")
@@ -161,8 +162,12 @@ def program_of(edits, models, build, words, scratch, pool):
         if done.returncode != 0:
             return None, done.stderr
     tests = build / "cpp" / "tests"
-    names = ["kernels_are_the_cpu", *(f"kernels_are_the_cpu_{model}" for model in models)]
-    folders = [tests / "cuda" / "CMakeFiles" / f"cuda_{name}.dir" for name in names]
+    names = [
+        "cuda_kernels_are_the_cpu",
+        *(f"cuda_kernels_are_the_cpu_{model}" for model in models),
+        *LAUNCHES,
+    ]
+    folders = [tests / "cuda" / "CMakeFiles" / f"{name}.dir" for name in names]
     folders.append(tests / "CMakeFiles" / "tests_main.dir")
     own = [str(o) for folder in folders for o in folder.rglob("*.o")]
     sanitizers = [word for word in command if word.startswith("-fsanitize")]
@@ -177,6 +182,10 @@ def models_for(change):
     """The models whose tests should notice."""
     if change.path.name == "split.hpp":
         return SPLIT_MODELS
+    if change.path.name == "model.cu":  # calls with taps, and with recurrent weights too
+        return (*MODELS, "Srm")
+    if "potential" in change.line:  # which the hidden state of the next step reads there
+        return (*MODELS, "StateSpace")
     return MODELS_WITH_TAPS if change.path.name in TAPS_ALONE or "forms" in change.line else MODELS
 
 
@@ -188,7 +197,7 @@ def tests_for(change):
     if change.path.name == "delay.cu":  # nothing else uses it
         return ("CudaDelay*",)
     if change.path.name == "split.hpp":
-        return ("CudaSplit*", ":".join(f"*{model}*FewNeurons*" for model in SPLIT_MODELS))
+        return ("CudaLaunches*:CudaSplit*", ":".join(f"*{model}*FewNeurons*" for model in SPLIT_MODELS))
 
     def of_models(tests):
         return [
@@ -196,10 +205,10 @@ def tests_for(change):
             for names in (("float",), ("double", "float16", "bfloat16"))
         ]
 
-    recurrent = "CudaWeights*", *of_models("*RecurrentWeights")
+    recurrent = "CudaRecurrence*:CudaWeights*", *of_models("*RecurrentWeights")
     if change.path.stem == "recurrence":  # nothing else uses it
         return recurrent
-    alone = "CudaSplit*:CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaLearnt*:CudaState*"
+    alone = "CudaLaunches*:CudaSplit*:CudaTaps*:CudaDelay*:CudaDecay*:CudaRotation*:CudaLearnt*:CudaState*"
     first, second = of_models("*")
     return f"{first}:{alone}-*RecurrentWeights", f"{second}-*RecurrentWeights", *recurrent
 
@@ -218,7 +227,7 @@ class Program:
             why = self._failure(one, ())
             if why:
                 return why
-            self.limits[one] = 60 + 4 * (time.monotonic() - begin)
+            self.limits[one] = 60 + 2 * (time.monotonic() - begin)
         return None
 
     def failure(self, tests, made=()):
@@ -242,12 +251,14 @@ class Program:
         return found[0] if found else "other results"
 
 
-def noticed_alone(change, build, words, pool):
-    """Why the tests fail with a change that is compiled by itself, or None if they pass."""
+def noticed_compiled(made, build, words, pool):
+    """Why the tests fail with changes that are compiled by themselves, or None if they pass."""
+    models = sorted({model for change in made for model in models_for(change)})
+    tests = dict.fromkeys(one for change in made for one in tests_for(change))
     with tempfile.TemporaryDirectory() as scratch:
-        models = models_for(change)
-        program, _ = program_of([(change, change.replacement)], models, build, words, scratch, pool)
-        return "does not compile" if program is None else Program(program).failure(tests_for(change))
+        edits = [(change, change.replacement) for change in made]
+        program, _ = program_of(edits, models, build, words, scratch, pool)
+        return "does not compile" if program is None else Program(program).failure(tests)
 
 
 def pass_together(program, tried, numbers, pool):
@@ -260,7 +271,7 @@ def pass_together(program, tried, numbers, pool):
 
 
 def results(tried, excused, build):
-    """Yield for each change why the tests fail, or None."""
+    """Yield for each change why the tests fail, or None; last for those that the compiler has to know."""
     words = compile_commands(build)
     with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory() as scratch:
         switched = [(c, c.switch(k)) for k, c in enumerate(tried) if not c.at_compile_time]
@@ -278,18 +289,20 @@ def results(tried, excused, build):
         runs = {
             k: pool.submit(program.failure, tests_for(tried[k]), (k,)) for k in sorted(switchable - passed)
         }
-        for k, change in enumerate(tried):
-            if k in passed:
-                yield None
-            else:
-                yield runs[k].result() if k in runs else noticed_alone(change, build, words, pool)
+        for k in sorted(switchable):
+            yield None if k in passed else runs[k].result()
+        compiled = [change for change in tried if change.at_compile_time]
+        together = [change for change in compiled if excuse_of(change, excused)]
+        unnoticed = together if together and not noticed_compiled(together, build, words, pool) else []
+        for change in compiled:
+            yield None if change in unnoticed else noticed_compiled([change], build, words, pool)
 
 
 def main():
     """Try every change and print what became of it."""
     chosen = set(sys.argv[2:] or os.listdir(SOURCES))
     tried = [c for c in changes() if chosen & {c.path.name, f"{c.path.name}:{c.number}"}]
-    tried.sort(key=lambda change: change.at_compile_time)  # these last: the others' program is there
+    tried.sort(key=lambda change: change.at_compile_time)
     explained_changes = excuses()
     survivors, stale = 0, []
     if len(sys.argv) == 2:

@@ -210,6 +210,10 @@ void run_block(unsigned threads) {
 
 }   // namespace
 
+/// What every GPU has for a block.
+constexpr int most_threads = 1024;
+constexpr std::size_t most_shared_bytes = 48 << 10;
+
 void fail(const char* what) {
   std::fprintf(stderr, "shim: block %u, thread %u: %s\n", blockIdx.x, threadIdx.x, what);
   std::abort();
@@ -220,6 +224,10 @@ void seed(unsigned value) {
 }
 
 void run(std::int64_t blocks, int threads, std::size_t shared_bytes, std::function<void()> body) {
+  blockIdx.x = threadIdx.x = 0;   // for fail()
+  if (blocks < 1) fail("a launch has no blocks");
+  if (threads < 1 || threads > most_threads) fail("a launch's blocks have no threads, or more than 1024");
+  if (shared_bytes > most_shared_bytes) fail("a launch asks for more than 48 kB of shared memory");
   std::vector<unsigned> order(static_cast<std::size_t>(blocks));
   for (unsigned b = 0; b < order.size(); ++b) order[b] = b;
   std::shuffle(order.begin(), order.end(), machine.random);

@@ -144,6 +144,15 @@ TEST(Shim, CopiesThroughTwoBuffersOfDynamicMemory) {
   }
 }
 
+TEST(ShimDeathTest, LaunchesThatAGpuRefuses) {
+  const auto nothing = [] {};
+  EXPECT_DEATH(run(nothing, 0), "has no blocks");
+  EXPECT_DEATH(run(nothing, 1, (48 << 10) + 1), "more than 48 kB of shared memory");
+  const auto launched = [&](int of_threads) { (void)launch(+[](decltype(nothing)) {}, {1, of_threads}, nullptr, nothing); };
+  EXPECT_DEATH(launched(0), "no threads, or more than 1024");
+  EXPECT_DEATH(launched(1025), "no threads, or more than 1024");
+}
+
 TEST(ShimDeathTest, AMissingBarrier) {
   EXPECT_DEATH(run([] {
                  EXODUS_SHARED(int, shared, threads);
