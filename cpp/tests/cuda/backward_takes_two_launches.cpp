@@ -1,6 +1,6 @@
 /// @file
 /// A backward pass is one launch, and one more sums the gradients of all parameters, those that are tied included, of any shape. A forward
-/// pass is one.
+/// pass is one launch.
 #include <exodus/cuba_lif.hpp>
 #include <exodus/exp_leak.hpp>
 #include <exodus/lif.hpp>
@@ -10,8 +10,8 @@
 namespace exodus::test {
 namespace {
 
-/// How many kernels a backward pass starts that is asked for the gradients of the parameters in `wanted`, a bit each, after a forward pass
-/// of one.
+/// How many kernels a backward pass starts that is asked for the gradients of the parameters in `wanted`, a bit each. The forward pass
+/// before it is expected to start one.
 template <class N>
 int launches(const Layout& layout, const N& neuron, Method method, std::uint32_t wanted) {
   const std::vector<float> values(static_cast<std::size_t>(elements(layout)), 0.5f);

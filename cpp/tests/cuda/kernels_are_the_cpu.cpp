@@ -74,9 +74,9 @@ TYPED_TEST(Cuda, IsTheCpuWithFewNeurons) {
   }
 }
 
-/// As most networks call it, without the rarely used arrays: time last, where a warp's neurons start at different numbers of steps or, if
-/// these are whole tiles, at the same, and time first, whole warps of neurons side by side or not, with all gradients of parameters, some
-/// or none. Every other time the arrays begin where no vector of elements can.
+/// As most networks call it, without the rarely used arrays: time last, where a warp's neurons start at different numbers of steps or,
+/// where their steps are whole tiles, at the same number, and time first, whole warps of neurons side by side or not, with all gradients of
+/// parameters, some or none. Every other time the arrays begin where no vector of elements can.
 TYPED_TEST(Cuda, IsTheCpuInPlainPasses) {
   if (cuda::unavailable() != nullptr) GTEST_SKIP() << cuda::unavailable();
   Random random(sizeof(typename TypeParam::Storage) + 30);

@@ -26,13 +26,14 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "cpp" / "src" / "cuda"
-# Models that together have all that kernels ask of one; what they do not have: kernels with taps, variants.
+# Models that together have most of what kernels ask of one; models_for() adds those with taps or variants,
+# and one whose hidden state reads the potential.
 MODELS = ("CubaLif", "Alif")
 MODELS_WITH_TAPS = ("KernelFilter", "Srm")
 TAPS_ALONE = ("fir.hpp", "common.cu")
 SPLIT_MODELS = ("Lif", "CubaLif")
 ALL_MODELS = (*MODELS, *MODELS_WITH_TAPS, "Lif", "StateSpace")
-LAUNCHES = ("backward_takes_two_launches", "recurrence_is_one_launch")  # these tests count them
+TESTS_OF_LAUNCHES = ("backward_takes_two_launches", "recurrence_is_one_launch")
 BARRIER = re.compile(r"__sync(threads|warp)\(\);")
 COMPARISON = re.compile(r" (<|<=|>|>=) (?!=)")
 CONSTANT_FUNCTION = re.compile(r"(?<!if )constexpr .*\) {$")
@@ -165,7 +166,7 @@ def program_of(edits, models, build, words, scratch, pool):
     names = [
         "cuda_kernels_are_the_cpu",
         *(f"cuda_kernels_are_the_cpu_{model}" for model in models),
-        *LAUNCHES,
+        *TESTS_OF_LAUNCHES,
     ]
     folders = [tests / "cuda" / "CMakeFiles" / f"{name}.dir" for name in names]
     folders.append(tests / "CMakeFiles" / "tests_main.dir")
@@ -184,7 +185,7 @@ def models_for(change):
         return SPLIT_MODELS
     if change.path.name == "model.cu":  # calls with taps, and with recurrent weights too
         return (*MODELS, "Srm")
-    if "potential" in change.line:  # which the hidden state of the next step reads there
+    if "potential" in change.line:  # its hidden state reads the potential before
         return (*MODELS, "StateSpace")
     return MODELS_WITH_TAPS if change.path.name in TAPS_ALONE or "forms" in change.line else MODELS
 
@@ -271,7 +272,10 @@ def pass_together(program, tried, numbers, pool):
 
 
 def results(tried, excused, build):
-    """Yield for each change why the tests fail, or None; last for those that the compiler has to know."""
+    """Yield for each change why the tests fail, or None.
+
+    Changes that the compiler has to know come last, in `tried` as here.
+    """
     words = compile_commands(build)
     with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory() as scratch:
         switched = [(c, c.switch(k)) for k, c in enumerate(tried) if not c.at_compile_time]

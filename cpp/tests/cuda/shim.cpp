@@ -32,6 +32,10 @@ std::size_t dynamic_bytes = 0;
 
 namespace {
 
+/// The most threads of a block, and the most bytes of dynamic shared memory, that every GPU accepts.
+constexpr int most_threads = 1024;
+constexpr std::size_t most_shared_bytes = 48 << 10;
+
 std::uint32_t epoch = 0;   ///< barriers that the block has passed, and 1
 
 /// A thread's own time, which a barrier of its warp moves on, and what it knows of the other lanes' (a vector clock): what a lane did until
@@ -210,10 +214,6 @@ void run_block(unsigned threads) {
 
 }   // namespace
 
-/// What every GPU has for a block.
-constexpr int most_threads = 1024;
-constexpr std::size_t most_shared_bytes = 48 << 10;
-
 void fail(const char* what) {
   std::fprintf(stderr, "shim: block %u, thread %u: %s\n", blockIdx.x, threadIdx.x, what);
   std::abort();
@@ -224,7 +224,7 @@ void seed(unsigned value) {
 }
 
 void run(std::int64_t blocks, int threads, std::size_t shared_bytes, std::function<void()> body) {
-  blockIdx.x = threadIdx.x = 0;   // for fail()
+  blockIdx.x = threadIdx.x = 0;   // fail() names them
   if (blocks < 1) fail("a launch has no blocks");
   if (threads < 1 || threads > most_threads) fail("a launch's blocks have no threads, or more than 1024");
   if (shared_bytes > most_shared_bytes) fail("a launch asks for more than 48 kB of shared memory");
