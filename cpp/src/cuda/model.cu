@@ -102,12 +102,6 @@ int widest_forward(const FirRole<V> (&fir)[2]) {
   return with_fir(fir) ? widest_entry<V> : widest_forward_entry<V>;
 }
 
-/// Whether an entry of a recurrence is too wide for a block, so that each launch runs a single step.
-template <class V>
-bool step_by_step(const Groups& groups, const Recurrence<V>& recurrent) {
-  return recurrent.features > 0 && groups.features == 0;
-}
-
 /// `ring_slots`: those in shared memory for each thread.
 template <class V>
 Grid grid_of(const Groups& groups, std::int64_t ring_slots = 0) {
@@ -153,7 +147,8 @@ Status filter_current(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
 
 template <template <class> class N, class V>
 Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>& memory, RecurrentMemory<V> recurrent, Stream stream) {
-  Groups groups(call.layout, call.parameters, call.fir, call.recurrent, widest_forward(call.fir));
+  const int widest = widest_forward(call.fir);
+  Groups groups(call.layout, call.parameters, call.fir, call.recurrent, widest);
   groups.in_rows = lie_in_rows(call.layout, call.current, call.potential, call.spikes);
   const auto kernel = forward_kernel_for<N>(call, groups);
   recurrent.end = call.layout.time;
@@ -161,7 +156,7 @@ Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
     if (const Status status = filter_current(call, memory, stream); status != Status::ok) return status;
   }
   const Grid grid = grid_of<V>(groups, memory.pending == nullptr ? call.fir[1].taps.length : 0);
-  if (!step_by_step(groups, call.recurrent)) return launch(kernel, grid, stream, call, groups, memory, recurrent);
+  if (!step_by_step(call.recurrent, widest)) return launch(kernel, grid, stream, call, groups, memory, recurrent);
 
   const Entries entries(call.layout, call.recurrent);
   Formatted<ForwardCall, V> one = call;
@@ -285,7 +280,7 @@ Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& gro
     const Status status = transpose(call.recurrent.weights, call.recurrent.features, recurrent.transposed, stream);
     if (status != Status::ok) return status;
   }
-  if (step_by_step(groups, call.recurrent)) return go_step_by_step(kernel, call, groups, tape, memory, recurrent, stream);
+  if (step_by_step(call.recurrent, widest_entry<V>)) return go_step_by_step(kernel, call, groups, tape, memory, recurrent, stream);
   return launch(kernel, grid_of<V>(groups), stream, call, groups, tape, memory, recurrent);
 }
 
@@ -299,11 +294,9 @@ constexpr int most_carried_by() {
 template <class N>
 constexpr int most_carried = most_carried_by<N, typename Traits<N>::V, Method::exodus, Method::slayer, Method::bptt>();
 
-/// Allocates the workspace of a recurrence that runs step by step, because its entries are wider than `widest`, for a model with `states`
-/// states.
+/// Allocates what a recurrence that runs step by step keeps of a step's `neurons` (else 0), for a model with `states` states.
 template <class V>
-void take_steps(Carver& carver, const Layout& layout, const Recurrence<V>& recurrent, int widest, int states, RecurrentMemory<V>& memory) {
-  const std::int64_t neurons = recurrent.features > widest ? layout.outer * layout.inner : 0;
+void take_steps(Carver& carver, std::int64_t neurons, int states, RecurrentMemory<V>& memory) {
   memory.sums = carver.take<V>(neurons);
   for (int k = 0; k < states; ++k) memory.state[k] = carver.take<V>(neurons);
 }
@@ -329,7 +322,7 @@ struct ForwardParts {
     fir.pending = carver.take<V>(ring_in_shared<V>(taps, weights.features) ? 0 : taps * neurons);
     fir.past = carver.take<V>(taps > 1 ? (taps - 1) * neurons : 0);
     fir.inputs = carver.take<V>(weights.features > 0 ? roles[0].taps.length * neurons : 0);
-    take_steps(carver, layout, weights, widest_forward(roles), Traits<N>::states, recurrent);
+    take_steps(carver, step_by_step(weights, widest_forward(roles)) ? neurons : 0, Traits<N>::states, recurrent);
     bytes = carver.bytes();
   }
 };
@@ -363,8 +356,8 @@ struct BackwardParts {
     fir.spikes = carver.take<V>(requested.taps[1] != nullptr ? layout.time * neurons : 0);
     recurrent.transposed = carver.take<V>(square);
     recurrent.total_current = carver.take<V>(given.features > 0 && requested.reads_current() ? layout.time * neurons : 0);
-    take_steps(carver, layout, given, widest_entry<V>, Traits<N>::states, recurrent);
-    const std::int64_t step = given.features > widest_entry<V> ? neurons : 0;
+    const std::int64_t step = step_by_step(given, widest_entry<V>) ? neurons : 0;
+    take_steps(carver, step, Traits<N>::states, recurrent);
     recurrent.gradient = carver.take<V>(step);
     recurrent.carry = carver.take<V>(most_carried<N> * step);
     bytes = carver.bytes();

@@ -91,6 +91,12 @@ inline std::int64_t numbered_steps(const Layout& layout, bool tiled) {
   return tiled ? (layout.time + 2 * tile_steps - 2) / tile_steps * tile_steps : layout.time;
 }
 
+/// Whether the entries of a recurrence are wider than `widest`, those that a block can process, so that each launch runs a single step.
+template <class V>
+bool step_by_step(const Recurrence<V>& recurrent, int widest) {
+  return recurrent.features > widest;
+}
+
 /// The assignment of neurons to blocks, and of parameter values to neurons.
 struct Groups {
   std::int64_t neurons, count;
@@ -112,7 +118,7 @@ struct Groups {
         tiled(is_tiled(layout, fir, recurrent)),
         steps(numbered_steps(layout, tiled)),
         inner(layout.inner) {
-    if (0 < recurrent.features && recurrent.features <= widest) {   // one wide entry, or as many narrow ones as fit in a warp
+    if (recurrent.features > 0 && !step_by_step(recurrent, widest)) {   // one wide entry, or as many narrow ones as fit in a warp
       features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat);
       lanes = features < warp_threads ? warp_threads / features * features : features;
       threads = (lanes + warp_threads - 1) / warp_threads * warp_threads;
