@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+import direct_calls
 import exodus_core as ec
 import exodus_core.torch as snn
 from exodus_core import surrogate
-from exodus_core.torch import _direct, _run
+from exodus_core.torch import _run
 from neuron_examples import FIRING, SCALARS
 
 SHAPE = (7, 3, 5)
@@ -28,18 +29,10 @@ LAYOUTS = {
 
 def results(layer, current, weights, direct, monkeypatch):
     """Spikes or potential, and all gradients; and how many kernel calls were direct."""
-    calls = []
     with monkeypatch.context() as patch:
         if not direct:
             patch.setattr(_run, "place_of", lambda *arguments: None)
-        for name in ("forward", "backward"):
-            run = getattr(_direct.Place, name)
-
-            def counted(*arguments, run=run, name=name):
-                calls.append(name)
-                return run(*arguments)
-
-            patch.setattr(_direct.Place, name, counted)
+        calls = direct_calls.record(patch)
         layer = copy.deepcopy(layer)
         current = current.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         output = layer(current)

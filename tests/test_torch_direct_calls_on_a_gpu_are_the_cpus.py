@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import direct_calls
 import exodus_core as ec
 import exodus_core.torch as snn
 from exodus_core import kernel
@@ -23,20 +24,12 @@ SHAPE = (19, 3, 5)
 @pytest.fixture
 def calls(shim, monkeypatch):
     """The direct calls on a GPU, by name: each with the device whose stream is asked for."""
-    found = []
+    found = direct_calls.record(monkeypatch)
 
     def current_stream(device):
         found[-1] = found[-1], device
         return SimpleNamespace(cuda_stream=11)
 
-    for name in ("forward", "backward"):
-        run = getattr(_direct.Place, name)
-
-        def watched(*arguments, run=run, name=name):
-            found.append(name)
-            return run(*arguments)
-
-        monkeypatch.setattr(_direct.Place, name, watched)
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True), raising=False)
     monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
     return found

@@ -70,7 +70,7 @@ class OnCpu : public HostMemory {
 
 #if defined(EXODUS_CUDA_SHIM)
 using DeviceMemory = HostMemory;
-constexpr unsigned orders_of_threads = 2;
+constexpr int orders_of_threads = 2;
 inline void prepare(unsigned seed) {
   cuda::shim::seed(seed);
 }
@@ -114,7 +114,7 @@ class DeviceMemory {
   std::int64_t skipped_;
   std::vector<std::unique_ptr<void, Free>> blocks_;
 };
-constexpr unsigned orders_of_threads = 1;
+constexpr int orders_of_threads = 1;
 inline void prepare(unsigned) {}
 inline bool finish() {
   return cudaDeviceSynchronize() == cudaSuccess;

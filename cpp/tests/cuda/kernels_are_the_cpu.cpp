@@ -45,16 +45,8 @@ TYPED_TEST(Cuda, IsTheCpu) {
     if (elements(layout) > (Traits<TypeParam>::kernels > 0 ? 15000 : 40000)) continue;   // taps take a while under the shim
     const Problem<TypeParam> problem(layout, random);
     const Method method = static_cast<Method>(turn % 3);
-    std::string what = describe(layout);
-    for (const auto& taps : problem.taps) what += " taps " + std::to_string(taps.length);
-    what += " turn " + std::to_string(turn) + " method " + std::to_string(turn % 3);
-    OnCpu cpu;
-    const auto expected = solve<Witness<TypeParam>>(problem, method, cpu);
-    for (unsigned seed = 0; seed < orders_of_threads; ++seed) {
-      OnDevice device(static_cast<unsigned>(turn) * 10 + seed);
-      const auto results = solve<TypeParam>(problem, method, device);
-      ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, what));
-    }
+    const std::string what = describe(layout) + " turn " + std::to_string(turn);
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, {10 * turn, orders_of_threads}, what));
   }
 }
 
@@ -69,8 +61,7 @@ TYPED_TEST(Cuda, IsTheCpuWithFewNeurons) {
     problem.with_final = problem.with_grad_potential = problem.with_surrogate_values = false;
     std::fill(std::begin(problem.wanted), std::end(problem.wanted), false);
     const Method method = static_cast<Method>(random.below(3));
-    OnDevice device(static_cast<unsigned>(turn));
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, device, describe(layout) + " turn " + std::to_string(turn)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, {turn}, describe(layout) + " turn " + std::to_string(turn)));
   }
 }
 
@@ -93,8 +84,8 @@ TYPED_TEST(Cuda, IsTheCpuInPlainPasses) {
     const bool none = random.below(3) == 0;
     for (bool& wanted : problem.wanted) wanted = wanted && !none;
     const Method method = static_cast<Method>(turn / static_cast<int>(std::size(layouts)));
-    OnDevice device(static_cast<unsigned>(turn), turn % 2);
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, device, describe(layout) + " turn " + std::to_string(turn)));
+    const Devices devices{.seed = turn, .skipped = turn % 2};
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, devices, describe(layout) + " turn " + std::to_string(turn)));
   }
 }
 
@@ -109,8 +100,7 @@ TYPED_TEST(Cuda, IsTheCpuForEachParameterAlone) {
     Problem<TypeParam> problem(layout, random);
     for (int k = 0; k < T::parameters; ++k) problem.wanted[k] = k == turn / 3 && !problem.has_taps_instead_of(k);
     const Method method = static_cast<Method>(random.below(3));
-    OnDevice device(static_cast<unsigned>(turn));
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, device, describe(layout) + " turn " + std::to_string(turn)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, {turn}, describe(layout) + " turn " + std::to_string(turn)));
   }
 }
 
@@ -158,16 +148,10 @@ TYPED_TEST(Cuda, IsTheCpuWithRecurrentWeights) {
     if (features > 150 && turn >= static_cast<int>(std::size(recurrent))) continue;
     if (features > 600 && sizeof(typename TypeParam::Storage) != 4) continue;
     const Problem<TypeParam> problem(layout, random, {nullptr, features, repeat});
-    const int method = (turn + turn / static_cast<int>(std::size(recurrent))) % 3;
-    std::string what = describe(layout) + " features " + std::to_string(features) + " method " + std::to_string(method);
-    for (const auto& taps : problem.taps) what += " taps " + std::to_string(taps.length);
-    OnCpu cpu;
-    const auto expected = solve<Witness<TypeParam>>(problem, static_cast<Method>(method), cpu);
-    for (unsigned seed = 0; seed < (features > 200 ? 1 : orders_of_threads); ++seed) {
-      OnDevice device(static_cast<unsigned>(turn) * 10 + seed);
-      const auto results = solve<TypeParam>(problem, static_cast<Method>(method), device);
-      ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, what));
-    }
+    const Method method = static_cast<Method>((turn + turn / static_cast<int>(std::size(recurrent))) % 3);
+    const Devices devices{10 * turn, features > 200 ? 1 : orders_of_threads};
+    const std::string what = describe(layout) + " features " + std::to_string(features);
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, devices, what));
   }
 }
 

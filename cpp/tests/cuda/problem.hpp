@@ -391,11 +391,25 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
   }
 }
 
+/// The devices that a problem is solved on: as many as there are `orders` of threads, with consecutive seeds from `seed`, and arrays that
+/// begin `skipped` elements late.
+struct Devices {
+  int seed;
+  int orders = 1;
+  std::int64_t skipped = 0;
+};
+
 template <class N>
-void expect_the_cpu(const Problem<N>& problem, Method method, OnDevice& device, const std::string& what) {
+void expect_the_cpu(const Problem<N>& problem, Method method, const Devices& devices, std::string what) {
+  for (const auto& taps : problem.taps) what += " taps " + std::to_string(taps.length);
+  what += " method " + std::to_string(static_cast<int>(method));
   OnCpu cpu;
-  const auto expected = solve<Witness<N>>(problem, method, cpu), results = solve<N>(problem, method, device);
-  expect_same(problem, expected, results, what);
+  const auto expected = solve<Witness<N>>(problem, method, cpu);
+  for (int order = 0; order < devices.orders; ++order) {
+    OnDevice device(static_cast<unsigned>(devices.seed + order), devices.skipped);
+    const auto results = solve<N>(problem, method, device);
+    ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, what));
+  }
 }
 
 }   // namespace
