@@ -70,7 +70,6 @@ class OnCpu : public HostMemory {
 
 #if defined(EXODUS_CUDA_SHIM)
 using DeviceMemory = HostMemory;
-constexpr int orders_of_threads = 2;
 inline void prepare(unsigned seed) {
   cuda::shim::seed(seed);
 }
@@ -114,7 +113,6 @@ class DeviceMemory {
   std::int64_t skipped_;
   std::vector<std::unique_ptr<void, Free>> blocks_;
 };
-constexpr int orders_of_threads = 1;
 inline void prepare(unsigned) {}
 inline bool finish() {
   return cudaDeviceSynchronize() == cudaSuccess;

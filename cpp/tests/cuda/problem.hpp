@@ -391,24 +391,43 @@ void expect_same(const Problem<N>& problem, const Results<V>& cpu, const Results
   }
 }
 
-/// The devices that a problem is solved on: as many as there are `orders` of threads, with consecutive seeds from `seed`, and arrays that
-/// begin `skipped` elements late.
-struct Devices {
+template <class V>
+void expect_same_bits(const Results<V>& first, const Results<V>& results, const std::string& what) {
+  EXPECT_TRUE(same_bits(first.grad_current, results.grad_current)) << what << " gradient of the current";
+  EXPECT_TRUE(same_bits(first.grad_weights, results.grad_weights)) << what << " gradient of the weights";
+  for (std::size_t s = 0; s < first.grad_initial.size(); ++s) {
+    EXPECT_TRUE(same_bits(first.grad_initial[s], results.grad_initial[s])) << what << " gradient of initial state " << s;
+  }
+  for (std::size_t k = 0; k < first.grads.size(); ++k) {
+    EXPECT_TRUE(same_bits(first.grads[k], results.grads[k])) << what << " gradient of parameter " << k;
+  }
+  for (std::size_t k = 0; k < first.grad_taps.size(); ++k) {
+    EXPECT_TRUE(same_bits(first.grad_taps[k], results.grad_taps[k])) << what << " gradient of taps " << k;
+  }
+}
+
+/// How often a problem is solved, on arrays that begin `skipped` elements late. Each run has memory of its own and, under the shim, another
+/// order of blocks and threads, by the seeds from `seed` on.
+struct Runs {
   int seed;
-  int orders = 1;
+  int count = 2;
   std::int64_t skipped = 0;
 };
 
+/// Every run has the CPU's results, but for rounding, and the bits of the first.
 template <class N>
-void expect_the_cpu(const Problem<N>& problem, Method method, const Devices& devices, std::string what) {
+void expect_the_cpu(const Problem<N>& problem, Method method, const Runs& runs, std::string what) {
   for (const auto& taps : problem.taps) what += " taps " + std::to_string(taps.length);
   what += " method " + std::to_string(static_cast<int>(method));
   OnCpu cpu;
   const auto expected = solve<Witness<N>>(problem, method, cpu);
-  for (int order = 0; order < devices.orders; ++order) {
-    OnDevice device(static_cast<unsigned>(devices.seed + order), devices.skipped);
-    const auto results = solve<N>(problem, method, device);
+  Results<typename Problem<N>::V> first;
+  for (int run = 0; run < runs.count; ++run) {
+    OnDevice device(static_cast<unsigned>(runs.seed + run), runs.skipped);
+    auto results = solve<N>(problem, method, device);
     ASSERT_NO_FATAL_FAILURE(expect_same(problem, expected, results, what));
+    if (run > 0) expect_same_bits(first, results, what);
+    if (run == 0) first = std::move(results);
   }
 }
 
