@@ -45,8 +45,7 @@ TYPED_TEST(Cuda, IsTheCpu) {
     if (elements(layout) > (Traits<TypeParam>::kernels > 0 ? 15000 : 40000)) continue;   // taps take a while under the shim
     const Problem<TypeParam> problem(layout, random);
     const Method method = static_cast<Method>(turn % 3);
-    const std::string what = describe(layout) + " turn " + std::to_string(turn);
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, {10 * turn}, what));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, turn));
   }
 }
 
@@ -61,7 +60,7 @@ TYPED_TEST(Cuda, IsTheCpuWithFewNeurons) {
     problem.with_final = problem.with_grad_potential = problem.with_surrogate_values = false;
     std::fill(std::begin(problem.wanted), std::end(problem.wanted), false);
     const Method method = static_cast<Method>(random.below(3));
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, {turn}, describe(layout) + " turn " + std::to_string(turn)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, turn));
   }
 }
 
@@ -84,8 +83,7 @@ TYPED_TEST(Cuda, IsTheCpuInPlainPasses) {
     const bool none = random.below(3) == 0;
     for (bool& wanted : problem.wanted) wanted = wanted && !none;
     const Method method = static_cast<Method>(turn / static_cast<int>(std::size(layouts)));
-    const Runs runs{.seed = turn, .skipped = turn % 2};
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, runs, describe(layout) + " turn " + std::to_string(turn)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, turn, turn % 2));
   }
 }
 
@@ -100,7 +98,7 @@ TYPED_TEST(Cuda, IsTheCpuForEachParameterAlone) {
     Problem<TypeParam> problem(layout, random);
     for (int k = 0; k < T::parameters; ++k) problem.wanted[k] = k == turn / 3 && !problem.has_taps_instead_of(k);
     const Method method = static_cast<Method>(random.below(3));
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, {turn}, describe(layout) + " turn " + std::to_string(turn)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, turn));
   }
 }
 
@@ -149,9 +147,7 @@ TYPED_TEST(Cuda, IsTheCpuWithRecurrentWeights) {
     if (features > 600 && sizeof(typename TypeParam::Storage) != 4) continue;
     const Problem<TypeParam> problem(layout, random, {nullptr, features, repeat});
     const Method method = static_cast<Method>((turn + turn / static_cast<int>(std::size(recurrent))) % 3);
-    const Runs runs{10 * turn, features > 200 ? 1 : 2};
-    const std::string what = describe(layout) + " features " + std::to_string(features);
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, runs, what));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, method, turn));
   }
 }
 

@@ -26,7 +26,7 @@ TYPED_TEST(CudaWeights, AreTheCpu) {
     const auto& [layout, features] = cases[turn];
     Problem<Lif<TypeParam>> problem(layout, random, {nullptr, features, 1});
     problem.with_initial = problem.with_grad_weights = true;
-    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, static_cast<Method>(turn % 3), {turn}, describe(layout)));
+    ASSERT_NO_FATAL_FAILURE(expect_the_cpu(problem, static_cast<Method>(turn % 3), turn));
   }
 }
 
