@@ -174,7 +174,7 @@ def test_the_gil_is_released_during_a_call(name, threads):
         "backward": lambda: ec.backward(trace, current),
     }
     with counting_thread() as count:
-        assert advances_within(0.5, count, lambda: sum(range(1000))) is False
+        assert not advances_within(0.5, count, lambda: sum(range(1000))), "another thread took the GIL"
         assert advances_within(30, count, calls[name]), "no other thread ran Python during the calls"
 
 
@@ -189,8 +189,8 @@ def counting_thread():
             time.sleep(0.001)
 
     worker = threading.Thread(target=work)
+    sys.setswitchinterval(1000)  # before it can wait for the GIL with the old interval
     worker.start()
-    sys.setswitchinterval(1000)
     try:
         yield count
     finally:

@@ -156,7 +156,7 @@ Status launch_forward(const Formatted<ForwardCall, V>& call, const FirMemory<V>&
     if (const Status status = filter_current(call, memory, stream); status != Status::ok) return status;
   }
   const Grid grid = grid_of<V>(groups, memory.pending == nullptr ? call.fir[1].taps.length : 0);
-  if (!step_by_step(call.recurrent, widest)) return launch(kernel, grid, stream, call, groups, memory, recurrent);
+  if (!launches_each_step(call.recurrent, widest)) return launch(kernel, grid, stream, call, groups, memory, recurrent);
 
   const Entries entries(call.layout, call.recurrent);
   Formatted<ForwardCall, V> one = call;
@@ -280,7 +280,7 @@ Status launch_backward(const Formatted<BackwardCall, V>& call, const Groups& gro
     const Status status = transpose(call.recurrent.weights, call.recurrent.features, recurrent.transposed, stream);
     if (status != Status::ok) return status;
   }
-  if (step_by_step(call.recurrent, widest_entry<V>)) return go_step_by_step(kernel, call, groups, tape, memory, recurrent, stream);
+  if (launches_each_step(call.recurrent, widest_entry<V>)) return go_step_by_step(kernel, call, groups, tape, memory, recurrent, stream);
   return launch(kernel, grid_of<V>(groups), stream, call, groups, tape, memory, recurrent);
 }
 
@@ -294,7 +294,8 @@ constexpr int most_carried_by() {
 template <class N>
 constexpr int most_carried = most_carried_by<N, typename Traits<N>::V, Method::exodus, Method::slayer, Method::bptt>();
 
-/// Allocates what a recurrence that runs step by step keeps of a step's `neurons` (else 0), for a model with `states` states.
+/// Allocates the workspace of a recurrence whose launches run a single step, for `neurons` neurons, with `states` states each. Other passes
+/// have it for 0 neurons.
 template <class V>
 void take_steps(Carver& carver, std::int64_t neurons, int states, RecurrentMemory<V>& memory) {
   memory.sums = carver.take<V>(neurons);
@@ -322,7 +323,7 @@ struct ForwardParts {
     fir.pending = carver.take<V>(ring_in_shared<V>(taps, weights.features) ? 0 : taps * neurons);
     fir.past = carver.take<V>(taps > 1 ? (taps - 1) * neurons : 0);
     fir.inputs = carver.take<V>(weights.features > 0 ? roles[0].taps.length * neurons : 0);
-    take_steps(carver, step_by_step(weights, widest_forward(roles)) ? neurons : 0, Traits<N>::states, recurrent);
+    take_steps(carver, launches_each_step(weights, widest_forward(roles)) ? neurons : 0, Traits<N>::states, recurrent);
     bytes = carver.bytes();
   }
 };
@@ -356,7 +357,7 @@ struct BackwardParts {
     fir.spikes = carver.take<V>(requested.taps[1] != nullptr ? layout.time * neurons : 0);
     recurrent.transposed = carver.take<V>(square);
     recurrent.total_current = carver.take<V>(given.features > 0 && requested.reads_current() ? layout.time * neurons : 0);
-    const std::int64_t step = step_by_step(given, widest_entry<V>) ? neurons : 0;
+    const std::int64_t step = launches_each_step(given, widest_entry<V>) ? neurons : 0;
     take_steps(carver, step, Traits<N>::states, recurrent);
     recurrent.gradient = carver.take<V>(step);
     recurrent.carry = carver.take<V>(most_carried<N> * step);

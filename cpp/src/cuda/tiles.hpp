@@ -91,9 +91,9 @@ inline std::int64_t numbered_steps(const Layout& layout, bool tiled) {
   return tiled ? (layout.time + 2 * tile_steps - 2) / tile_steps * tile_steps : layout.time;
 }
 
-/// Whether the entries of a recurrence are wider than `widest`, those that a block can process, so that each launch runs a single step.
+/// Whether each launch runs a single step, because the entries of a recurrence are wider than `widest`, which a block can just process.
 template <class V>
-bool step_by_step(const Recurrence<V>& recurrent, int widest) {
+bool launches_each_step(const Recurrence<V>& recurrent, int widest) {
   return recurrent.features > widest;
 }
 
@@ -118,7 +118,7 @@ struct Groups {
         tiled(is_tiled(layout, fir, recurrent)),
         steps(numbered_steps(layout, tiled)),
         inner(layout.inner) {
-    if (recurrent.features > 0 && !step_by_step(recurrent, widest)) {   // one wide entry, or as many narrow ones as fit in a warp
+    if (recurrent.features > 0 && !launches_each_step(recurrent, widest)) {   // one wide entry, or as many narrow ones as fit in a warp
       features = static_cast<int>(recurrent.features), apart = Divisor(recurrent.repeat);
       lanes = features < warp_threads ? warp_threads / features * features : features;
       threads = (lanes + warp_threads - 1) / warp_threads * warp_threads;
